@@ -1,0 +1,18 @@
+# birkhoff_add_isa_sources(TARGET FILE...): compiles each *.isa.cc once per instruction set (src/kernels/isa.h).
+# -ffp-contract=off: fused multiply-adds are written where they are meant, so a source means the same at every level.
+set(BIRKHOFF_ISA_FLAGS_scalar -mno-avx)
+set(BIRKHOFF_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
+set(BIRKHOFF_ISA_FLAGS_avx512 ${BIRKHOFF_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16
+    -mavx512vnni -mprefer-vector-width=512)
+set(BIRKHOFF_ISA_FLAGS_amx ${BIRKHOFF_ISA_FLAGS_avx512} -mamx-tile -mamx-bf16)
+
+function(birkhoff_add_isa_sources target)
+  foreach(isa scalar avx2 avx512 amx)
+    add_library(${target}_${isa} OBJECT ${ARGN})
+    target_compile_definitions(${target}_${isa} PRIVATE BK_ISA=${isa} BK_ISA_${isa}=1)
+    target_compile_options(${target}_${isa} PRIVATE ${BIRKHOFF_ISA_FLAGS_${isa}})
+    target_include_directories(${target}_${isa} PRIVATE ${PROJECT_SOURCE_DIR}/src)
+    target_link_libraries(${target}_${isa} PRIVATE birkhoff_options)
+    target_sources(${target} PRIVATE $<TARGET_OBJECTS:${target}_${isa}>)
+  endforeach()
+endfunction()

@@ -1,0 +1,77 @@
+#include "core/cpu.h"
+
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <fstream>
+
+namespace birkhoff {
+namespace {
+
+// Linux hands out AMX tile state per process, on request.
+bool request_amx() {
+  constexpr int kArchReqXcompPerm = 0x1023, kXfeatureTileData = 18;
+  return syscall(SYS_arch_prctl, kArchReqXcompPerm, kXfeatureTileData) == 0;
+}
+
+bool cpuid_has_amx_bf16() {
+  unsigned a = 7, b = 0, c = 0, d = 0;
+  __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  return (d >> 22 & 1) && (d >> 24 & 1);  // AMX-BF16, AMX-TILE
+}
+
+Isa detect() {
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (!avx2) return Isa::scalar;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512bf16");
+  if (!avx512) return Isa::avx2;
+  return cpuid_has_amx_bf16() && request_amx() ? Isa::amx : Isa::avx512;
+}
+
+std::atomic<int> cap{static_cast<int>(Isa::amx)};
+constexpr const char* kNames[] = {"scalar", "avx2", "avx512", "amx"};
+
+}  // namespace
+
+const char* isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }
+
+bool parse_isa(const std::string& name, Isa& out) {
+  for (int i = 0; i < 4; ++i) {
+    if (name == kNames[i]) {
+      out = static_cast<Isa>(i);
+      return true;
+    }
+  }
+  return false;
+}
+
+Isa detected_isa() {
+  static const Isa isa = detect();
+  return isa;
+}
+
+Isa active_isa() { return std::min(detected_isa(), static_cast<Isa>(cap.load(std::memory_order_relaxed))); }
+
+void limit_isa(Isa c) { cap.store(static_cast<int>(c), std::memory_order_relaxed); }
+
+std::string cpu_model() {
+  std::ifstream in("/proc/cpuinfo");
+  for (std::string line; std::getline(in, line);) {
+    if (line.rfind("model name", 0) == 0) return line.substr(std::min(line.size(), line.find(':') + 2));
+  }
+  return "unknown";
+}
+
+int cpu_cores() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
+
+}  // namespace birkhoff

@@ -1,0 +1,125 @@
+#include "core/exec.h"
+
+#include <tbb/global_control.h>
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "core/error.h"
+
+// ThreadSanitizer does not see inside the TBB library. These tell it exactly what fork and join order, and nothing more:
+// tasks of one parallel_for stay unordered among themselves, so races between them are still found.
+#if defined(__SANITIZE_THREAD__)
+extern "C" {
+void __tsan_acquire(void*);
+void __tsan_release(void*);
+}
+#define BK_TSAN_ACQUIRE(p) __tsan_acquire(p)
+#define BK_TSAN_RELEASE(p) __tsan_release(p)
+#else
+#define BK_TSAN_ACQUIRE(p) ((void)(p))
+#define BK_TSAN_RELEASE(p) ((void)(p))
+#endif
+
+namespace birkhoff {
+
+const char* work_name(Work w) {
+  constexpr const char* kNames[] = {"gemm",        "attention", "residual",  "routing",
+                                    "elementwise", "loss",      "optimizer", "other"};
+  return kNames[static_cast<size_t>(w)];
+}
+
+struct Exec::Impl {
+  explicit Impl(int n, bool d)
+      : threads(n), dry(d), limit(tbb::global_control::max_allowed_parallelism, static_cast<size_t>(n)), arena(n) {}
+  int threads;
+  bool dry;
+  tbb::global_control limit;
+  tbb::task_arena arena;
+  std::array<double, static_cast<size_t>(Work::count)> seconds{};
+};
+
+Exec::Exec(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Exec::Exec(int threads) {
+  BK_CHECK_LE(1, threads);
+  impl_ = std::make_unique<Impl>(threads, false);
+}
+Exec Exec::dry_run(int threads) { return Exec(std::make_unique<Impl>(threads, true)); }
+Exec::~Exec() = default;
+Exec::Exec(Exec&&) noexcept = default;
+
+int Exec::threads() const { return impl_->threads; }
+bool Exec::dry() const { return impl_->dry; }
+std::array<double, static_cast<size_t>(Work::count)>& Exec::seconds() const { return impl_->seconds; }
+
+void Exec::parallel_for(int64_t n, const std::function<void(int64_t)>& task) const {
+  if (impl_->dry || n <= 0) return;
+  if (impl_->threads == 1 || n == 1) {
+    for (int64_t i = 0; i < n; ++i) task(i);
+    return;
+  }
+  char fork = 0, join = 0;
+  BK_TSAN_RELEASE(&fork);
+  impl_->arena.execute([&] {
+    tbb::parallel_for(
+        tbb::blocked_range<int64_t>(0, n, 1),
+        [&](const tbb::blocked_range<int64_t>& r) {
+          BK_TSAN_ACQUIRE(&fork);
+          for (int64_t i = r.begin(); i < r.end(); ++i) task(i);
+          BK_TSAN_RELEASE(&join);
+        },
+        tbb::simple_partitioner());
+  });
+  BK_TSAN_ACQUIRE(&join);
+}
+
+namespace {
+// Blocks never move while a scope is open, so pointers stay valid; a worker ends up with the few blocks its largest task needs.
+struct WorkerMemory {
+  struct Free {
+    void operator()(std::byte* p) const { std::free(p); }
+  };
+  struct Block {
+    std::unique_ptr<std::byte, Free> data;
+    size_t capacity;
+  };
+  std::vector<Block> blocks;
+  size_t block = 0, used = 0;  // next free byte: blocks[block].data + used
+};
+WorkerMemory& worker_memory() {
+  thread_local WorkerMemory m;
+  return m;
+}
+constexpr size_t kMinBlock = size_t{1} << 20;
+}  // namespace
+
+WorkerScratch::WorkerScratch() : chunk_mark_(worker_memory().block), used_mark_(worker_memory().used) {}
+WorkerScratch::~WorkerScratch() {
+  worker_memory().block = chunk_mark_;
+  worker_memory().used = used_mark_;
+}
+
+void* WorkerScratch::take_bytes(size_t bytes) {
+  WorkerMemory& m = worker_memory();
+  bytes = (bytes + 63) / 64 * 64;
+  while (m.block < m.blocks.size() && m.used + bytes > m.blocks[m.block].capacity) {
+    ++m.block;
+    m.used = 0;
+  }
+  if (m.block == m.blocks.size()) {
+    const size_t capacity = std::max(bytes, kMinBlock);
+    auto* p = static_cast<std::byte*>(std::aligned_alloc(64, capacity));
+    if (!p) throw Error("memory", "a worker could not get " + std::to_string(capacity) + " bytes");
+    m.blocks.push_back({std::unique_ptr<std::byte, WorkerMemory::Free>(p), capacity});
+    m.used = 0;
+  }
+  void* p = m.blocks[m.block].data.get() + m.used;
+  m.used += bytes;
+  return p;
+}
+
+}  // namespace birkhoff

@@ -1,0 +1,43 @@
+// Rotary position embedding (Su et al. 2021), with linear scaling and YaRN (Peng et al. 2023; spec: models.md A.2, D.3, D.4).
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/exec.h"
+#include "core/view.h"
+
+namespace birkhoff::ops {
+
+enum class RopeLayout { interleaved, half_split };  // pairs (2i, 2i+1), or (i, i + dim/2)
+
+struct RopeScaling {
+  enum class Kind { none, linear, yarn } kind = Kind::none;
+  double factor = 1.0;
+  int64_t original_max_position = 0;  // YaRN
+  double beta_fast = 32, beta_slow = 1;
+  double mscale = 1.0, mscale_all_dim = 0.0;  // YaRN: cos and sin are multiplied by g(mscale)/g(mscale_all_dim)
+};
+
+// The ramp limits of YaRN, [low, high] (models.md D.4).
+struct YarnRange {
+  double low, high;
+};
+YarnRange yarn_range(int64_t dim, double theta, const RopeScaling& s);
+// g(f, m) = 0.1 m ln f + 1 for f > 1, else 1. MLA multiplies its softmax scale by g(factor, mscale_all_dim)^2.
+double yarn_mscale(double factor, double mscale);
+
+// cos and sin of every (position, pair), [positions, dim/2] fp32 each, computed in double.
+struct RopeTable {
+  int64_t dim = 0;
+  std::vector<float> cos, sin;
+  int64_t positions() const { return dim ? static_cast<int64_t>(cos.size()) / (dim / 2) : 0; }
+};
+RopeTable make_rope_table(int64_t positions, int64_t dim, double theta, const RopeScaling& scaling);
+
+// Rotates in place `heads` blocks of table.dim channels of every row of x [T, *]: head h's block starts at column
+// first_col + h * head_stride. Row t stands at position pos[t] < table.positions(). inverse rotates by -pos (the backward).
+void rope_apply(const Exec& exec, const RopeTable& table, RopeLayout layout, std::span<const int32_t> pos, Mat x,
+                int64_t first_col, int64_t heads, int64_t head_stride, bool inverse = false);
+
+}  // namespace birkhoff::ops

@@ -1,0 +1,68 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+
+#include "core/arena.h"
+#include "core/exec.h"
+#include "support/matrix.h"
+
+namespace birkhoff {
+namespace {
+
+TEST(Bf16, RoundsToNearestEvenAndKeepsNan) {
+  EXPECT_EQ(to_bf16(1.0f).bits, 0x3f80);
+  EXPECT_EQ(to_bf16(1.00390625f).bits, 0x3f80);   // half way, even below
+  EXPECT_EQ(to_bf16(1.01171875f).bits, 0x3f82);   // half way, even above
+  EXPECT_TRUE(std::isnan(to_float(to_bf16(NAN))));
+  EXPECT_EQ(to_bf16(3.4e38f).bits, 0x7f80);       // rounds to infinity
+}
+
+TEST(Arena, ScopesReleaseAndPeakRemembers) {
+  Arena a(1 << 20);
+  a.take<float>(100);
+  const size_t used = a.used();
+  {
+    Arena::Scope scope(a);
+    a.mat(DType::bf16, 100, 100);
+    EXPECT_GT(a.used(), used);
+  }
+  EXPECT_EQ(a.used(), used);
+  EXPECT_GE(a.peak(), used + 20000);
+  EXPECT_THROW(a.take_bytes(size_t{1} << 30), ContractViolation);
+}
+
+TEST(Arena, MeasuringCountsWithoutMemory) {
+  Arena a = Arena::measuring();
+  a.take_bytes(size_t{1} << 40);
+  EXPECT_EQ(a.peak(), size_t{1} << 40);
+}
+
+TEST(Exec, RunsEveryTaskOnceAndPropagatesExceptions) {
+  for (int threads : {1, 2, 3, 7}) {
+    Exec e(threads);
+    std::vector<std::atomic<int>> hit(1000);
+    e.parallel_for(1000, [&](int64_t i) {
+      WorkerScratch s;
+      s.take<float>(1000 + i)[999] = 1.f;
+      hit[static_cast<size_t>(i)]++;
+    });
+    for (auto& h : hit) EXPECT_EQ(h.load(), 1);
+    EXPECT_THROW(e.parallel_for(8, [](int64_t i) { BK_CHECK(i != 5); }), ContractViolation);
+  }
+}
+
+TEST(Exec, DryRunsNothing) {
+  Exec e = Exec::dry_run(2);
+  e.parallel_for(8, [](int64_t) { FAIL(); });
+}
+
+TEST(View, ChecksTypesAndBounds) {
+  test::Owned m(4, 6);
+  EXPECT_THROW(m.view().b16(), ContractViolation);
+  EXPECT_THROW(m.view().row_block(3, 2), ContractViolation);
+  EXPECT_EQ(m.view().col_block(2, 3).f32(1), m.view().f32(1) + 2);
+}
+
+}  // namespace
+}  // namespace birkhoff

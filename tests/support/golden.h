@@ -1,0 +1,19 @@
+// Reference data as tests read it: tensors of a safetensors file as doubles.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "io/safetensors.h"
+
+namespace birkhoff::test {
+
+// Root of the reference data: the copy in tests/golden, or the full sets when BIRKHOFF_ORACLE names a directory.
+std::string golden_dir();
+// A file below golden_dir(), e.g. "vectors/mhc_vectors.safetensors"; opened once.
+const io::SafetensorsFile& golden_file(const std::string& relative);
+bool has_golden(const std::string& relative);
+// Tensor values as double (F64, F32, BF16, I64, I32). Fails the program when the tensor is absent.
+std::vector<double> golden(const io::SafetensorsFile& f, const std::string& name);
+std::vector<int64_t> golden_shape(const io::SafetensorsFile& f, const std::string& name);
+
+}  // namespace birkhoff::test
