@@ -57,6 +57,7 @@ struct BasicMat {
  private:
   Void* offset(int64_t elements) const {
     using Byte = std::conditional_t<std::is_const_v<Void>, const char, char>;
+    if (!data) return nullptr;  // views without memory describe shapes
     return static_cast<Byte*>(data) + elements * dtype_bytes(dtype);
   }
 };

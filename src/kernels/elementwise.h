@@ -1,0 +1,22 @@
+#pragma once
+#include <cstdint>
+
+#include "core/bf16.h"
+#include "kernels/isa.h"
+
+namespace birkhoff::kernels {
+
+// Rows of n elements; first letter of a pair is the source, second the destination (f: fp32, b: bf16).
+struct ElementwiseKernels {
+  void (*copy_ff)(const float* from, float* to, int64_t n);
+  void (*copy_fb)(const float* from, bf16* to, int64_t n);
+  void (*copy_bf)(const bf16* from, float* to, int64_t n);
+  void (*copy_bb)(const bf16* from, bf16* to, int64_t n);
+  void (*add_ff)(const float* from, float* to, int64_t n);
+  void (*add_fb)(const float* from, bf16* to, int64_t n);
+  void (*add_bf)(const bf16* from, float* to, int64_t n);
+  void (*add_bb)(const bf16* from, bf16* to, int64_t n);
+};
+BK_DECLARE_KERNELS(ElementwiseKernels, elementwise_kernels)
+
+}  // namespace birkhoff::kernels

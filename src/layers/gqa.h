@@ -1,0 +1,57 @@
+// Multi-head and grouped-query attention (models.md A.1): keys and values of fewer heads, each read by a group of query heads.
+#pragma once
+#include <string>
+
+#include "layers/linear.h"
+#include "layers/parameter.h"
+#include "layers/tokens.h"
+#include "ops/attention.h"
+#include "ops/rope.h"
+
+namespace birkhoff::layers {
+
+struct Gqa {
+  struct Spec {
+    int64_t dim = 0, heads = 0, kv_heads = 0, head_dim = 0;
+    float scale = 1.f;
+    ops::RopeLayout layout = ops::RopeLayout::half_split;
+    int64_t q_cols() const { return heads * head_dim; }
+    int64_t kv_cols() const { return kv_heads * head_dim; }
+    int64_t cache_cols() const { return 2 * kv_cols(); }
+  };
+  struct Weights {
+    Linear qkv;  // [q_cols + 2 kv_cols, dim]: q_proj, k_proj, v_proj
+    Linear out;  // [dim, q_cols]
+    int64_t q_cols = 0, kv_cols = 0;
+    explicit Weights(const Spec& s);
+    Weights() = default;
+    template <class F>
+    void for_each(const std::string& p, F&& f) {
+      Mat q = qkv.w.row_block(0, q_cols), k = qkv.w.row_block(q_cols, kv_cols), v = qkv.w.row_block(q_cols + kv_cols, kv_cols);
+      f(p + "q_proj.weight", q, Role::matrix);
+      qkv.w.data = q.data;
+      f(p + "k_proj.weight", k, Role::matrix);
+      f(p + "v_proj.weight", v, Role::matrix);
+      f(p + "o_proj.weight", out.w, Role::output_projection);
+    }
+    template <class F>
+    void for_each_linear(F&& f) {
+      f(qkv);
+      f(out);
+    }
+  };
+  struct Saved {
+    Mat a;       // [T, q_cols + 2 kv_cols], queries rotated in place
+    Mat q;       // view of a
+    Mat o, lse;  // [T, q_cols], [T, heads]
+    Mat cache;   // [M, 2 kv_cols]: rotated keys, values
+  };
+  // cache: rows of earlier tokens followed by T to be written; an empty view makes one of T rows.
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Mat cache);
+  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                      Saved& saved, Mat y, Arena& scratch);
+  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                       const Saved& saved, CMat dy, Mat dx, Weights& grad, Arena& scratch);
+};
+
+}  // namespace birkhoff::layers

@@ -1,0 +1,104 @@
+#include "layers/mla.h"
+
+#include "ops/elementwise.h"
+#include "ops/norm.h"
+
+namespace birkhoff::layers {
+namespace {
+ops::AttentionShape attention_shape(const Mla::Spec& s) { return {s.heads, s.heads, s.qk(), s.v, s.scale}; }
+}  // namespace
+
+Mla::Weights::Weights(const Spec& s)
+    : in(s.q_in() + s.kv_lora + s.rope, s.dim),
+      kv_norm(nullptr, DType::f32, 1, s.kv_lora),
+      kv_b(s.heads * (s.nope + s.v), s.kv_lora),
+      out(s.dim, s.heads * s.v),
+      q_in(s.q_in()) {
+  if (s.q_lora) {
+    q_norm = Mat(nullptr, DType::f32, 1, s.q_lora);
+    q_b = Linear(s.heads * s.qk(), s.q_lora);
+  }
+}
+
+Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Mat cache) {
+  Saved r;
+  r.cache = cache.data ? cache : arena.mat(dtype, tokens, s.cache_cols());
+  const int64_t keys = r.cache.rows;
+  r.a = arena.mat(dtype, tokens, s.q_in() + s.cache_cols());
+  if (s.q_lora) {
+    r.cq = arena.mat(dtype, tokens, s.q_lora);
+    r.q_rstd = arena.mat(f32_t, tokens, 1);
+    r.q = arena.mat(dtype, tokens, s.heads * s.qk());
+  } else {
+    r.q = r.a.col_block(0, s.q_in());
+  }
+  r.c_rstd = arena.mat(f32_t, tokens, 1);
+  r.k = arena.mat(dtype, keys, s.heads * s.qk());
+  r.v = arena.mat(dtype, keys, s.heads * s.v);
+  r.o = arena.mat(dtype, tokens, s.heads * s.v);
+  if (for_backward) r.lse = arena.mat(f32_t, tokens, s.heads);
+  return r;
+}
+
+void Mla::forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                  Saved& sv, Mat y, Arena& scratch) {
+  const int64_t T = x.rows, M = sv.cache.rows;
+  linear_forward(exec, w.in, x, sv.a);
+  if (s.q_lora) {
+    ops::rms_norm_forward(exec, sv.a.col_block(0, s.q_lora), w.q_norm, s.inner_eps, sv.cq, sv.q_rstd);
+    linear_forward(exec, w.q_b, sv.cq, sv.q);
+  }
+  ops::rope_apply(exec, rope, s.layout, ctx.position, sv.q, s.nope, s.heads, s.qk());
+
+  // The cache holds what later tokens need of this one: the normalised latent and the rotated shared key.
+  const Mat fresh = sv.cache.row_block(M - T, T);
+  ops::rms_norm_forward(exec, sv.a.col_block(s.q_in(), s.kv_lora), w.kv_norm, s.inner_eps, fresh.col_block(0, s.kv_lora), sv.c_rstd);
+  ops::copy(exec, sv.a.col_block(s.q_in() + s.kv_lora, s.rope), fresh.col_block(s.kv_lora, s.rope));
+  ops::rope_apply(exec, rope, s.layout, ctx.position, fresh, s.kv_lora, 1, s.rope);
+  {
+    Arena::Scope scope(scratch);
+    Mat kv = scratch.mat(x.dtype, M, s.heads * (s.nope + s.v));
+    linear_forward(exec, w.kv_b, sv.cache.col_block(0, s.kv_lora), kv);
+    ops::mla_expand_kv(exec, kv, sv.cache.col_block(s.kv_lora, s.rope), s.heads, s.nope, s.rope, s.v, sv.k, sv.v);
+  }
+  ops::attention_forward(exec, attention_shape(s), sv.q, sv.k, sv.v, ctx.first_key, sv.o, sv.lse, scratch);
+  linear_forward(exec, w.out, sv.o, y);
+}
+
+void Mla::backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                   const Saved& sv, CMat dy, Mat dx, Weights& g, Arena& scratch) {
+  Arena::Scope scope(scratch);
+  const int64_t T = x.rows;
+  const DType dt = x.dtype;
+  Mat da = scratch.mat(dt, T, s.q_in() + s.cache_cols());
+  Mat dq = s.q_lora ? scratch.mat(dt, T, s.heads * s.qk()) : da.col_block(0, s.q_in());
+  Mat dk_rope = da.col_block(s.q_in() + s.kv_lora, s.rope);
+  {
+    Arena::Scope inner(scratch);
+    Mat dkv = scratch.mat(dt, T, s.heads * (s.nope + s.v));
+    {
+      Arena::Scope heads(scratch);
+      Mat d_o = scratch.mat(dt, T, s.heads * s.v);
+      linear_backward(exec, w.out, sv.o, dy, d_o, g.out, scratch);
+      Mat dk = scratch.mat(dt, T, s.heads * s.qk()), dv = scratch.mat(dt, T, s.heads * s.v);
+      ops::attention_backward(exec, attention_shape(s), sv.q, sv.k, sv.v, ctx.first_key, ctx.segment_start, sv.o, sv.lse, d_o, dq, dk, dv,
+                              scratch);
+      ops::mla_expand_kv_backward(exec, dk, dv, s.heads, s.nope, s.rope, s.v, dkv, dk_rope);
+    }
+    Mat dc = scratch.mat(dt, T, s.kv_lora);
+    linear_backward(exec, w.kv_b, sv.cache.col_block(0, s.kv_lora), dkv, dc, g.kv_b, scratch);
+    ops::rms_norm_backward(exec, sv.a.col_block(s.q_in(), s.kv_lora), w.kv_norm, sv.c_rstd, dc, da.col_block(s.q_in(), s.kv_lora), g.kv_norm,
+                           scratch);
+  }
+  ops::rope_apply(exec, rope, s.layout, ctx.position, da, s.q_in() + s.kv_lora, 1, s.rope, /*inverse=*/true);
+  ops::rope_apply(exec, rope, s.layout, ctx.position, dq, s.nope, s.heads, s.qk(), /*inverse=*/true);
+  if (s.q_lora) {
+    Arena::Scope inner(scratch);
+    Mat dcq = scratch.mat(dt, T, s.q_lora);
+    linear_backward(exec, w.q_b, sv.cq, dq, dcq, g.q_b, scratch);
+    ops::rms_norm_backward(exec, sv.a.col_block(0, s.q_lora), w.q_norm, sv.q_rstd, dcq, da.col_block(0, s.q_lora), g.q_norm, scratch);
+  }
+  linear_backward(exec, w.in, x, da, dx, g.in, scratch);
+}
+
+}  // namespace birkhoff::layers

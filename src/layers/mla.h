@@ -1,0 +1,75 @@
+// Multi-head latent attention (models.md D.2): low-rank keys and values, one rotary key per token shared by all heads.
+#pragma once
+#include <string>
+
+#include "layers/linear.h"
+#include "layers/parameter.h"
+#include "layers/tokens.h"
+#include "ops/attention.h"
+#include "ops/rope.h"
+
+namespace birkhoff::layers {
+
+struct Mla {
+  struct Spec {
+    int64_t dim = 0, heads = 0, nope = 0, rope = 0, v = 0;
+    int64_t q_lora = 0;  // 0: full-rank query
+    int64_t kv_lora = 0;
+    float scale = 1.f;         // of the scores, YaRN's mscale^2 included
+    float inner_eps = 1e-6f;   // of the two inner norms, whatever rms_norm_eps says
+    ops::RopeLayout layout = ops::RopeLayout::interleaved;
+    int64_t qk() const { return nope + rope; }
+    int64_t q_in() const { return q_lora ? q_lora : heads * qk(); }
+    int64_t cache_cols() const { return kv_lora + rope; }
+  };
+  struct Weights {
+    Linear in;        // [q_in + kv_lora + rope, dim]: q_proj (or q_a_proj) above kv_a_proj_with_mqa
+    Mat q_norm;       // [1, q_lora]
+    Linear q_b;       // [heads*qk, q_lora]
+    Mat kv_norm;      // [1, kv_lora]
+    Linear kv_b;      // [heads*(nope+v), kv_lora]
+    Linear out;       // [dim, heads*v]
+    int64_t q_in = 0;
+    explicit Weights(const Spec& s);
+    Weights() = default;
+    template <class F>
+    void for_each(const std::string& p, F&& f) {
+      Mat q = in.w.row_block(0, q_in), kv = in.w.row_block(q_in, in.w.rows - q_in);
+      const bool low_rank = !q_norm.empty();
+      f(p + (low_rank ? "q_a_proj.weight" : "q_proj.weight"), q, Role::matrix);
+      in.w.data = q.data;
+      f(p + "kv_a_proj_with_mqa.weight", kv, Role::matrix);
+      if (low_rank) {
+        f(p + "q_a_layernorm.weight", q_norm, Role::norm);
+        f(p + "q_b_proj.weight", q_b.w, Role::matrix);
+      }
+      f(p + "kv_a_layernorm.weight", kv_norm, Role::norm);
+      f(p + "kv_b_proj.weight", kv_b.w, Role::matrix);
+      f(p + "o_proj.weight", out.w, Role::output_projection);
+    }
+    template <class F>
+    void for_each_linear(F&& f) {
+      f(in);
+      if (!q_norm.empty()) f(q_b);
+      f(kv_b);
+      f(out);
+    }
+  };
+  struct Saved {
+    Mat a;                // [T, q_in + kv_lora + rope]: the first product
+    Mat cq, q_rstd;       // normalised query latent [T, q_lora]
+    Mat c_rstd;           // [T, 1]
+    Mat q;                // [T, heads*qk] rotated (a view of `a` without q_lora)
+    Mat k, v;             // [M, heads*qk], [M, heads*v]
+    Mat o, lse;           // [T, heads*v], [T, heads]
+    Mat cache;            // [M, kv_lora + rope]: normalised latent and rotated key of every token so far
+  };
+  // cache: rows of earlier tokens followed by T to be written; an empty view makes one of T rows.
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Mat cache);
+  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                      Saved& saved, Mat y, Arena& scratch);
+  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                       const Saved& saved, CMat dy, Mat dx, Weights& grad, Arena& scratch);
+};
+
+}  // namespace birkhoff::layers

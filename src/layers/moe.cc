@@ -1,0 +1,94 @@
+#include "layers/moe.h"
+
+#include "ops/elementwise.h"
+#include "ops/swiglu.h"
+
+namespace birkhoff::layers {
+namespace {
+
+// The packed copies (or gradients) of one product for all experts, in expert order.
+template <class T, class Get>
+std::vector<T> of_experts(const std::vector<DenseFfn::Weights>& experts, Get get) {
+  std::vector<T> v;
+  v.reserve(experts.size());
+  for (const auto& e : experts) v.push_back(get(e));
+  return v;
+}
+
+}  // namespace
+
+Moe::Weights::Weights(const Spec& s) : router(s.rule.experts, s.dim) {
+  if (s.rule.bias) bias = Mat(nullptr, DType::f32, 1, s.rule.experts);
+  experts.assign(static_cast<size_t>(s.rule.experts), DenseFfn::Weights(s.dim, s.inter));
+  if (s.shared_inter) shared = DenseFfn::Weights(s.dim, s.shared_inter);
+}
+
+void Moe::reserve_routing(Arena& arena, const Spec& s, int64_t tokens, Saved& saved) {
+  saved.routing = ops::Routing::take(arena, tokens, s.rule.experts, s.rule.active);
+  saved.logits = arena.mat(f32_t, tokens, s.rule.experts);
+}
+
+void Moe::reserve_activations(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Saved& saved) {
+  const int64_t rows = tokens * s.rule.active;
+  saved.rows = arena.mat(dtype, rows, s.dim);
+  saved.gu = arena.mat(dtype, rows, 2 * s.inter);
+  saved.row_weight = arena.mat(f32_t, rows, 1);
+  if (s.shared_inter) saved.shared = DenseFfn::reserve(arena, s.shared_inter, dtype, tokens);
+}
+
+void Moe::route(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved) {
+  linear_forward(exec, w.router, x, saved.logits);
+  ops::route_forward(exec, s.rule, saved.logits, w.bias, saved.routing);
+}
+
+void Moe::forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y, Arena& scratch) {
+  Arena::Scope scope(scratch);
+  const auto& r = saved.routing;
+  if (s.shared_inter) DenseFfn::forward(exec, w.shared, x, saved.shared, y, scratch);
+  ops::dispatch_forward(exec, r, x, saved.rows);
+  ops::slots_to_rows(exec, r, r.weights, saved.row_weight);
+  ops::grouped_gemm(exec, saved.rows, r.offsets, of_experts<ops::Packed>(w.experts, [](auto& e) { return e.gate_up.forward; }), saved.gu);
+  Mat h = scratch.mat(x.dtype, saved.rows.rows, s.inter), out = scratch.mat(x.dtype, saved.rows.rows, s.dim);
+  ops::swiglu_forward(exec, saved.gu, saved.row_weight, h);
+  ops::grouped_gemm(exec, h, r.offsets, of_experts<ops::Packed>(w.experts, [](auto& e) { return e.down.forward; }), out);
+  ops::combine_forward(exec, r, out, y, /*accumulate=*/s.shared_inter != 0);
+}
+
+void Moe::backward(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x, const Saved& saved, CMat dy,
+                   float loss_scale, Mat dx, Weights& g, double& balance_loss, Arena& scratch) {
+  Arena::Scope scope(scratch);
+  const auto& r = saved.routing;
+  const int64_t rows = saved.rows.rows;
+  const DType dt = x.dtype;
+
+  Mat d_row_weight = scratch.mat(f32_t, rows, 1), d_in_rows = scratch.mat(dt, rows, s.dim);
+  {
+    Arena::Scope inner(scratch);
+    Mat dgu = scratch.mat(dt, rows, 2 * s.inter);
+    {
+      Arena::Scope down(scratch);
+      Mat d_out = scratch.mat(dt, rows, s.dim), h = scratch.mat(dt, rows, s.inter), dh = scratch.mat(dt, rows, s.inter);
+      ops::combine_backward(exec, r, dy, d_out);
+      ops::swiglu_forward(exec, saved.gu, saved.row_weight, h);
+      ops::grouped_weight_grad(exec, d_out, h, r.offsets, of_experts<Mat>(g.experts, [](auto& e) { return e.down.w; }), scratch);
+      ops::grouped_gemm(exec, d_out, r.offsets, of_experts<ops::Packed>(w.experts, [](auto& e) { return e.down.backward; }), dh);
+      ops::swiglu_backward(exec, saved.gu, saved.row_weight, dh, dgu, d_row_weight);
+    }
+    ops::grouped_weight_grad(exec, dgu, saved.rows, r.offsets, of_experts<Mat>(g.experts, [](auto& e) { return e.gate_up.w; }), scratch);
+    ops::grouped_gemm(exec, dgu, r.offsets, of_experts<ops::Packed>(w.experts, [](auto& e) { return e.gate_up.backward; }), d_in_rows);
+  }
+  if (s.shared_inter) DenseFfn::backward(exec, w.shared, x, saved.shared, dy, dx, g.shared, scratch);
+  ops::dispatch_backward(exec, r, d_in_rows, dx, /*accumulate=*/s.shared_inter != 0);
+
+  Mat d_weights = scratch.mat(f32_t, x.rows, s.rule.active), d_logits = scratch.mat(f32_t, x.rows, s.rule.experts);
+  ops::rows_to_slots(exec, r, d_row_weight, d_weights);
+  ops::route_backward(exec, s.rule, saved.logits, r, d_weights, d_logits);
+  if (s.balance.any()) {
+    balance_loss += ops::balance_losses(exec, s.rule, s.balance, saved.logits, r, ctx.sequence_start, loss_scale, d_logits, scratch);
+  }
+  Mat dx_router = scratch.mat(dt, x.rows, s.dim);
+  linear_backward(exec, w.router, x, d_logits, dx_router, g.router, scratch);
+  ops::add(exec, dx_router, dx);
+}
+
+}  // namespace birkhoff::layers

@@ -1,0 +1,58 @@
+// Mixture of experts (models.md B-E): fine-grained routed experts, shared experts as one wide network, dropless, grouped by expert.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "layers/dense_ffn.h"
+#include "layers/tokens.h"
+#include "ops/routing.h"
+
+namespace birkhoff::layers {
+
+struct Moe {
+  struct Spec {
+    int64_t dim = 0, inter = 0;   // width of one routed expert
+    int64_t shared_inter = 0;     // width of all shared experts together, 0 = none
+    ops::RouterRule rule;
+    ops::BalanceCoefficients balance;  // training only
+  };
+  struct Weights {
+    Linear router;  // gate.weight [E, D], always multiplied in fp32
+    Mat bias;       // e_score_correction_bias [1, E] when the rule has one
+    std::vector<DenseFfn::Weights> experts;
+    DenseFfn::Weights shared;
+    Weights() = default;
+    explicit Weights(const Spec& s);
+    template <class F>
+    void for_each(const std::string& p, F&& f) {
+      f(p + "gate.weight", router.w, Role::router);
+      if (!bias.empty()) f(p + "gate.e_score_correction_bias", bias, Role::router_bias);
+      for (size_t e = 0; e < experts.size(); ++e) experts[e].for_each(p + "experts." + std::to_string(e) + ".", f);
+      if (shared.inter()) shared.for_each(p + "shared_experts.", f);
+    }
+    template <class F>
+    void for_each_linear(F&& f) {
+      for (auto& e : experts) e.for_each_linear(f);
+      if (shared.inter()) shared.for_each_linear(f);
+    }
+  };
+  // Routing is kept under every recompute policy; the rest may be rebuilt by a second forward.
+  struct Saved {
+    ops::Routing routing;
+    Mat logits;       // [T, E] fp32
+    Mat rows, gu;     // dispatched inputs [T*K, D], [T*K, 2F]
+    Mat row_weight;   // [T*K, 1] fp32
+    DenseFfn::Saved shared;
+  };
+  static void reserve_routing(Arena& arena, const Spec& s, int64_t tokens, Saved& saved);
+  static void reserve_activations(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Saved& saved);
+
+  // route fills saved.routing; forward needs it and computes y. Recomputation repeats forward alone.
+  static void route(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved);
+  static void forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y, Arena& scratch);
+  // dx assigned. Adds the balance losses of this layer to balance_loss and loss_scale times their gradient to the router's.
+  static void backward(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x, const Saved& saved, CMat dy,
+                       float loss_scale, Mat dx, Weights& grad, double& balance_loss, Arena& scratch);
+};
+
+}  // namespace birkhoff::layers

@@ -1,0 +1,17 @@
+// Where the tokens of a batch stand: what attention and rotary embedding need to know besides their values.
+#pragma once
+#include <cstdint>
+#include <span>
+
+namespace birkhoff::layers {
+
+// T tokens, the last T of M keys (M == T without a cache). All spans live as long as the forward and backward that use them.
+struct TokenContext {
+  std::span<const int32_t> position;       // [T] rotary position
+  std::span<const int32_t> first_key;      // [T] first key row this token may attend to
+  std::span<const int32_t> segment_start;  // rows where attention never reaches back across (training)
+  std::span<const int32_t> sequence_start; // first row of each sequence (balance losses per sequence)
+  int64_t tokens() const { return static_cast<int64_t>(position.size()); }
+};
+
+}  // namespace birkhoff::layers

@@ -1,0 +1,341 @@
+#include "model/config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/nearest.h"
+
+namespace birkhoff::model {
+namespace {
+
+using nlohmann::json;
+
+// The one table: f(key, field) for every setting of a model. rope_scaling is an object and handled apart.
+template <class C, class F>
+void for_each_field(C& c, F&& f) {
+  f("model_type", c.model_type);
+  f("vocab_size", c.vocab_size);
+  f("hidden_size", c.hidden_size);
+  f("num_hidden_layers", c.num_hidden_layers);
+  f("num_attention_heads", c.num_attention_heads);
+  f("num_key_value_heads", c.num_key_value_heads);
+  f("head_dim", c.head_dim);
+  f("q_lora_rank", c.q_lora_rank);
+  f("kv_lora_rank", c.kv_lora_rank);
+  f("qk_nope_head_dim", c.qk_nope_head_dim);
+  f("qk_rope_head_dim", c.qk_rope_head_dim);
+  f("v_head_dim", c.v_head_dim);
+  f("intermediate_size", c.intermediate_size);
+  f("n_routed_experts", c.n_routed_experts);
+  f("n_shared_experts", c.n_shared_experts);
+  f("num_experts_per_tok", c.num_experts_per_tok);
+  f("moe_intermediate_size", c.moe_intermediate_size);
+  f("first_k_dense_replace", c.first_k_dense_replace);
+  f("moe_layer_freq", c.moe_layer_freq);
+  f("n_group", c.n_group);
+  f("topk_group", c.topk_group);
+  f("scoring_func", c.scoring_func);
+  f("topk_method", c.topk_method);
+  f("norm_topk_prob", c.norm_topk_prob);
+  f("routed_scaling_factor", c.routed_scaling_factor);
+  f("rope_theta", c.rope_theta);
+  f("rope_interleave", c.rope_interleave);
+  f("max_position_embeddings", c.max_position_embeddings);
+  f("rms_norm_eps", c.rms_norm_eps);
+  f("initializer_range", c.initializer_range);
+  f("tie_word_embeddings", c.tie_word_embeddings);
+  f("residual", c.residual);
+  f("hc_mult", c.hc_mult);
+  f("hc_sinkhorn_iters", c.hc_sinkhorn_iters);
+  f("hc_eps", c.hc_eps);
+  f("hc_convention", c.hc_convention);
+  f("hc_dynamic", c.hc_dynamic);
+  f("hc_pre", c.hc_pre);
+  f("hc_post", c.hc_post);
+  f("hc_res", c.hc_res);
+  f("hc_res_form", c.hc_res_form);
+  f("hc_head", c.hc_head);
+  f("hc_init_scale", c.hc_init_scale);
+  f("hc_init_phi_std", c.hc_init_phi_std);
+  f("hc_init_pre", c.hc_init_pre);
+  f("hc_init_res_off", c.hc_init_res_off);
+}
+
+[[noreturn]] void fail(const std::string& what, const std::string& hint = "") { throw Error("config", what, hint); }
+
+void assign(const std::string& key, const json& v, int64_t& out) {
+  if (v.is_null()) {
+    out = 0;  // released files write null for "not used" (q_lora_rank)
+    return;
+  }
+  if (!v.is_number() || v.get<double>() != std::floor(v.get<double>()) || std::abs(v.get<double>()) > 9e15)
+    fail(key + ": expected a whole number, got " + v.dump());
+  out = v.is_number_integer() ? v.get<int64_t>() : static_cast<int64_t>(v.get<double>());
+}
+void assign(const std::string& key, const json& v, double& out) {
+  if (!v.is_number()) fail(key + ": expected a number, got " + v.dump());
+  out = v.get<double>();
+}
+void assign(const std::string& key, const json& v, bool& out) {
+  if (!v.is_boolean()) fail(key + ": expected true or false, got " + v.dump());
+  out = v.get<bool>();
+}
+void assign(const std::string& key, const json& v, std::string& out) {
+  if (!v.is_string()) fail(key + ": expected a word, got " + v.dump());
+  out = v.get<std::string>();
+}
+
+void one_of(const std::string& key, const std::string& value, const std::vector<std::string>& allowed) {
+  if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return;
+  std::string list;
+  for (const auto& a : allowed) list += (list.empty() ? "" : ", ") + a;
+  const std::string near = nearest(value, allowed);
+  fail(key + ": unknown value \"" + value + "\"" + (near.empty() ? "" : "; did you mean \"" + near + "\"?"), "one of " + list);
+}
+
+double number(const json& o, const char* key, double otherwise) {
+  const auto it = o.find(key);
+  if (it == o.end() || it->is_null()) return otherwise;
+  double v = 0;
+  assign(std::string("rope_scaling.") + key, *it, v);
+  return v;
+}
+
+// Old files: {"type": "linear"}; newer ones {"rope_type": ...}, perhaps inside rope_parameters with rope_theta.
+void parse_rope(ModelConfig& c, const json& j) {
+  if (j.is_null()) {
+    c.rope_scaling = {};
+    return;
+  }
+  if (!j.is_object()) fail("rope_scaling: expected an object or null, got " + j.dump());
+  if (j.contains("rope_theta")) assign("rope_theta", j["rope_theta"], c.rope_theta);
+  const std::string kind = j.contains("rope_type") ? j.value("rope_type", "") : j.value("type", "default");
+  one_of("rope_scaling.type", kind, {"default", "linear", "yarn"});
+  ops::RopeScaling s;
+  s.kind = kind == "linear" ? ops::RopeScaling::Kind::linear : kind == "yarn" ? ops::RopeScaling::Kind::yarn : ops::RopeScaling::Kind::none;
+  s.factor = number(j, "factor", 1.0);
+  s.original_max_position = static_cast<int64_t>(number(j, "original_max_position_embeddings", 0));
+  s.beta_fast = number(j, "beta_fast", 32);
+  s.beta_slow = number(j, "beta_slow", 1);
+  s.mscale = number(j, "mscale", 1.0);
+  s.mscale_all_dim = number(j, "mscale_all_dim", 0.0);
+  if (s.kind != ops::RopeScaling::Kind::none && !(s.factor > 0)) fail("rope_scaling.factor: must be positive, is " + std::to_string(s.factor));
+  if (s.kind == ops::RopeScaling::Kind::yarn && s.original_max_position <= 0)
+    fail("rope_scaling: yarn needs original_max_position_embeddings");
+  c.rope_scaling = s;
+}
+
+json rope_to_json(const ops::RopeScaling& s) {
+  if (s.kind == ops::RopeScaling::Kind::none) return nullptr;
+  if (s.kind == ops::RopeScaling::Kind::linear) return {{"type", "linear"}, {"factor", s.factor}};
+  return {{"type", "yarn"},
+          {"factor", s.factor},
+          {"original_max_position_embeddings", s.original_max_position},
+          {"beta_fast", s.beta_fast},
+          {"beta_slow", s.beta_slow},
+          {"mscale", s.mscale},
+          {"mscale_all_dim", s.mscale_all_dim}};
+}
+
+void positive(const char* key, int64_t v) {
+  if (v <= 0) fail(std::string(key) + ": must be positive, is " + std::to_string(v));
+  if (v > (int64_t{1} << 31)) fail(std::string(key) + ": " + std::to_string(v) + " is beyond any model");
+}
+
+void validate_attention(ModelConfig& c) {
+  positive("num_attention_heads", c.num_attention_heads);
+  if (c.num_key_value_heads == 0) c.num_key_value_heads = c.num_attention_heads;
+  if (c.uses_mla()) {
+    positive("qk_nope_head_dim", c.qk_nope_head_dim);
+    positive("qk_rope_head_dim", c.qk_rope_head_dim);
+    positive("v_head_dim", c.v_head_dim);
+    if (c.q_lora_rank < 0) fail("q_lora_rank: must not be negative, is " + std::to_string(c.q_lora_rank));
+  } else {
+    if (c.head_dim == 0) {
+      if (c.hidden_size % c.num_attention_heads)
+        fail("num_attention_heads: " + std::to_string(c.num_attention_heads) + " does not divide hidden_size " + std::to_string(c.hidden_size),
+             "set head_dim, or a number of heads that divides hidden_size");
+      c.head_dim = c.hidden_size / c.num_attention_heads;
+    }
+    positive("head_dim", c.head_dim);
+    positive("num_key_value_heads", c.num_key_value_heads);
+    if (c.num_attention_heads % c.num_key_value_heads)
+      fail("num_key_value_heads: " + std::to_string(c.num_key_value_heads) + " does not divide num_attention_heads " +
+           std::to_string(c.num_attention_heads));
+  }
+  if (c.rope_dim() % 2)
+    fail(std::string(c.uses_mla() ? "qk_rope_head_dim" : "head_dim") + ": rotary width must be even, is " + std::to_string(c.rope_dim()));
+}
+
+void validate_experts(const ModelConfig& c) {
+  positive("moe_intermediate_size", c.moe_intermediate_size);
+  positive("num_experts_per_tok", c.num_experts_per_tok);
+  positive("moe_layer_freq", c.moe_layer_freq);
+  if (c.num_experts_per_tok > c.n_routed_experts)
+    fail("num_experts_per_tok: " + std::to_string(c.num_experts_per_tok) + " is more than n_routed_experts " + std::to_string(c.n_routed_experts),
+         "a token cannot choose more experts than there are");
+  one_of("scoring_func", c.scoring_func, {"softmax", "sigmoid", "sqrtsoftplus"});
+  one_of("topk_method", c.topk_method, {"greedy", "group_limited_greedy", "noaux_tc"});
+  if (c.topk_method == "greedy") return;
+  positive("n_group", c.n_group);
+  positive("topk_group", c.topk_group);
+  if (c.n_routed_experts % c.n_group)
+    fail("n_group: " + std::to_string(c.n_group) + " does not divide n_routed_experts " + std::to_string(c.n_routed_experts));
+  if (c.topk_group > c.n_group) fail("topk_group: " + std::to_string(c.topk_group) + " is more than n_group " + std::to_string(c.n_group));
+  if (c.topk_group * (c.n_routed_experts / c.n_group) < c.num_experts_per_tok)
+    fail("num_experts_per_tok: " + std::to_string(c.num_experts_per_tok) + " is more than the " +
+         std::to_string(c.topk_group * (c.n_routed_experts / c.n_group)) + " experts of topk_group groups");
+}
+
+void validate_residual(const ModelConfig& c) {
+  one_of("residual", c.residual, {"plain", "hc", "mhc"});
+  if (c.residual == "plain") return;
+  if (c.hc_mult < 1 || c.hc_mult > 8) fail("hc_mult: 1 to 8 streams, got " + std::to_string(c.hc_mult));
+  if (c.hc_sinkhorn_iters < 1 || c.hc_sinkhorn_iters > 1000) fail("hc_sinkhorn_iters: 1 to 1000, got " + std::to_string(c.hc_sinkhorn_iters));
+  one_of("hc_convention", c.hc_convention, {"v4", "paper"});
+  one_of("hc_pre", c.hc_pre, {"learned", "fixed"});
+  one_of("hc_post", c.hc_post, {"learned", "fixed"});
+  one_of("hc_res", c.hc_res, {"learned", "fixed"});
+  one_of("hc_res_form", c.hc_res_form, {"sinkhorn"});
+  one_of("hc_head", c.hc_head, {"learned", "sum"});
+  one_of("hc_init_pre", c.hc_init_pre, {"pattern", "zero"});
+}
+
+}  // namespace
+
+void validate(ModelConfig& c) {
+  positive("vocab_size", c.vocab_size);
+  positive("hidden_size", c.hidden_size);
+  positive("num_hidden_layers", c.num_hidden_layers);
+  positive("max_position_embeddings", c.max_position_embeddings);
+  if (!(c.rms_norm_eps > 0)) fail("rms_norm_eps: must be positive");
+  if (!(c.rope_theta > 0)) fail("rope_theta: must be positive");
+  if (c.n_routed_experts < 0) fail("n_routed_experts: must not be negative, is " + std::to_string(c.n_routed_experts));
+  validate_attention(c);
+  bool any_dense = false;
+  for (int64_t i = 0; i < c.num_hidden_layers; ++i) any_dense |= !c.is_moe_layer(i);
+  if (any_dense) positive("intermediate_size", c.intermediate_size);
+  if (c.n_routed_experts > 0) validate_experts(c);
+  validate_residual(c);
+}
+
+layers::Mla::Spec ModelConfig::mla_spec() const {
+  layers::Mla::Spec s;
+  s.dim = hidden_size;
+  s.heads = num_attention_heads;
+  s.nope = qk_nope_head_dim;
+  s.rope = qk_rope_head_dim;
+  s.v = v_head_dim;
+  s.q_lora = q_lora_rank;
+  s.kv_lora = kv_lora_rank;
+  double scale = 1.0 / std::sqrt(static_cast<double>(s.qk()));
+  if (rope_scaling.kind == ops::RopeScaling::Kind::yarn && rope_scaling.mscale_all_dim != 0) {
+    const double m = ops::yarn_mscale(rope_scaling.factor, rope_scaling.mscale_all_dim);
+    scale *= m * m;
+  }
+  s.scale = static_cast<float>(scale);
+  s.layout = rope_interleave ? ops::RopeLayout::interleaved : ops::RopeLayout::half_split;
+  return s;
+}
+
+layers::Gqa::Spec ModelConfig::gqa_spec() const {
+  return {hidden_size, num_attention_heads, num_key_value_heads, head_dim, static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim))),
+          ops::RopeLayout::half_split};
+}
+
+layers::Moe::Spec ModelConfig::moe_spec() const {
+  layers::Moe::Spec s;
+  s.dim = hidden_size;
+  s.inter = moe_intermediate_size;
+  s.shared_inter = n_shared_experts * moe_intermediate_size;
+  s.rule.scoring = scoring_func == "softmax" ? ops::Scoring::softmax : scoring_func == "sigmoid" ? ops::Scoring::sigmoid : ops::Scoring::sqrtsoftplus;
+  s.rule.experts = n_routed_experts;
+  s.rule.active = num_experts_per_tok;
+  if (topk_method != "greedy") {
+    s.rule.groups = n_group;
+    s.rule.active_groups = topk_group;
+  }
+  s.rule.bias = topk_method == "noaux_tc";
+  s.rule.normalise = norm_topk_prob && (scoring_func != "softmax" || num_experts_per_tok > 1);
+  // V2 multiplies by the factor only where it does not normalise (models.md D.5); V3 and V4 do both.
+  s.rule.scaling = s.rule.normalise && scoring_func == "softmax" ? 1.f : static_cast<float>(routed_scaling_factor);
+  return s;
+}
+
+ops::ResidualSpec ModelConfig::residual_spec() const {
+  ops::ResidualSpec s;
+  s.kind = residual == "plain" ? ops::ResidualKind::plain : residual == "hc" ? ops::ResidualKind::hc : ops::ResidualKind::mhc;
+  s.streams = streams();
+  s.dim = hidden_size;
+  s.norm_eps = static_cast<float>(rms_norm_eps);
+  s.sinkhorn_iters = static_cast<int>(hc_sinkhorn_iters);
+  s.convention = hc_convention == "v4" ? ops::HcConvention::v4 : ops::HcConvention::paper;
+  s.hc_eps = s.convention == ops::HcConvention::v4 ? static_cast<float>(hc_eps) : 0.f;
+  s.dynamic = hc_dynamic;
+  s.learn_pre = hc_pre == "learned";
+  s.learn_post = hc_post == "learned";
+  s.learn_res = hc_res == "learned";
+  return s;
+}
+
+int64_t ModelConfig::cache_cols() const { return uses_mla() ? kv_lora_rank + qk_rope_head_dim : 2 * num_key_value_heads * head_dim; }
+
+bool set_model_field(ModelConfig& c, const std::string& key, const json& value) {
+  bool found = false;
+  for_each_field(c, [&](const char* name, auto& field) {
+    if (key == name) {
+      assign(key, value, field);
+      found = true;
+    }
+  });
+  if (key == "rope_scaling" || key == "rope_parameters") {
+    parse_rope(c, value);
+    found = true;
+  }
+  return found;
+}
+
+std::vector<std::string> model_setting_names() {
+  std::vector<std::string> names{"rope_scaling"};
+  ModelConfig c;
+  for_each_field(c, [&](const char* name, auto&) { names.emplace_back(name); });
+  return names;
+}
+
+ModelConfig config_from_json(const json& j) {
+  if (!j.is_object()) fail("config.json is not a JSON object");
+  ModelConfig c;
+  if (!j.contains("model_type")) fail("config.json has no model_type", "is this a Hugging Face model directory?");
+  assign("model_type", j["model_type"], c.model_type);
+  one_of("model_type", c.model_type, {"birkhoff", "llama", "deepseek_v2", "deepseek_v3"});
+  if (c.model_type == "deepseek_v3") {
+    c.scoring_func = "sigmoid";
+    c.topk_method = "noaux_tc";
+    c.norm_topk_prob = true;
+  }
+  json unknown = json::object();
+  for (const auto& [key, value] : j.items())
+    if (!set_model_field(c, key, value)) unknown[key] = value;
+  if (c.uses_mla() && c.model_type != "birkhoff") c.head_dim = 0;  // some files repeat qk_rope_head_dim here
+  if (c.model_type == "llama") c.kv_lora_rank = c.n_routed_experts = 0;
+  c.unknown_keys = unknown.dump();
+  validate(c);
+  return c;
+}
+
+json config_to_json(const ModelConfig& c) {
+  json j = json::parse(c.unknown_keys);
+  for_each_field(c, [&](const char* name, const auto& field) { j[name] = field; });
+  if (c.uses_mla() && c.q_lora_rank == 0) j["q_lora_rank"] = nullptr;
+  j["rope_scaling"] = rope_to_json(c.rope_scaling);
+  if (c.model_type != "birkhoff") {  // released types carry no setting of ours
+    for (const auto& name : model_setting_names())
+      if (name == "residual" || name.rfind("hc_", 0) == 0) j.erase(name);
+  }
+  return j;
+}
+
+}  // namespace birkhoff::model

@@ -1,0 +1,74 @@
+// The description of a model: Hugging Face's config.json keys, plus those of interfaces for what they do not cover. One table of
+// fields serves parsing, checking, echoing and the list of settings that --set knows.
+#pragma once
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "layers/gqa.h"
+#include "layers/mla.h"
+#include "layers/moe.h"
+#include "ops/residual.h"
+#include "ops/rope.h"
+
+namespace birkhoff::model {
+
+struct ModelConfig {
+  std::string model_type = "birkhoff";
+  int64_t vocab_size = 256, hidden_size = 128, num_hidden_layers = 2;
+  int64_t num_attention_heads = 4, num_key_value_heads = 0, head_dim = 0;  // 0: num_attention_heads, hidden_size / heads
+  int64_t q_lora_rank = 0, kv_lora_rank = 0;                               // kv_lora_rank 0: MHA / GQA instead of MLA
+  int64_t qk_nope_head_dim = 0, qk_rope_head_dim = 0, v_head_dim = 0;
+  int64_t intermediate_size = 0;  // dense feed-forward
+  int64_t n_routed_experts = 0, n_shared_experts = 0, num_experts_per_tok = 0, moe_intermediate_size = 0;
+  int64_t first_k_dense_replace = 0, moe_layer_freq = 1, n_group = 1, topk_group = 1;
+  std::string scoring_func = "softmax", topk_method = "greedy";
+  bool norm_topk_prob = false;
+  double routed_scaling_factor = 1.0;
+  double rope_theta = 10000.0;
+  bool rope_interleave = true;  // MLA's decoupled part; MHA / GQA rotate half-split
+  ops::RopeScaling rope_scaling;
+  int64_t max_position_embeddings = 4096;
+  double rms_norm_eps = 1e-6, initializer_range = 0.02;
+  bool tie_word_embeddings = false;
+
+  std::string residual = "plain";
+  int64_t hc_mult = 4, hc_sinkhorn_iters = 20;
+  double hc_eps = 1e-6;
+  std::string hc_convention = "v4", hc_pre = "learned", hc_post = "learned", hc_res = "learned", hc_head = "learned";
+  std::string hc_res_form = "sinkhorn", hc_init_pre = "pattern";
+  bool hc_dynamic = true;
+  double hc_init_scale = 0.01, hc_init_phi_std = 0.02, hc_init_res_off = -8;
+
+  std::string unknown_keys = "{}";  // JSON text of keys we do not use: kept on re-save
+
+  bool uses_mla() const { return kv_lora_rank > 0; }
+  bool is_moe_layer(int64_t layer) const {
+    return n_routed_experts > 0 && layer >= first_k_dense_replace && layer % moe_layer_freq == 0;
+  }
+  int64_t streams() const { return residual == "plain" ? 1 : hc_mult; }
+
+  // What the layers are built from.
+  layers::Mla::Spec mla_spec() const;
+  layers::Gqa::Spec gqa_spec() const;
+  layers::Moe::Spec moe_spec() const;
+  ops::ResidualSpec residual_spec() const;
+  int64_t rope_dim() const { return uses_mla() ? qk_rope_head_dim : head_dim; }
+  int64_t cache_cols() const;  // elements per token and layer
+};
+
+// Checks ranges and contradictions (num_experts_per_tok > n_routed_experts, odd rotary width, groups that do not divide, ...) and fills
+// the defaults that depend on other fields. Throws Error naming the key and both values.
+void validate(ModelConfig& c);
+
+// From the JSON of a config.json: model_type decides the defaults of what released files leave out. Throws Error for an unknown model_type or
+// an ill-typed value. Keys nobody knows are kept in unknown_keys.
+ModelConfig config_from_json(const nlohmann::json& j);
+nlohmann::json config_to_json(const ModelConfig& c);
+
+// Sets one field from JSON; false when the key is no model setting.
+bool set_model_field(ModelConfig& c, const std::string& key, const nlohmann::json& value);
+std::vector<std::string> model_setting_names();
+
+}  // namespace birkhoff::model

@@ -1,0 +1,128 @@
+#include "model/weights.h"
+
+#include <algorithm>
+
+#include "core/rng.h"
+
+namespace birkhoff::model {
+namespace {
+
+using layers::Role;
+
+Mat shape(int64_t rows, int64_t cols) { return Mat(nullptr, DType::f32, rows, cols); }
+
+ops::SiteWeights site_weights(const ops::ResidualSpec& s) {
+  ops::SiteWeights w;
+  w.norm = shape(1, s.dim);
+  if (s.kind == ops::ResidualKind::plain) return w;
+  const bool mhc = s.kind == ops::ResidualKind::mhc;
+  w.fn = mhc ? shape(s.coefficients(), s.streams * s.dim) : shape(s.streams + 2, s.dim);
+  if (!mhc) w.hc_norm = shape(1, s.dim);
+  w.scale = shape(1, mhc ? 3 : 2);
+  w.base = shape(1, s.coefficients());
+  return w;
+}
+
+uint64_t name_key(const std::string& name) {  // FNV-1a
+  uint64_t h = 0xcbf29ce484222325ull;
+  for (const char ch : name) h = (h ^ static_cast<unsigned char>(ch)) * 0x100000001b3ull;
+  return h;
+}
+
+void fill(Mat m, float v) { std::fill(m.f32(), m.f32() + m.size(), v); }
+
+void fill_normal(Mat m, double sd, uint64_t seed, const std::string& name) {
+  const Rng rng(seed, name_key(name));
+  float* p = m.f32();
+  for (int64_t i = 0; i < m.size(); ++i) p[i] = static_cast<float>(sd * rng.normal(static_cast<uint64_t>(i)));
+}
+
+// Static parts of a site: what the coefficients are when the dynamic part is silent.
+void initialise_base(const ModelConfig& c, int64_t site, Mat base) {
+  const int64_t n = c.streams();
+  float* pre = base.f32();
+  float* post = pre + n;
+  float* res = post + n;
+  const bool mhc = c.residual == "mhc";
+  for (int64_t j = 0; j < n; ++j) {
+    const bool chosen = j == site % n;
+    if (mhc)
+      pre[j] = c.hc_init_pre == "zero" ? 0.f : chosen ? 1.f : -1.f;
+    else
+      pre[j] = chosen ? 1.f : 0.f;
+    post[j] = mhc ? 0.f : 1.f;  // 2 sigmoid(0) = 1
+    for (int64_t k = 0; k < n; ++k) {
+      if (mhc)
+        res[j * n + k] = j == k ? 0.f : static_cast<float>(c.hc_init_res_off);
+      else
+        res[j * n + k] = j == k ? 1.f : 0.f;
+    }
+  }
+}
+
+}  // namespace
+
+Weights::Weights(const ModelConfig& c) : embed(shape(c.vocab_size, c.hidden_size)), norm(shape(1, c.hidden_size)), tied(c.tie_word_embeddings) {
+  const ops::ResidualSpec residual = c.residual_spec();
+  head = layers::Linear(c.vocab_size, c.hidden_size);
+  blocks.resize(static_cast<size_t>(c.num_hidden_layers));
+  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    BlockWeights& b = blocks[static_cast<size_t>(i)];
+    b.attn_site = site_weights(residual);
+    b.ffn_site = site_weights(residual);
+    if (c.uses_mla())
+      b.attn = layers::Mla::Weights(c.mla_spec());
+    else
+      b.attn = layers::Gqa::Weights(c.gqa_spec());
+    if (c.is_moe_layer(i))
+      b.ffn = layers::Moe::Weights(c.moe_spec());
+    else
+      b.ffn = layers::DenseFfn::Weights(c.hidden_size, c.intermediate_size);
+  }
+  if (residual.kind == ops::ResidualKind::mhc && c.hc_head == "learned")
+    hc_head = {shape(residual.streams, residual.streams * residual.dim), shape(1, 1), shape(1, residual.streams)};
+}
+
+std::vector<ParameterInfo> list_parameters(Weights& w) {
+  std::vector<ParameterInfo> list;
+  int64_t offset = 0;
+  w.for_each([&](const std::string& name, Mat& m, Role role) {
+    list.push_back({name, role, offset, m.rows, m.cols});
+    offset += m.size();
+  });
+  return list;
+}
+
+int64_t parameter_elements(const std::vector<ParameterInfo>& list) { return list.empty() ? 0 : list.back().offset + list.back().size(); }
+
+void bind(Weights& w, float* block) {
+  int64_t offset = 0;
+  w.for_each([&](const std::string&, Mat& m, Role) {
+    m.data = block + offset;
+    offset += m.size();
+  });
+}
+
+void initialise(const ModelConfig& c, Weights& w, uint64_t seed) {
+  w.for_each([&](const std::string& name, Mat& m, Role role) {
+    switch (role) {
+      case Role::matrix:
+      case Role::output_projection:
+      case Role::embedding:
+      case Role::head:
+      case Role::router: fill_normal(m, c.initializer_range, seed, name); break;
+      case Role::norm: fill(m, 1.f); break;
+      case Role::router_bias: fill(m, 0.f); break;
+      case Role::hc_fn: fill_normal(m, c.residual == "mhc" ? c.hc_init_phi_std : 0.0, seed, name); break;
+      case Role::hc_scale: fill(m, static_cast<float>(c.hc_init_scale)); break;
+      case Role::hc_base: fill(m, 0.f); break;
+    }
+  });
+  if (c.residual == "plain") return;
+  for (size_t i = 0; i < w.blocks.size(); ++i) {
+    initialise_base(c, static_cast<int64_t>(2 * i), w.blocks[i].attn_site.base);
+    initialise_base(c, static_cast<int64_t>(2 * i + 1), w.blocks[i].ffn_site.base);
+  }
+}
+
+}  // namespace birkhoff::model

@@ -1,0 +1,101 @@
+// All parameters of a model, by layer. The same struct holds gradients (fp32 matrices, no packed copies).
+#pragma once
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "layers/dense_ffn.h"
+#include "layers/gqa.h"
+#include "layers/mla.h"
+#include "layers/moe.h"
+#include "layers/parameter.h"
+#include "model/config.h"
+#include "ops/residual.h"
+
+namespace birkhoff::model {
+
+struct BlockWeights {
+  ops::SiteWeights attn_site, ffn_site;
+  std::variant<layers::Mla::Weights, layers::Gqa::Weights> attn;
+  std::variant<layers::DenseFfn::Weights, layers::Moe::Weights> ffn;
+};
+
+struct Weights {
+  Mat embed;  // [V, D]
+  std::vector<BlockWeights> blocks;
+  ops::HeadWeights hc_head;
+  Mat norm;            // [1, D] before the head
+  layers::Linear head; // [V, D]; tied: head.w is embed
+  bool tied = false;
+
+  // Shapes without memory.
+  explicit Weights(const ModelConfig& c);
+
+  // f(name, Mat&, Role) for every tensor under its V3 name, in storage order. A tied head is not visited.
+  template <class F>
+  void for_each(F&& f) {
+    using layers::Role;
+    f("model.embed_tokens.weight", embed, Role::embedding);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      BlockWeights& b = blocks[i];
+      const std::string p = "model.layers." + std::to_string(i) + ".";
+      f(p + "input_layernorm.weight", b.attn_site.norm, Role::norm);
+      for_each_hc(p + "hc_attn_", b.attn_site, f);
+      std::visit([&](auto& a) { a.for_each(p + "self_attn.", f); }, b.attn);
+      f(p + "post_attention_layernorm.weight", b.ffn_site.norm, Role::norm);
+      for_each_hc(p + "hc_ffn_", b.ffn_site, f);
+      std::visit([&](auto& a) { a.for_each(p + "mlp.", f); }, b.ffn);
+    }
+    if (!hc_head.fn.empty()) {
+      f("model.hc_head_fn", hc_head.fn, Role::hc_fn);
+      f("model.hc_head_scale", hc_head.scale, Role::hc_scale);
+      f("model.hc_head_base", hc_head.base, Role::hc_base);
+    }
+    f("model.norm.weight", norm, Role::norm);
+    if (tied)
+      head.w = embed;
+    else
+      f("lm_head.weight", head.w, Role::head);
+  }
+
+  // f(Linear&, compute_type_is_fp32) for everything that is multiplied through packed copies.
+  template <class F>
+  void for_each_linear(F&& f) {
+    for (BlockWeights& b : blocks) {
+      std::visit([&](auto& a) { a.for_each_linear([&](layers::Linear& l) { f(l, false); }); }, b.attn);
+      std::visit([&](auto& a) { a.for_each_linear([&](layers::Linear& l) { f(l, false); }); }, b.ffn);
+      if (auto* moe = std::get_if<layers::Moe::Weights>(&b.ffn)) f(moe->router, true);
+    }
+    f(head, false);
+  }
+
+ private:
+  template <class F>
+  static void for_each_hc(const std::string& p, ops::SiteWeights& s, F& f) {
+    using layers::Role;
+    if (s.fn.empty()) return;
+    f(p + "fn", s.fn, Role::hc_fn);
+    if (!s.hc_norm.empty()) f(p + "norm", s.hc_norm, Role::norm);
+    f(p + "scale", s.scale, Role::hc_scale);
+    f(p + "base", s.base, Role::hc_base);
+  }
+};
+
+// One tensor of the contiguous fp32 block that holds all parameters.
+struct ParameterInfo {
+  std::string name;
+  layers::Role role;
+  int64_t offset, rows, cols;
+  int64_t size() const { return rows * cols; }
+};
+std::vector<ParameterInfo> list_parameters(Weights& w);  // offsets in elements, without gaps
+int64_t parameter_elements(const std::vector<ParameterInfo>& list);
+// Points every tensor into the block.
+void bind(Weights& w, float* block);
+
+// Fills the bound weights. Every tensor draws from its own stream, keyed by seed and name. Scheme: linear layers and embedding
+// N(0, initializer_range), norms 1, hyper-connections as mhc.md 1.6 (settings hc_init_*), biases 0.
+void initialise(const ModelConfig& c, Weights& w, uint64_t seed);
+
+}  // namespace birkhoff::model

@@ -1,0 +1,56 @@
+#include "ops/elementwise.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/elementwise.h"
+
+namespace birkhoff::ops {
+namespace {
+
+constexpr int64_t kTaskElements = 1 << 15;
+
+// Calls row(r) for every row, in tasks of about kTaskElements elements.
+template <class F>
+void for_rows(const Exec& exec, int64_t rows, int64_t cols, F&& row) {
+  const int64_t per_task = std::max<int64_t>(1, kTaskElements / std::max<int64_t>(1, cols));
+  exec.parallel_for((rows + per_task - 1) / per_task, [&](int64_t task) {
+    for (int64_t r = task * per_task; r < std::min(rows, (task + 1) * per_task); ++r) row(r);
+  });
+}
+
+template <class FF, class FB, class BF, class BB>
+void dispatch(const Exec& exec, CMat from, Mat to, FF ff, FB fb, BF bf, BB bb) {
+  check_shape(from, to.rows, to.cols);
+  if (exec.dry()) return;
+  Exec::Span span(exec, Work::elementwise);
+  const bool from_f32 = from.dtype == f32_t, to_f32 = to.dtype == f32_t;
+  for_rows(exec, to.rows, to.cols, [&](int64_t r) {
+    if (from_f32 && to_f32) ff(from.f32(r), to.f32(r), to.cols);
+    else if (from_f32) fb(from.f32(r), to.b16(r), to.cols);
+    else if (to_f32) bf(from.b16(r), to.f32(r), to.cols);
+    else bb(from.b16(r), to.b16(r), to.cols);
+  });
+}
+
+}  // namespace
+
+void copy(const Exec& exec, CMat from, Mat to) {
+  const auto& k = kernels::elementwise_kernels();
+  dispatch(exec, from, to, k.copy_ff, k.copy_fb, k.copy_bf, k.copy_bb);
+}
+
+void add(const Exec& exec, CMat from, Mat to) {
+  const auto& k = kernels::elementwise_kernels();
+  dispatch(exec, from, to, k.add_ff, k.add_fb, k.add_bf, k.add_bb);
+}
+
+void zero(const Exec& exec, Mat m) {
+  if (exec.dry()) return;
+  const int64_t bytes = dtype_bytes(m.dtype);
+  for_rows(exec, m.rows, m.cols, [&](int64_t r) {
+    std::memset(static_cast<char*>(m.data) + r * m.stride * bytes, 0, static_cast<size_t>(m.cols * bytes));
+  });
+}
+
+}  // namespace birkhoff::ops
