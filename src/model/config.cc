@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "core/nearest.h"
+#include "model/json_fields.h"
 
 namespace birkhoff::model {
 namespace {
@@ -66,41 +66,11 @@ void for_each_field(C& c, F&& f) {
 
 [[noreturn]] void fail(const std::string& what, const std::string& hint = "") { throw Error("config", what, hint); }
 
-void assign(const std::string& key, const json& v, int64_t& out) {
-  if (v.is_null()) {
-    out = 0;  // released files write null for "not used" (q_lora_rank)
-    return;
-  }
-  if (!v.is_number() || v.get<double>() != std::floor(v.get<double>()) || std::abs(v.get<double>()) > 9e15)
-    fail(key + ": expected a whole number, got " + v.dump());
-  out = v.is_number_integer() ? v.get<int64_t>() : static_cast<int64_t>(v.get<double>());
-}
-void assign(const std::string& key, const json& v, double& out) {
-  if (!v.is_number()) fail(key + ": expected a number, got " + v.dump());
-  out = v.get<double>();
-}
-void assign(const std::string& key, const json& v, bool& out) {
-  if (!v.is_boolean()) fail(key + ": expected true or false, got " + v.dump());
-  out = v.get<bool>();
-}
-void assign(const std::string& key, const json& v, std::string& out) {
-  if (!v.is_string()) fail(key + ": expected a word, got " + v.dump());
-  out = v.get<std::string>();
-}
-
-void one_of(const std::string& key, const std::string& value, const std::vector<std::string>& allowed) {
-  if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return;
-  std::string list;
-  for (const auto& a : allowed) list += (list.empty() ? "" : ", ") + a;
-  const std::string near = nearest(value, allowed);
-  fail(key + ": unknown value \"" + value + "\"" + (near.empty() ? "" : "; did you mean \"" + near + "\"?"), "one of " + list);
-}
-
 double number(const json& o, const char* key, double otherwise) {
   const auto it = o.find(key);
   if (it == o.end() || it->is_null()) return otherwise;
   double v = 0;
-  assign(std::string("rope_scaling.") + key, *it, v);
+  assign_field(std::string("rope_scaling.") + key, *it, v);
   return v;
 }
 
@@ -111,9 +81,9 @@ void parse_rope(ModelConfig& c, const json& j) {
     return;
   }
   if (!j.is_object()) fail("rope_scaling: expected an object or null, got " + j.dump());
-  if (j.contains("rope_theta")) assign("rope_theta", j["rope_theta"], c.rope_theta);
+  if (j.contains("rope_theta")) assign_field("rope_theta", j["rope_theta"], c.rope_theta);
   const std::string kind = j.contains("rope_type") ? j.value("rope_type", "") : j.value("type", "default");
-  one_of("rope_scaling.type", kind, {"default", "linear", "yarn"});
+  require_one_of("rope_scaling.type", kind, {"default", "linear", "yarn"});
   ops::RopeScaling s;
   s.kind = kind == "linear" ? ops::RopeScaling::Kind::linear : kind == "yarn" ? ops::RopeScaling::Kind::yarn : ops::RopeScaling::Kind::none;
   s.factor = number(j, "factor", 1.0);
@@ -177,8 +147,8 @@ void validate_experts(const ModelConfig& c) {
   if (c.num_experts_per_tok > c.n_routed_experts)
     fail("num_experts_per_tok: " + std::to_string(c.num_experts_per_tok) + " is more than n_routed_experts " + std::to_string(c.n_routed_experts),
          "a token cannot choose more experts than there are");
-  one_of("scoring_func", c.scoring_func, {"softmax", "sigmoid", "sqrtsoftplus"});
-  one_of("topk_method", c.topk_method, {"greedy", "group_limited_greedy", "noaux_tc"});
+  require_one_of("scoring_func", c.scoring_func, {"softmax", "sigmoid", "sqrtsoftplus"});
+  require_one_of("topk_method", c.topk_method, {"greedy", "group_limited_greedy", "noaux_tc"});
   if (c.topk_method == "greedy") return;
   positive("n_group", c.n_group);
   positive("topk_group", c.topk_group);
@@ -191,17 +161,17 @@ void validate_experts(const ModelConfig& c) {
 }
 
 void validate_residual(const ModelConfig& c) {
-  one_of("residual", c.residual, {"plain", "hc", "mhc"});
+  require_one_of("residual", c.residual, {"plain", "hc", "mhc"});
   if (c.residual == "plain") return;
   if (c.hc_mult < 1 || c.hc_mult > 8) fail("hc_mult: 1 to 8 streams, got " + std::to_string(c.hc_mult));
   if (c.hc_sinkhorn_iters < 1 || c.hc_sinkhorn_iters > 1000) fail("hc_sinkhorn_iters: 1 to 1000, got " + std::to_string(c.hc_sinkhorn_iters));
-  one_of("hc_convention", c.hc_convention, {"v4", "paper"});
-  one_of("hc_pre", c.hc_pre, {"learned", "fixed"});
-  one_of("hc_post", c.hc_post, {"learned", "fixed"});
-  one_of("hc_res", c.hc_res, {"learned", "fixed"});
-  one_of("hc_res_form", c.hc_res_form, {"sinkhorn"});
-  one_of("hc_head", c.hc_head, {"learned", "sum"});
-  one_of("hc_init_pre", c.hc_init_pre, {"pattern", "zero"});
+  require_one_of("hc_convention", c.hc_convention, {"v4", "paper"});
+  require_one_of("hc_pre", c.hc_pre, {"learned", "fixed"});
+  require_one_of("hc_post", c.hc_post, {"learned", "fixed"});
+  require_one_of("hc_res", c.hc_res, {"learned", "fixed"});
+  require_one_of("hc_res_form", c.hc_res_form, {"sinkhorn"});
+  require_one_of("hc_head", c.hc_head, {"learned", "sum"});
+  require_one_of("hc_init_pre", c.hc_init_pre, {"pattern", "zero"});
 }
 
 }  // namespace
@@ -287,7 +257,7 @@ bool set_model_field(ModelConfig& c, const std::string& key, const json& value) 
   bool found = false;
   for_each_field(c, [&](const char* name, auto& field) {
     if (key == name) {
-      assign(key, value, field);
+      assign_field(key, value, field);
       found = true;
     }
   });
@@ -309,8 +279,8 @@ ModelConfig config_from_json(const json& j) {
   if (!j.is_object()) fail("config.json is not a JSON object");
   ModelConfig c;
   if (!j.contains("model_type")) fail("config.json has no model_type", "is this a Hugging Face model directory?");
-  assign("model_type", j["model_type"], c.model_type);
-  one_of("model_type", c.model_type, {"birkhoff", "llama", "deepseek_v2", "deepseek_v3"});
+  assign_field("model_type", j["model_type"], c.model_type);
+  require_one_of("model_type", c.model_type, {"birkhoff", "llama", "deepseek_v2", "deepseek_v3"});
   if (c.model_type == "deepseek_v3") {
     c.scoring_func = "sigmoid";
     c.topk_method = "noaux_tc";

@@ -1,0 +1,82 @@
+#include "model/memory_plan.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <vector>
+
+namespace birkhoff::model {
+namespace {
+
+// Program text, libraries, allocator and thread pool as measured after start-up; a worker's blocks as measured in training.
+constexpr size_t kProcessBytes = size_t{24} << 20;
+constexpr size_t kWorkerBytes = size_t{4} << 20;
+
+std::string mib(size_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.0f MiB", static_cast<double>(bytes) / (1 << 20));
+  return text;
+}
+
+}  // namespace
+
+MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int64_t seq_len, Recompute policy, int threads) {
+  MemoryPlan plan;
+  const int64_t tokens = rows * seq_len;
+  Arena memory = Arena::measuring(), grad_memory = Arena::measuring(), kept = Arena::measuring(), scratch = Arena::measuring();
+  Model m(c, compute, seq_len, true, memory);
+  Weights grads(c);
+  bind(grads, grad_memory.take<float>(parameter_elements(m.parameters)));
+  plan.weights = memory.peak();
+  plan.gradients = grad_memory.peak();
+  plan.optimizer = 2 * plan.gradients;
+
+  const Exec dry = Exec::dry_run(threads);
+  const auto count = static_cast<size_t>(tokens);
+  const std::vector<int32_t> ids(count), first_key(count);
+  std::vector<int32_t> starts;
+  for (int64_t r = 0; r < rows; ++r) starts.push_back(static_cast<int32_t>(r * seq_len));
+  const layers::TokenContext ctx{ids, first_key, starts, starts};
+  Tape tape = reserve_tape(kept, m, tokens, Tape::Keep::for_backward, policy);
+  forward(dry, m, ids, ctx, tape, scratch);
+  backward(dry, m, ids, ids, ctx, tape, LossOptions{}, grads, scratch);
+  plan.kept = kept.peak();
+  plan.scratch = scratch.peak();
+  plan.workers = kWorkerBytes * static_cast<size_t>(threads);
+  plan.process = kProcessBytes + static_cast<size_t>(seq_len * c.rope_dim()) * 4;
+  return plan;
+}
+
+size_t machine_memory_bytes() {
+  size_t bytes = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGE_SIZE));
+  std::ifstream limit("/sys/fs/cgroup/memory.max");
+  size_t cap = 0;
+  if (limit >> cap && cap > 0) bytes = std::min(bytes, cap);
+  return bytes;
+}
+
+void require_fits(const MemoryPlan& plan) {
+  const size_t have = machine_memory_bytes();
+  if (plan.total() <= have) return;
+  throw Error("memory", "the run needs " + mib(plan.total()) + ", this machine has " + mib(have) + "\n" + describe(plan),
+              plan.kept > plan.weights ? "use recompute=layer, a smaller batch_size with grad_accum, or a smaller seq_len"
+                                       : "use a smaller model: fewer layers, experts or a smaller hidden_size");
+}
+
+std::string describe(const MemoryPlan& p) {
+  std::string text;
+  const auto line = [&](const char* name, size_t bytes) { text += std::string("  ") + name + mib(bytes) + "\n"; };
+  line("weights      ", p.weights);
+  line("gradients    ", p.gradients);
+  line("optimizer    ", p.optimizer);
+  line("activations  ", p.kept);
+  line("scratch      ", p.scratch);
+  line("workers      ", p.workers);
+  line("process      ", p.process);
+  line("total        ", p.total());
+  return text;
+}
+
+}  // namespace birkhoff::model

@@ -1,0 +1,162 @@
+#include "train/train_config.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/nearest.h"
+#include "model/json_fields.h"
+
+namespace birkhoff::train {
+namespace {
+
+using nlohmann::json;
+
+template <class C, class F>
+void for_each_field(C& c, F&& f) {
+  f("steps", c.steps);
+  f("seq_len", c.seq_len);
+  f("batch_size", c.batch_size);
+  f("grad_accum", c.grad_accum);
+  f("batch_ramp", c.batch_ramp);
+  f("seed", c.seed);
+  f("dtype", c.dtype);
+  f("recompute", c.recompute);
+  f("optimizer", c.optimizer);
+  f("schedule", c.schedule);
+  f("lr", c.lr);
+  f("min_lr", c.min_lr);
+  f("warmup_steps", c.warmup_steps);
+  f("beta1", c.beta1);
+  f("beta2", c.beta2);
+  f("eps", c.eps);
+  f("weight_decay", c.weight_decay);
+  f("decay_1d", c.decay_1d);
+  f("momentum", c.momentum);
+  f("grad_clip", c.grad_clip);
+  f("aux_expert", c.aux_expert);
+  f("aux_device", c.aux_device);
+  f("aux_devices", c.aux_devices);
+  f("aux_communication", c.aux_communication);
+  f("aux_sequence", c.aux_sequence);
+  f("aux_mixtral", c.aux_mixtral);
+  f("z_loss", c.z_loss);
+  f("bias_update_speed", c.bias_update_speed);
+  f("checkpoint_every", c.checkpoint_every);
+  f("keep", c.keep);
+  f("keep_best", c.keep_best);
+  f("eval_every", c.eval_every);
+  f("gain_every", c.gain_every);
+}
+
+[[noreturn]] void fail(const std::string& what, const std::string& hint = "") { throw Error("settings", what, hint); }
+
+bool set_train_field(TrainConfig& c, const std::string& key, const json& value) {
+  bool found = false;
+  for_each_field(c, [&](const char* name, auto& field) {
+    if (key != name) return;
+    model::assign_field(key, value, field);
+    found = true;
+  });
+  return found;
+}
+
+void set(RunConfig& c, const std::string& key, const json& value) {
+  if (set_train_field(c.train, key, value) || model::set_model_field(c.model, key, value)) return;
+  const std::string near = nearest(key, setting_names());
+  throw Error("settings", "unknown setting \"" + key + "\"" + (near.empty() ? "" : "; did you mean \"" + near + "\"?"),
+              "docs/settings.md lists every setting", ExitCode::usage);
+}
+
+// "3" and "true" are what they look like, everything else is a word.
+json parse_value(const std::string& text) {
+  json v = json::parse(text, nullptr, false);
+  return v.is_discarded() || v.is_array() ? json(text) : v;
+}
+
+void at_least(const char* key, int64_t v, int64_t low) {
+  if (v < low) fail(std::string(key) + ": must be at least " + std::to_string(low) + ", is " + std::to_string(v));
+}
+
+void validate(const TrainConfig& c, const model::ModelConfig& m) {
+  at_least("steps", c.steps, 0);
+  at_least("seq_len", c.seq_len, 1);
+  at_least("batch_size", c.batch_size, 1);
+  at_least("grad_accum", c.grad_accum, 1);
+  at_least("batch_ramp", c.batch_ramp, 0);
+  at_least("warmup_steps", c.warmup_steps, 0);
+  at_least("keep", c.keep, 1);
+  at_least("aux_devices", c.aux_devices, 1);
+  for (const auto& [key, v] : {std::pair{"checkpoint_every", c.checkpoint_every}, {"eval_every", c.eval_every}, {"gain_every", c.gain_every}, {"seed", c.seed}})
+    at_least(key, v, 0);
+  if (c.batch_size % c.grad_accum)
+    fail("grad_accum: " + std::to_string(c.grad_accum) + " does not divide batch_size " + std::to_string(c.batch_size));
+  model::require_one_of("dtype", c.dtype, {"bf16", "fp32"});
+  model::require_one_of("recompute", c.recompute, {"none", "site", "layer"});
+  model::require_one_of("optimizer", c.optimizer, {"adamw", "muon"});
+  model::require_one_of("schedule", c.schedule, {"constant", "cosine", "step", "wsd"});
+  if (!(c.lr >= 0)) fail("lr: must not be negative");
+  if (!(c.beta1 >= 0 && c.beta1 < 1)) fail("beta1: must be in [0, 1), is " + std::to_string(c.beta1));
+  if (!(c.beta2 >= 0 && c.beta2 < 1)) fail("beta2: must be in [0, 1), is " + std::to_string(c.beta2));
+  if (!(c.eps > 0)) fail("eps: must be positive");
+  if (c.seq_len > m.max_position_embeddings)
+    fail("seq_len: " + std::to_string(c.seq_len) + " is more than max_position_embeddings " + std::to_string(m.max_position_embeddings));
+  if (m.n_routed_experts && m.n_routed_experts % c.aux_devices)
+    fail("aux_devices: " + std::to_string(c.aux_devices) + " does not divide n_routed_experts " + std::to_string(m.n_routed_experts));
+  if (c.bias_update_speed != 0 && m.n_routed_experts && m.topk_method != "noaux_tc")
+    fail("bias_update_speed: topk_method \"" + m.topk_method + "\" has no bias to move", "set topk_method=noaux_tc, or bias_update_speed=0");
+}
+
+}  // namespace
+
+model::Recompute TrainConfig::policy() const {
+  return recompute == "none" ? model::Recompute::none : recompute == "site" ? model::Recompute::site : model::Recompute::layer;
+}
+
+RunConfig make_run_config(const json& base, const std::vector<std::string>& overrides) {
+  if (!base.is_object()) fail("the configuration is not a JSON object");
+  RunConfig c;
+  for (const auto& [key, value] : base.items()) {
+    if (key == "training" && value.is_object()) {
+      for (const auto& [k, v] : value.items()) set(c, k, v);
+    } else {
+      set(c, key, value);
+    }
+  }
+  for (const std::string& text : overrides) {
+    const size_t eq = text.find('=');
+    if (eq == std::string::npos || eq == 0) throw Error("settings", "--set " + text + ": expected key=value", "", ExitCode::usage);
+    set(c, text.substr(0, eq), parse_value(text.substr(eq + 1)));
+  }
+  model::validate(c.model);
+  validate(c.train, c.model);
+  return c;
+}
+
+json run_config_to_json(const RunConfig& c) {
+  json j = model::config_to_json(c.model);
+  json t;
+  for_each_field(c.train, [&](const char* name, const auto& field) { t[name] = field; });
+  j["training"] = t;
+  return j;
+}
+
+RunConfig run_config_from_json(const json& j) {
+  json model = j;
+  model.erase("training");
+  RunConfig c;
+  c.model = model::config_from_json(model);
+  if (j.contains("training"))
+    for (const auto& [key, value] : j["training"].items()) set_train_field(c.train, key, value);
+  validate(c.train, c.model);
+  return c;
+}
+
+std::vector<std::string> setting_names() {
+  std::vector<std::string> names = model::model_setting_names();
+  TrainConfig c;
+  for_each_field(c, [&](const char* name, auto&) { names.emplace_back(name); });
+  return names;
+}
+
+}  // namespace birkhoff::train

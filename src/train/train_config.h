@@ -1,0 +1,47 @@
+// Settings of a training run that are not the model's, and how presets, files and --set come together.
+#pragma once
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+#include "model/transformer.h"
+
+namespace birkhoff::train {
+
+struct TrainConfig {
+  int64_t steps = 100, seq_len = 256, batch_size = 8, grad_accum = 1, seed = 1;
+  int64_t batch_ramp = 0;  // steps over which batch_size grows linearly from grad_accum rows; 0 = constant
+  std::string dtype = "bf16", recompute = "none";
+  std::string optimizer = "adamw", schedule = "cosine";
+  double lr = 1e-3, min_lr = -1;  // min_lr < 0: a tenth of lr
+  int64_t warmup_steps = 0;
+  double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1, momentum = 0.95, grad_clip = 1.0;
+  bool decay_1d = false;
+  double aux_expert = 0, aux_device = 0, aux_communication = 0, aux_sequence = 0, aux_mixtral = 0, z_loss = 0;
+  int64_t aux_devices = 1;  // contiguous expert groups of aux_device and aux_communication
+  double bias_update_speed = 0;
+  int64_t checkpoint_every = 0, keep = 3, eval_every = 0, gain_every = 0;
+  bool keep_best = true;
+
+  double final_lr() const { return min_lr < 0 ? lr / 10 : min_lr; }
+  DType compute() const { return dtype == "bf16" ? DType::bf16 : DType::f32; }
+  model::Recompute policy() const;
+};
+
+// A run's description: what config.json of the run directory holds.
+struct RunConfig {
+  model::ModelConfig model;
+  TrainConfig train;
+};
+
+// Settings in order of precedence, lowest first: `base` (a preset's or file's JSON), then `overrides`, "key=value" each. A file may nest
+// training settings under "training". Unknown keys are an Error with the nearest name; so are contradictions.
+RunConfig make_run_config(const nlohmann::json& base, const std::vector<std::string>& overrides);
+nlohmann::json run_config_to_json(const RunConfig& c);
+RunConfig run_config_from_json(const nlohmann::json& j);
+// Every name --set knows.
+std::vector<std::string> setting_names();
+
+}  // namespace birkhoff::train
