@@ -1,0 +1,79 @@
+#include <csignal>
+#include <fstream>
+#include <iterator>
+
+#include "apps/verbs.h"
+#include "core/cpu.h"
+#include "core/error.h"
+#include "io/json_file.h"
+#include "model/presets.h"
+
+namespace birkhoff::apps {
+namespace {
+std::atomic<bool> stop{false};
+
+void on_signal(int number) {
+  if (stop.exchange(true)) {
+    std::signal(number, SIG_DFL);
+    std::raise(number);
+  }
+}
+}  // namespace
+
+int Program::thread_count() const {
+  if (threads < 0) throw Error("threads", "must be positive, is " + std::to_string(threads), "", ExitCode::usage);
+  return threads ? threads : cpu_cores();
+}
+
+void SettingsFlags::add(CLI::App& verb) {
+  verb.add_option("--preset", preset, "named settings, e.g. demo, tiny, small");
+  verb.add_option("--config", config, "JSON file of settings, over the preset");
+  verb.add_option("--set", set, "key=value, over both; repeatable")->allow_extra_args(false);
+}
+
+nlohmann::json SettingsFlags::base() const {
+  nlohmann::json j = nlohmann::json::object();
+  if (!preset.empty()) j = nlohmann::json::parse(model::find_preset(preset).json);
+  if (!config.empty()) {
+    const nlohmann::json file = io::read_json(config);
+    if (!file.is_object()) throw Error("config", config + ": not a JSON object");
+    j.update(file);
+  }
+  return j;
+}
+
+const std::atomic<bool>& stop_requested() { return stop; }
+
+void install_stop_handlers() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+std::string read_text_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw Error("input", path + ": cannot be read", "check the path and its permissions");
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+std::vector<int32_t> read_token_file(const std::string& path) {
+  std::istringstream in(read_text_file(path));
+  std::vector<int32_t> ids;
+  for (std::string word; in >> word;) {
+    size_t used = 0;
+    long long id = -1;
+    try {
+      id = std::stoll(word, &used);
+    } catch (const std::exception&) {
+      used = 0;
+    }
+    if (used != word.size() || id < 0 || id > INT32_MAX)
+      throw Error("tokens", path + ": \"" + word.substr(0, 40) + "\" is no token id", "whitespace-separated natural numbers were expected");
+    ids.push_back(static_cast<int32_t>(id));
+  }
+  if (ids.empty()) throw Error("tokens", path + ": no token ids");
+  return ids;
+}
+
+}  // namespace birkhoff::apps

@@ -1,0 +1,45 @@
+#include <cstdio>
+
+#include "apps/verbs.h"
+#include "core/error.h"
+#include "eval/likelihood.h"
+#include "infer/engine.h"
+
+namespace birkhoff::apps {
+
+void add_eval(CLI::App& app, Program& p) {
+  struct Flags {
+    std::string model, dtype;
+    std::vector<std::string> data;
+    int64_t seq_len = 0;
+    bool validation = false, json = false;
+  };
+  auto f = std::make_shared<Flags>();
+  CLI::App* verb = app.add_subcommand("eval", "Loss of a model on data, over consecutive windows");
+  verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
+  verb->add_option("--data", f->data, "file or folder; repeatable")->required()->allow_extra_args(false);
+  verb->add_option("--seq-len", f->seq_len, "window; default: as trained");
+  verb->add_flag("--validation", f->validation, "only the last 5 % of each source, as in training");
+  verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
+  verb->add_flag("--json", f->json);
+  verb->add_option("--threads", p.threads, "default: all cores");
+  verb->callback([f, &p] {
+    p.run = [f, &p] {
+      infer::EngineOptions options;
+      options.compute = f->dtype;
+      options.threads = p.thread_count();
+      const infer::Engine engine(f->model, options);
+      if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
+      const eval::Likelihood r = eval::window_likelihood(engine, f->data, f->seq_len, f->validation);
+      if (f->json) {
+        std::printf("%s\n", nlohmann::json{{"nats_per_token", r.nats_per_token()}, {"nats_per_byte", r.nats_per_byte()}, {"tokens", r.tokens}, {"bytes", r.bytes}}.dump().c_str());
+      } else {
+        std::printf("%.4f nats/token  %.4f nats/byte  over %lld tokens, %lld bytes\n", r.nats_per_token(), r.nats_per_byte(), static_cast<long long>(r.tokens),
+                    static_cast<long long>(r.bytes));
+      }
+      return 0;
+    };
+  });
+}
+
+}  // namespace birkhoff::apps

@@ -1,0 +1,39 @@
+#include <cstring>
+
+#include "apps/verbs.h"
+#include "core/error.h"
+#include "infer/engine.h"
+#include "io/safetensors.h"
+
+namespace birkhoff::apps {
+
+void add_logits(CLI::App& app, Program& p) {
+  struct Flags {
+    std::string model, tokens_file, out, dtype;
+  };
+  auto f = std::make_shared<Flags>();
+  CLI::App* verb = app.add_subcommand("logits", "Write the logits of a token sequence: tensor `logits` [T, V] F32");
+  verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
+  verb->add_option("--tokens-file", f->tokens_file, "whitespace-separated token ids")->required();
+  verb->add_option("--out", f->out, "safetensors file to write")->required();
+  verb->add_option("--dtype", f->dtype, "fp32 or bf16; default: as trained");
+  verb->add_option("--threads", p.threads, "default: all cores");
+  verb->callback([f, &p] {
+    p.run = [f, &p] {
+      const std::vector<int32_t> ids = read_token_file(f->tokens_file);
+      infer::EngineOptions options;
+      options.compute = f->dtype;
+      options.threads = p.thread_count();
+      options.max_positions = std::max<int64_t>(static_cast<int64_t>(ids.size()), 1);
+      const infer::Engine engine(f->model, options);
+      const int64_t V = engine.model().config.vocab_size;
+      std::vector<float> out(ids.size() * static_cast<size_t>(V));
+      engine.full_logits(ids, [&](int64_t t, std::span<const float> row) { std::memcpy(out.data() + t * V, row.data(), row.size_bytes()); });
+      const io::TensorEntry entry{"logits", io::TensorType::f32, {static_cast<int64_t>(ids.size()), V}, reinterpret_cast<const std::byte*>(out.data()), out.size() * 4};
+      io::write_safetensors(f->out, {&entry, 1});
+      return 0;
+    };
+  });
+}
+
+}  // namespace birkhoff::apps

@@ -1,0 +1,45 @@
+// One file a verb. Each adds its subcommand with a callback that does the work; the callback's return value is the exit code.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace birkhoff::apps {
+
+// What all verbs share. run is set by the parsed subcommand.
+struct Program {
+  std::string command_line;
+  int threads = 0;  // 0: all cores
+  std::function<int()> run;
+  int thread_count() const;
+};
+
+void add_train(CLI::App& app, Program& p);
+void add_plot(CLI::App& app, Program& p);
+void add_generate(CLI::App& app, Program& p);
+void add_eval(CLI::App& app, Program& p);
+void add_logits(CLI::App& app, Program& p);
+void add_inspect(CLI::App& app, Program& p);
+void add_bench(CLI::App& app, Program& p);
+void add_doctor(CLI::App& app, Program& p);
+
+// --preset P, --config FILE and --set key=value, in that order of precedence.
+struct SettingsFlags {
+  std::string preset, config;
+  std::vector<std::string> set;
+  void add(CLI::App& verb);
+  nlohmann::json base() const;  // preset, overlaid by the file; throws Error
+};
+
+// Raised by Ctrl-C and SIGTERM once install_stop_handlers() was called; a second signal ends the program at once.
+const std::atomic<bool>& stop_requested();
+void install_stop_handlers();
+
+// A file of whitespace-separated token ids. Throws Error.
+std::vector<int32_t> read_token_file(const std::string& path);
+std::string read_text_file(const std::string& path);
+
+}  // namespace birkhoff::apps

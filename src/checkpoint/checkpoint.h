@@ -1,0 +1,32 @@
+// Training checkpoints: a Hugging Face directory plus trainer_state/ (optimizer moments, position of the run) and manifest.json, which is
+// written last and lists every file with size and checksum. A checkpoint appears under its name complete or not at all.
+#pragma once
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "model/model.h"
+
+namespace birkhoff::checkpoint {
+
+struct TrainerState {
+  float* moment1 = nullptr;  // [elements] in the layout of the masters
+  float* moment2 = nullptr;
+  int64_t elements = 0;
+  nlohmann::json position;   // step, tokens, best validation, ...: what the loop needs to go on
+};
+
+// Writes RUN/checkpoints/step-N and points RUN/latest at it. Throws Error (disk full, ...) and leaves no half-written directory.
+std::string save_checkpoint(const std::string& run, int64_t step, const model::Model& m, const nlohmann::json& config, const TrainerState& state);
+
+// Removes all but the newest `keep` checkpoints and step `best` (-1: none).
+void prune_checkpoints(const std::string& run, int64_t keep, int64_t best);
+
+// The newest checkpoint whose manifest verifies; note receives a sentence for each newer one that does not. Throws Error when none does.
+std::string newest_good_checkpoint(const std::string& run, std::string* note);
+bool has_checkpoints(const std::string& run);
+
+// Reads weights and trainer state. state.moment1/2 must point at `elements` floats. Checks the model's settings against the checkpoint's.
+void load_checkpoint(const std::string& directory, model::Model& m, TrainerState& state);
+
+}  // namespace birkhoff::checkpoint

@@ -1,0 +1,132 @@
+#include "infer/engine.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "checkpoint/hf_directory.h"
+#include "core/error.h"
+
+namespace birkhoff::infer {
+namespace {
+
+constexpr int64_t kPiece = 256;  // tokens a session feeds at once; bounds its working memory
+
+// What one forward of `tokens` after `past` earlier ones needs, found by a dry run.
+struct Need {
+  size_t tape = 0, scratch = 0;
+};
+Need measure(const model::Model& m, int64_t tokens, int64_t capacity) {
+  Arena tape_memory = Arena::measuring(), scratch = Arena::measuring(), cache_memory = Arena::measuring();
+  const Exec dry = Exec::dry_run(1);
+  model::KvCache cache = model::KvCache::take(cache_memory, m, capacity);
+  cache.length = capacity - tokens;
+  const std::vector<int32_t> zeros(static_cast<size_t>(tokens));
+  const int32_t start = 0;
+  const layers::TokenContext ctx{zeros, zeros, {&start, 1}, {&start, 1}};
+  model::Tape tape = model::reserve_tape(tape_memory, m, tokens, model::Tape::Keep::nothing, model::Recompute::none, &cache);
+  model::forward(dry, m, zeros, ctx, tape, scratch, &cache);
+  Mat out = scratch.mat(f32_t, tokens, m.config.vocab_size);
+  model::logits(dry, m, tape.hidden, out);
+  return {tape_memory.peak(), scratch.peak()};
+}
+
+DType compute_type(const std::string& asked, const nlohmann::json& config) {
+  std::string name = asked;
+  if (name.empty() && config.contains("training")) name = config["training"].value("dtype", "");
+  if (name.empty()) name = config.value("torch_dtype", config.value("dtype", "")) == "float32" ? "fp32" : "bf16";
+  if (name != "bf16" && name != "fp32") throw Error("dtype", "unknown value \"" + name + "\"", "one of bf16, fp32", ExitCode::usage);
+  return name == "bf16" ? DType::bf16 : DType::f32;
+}
+
+}  // namespace
+
+void check_ids(const model::ModelConfig& c, std::span<const int32_t> ids) {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || ids[i] >= c.vocab_size)
+      throw Error("tokens", "token " + std::to_string(i) + " is " + std::to_string(ids[i]) + ", the vocabulary has ids 0 to " + std::to_string(c.vocab_size - 1));
+  }
+}
+
+Engine::Engine(const std::string& directory, const EngineOptions& options)
+    : directory_(checkpoint::resolve_model_directory(directory, &note_)), exec_(options.threads) {
+  nlohmann::json j = checkpoint::read_config_json(directory_);
+  const DType compute = compute_type(options.compute, j);
+  j.erase("training");
+  const model::ModelConfig config = model::config_from_json(j);
+  max_positions_ = options.max_positions ? options.max_positions : std::min<int64_t>(config.max_position_embeddings, 4096);
+  Arena measuring = Arena::measuring();
+  model::Model(config, compute, max_positions_, false, measuring);
+  memory_ = std::make_unique<Arena>(measuring.peak());
+  model_ = std::make_unique<model::Model>(config, compute, max_positions_, false, *memory_);
+  checkpoint::load_weights(directory_, *model_);
+  model_->refresh(exec_);
+}
+
+void Engine::full_logits(std::span<const int32_t> ids, const std::function<void(int64_t, std::span<const float>)>& row) const {
+  const auto T = static_cast<int64_t>(ids.size());
+  if (T > max_positions_)
+    throw Error("tokens", std::to_string(T) + " tokens, the engine was opened for " + std::to_string(max_positions_), "shorten the input or raise the limit on positions");
+  check_ids(model_->config, ids);
+  if (T == 0) return;
+  const Need need = measure(*model_, T, T);
+  Arena tape_memory(need.tape), scratch(need.scratch);
+  std::vector<int32_t> position(ids.size());
+  std::iota(position.begin(), position.end(), 0);
+  const std::vector<int32_t> first_key(ids.size(), 0);
+  const int32_t start = 0;
+  const layers::TokenContext ctx{position, first_key, {&start, 1}, {&start, 1}};
+  model::Tape tape = model::reserve_tape(tape_memory, *model_, T, model::Tape::Keep::nothing);
+  model::forward(exec_, *model_, ids, ctx, tape, scratch);
+  const int64_t V = model_->config.vocab_size;
+  for (int64_t t = 0; t < T; t += kPiece) {
+    Arena::Scope scope(scratch);
+    const int64_t n = std::min(kPiece, T - t);
+    Mat out = scratch.mat(f32_t, n, V);
+    model::logits(exec_, *model_, tape.hidden.row_block(t, n), out);
+    for (int64_t i = 0; i < n; ++i) row(t + i, {out.f32(i), static_cast<size_t>(V)});
+  }
+}
+
+Session::Session(const Engine& engine, int64_t capacity) : engine_(engine) {
+  const model::Model& m = engine.model();
+  if (capacity < 1 || capacity > engine.max_positions())
+    throw Error("session", "capacity " + std::to_string(capacity) + ", the engine allows 1 to " + std::to_string(engine.max_positions()),
+                "ask for fewer tokens");
+  Arena measuring = Arena::measuring();
+  model::KvCache::take(measuring, m, capacity);
+  memory_ = std::make_unique<Arena>(measuring.peak());
+  cache_ = model::KvCache::take(*memory_, m, capacity);
+  work_tokens_ = std::min(kPiece, capacity);
+  const Need need = measure(m, work_tokens_, capacity);
+  work_ = std::make_unique<Arena>(need.tape);
+  scratch_ = std::make_unique<Arena>(need.scratch);
+  logits_.resize(static_cast<size_t>(m.config.vocab_size));
+}
+
+std::span<const float> Session::feed(std::span<const int32_t> ids) {
+  const model::Model& m = engine_.model();
+  check_ids(m.config, ids);
+  if (ids.empty()) throw Error("session", "no tokens to feed");
+  if (length() + static_cast<int64_t>(ids.size()) > capacity())
+    throw Error("session", std::to_string(length()) + " + " + std::to_string(ids.size()) + " tokens exceed the capacity " + std::to_string(capacity()),
+                "open the session with a larger capacity");
+  for (size_t done = 0; done < ids.size();) {
+    const size_t n = std::min(ids.size() - done, static_cast<size_t>(work_tokens_));
+    std::vector<int32_t> position(n);
+    std::iota(position.begin(), position.end(), static_cast<int32_t>(length()));
+    const std::vector<int32_t> first_key(n, 0);
+    const int32_t start = 0;
+    const layers::TokenContext ctx{position, first_key, {&start, 1}, {&start, 1}};
+    work_->reset();
+    scratch_->reset();
+    model::Tape tape = model::reserve_tape(*work_, m, static_cast<int64_t>(n), model::Tape::Keep::nothing, model::Recompute::none, &cache_);
+    model::forward(engine_.exec(), m, ids.subspan(done, n), ctx, tape, *scratch_, &cache_);
+    done += n;
+    if (done == ids.size())
+      model::logits(engine_.exec(), m, tape.hidden.row_block(static_cast<int64_t>(n) - 1, 1), Mat(logits_.data(), f32_t, 1, m.config.vocab_size));
+  }
+  return logits_;
+}
+
+}  // namespace birkhoff::infer

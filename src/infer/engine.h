@@ -1,0 +1,65 @@
+// Running a trained model: an immutable engine, and sessions that hold a position and a cache.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/arena.h"
+#include "core/exec.h"
+#include "model/transformer.h"
+
+namespace birkhoff::infer {
+
+struct EngineOptions {
+  std::string compute;      // "bf16" or "fp32"; "": what the directory's training used, else bf16
+  int64_t max_positions = 0;  // longest sequence; 0: the model's max_position_embeddings, at most 4096
+  int threads = 1;
+};
+
+// Weights and tables of one model directory. Const after construction; any number of sessions may share it from one thread at a time.
+class Engine {
+ public:
+  // directory: as checkpoint::resolve_model_directory. Throws Error.
+  Engine(const std::string& directory, const EngineOptions& options);
+  const model::Model& model() const { return *model_; }
+  const Exec& exec() const { return exec_; }
+  int64_t max_positions() const { return max_positions_; }
+  const std::string& directory() const { return directory_; }
+  const std::string& note() const { return note_; }  // what had to be worked around while opening, or ""
+
+  // Logits [T, V] fp32 of one whole sequence, row by row to `row(t, logits)`; memory does not grow with T * V.
+  void full_logits(std::span<const int32_t> ids, const std::function<void(int64_t, std::span<const float>)>& row) const;
+
+ private:
+  std::string directory_, note_;
+  Exec exec_;
+  int64_t max_positions_ = 0;
+  std::unique_ptr<Arena> memory_;
+  std::unique_ptr<model::Model> model_;
+};
+
+// One conversation with the model. Feeding tokens one by one or in pieces gives the bits of the full forward.
+class Session {
+ public:
+  Session(const Engine& engine, int64_t capacity);
+  // Appends the tokens and returns the logits [V] that predict the next one. Throws Error when the capacity is exceeded.
+  std::span<const float> feed(std::span<const int32_t> ids);
+  int64_t length() const { return cache_.length; }
+  int64_t capacity() const { return cache_.capacity; }
+
+ private:
+  const Engine& engine_;
+  std::unique_ptr<Arena> memory_;
+  std::unique_ptr<Arena> work_, scratch_;
+  int64_t work_tokens_ = 0;
+  model::KvCache cache_;
+  std::vector<float> logits_;
+};
+
+// Ids outside [0, vocab_size) are an Error naming the position and both values.
+void check_ids(const model::ModelConfig& c, std::span<const int32_t> ids);
+
+}  // namespace birkhoff::infer

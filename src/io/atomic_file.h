@@ -1,0 +1,42 @@
+// Files and directories that appear under their name complete or not at all.
+#pragma once
+#include <string>
+#include <string_view>
+
+namespace birkhoff::io {
+
+// Writes a temporary file beside `path`, syncs it, renames it over `path`. On failure throws Error and removes the temporary.
+void write_file_atomic(const std::string& path, std::string_view content);
+
+// A directory being filled under a temporary name beside its final one. publish() syncs and renames it; without publish() the destructor
+// removes it and all it holds.
+class StagedDirectory {
+ public:
+  explicit StagedDirectory(const std::string& final_path);  // throws Error when it cannot be created
+  ~StagedDirectory();
+  StagedDirectory(const StagedDirectory&) = delete;
+  StagedDirectory& operator=(const StagedDirectory&) = delete;
+  const std::string& path() const { return staging_; }
+  void publish();  // replaces an existing final directory
+
+ private:
+  std::string final_, staging_;
+  bool published_ = false;
+};
+
+// Points the symbolic link `link` at `target` in one step.
+void replace_symlink(const std::string& link, const std::string& target);
+
+// Advisory lock on DIR/.lock, held until destruction or the end of the process. Throws Error naming the holder's process id when taken.
+class DirectoryLock {
+ public:
+  explicit DirectoryLock(const std::string& directory);
+  ~DirectoryLock();
+  DirectoryLock(const DirectoryLock&) = delete;
+  DirectoryLock& operator=(const DirectoryLock&) = delete;
+
+ private:
+  int fd_ = -1;
+};
+
+}  // namespace birkhoff::io

@@ -1,0 +1,19 @@
+// manifest.json: every file of a directory with its size and checksum, so that truncated and edited files are noticed.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace birkhoff::io {
+
+// XXH64 (Collet 2012; the published algorithm, seed 0).
+uint64_t xxh64(const void* data, size_t bytes);
+uint64_t file_checksum(const std::string& path);  // throws Error
+
+// Lists all files below `directory` except the manifest itself; written atomically, last.
+void write_manifest(const std::string& directory);
+// What does not match, a sentence each; empty when all is well. A missing manifest is a problem.
+std::vector<std::string> verify_manifest(const std::string& directory);
+
+}  // namespace birkhoff::io

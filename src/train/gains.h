@@ -1,0 +1,33 @@
+// Gains of the residual maps (mhc.md 4): how much a chain of H_res amplifies what flows forward (row sums) and backward (column sums).
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "core/exec.h"
+#include "core/view.h"
+
+namespace birkhoff::train {
+
+// Accumulates the H_res of one site after another, in site order.
+class GainMeter {
+ public:
+  GainMeter(int64_t tokens, int64_t streams);
+  // res [T, n*n] fp32, res[k*n + j] the weight of stream j in stream k of the output.
+  void add_site(CMat res);
+
+  struct Side {
+    std::vector<double> site;            // per site: mean over tokens of the largest |row or column sum|
+    double max_mean = 1, max_max = 1;    // composite of all sites: largest |sum|, mean and maximum over tokens
+    double min_mean = 1, min_min = 1;    // smallest |sum|, mean and minimum over tokens
+  };
+  Side forward() const;   // rows
+  Side backward() const;  // columns
+
+ private:
+  Side side(bool rows) const;
+  int64_t tokens_, n_;
+  std::vector<double> composite_;        // [T, n, n], product of the sites so far, later sites on the left
+  std::vector<double> site_rows_, site_cols_;
+};
+
+}  // namespace birkhoff::train

@@ -1,0 +1,188 @@
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "core/error.h"
+#include "ops/elementwise.h"
+#include "ops/routing.h"
+#include "optim/schedule.h"
+#include "train/trainer.h"
+
+namespace birkhoff::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double ms_since(Clock::time_point t) { return std::chrono::duration<double, std::milli>(Clock::now() - t).count(); }
+
+layers::TokenContext context(const data::Batch& b) { return {b.position, b.first_key, b.segment_start, b.sequence_start}; }
+
+int64_t counted(const data::Batch& b) {
+  return std::count_if(b.labels.begin(), b.labels.end(), [](int32_t l) { return l != ops::kIgnoreLabel; });
+}
+
+optim::Schedule schedule_of(const TrainConfig& c) {
+  optim::Schedule s;
+  s.kind = c.schedule == "constant" ? optim::Schedule::Kind::constant
+           : c.schedule == "cosine" ? optim::Schedule::Kind::cosine
+           : c.schedule == "step"   ? optim::Schedule::Kind::step
+                                    : optim::Schedule::Kind::wsd;
+  s.lr = c.lr;
+  s.min_lr = c.final_lr();
+  s.warmup_steps = c.warmup_steps;
+  s.total_steps = c.steps;
+  return s;
+}
+
+// mhc.md 1.5: no decay on norms, biases, gating factors and static parts; with decay_1d on those too. Muon takes 2-D weights, phi and router.
+std::vector<optim::Parameter> optimizer_view(const std::vector<model::ParameterInfo>& list, const TrainConfig& c) {
+  using layers::Role;
+  std::vector<optim::Parameter> out;
+  for (const auto& p : list) {
+    if (p.role == Role::router_bias) continue;  // moved by the balance rule
+    const bool matrix = p.role == Role::matrix || p.role == Role::output_projection || p.role == Role::router || p.role == Role::hc_fn;
+    optim::Parameter q;
+    q.name = p.name;
+    q.offset = p.offset;
+    q.rows = p.rows;
+    q.cols = p.cols;
+    q.decay = matrix || p.role == Role::embedding || p.role == Role::head || c.decay_1d;
+    q.muon = c.optimizer == "muon" && matrix;
+    out.push_back(q);
+  }
+  return out;
+}
+
+layers::Moe::Spec with_balance(layers::Moe::Spec s, const RunConfig& c) {
+  const TrainConfig& t = c.train;
+  s.balance.expert = t.aux_expert;
+  s.balance.device = t.aux_device;
+  s.balance.communication = t.aux_communication;
+  s.balance.sequence = t.aux_sequence;
+  s.balance.mixtral = t.aux_mixtral;
+  s.balance.devices = t.aux_devices;
+  s.balance.devices_per_token = std::min(t.aux_devices, std::max<int64_t>(1, c.model.topk_group));
+  return s;
+}
+
+}  // namespace
+
+TrainState::TrainState(const RunConfig& config, int threads)
+    : config_(config),
+      plan_(model::plan_training(config.model, config.train.compute(), config.train.batch_size / config.train.grad_accum, config.train.seq_len,
+                                 config.train.policy(), threads)),
+      exec_(threads),
+      grads_(config.model) {
+  model::require_fits(plan_);
+  memory_ = std::make_unique<Arena>(plan_.weights + plan_.gradients + plan_.optimizer + (size_t{1} << 20));
+  kept_ = std::make_unique<Arena>(plan_.kept);
+  scratch_ = std::make_unique<Arena>(plan_.scratch);
+  model_ = std::make_unique<model::Model>(config.model, config.train.compute(), config.train.seq_len, true, *memory_);
+  model_->moe = with_balance(model_->moe, config);
+  blocks_.size = model::parameter_elements(model_->parameters);
+  blocks_.weight = model_->block;
+  blocks_.grad = memory_->take<float>(blocks_.size);
+  blocks_.moment1 = memory_->take<float>(blocks_.size);
+  blocks_.moment2 = memory_->take<float>(blocks_.size);
+  model::bind(grads_, blocks_.grad);  // fresh pages are zero
+  parameters_ = optimizer_view(model_->parameters, config.train);
+}
+
+void TrainState::initialise() {
+  model::initialise(config_.model, model_->weights, static_cast<uint64_t>(config_.train.seed));
+  model_->refresh(exec_);
+}
+
+StepOutcome TrainState::step(int64_t step, const std::vector<data::Batch>& parts) {
+  StepOutcome out;
+  for (const auto& b : parts) out.tokens += counted(b);
+  model::LossOptions loss;
+  loss.scale = static_cast<float>(1.0 / static_cast<double>(std::max<int64_t>(1, out.tokens)));
+  loss.z_coef = static_cast<float>(config_.train.z_loss);
+  loss.balance_scale = 1.f / static_cast<float>(parts.size());
+  ops::LossSums sums;
+  for (const auto& b : parts) {
+    kept_->reset();
+    scratch_->reset();
+    const auto T = static_cast<int64_t>(b.ids.size());
+    const auto start = Clock::now();
+    model::Tape tape = model::reserve_tape(*kept_, *model_, T, model::Tape::Keep::for_backward, config_.train.policy());
+    model::forward(exec_, *model_, b.ids, context(b), tape, *scratch_);
+    out.forward_ms += ms_since(start);
+    const auto middle = Clock::now();
+    const model::LossResult r = model::backward(exec_, *model_, b.ids, b.labels, context(b), tape, loss, grads_, *scratch_);
+    out.backward_ms += ms_since(middle);
+    sums.cross_entropy += r.sums.cross_entropy;
+    sums.z += r.sums.z;
+    out.aux_loss += r.balance / static_cast<double>(parts.size());
+    size_t moe_layer = 0;
+    for (const auto& layer : tape.layers) {
+      const auto* moe = std::get_if<layers::Moe::Saved>(&layer.ffn);
+      if (!moe) continue;
+      if (out.expert_load.size() <= moe_layer) out.expert_load.emplace_back(moe->routing.count.size(), 0);
+      for (size_t e = 0; e < moe->routing.count.size(); ++e) out.expert_load[moe_layer][e] += moe->routing.count[e];
+      ++moe_layer;
+    }
+  }
+  const double n = static_cast<double>(std::max<int64_t>(1, out.tokens));
+  out.loss = sums.cross_entropy / n;
+  out.z_loss = sums.z / n;
+  const auto start = Clock::now();
+  optimizer_step(step, out);
+  out.optimizer_ms = ms_since(start);
+  return out;
+}
+
+void TrainState::optimizer_step(int64_t step, StepOutcome& out) {
+  Exec::Span span(exec_, Work::optimizer);
+  const TrainConfig& c = config_.train;
+  out.grad_norm = optim::global_norm(exec_, blocks_.grad, blocks_.size);
+  out.lr = optim::learning_rate(schedule_of(c), step);
+  if (!std::isfinite(out.loss) || !std::isfinite(out.grad_norm)) return;  // the loop stops and says why; weights stay as they are
+  const double factor = c.grad_clip > 0 ? optim::clip_factor(out.grad_norm, c.grad_clip) : 1.0;
+  optim::OptimizerOptions o;
+  o.lr = out.lr;
+  o.beta1 = c.beta1;
+  o.beta2 = c.beta2;
+  o.eps = c.eps;
+  o.weight_decay = c.weight_decay;
+  o.momentum = c.momentum;
+  scratch_->reset();
+  optim::optimizer_step(exec_, parameters_, blocks_, o, step + 1, factor, *scratch_);
+  if (c.bias_update_speed != 0) {
+    size_t moe_layer = 0;
+    for (auto& b : model_->weights.blocks) {
+      auto* moe = std::get_if<layers::Moe::Weights>(&b.ffn);
+      if (!moe) continue;
+      if (!moe->bias.empty()) ops::update_router_bias(out.expert_load[moe_layer], c.bias_update_speed, moe->bias);
+      ++moe_layer;
+    }
+  }
+  model_->refresh(exec_);
+}
+
+double TrainState::evaluate(const std::vector<data::Batch>& batches) {
+  double sum = 0;
+  int64_t n = 0;
+  for (const auto& b : batches) {
+    kept_->reset();
+    scratch_->reset();
+    model::Tape tape = model::reserve_tape(*kept_, *model_, static_cast<int64_t>(b.ids.size()), model::Tape::Keep::nothing);
+    model::forward(exec_, *model_, b.ids, context(b), tape, *scratch_);
+    const ops::LossSums s = ops::cross_entropy_forward(exec_, tape.hidden, model_->weights.head.forward, b.labels, {}, *scratch_);
+    sum += s.cross_entropy;
+    n += s.tokens;
+  }
+  return n ? sum / static_cast<double>(n) : 0;
+}
+
+std::string TrainState::first_bad_tensor() const {
+  for (const auto& [base, suffix] : {std::pair{blocks_.weight, ""}, std::pair{blocks_.grad, " (gradient)"}}) {
+    for (const auto& p : model_->parameters) {
+      const float* v = base + p.offset;
+      if (std::any_of(v, v + p.size(), [](float x) { return !std::isfinite(x); })) return p.name + suffix;
+    }
+  }
+  return "";
+}
+
+}  // namespace birkhoff::train

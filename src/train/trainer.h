@@ -1,0 +1,81 @@
+// The training loop.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/arena.h"
+#include "core/exec.h"
+#include "data/corpus.h"
+#include "model/memory_plan.h"
+#include "model/transformer.h"
+#include "optim/optimizer.h"
+#include "train/metrics.h"
+#include "train/train_config.h"
+
+namespace birkhoff::train {
+
+// What one optimizer step produced.
+struct StepOutcome {
+  double loss = 0, z_loss = 0, aux_loss = 0;  // nats a token, mean squared log-denominator, sum of the balance losses with their coefficients
+  double grad_norm = 0, lr = 0;
+  int64_t tokens = 0;
+  double forward_ms = 0, backward_ms = 0, optimizer_ms = 0;
+  std::vector<std::vector<int64_t>> expert_load;  // [MoE layer][expert]
+};
+
+// Weights, gradients, moments and buffers of one training run, and the step that moves them. Knows no files.
+class TrainState {
+ public:
+  // Plans first and refuses what does not fit, before anything is allocated.
+  TrainState(const RunConfig& config, int threads);
+  void initialise();  // fresh weights from the seed
+
+  // One step at position `step` on the given parts (equal to grad_accum, or fewer while the batch ramps up).
+  StepOutcome step(int64_t step, const std::vector<data::Batch>& parts);
+  // Mean cross-entropy over the batches, nats a token; no gradients.
+  double evaluate(const std::vector<data::Batch>& batches);
+  // Gains of the residual maps over the tokens of one sequence (mhc.md 4).
+  GainRecord measure_gains(const data::Batch& one_sequence);
+
+  model::Model& model() { return *model_; }
+  const model::Model& model() const { return *model_; }
+  const RunConfig& config() const { return config_; }
+  const model::MemoryPlan& plan() const { return plan_; }
+  const Exec& exec() const { return exec_; }
+  float* moment1() { return blocks_.moment1; }
+  float* moment2() { return blocks_.moment2; }
+  int64_t elements() const { return blocks_.size; }
+  // Name of the first weight (or else gradient) tensor that holds a NaN or infinity; "" when all are finite.
+  std::string first_bad_tensor() const;
+
+ private:
+  void optimizer_step(int64_t step, StepOutcome& out);
+  RunConfig config_;
+  model::MemoryPlan plan_;
+  Exec exec_;
+  std::unique_ptr<Arena> memory_, kept_, scratch_;
+  std::unique_ptr<model::Model> model_;
+  model::Weights grads_;
+  optim::ParameterBlocks blocks_;
+  std::vector<optim::Parameter> parameters_;
+};
+
+// The run around the steps: directory, data, telemetry, checkpoints, report.
+struct TrainOptions {
+  RunConfig config;
+  std::vector<std::string> data, validation;  // PATH[@WEIGHT]
+  std::string out;
+  bool resume = false;
+  int threads = 1;
+  std::string command_line;
+  bool terminal = false;  // progress bar on stderr
+  bool quiet = false;
+};
+// Returns 0, or 130 when `stop` was raised and the run was saved. Throws Error.
+int run_training(const TrainOptions& options, const std::atomic<bool>& stop);
+
+}  // namespace birkhoff::train
