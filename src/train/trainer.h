@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -66,7 +67,8 @@ class TrainState {
 
 // The run around the steps: directory, data, telemetry, checkpoints, report.
 struct TrainOptions {
-  RunConfig config;
+  nlohmann::json settings_base;           // preset or file
+  std::vector<std::string> settings_set;  // key=value, over the base
   std::vector<std::string> data, validation;  // PATH[@WEIGHT]
   std::string out;
   bool resume = false;

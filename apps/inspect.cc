@@ -1,0 +1,62 @@
+#include <cstdio>
+#include <filesystem>
+
+#include "apps/verbs.h"
+#include "checkpoint/hf_directory.h"
+#include "core/error.h"
+#include "io/manifest.h"
+#include "model/inventory.h"
+#include "model/presets.h"
+#include "train/train_config.h"
+
+namespace birkhoff::apps {
+namespace {
+
+model::ModelConfig config_of(const std::string& what, bool verify) {
+  if (!std::filesystem::exists(what)) return train::make_run_config(nlohmann::json::parse(model::find_preset(what).json), {}).model;
+  const std::string dir = checkpoint::resolve_model_directory(what);
+  if (verify) {
+    const std::vector<std::string> problems = io::verify_manifest(dir);
+    if (!problems.empty()) throw Error("checkpoint", dir + ": " + problems.front(), "use an older checkpoint");
+    std::printf("%s: all files match the manifest\n", dir.c_str());
+  }
+  nlohmann::json j = checkpoint::read_config_json(dir);
+  j.erase("training");
+  return model::config_from_json(j);
+}
+
+void print_text(const model::Inventory& v) {
+  std::printf("model_type        %s\n", v.model_type.c_str());
+  std::printf("parameters        %lld total, %lld active (%lld with the input embedding)\n", static_cast<long long>(v.total), static_cast<long long>(v.active),
+              static_cast<long long>(v.active_with_embedding));
+  for (const auto& [name, n] : v.groups) std::printf("  %-15s %lld\n", name.c_str(), static_cast<long long>(n));
+  std::printf("KV cache          %lld elements, %lld bytes a token (bf16)\n", static_cast<long long>(v.kv_elements_per_token), static_cast<long long>(v.kv_bytes_per_token));
+  std::printf("FLOPs a token     %.4g inference, %.4g training\n", v.flops_infer, v.flops_train);
+  std::printf("memory            %.0f MiB inference (bf16), %.0f MiB training state\n", static_cast<double>(v.infer_bytes) / (1 << 20), static_cast<double>(v.train_bytes) / (1 << 20));
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app, Program& p) {
+  struct Flags {
+    std::string what;
+    bool json = false, verify = false;
+  };
+  auto f = std::make_shared<Flags>();
+  CLI::App* verb = app.add_subcommand("inspect", "Size, cost and parts of a model directory, run or preset");
+  verb->add_option("what", f->what, "directory or preset")->required();
+  verb->add_flag("--json", f->json);
+  verb->add_flag("--verify", f->verify, "check the files of a checkpoint against its manifest");
+  verb->callback([f, &p] {
+    p.run = [f] {
+      const model::Inventory v = model::take_inventory(config_of(f->what, f->verify));
+      if (f->json)
+        std::printf("%s\n", model::to_json(v).dump(2).c_str());
+      else
+        print_text(v);
+      return 0;
+    };
+  });
+}
+
+}  // namespace birkhoff::apps

@@ -1,0 +1,292 @@
+// The loop around the steps: data, telemetry, checkpoints, signals, report.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/checkpoint.h"
+#include "core/cpu.h"
+#include "core/error.h"
+#include "io/json_file.h"
+#include "model/inventory.h"
+#include "ops/routing.h"
+#include "train/progress.h"
+#include "train/report.h"
+#include "train/run_directory.h"
+#include "train/sample_text.h"
+#include "train/trainer.h"
+
+namespace birkhoff::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using nlohmann::json;
+
+constexpr int64_t kRunValidationWindows = 32;  // the fixed sample during a run
+constexpr double kNone = -1;
+
+struct Position {
+  int64_t step = 0, tokens = 0, best_step = -1;
+  double best_val = INFINITY, train_seconds = 0;
+};
+
+json to_json(const Position& p) {
+  return {{"step", p.step},
+          {"tokens", p.tokens},
+          {"best_step", p.best_step},
+          {"best_val", std::isfinite(p.best_val) ? json(p.best_val) : json(nullptr)},
+          {"train_seconds", p.train_seconds}};
+}
+Position position_from(const json& j) {
+  Position p;
+  p.step = j.at("step");
+  p.tokens = j.at("tokens");
+  p.best_step = j.at("best_step");
+  if (!j.at("best_val").is_null()) p.best_val = j.at("best_val");
+  p.train_seconds = j.at("train_seconds");
+  return p;
+}
+
+int64_t rss_mib() {
+  rusage u{};
+  getrusage(RUSAGE_SELF, &u);
+  return u.ru_maxrss / 1024;
+}
+
+// One run from its first or resumed step to its end.
+class Run {
+ public:
+  Run(const TrainOptions& o, RunConfig config, RunDirectory& dir)
+      : options_(o),
+        config_(std::move(config)),
+        dir_(dir),
+        corpus_(o.data, o.validation, config_.train.seq_len, static_cast<uint64_t>(config_.train.seed)),
+        state_(config_, o.threads),
+        progress_(config_.train.steps, o.terminal, o.quiet) {}
+
+  int execute(const std::atomic<bool>& stop);
+
+ private:
+  void start_or_resume();
+  void say(const std::string& text) { progress_.message(text); }
+  std::vector<data::Batch> training_parts(int64_t step) const;
+  bool due(int64_t every) const { return every > 0 && at_.step % every == 0; }
+  StepRecord record_of(const StepOutcome& s, double step_ms) const;
+  void measure(StepRecord& r);
+  void check_finite(const StepOutcome& s) const;
+  void save();
+  void finish();
+  void write_run_json(const std::string& status) const;
+
+  const TrainOptions& options_;
+  RunConfig config_;
+  RunDirectory& dir_;
+  data::Corpus corpus_;
+  TrainState state_;
+  Progress progress_;
+  Position at_;
+  int64_t saved_step_ = -1;
+  std::unique_ptr<MetricsWriter> metrics_;
+};
+
+void Run::start_or_resume() {
+  io::write_json(dir_.file("config.json"), run_config_to_json(config_));
+  if (options_.resume && checkpoint::has_checkpoints(dir_.path())) {
+    std::string note;
+    const std::string from = checkpoint::newest_good_checkpoint(dir_.path(), &note);
+    if (!note.empty()) say(note);
+    checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.elements(), {}};
+    checkpoint::load_checkpoint(from, state_.model(), saved);
+    state_.model().refresh(state_.exec());
+    at_ = position_from(saved.position);
+    saved_step_ = at_.step;
+    say("resumed " + from + " at step " + std::to_string(at_.step));
+  } else {
+    if (options_.resume) say("no finished checkpoint: starting at step 0");
+    state_.initialise();
+  }
+  metrics_ = std::make_unique<MetricsWriter>(dir_.file("metrics.jsonl"), at_.step);
+  write_run_json("running");
+}
+
+std::vector<data::Batch> Run::training_parts(int64_t step) const {
+  const TrainConfig& c = config_.train;
+  const int64_t rows = c.batch_size / c.grad_accum;
+  int64_t total = c.batch_size;
+  if (c.batch_ramp > 0) total = optim::ramped_batch(c.batch_size, c.batch_ramp, step);
+  std::vector<data::Batch> parts;
+  for (int64_t first = 0; first < total; first += rows) parts.push_back(corpus_.training_batch(step, c.batch_size, first, std::min(rows, total - first)));
+  return parts;
+}
+
+StepRecord Run::record_of(const StepOutcome& s, double step_ms) const {
+  StepRecord r;
+  r.step = at_.step;
+  r.tokens = at_.tokens;
+  r.loss = s.loss;
+  r.aux_loss = s.aux_loss;
+  r.z_loss = s.z_loss;
+  r.lr = s.lr;
+  r.grad_norm = s.grad_norm;
+  r.step_ms = step_ms;
+  r.tokens_per_s = static_cast<double>(s.tokens) / step_ms * 1e3;
+  double gemm = 0;
+  gemm = state_.exec().seconds()[static_cast<size_t>(Work::gemm)];
+  r.gemm_share = gemm * 1e3 / step_ms;
+  r.rss_mib = rss_mib();
+  r.phase_ms = {{"forward", s.forward_ms}, {"backward", s.backward_ms}, {"optimizer", s.optimizer_ms}};
+  for (const auto& load : s.expert_load) r.maxvio_layers.push_back(ops::max_violation(load));
+  return r;
+}
+
+void Run::measure(StepRecord& r) {
+  const TrainConfig& c = config_.train;
+  if (due(c.eval_every)) {
+    r.val_loss = state_.evaluate(corpus_.validation_batches(c.batch_size / c.grad_accum, kRunValidationWindows));
+    if (*r.val_loss < at_.best_val) {
+      at_.best_val = *r.val_loss;
+      at_.best_step = at_.step;
+      if (c.keep_best) save();
+    }
+  }
+  if (due(c.gain_every) && config_.model.residual != "plain") r.gain = state_.measure_gains(corpus_.validation_batches(1, 1).front());
+}
+
+void Run::check_finite(const StepOutcome& s) const {
+  if (std::isfinite(s.loss) && std::isfinite(s.grad_norm)) return;
+  const std::string tensor = state_.first_bad_tensor();
+  throw Error("train",
+              "step " + std::to_string(at_.step + 1) + ": " + (std::isfinite(s.loss) ? "the gradient norm" : "the loss") + " is not finite" +
+                  (tensor.empty() ? "" : "; first bad tensor: " + tensor),
+              saved_step_ >= 0 ? "the last good checkpoint is " + dir_.path() + "/checkpoints/step-" + std::to_string(saved_step_) + "; lower lr or set grad_clip and --resume"
+                               : "there is no checkpoint yet; lower lr or set checkpoint_every",
+              ExitCode::failed);
+}
+
+void Run::save() {
+  if (saved_step_ == at_.step) return;
+  checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.elements(), to_json(at_)};
+  checkpoint::save_checkpoint(dir_.path(), at_.step, state_.model(), run_config_to_json(config_), saved);
+  saved_step_ = at_.step;
+  checkpoint::prune_checkpoints(dir_.path(), config_.train.keep, config_.train.keep_best ? at_.best_step : -1);
+}
+
+void Run::write_run_json(const std::string& status) const {
+  const model::Inventory v = model::take_inventory(config_.model);
+  char when[32];
+  const std::time_t now = std::time(nullptr);
+  std::strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
+  io::write_json(dir_.file("run.json"), {{"status", status},
+                                         {"command", options_.command_line},
+                                         {"time", when},
+                                         {"data", options_.data},
+                                         {"validation", options_.validation},
+                                         {"threads", options_.threads},
+                                         {"cpu", cpu_model()},
+                                         {"isa", isa_name(active_isa())},
+                                         {"parameters", v.total},
+                                         {"active_parameters", v.active_with_embedding},
+                                         {"planned_mib", state_.plan().total() >> 20},
+                                         {"position", to_json(at_)}});
+}
+
+int Run::execute(const std::atomic<bool>& stop) {
+  start_or_resume();
+  const TrainConfig& c = config_.train;
+  say("training " + std::to_string(state_.elements()) + " parameters, " + std::to_string(c.steps) + " steps of " + std::to_string(c.batch_size * c.seq_len) +
+      " tokens; planned memory " + std::to_string(state_.plan().total() >> 20) + " MiB");
+  while (at_.step < c.steps && !stop) {
+    state_.exec().seconds().fill(0);
+    const auto start = Clock::now();
+    const StepOutcome s = state_.step(at_.step, training_parts(at_.step));
+    const double step_ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+    check_finite(s);
+    ++at_.step;
+    at_.tokens += s.tokens;
+    at_.train_seconds += step_ms / 1e3;
+    StepRecord r = record_of(s, step_ms);
+    if (due(c.gain_every) || at_.step == c.steps) r.expert_load = s.expert_load;
+    measure(r);
+    metrics_->write(r);
+    progress_.step(at_.step, s.loss, r.tokens_per_s, r.val_loss);
+    if (due(c.checkpoint_every)) save();
+  }
+  if (at_.step < c.steps) {
+    save();
+    write_run_json("interrupted");
+    say("interrupted at step " + std::to_string(at_.step) + ", saved. Go on with: birkhoff train --resume --out " + dir_.path());
+    return static_cast<int>(ExitCode::interrupted);
+  }
+  finish();
+  return 0;
+}
+
+void Run::finish() {
+  save();
+  const double val = state_.evaluate(corpus_.validation_batches(config_.train.batch_size / config_.train.grad_accum, 0));
+  char text[160];
+  std::snprintf(text, sizeof text, "done: %lld steps in %.1f s of training, validation loss %.4f nats/token", static_cast<long long>(at_.step), at_.train_seconds, val);
+  say(text);
+  write_run_json("done");
+  json run = io::read_json(dir_.file("run.json"));
+  run["final_val_loss"] = val;
+  io::write_json(dir_.file("run.json"), run);
+  write_report(dir_.path(), config_.model.vocab_size == 256 ? sample_text(dir_.path(), options_.threads) : "");
+  say("report: " + dir_.file("report.html"));
+}
+
+// Model settings may not change on resume; others may, and are named.
+RunConfig resumed_config(const TrainOptions& o, const RunDirectory& dir, std::vector<std::string>& notes) {
+  const json before = io::read_json(dir.file("config.json"));
+  json asked = before;
+  asked.erase("training");
+  json base = before;
+  base.update(o.settings_base);
+  const RunConfig now = make_run_config(base, o.settings_set);
+  const json after = run_config_to_json(now);
+  for (const auto& [key, value] : after.items()) {
+    if (key == "training" || !before.contains(key) || before[key] == value) continue;
+    throw Error("resume", key + ": the run has " + before[key].dump() + ", asked for " + value.dump(), "model settings cannot change within a run; start a new one");
+  }
+  for (const auto& [key, value] : after["training"].items()) {
+    const json was = before.contains("training") && before["training"].contains(key) ? before["training"][key] : json(nullptr);
+    if (was != value) notes.push_back(key + ": " + was.dump() + " -> " + value.dump() + (key == "steps" ? " (schedule recomputed)" : ""));
+  }
+  return now;
+}
+
+}  // namespace
+
+int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
+  TrainOptions options = o;
+  std::vector<std::string> notes;
+  std::unique_ptr<RunDirectory> dir;
+  RunConfig config;
+  if (o.resume) {
+    dir = std::make_unique<RunDirectory>(o.out, RunDirectory::Open::resume);
+    config = resumed_config(o, *dir, notes);
+    if (options.data.empty()) {
+      const json run = io::read_json(dir->file("run.json"));
+      options.data = run.at("data").get<std::vector<std::string>>();
+      options.validation = run.at("validation").get<std::vector<std::string>>();
+    }
+  } else {
+    config = make_run_config(o.settings_base, o.settings_set);
+    if (o.data.empty()) throw Error("train", "no data", "give --data PATH", ExitCode::usage);
+    // Everything that can be refused is refused before the directory comes into being.
+    data::Corpus(o.data, o.validation, config.train.seq_len, static_cast<uint64_t>(config.train.seed));
+    model::require_fits(model::plan_training(config.model, config.train.compute(), config.train.batch_size / config.train.grad_accum, config.train.seq_len,
+                                             config.train.policy(), o.threads));
+    dir = std::make_unique<RunDirectory>(o.out, RunDirectory::Open::fresh);
+  }
+  for (const auto& n : notes) std::fprintf(stderr, "birkhoff: changed setting %s\n", n.c_str());
+  Run run(options, config, *dir);
+  return run.execute(stop);
+}
+
+}  // namespace birkhoff::train
