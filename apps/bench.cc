@@ -1,0 +1,103 @@
+#include <chrono>
+#include <cstdio>
+
+#include "apps/verbs.h"
+#include "core/arena.h"
+#include "core/cpu.h"
+#include "ops/gemm.h"
+#include "train/bench_train.h"
+
+namespace birkhoff::apps {
+namespace {
+
+struct GemmRow {
+  const char* name;
+  int64_t m, k, n;
+};
+// Products of the presets tiny and small, and two large ones.
+constexpr GemmRow kShapes[] = {{"tiny up", 2048, 256, 1408},   {"tiny down", 2048, 704, 256}, {"tiny expert", 512, 256, 256}, {"small up", 4096, 512, 3072},
+                               {"small down", 4096, 1536, 512}, {"small expert", 512, 512, 512}, {"large", 2048, 2048, 2048},  {"one row", 1, 4096, 4096}};
+
+double best_gflops(double flops, const std::function<void()>& run) {
+  double best = 0;
+  for (int i = 0; i < 10; ++i) {
+    const auto t = std::chrono::steady_clock::now();
+    run();
+    best = std::max(best, flops / std::chrono::duration<double>(std::chrono::steady_clock::now() - t).count() * 1e-9);
+  }
+  return best;
+}
+
+int bench_gemm(const std::string& dtype_name, bool as_json, int threads) {
+  const Exec exec(threads);
+  const DType dtype = dtype_name == "fp32" ? DType::f32 : DType::bf16;
+  nlohmann::json rows = nlohmann::json::array();
+  if (!as_json) std::printf("%-14s %6s %6s %6s %12s %12s   GFLOP/s, %s, %s, %d threads\n", "product", "M", "K", "N", "x W^T", "dW += dy^T x", dtype_name.c_str(), isa_name(active_isa()), threads);
+  for (const GemmRow& s : kShapes) {
+    Arena memory(static_cast<size_t>(4 * (s.m * s.k + s.m * s.n + 2 * s.n * s.k) + ops::Packed::bytes(dtype, s.k, s.n)) + (1 << 20));
+    Arena scratch(static_cast<size_t>(ops::weight_grad_scratch_bytes(dtype, s.m, s.n, s.k)) + (1 << 20));
+    Mat x = memory.mat(dtype, s.m, s.k), y = memory.mat(dtype, s.m, s.n), w = memory.mat(f32_t, s.n, s.k), dw = memory.mat(f32_t, s.n, s.k);
+    const ops::Packed packed = ops::Packed::take(memory, dtype, s.k, s.n);
+    ops::pack_transposed(exec, w, packed);
+    const double flops = 2.0 * static_cast<double>(s.m * s.k * s.n);
+    const double forward = best_gflops(flops, [&] { ops::gemm(exec, x, packed, y); });
+    const double weight = best_gflops(flops, [&] {
+      scratch.reset();
+      ops::gemm_weight_grad(exec, y, x, dw, scratch);
+    });
+    if (as_json)
+      rows.push_back({{"name", s.name}, {"m", s.m}, {"k", s.k}, {"n", s.n}, {"forward_gflops", forward}, {"weight_grad_gflops", weight}});
+    else
+      std::printf("%-14s %6lld %6lld %6lld %12.0f %12.0f\n", s.name, static_cast<long long>(s.m), static_cast<long long>(s.k), static_cast<long long>(s.n), forward, weight);
+  }
+  if (as_json) std::printf("%s\n", nlohmann::json{{"dtype", dtype_name}, {"isa", isa_name(active_isa())}, {"threads", threads}, {"cpu", cpu_model()}, {"shapes", rows}}.dump().c_str());
+  return 0;
+}
+
+void print_train(const nlohmann::json& r) {
+  const auto num = [&](const char* key) { return r[key].get<double>(); };
+  std::printf("%.0f tokens/s   step %.1f / %.1f / %.1f ms (min / median / max)\n", num("tokens_per_s"), r["step_ms"]["min"].get<double>(), r["step_ms"]["median"].get<double>(),
+              r["step_ms"]["max"].get<double>());
+  std::printf("forward %.1f  backward %.1f  optimizer %.1f ms\n", r["phase_ms"]["forward"].get<double>(), r["phase_ms"]["backward"].get<double>(), r["phase_ms"]["optimizer"].get<double>());
+  std::printf("model %.1f GFLOP a step; peak %.0f GFLOP/s, so %.1f %% of it; read %.1f GB/s\n", num("model_flops") * 1e-9, num("peak_gflops"),
+              num("model_flops") / r["step_ms"]["median"].get<double>() * 1e-6 / num("peak_gflops") * 100, num("read_gbs"));
+  for (const auto& [name, share] : r["work_share"].items()) std::printf("  %-12s %5.1f %%\n", name.c_str(), share.get<double>() * 100);
+  std::printf("memory %lld MiB (planned %lld)   %s   %s\n", static_cast<long long>(r["rss_mib"]), static_cast<long long>(r["planned_mib"]), r["cpu"].get<std::string>().c_str(),
+              r["isa"].get<std::string>().c_str());
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Program& p) {
+  struct Flags {
+    SettingsFlags settings;
+    int64_t steps = 10;
+    bool json = false;
+    std::string dtype = "bf16";
+  };
+  auto f = std::make_shared<Flags>();
+  CLI::App* verb = app.add_subcommand("bench", "Measure this machine with this engine");
+  verb->require_subcommand(1);
+  CLI::App* gemm = verb->add_subcommand("gemm", "Matrix products");
+  gemm->add_option("--dtype", f->dtype, "bf16 or fp32")->check(CLI::IsMember({"bf16", "fp32"}))->capture_default_str();
+  CLI::App* train = verb->add_subcommand("train", "Training steps on synthetic tokens");
+  f->settings.add(*train);
+  train->add_option("--steps", f->steps, "measured steps")->check(CLI::PositiveNumber)->capture_default_str();
+  for (CLI::App* v : {gemm, train}) {
+    v->add_flag("--json", f->json);
+    v->add_option("--threads", p.threads, "default: all cores");
+  }
+  gemm->callback([f, &p] { p.run = [f, &p] { return bench_gemm(f->dtype, f->json, p.thread_count()); }; });
+  train->callback([f, &p] {
+    p.run = [f, &p] {
+      const nlohmann::json r = train::bench_train(train::make_run_config(f->settings.base(), f->settings.set), f->steps, p.thread_count());
+      if (f->json)
+        std::printf("%s\n", r.dump().c_str());
+      else
+        print_train(r);
+      return 0;
+    };
+  });
+}
+
+}  // namespace birkhoff::apps

@@ -1,0 +1,58 @@
+#include <tbb/version.h>
+
+#include <cstdio>
+
+#include "apps/verbs.h"
+#include "core/cpu.h"
+#include "model/memory_plan.h"
+#include "train/bench_train.h"
+
+namespace birkhoff::apps {
+namespace {
+
+void advise(Isa detected, Isa active, double bf16, double fp32) {
+  if (active < detected) std::printf("  note: BIRKHOFF_ISA caps the kernels at %s; this machine has %s\n", isa_name(active), isa_name(detected));
+  if (active == Isa::scalar) std::printf("  slow: no AVX2; everything runs one value at a time\n");
+  if (active == Isa::avx2) std::printf("  slow: no AVX-512 BF16; bf16 products are widened to fp32 (dtype=fp32 is no slower)\n");
+  if (active == Isa::avx512) std::printf("  note: no AMX; bf16 products run on AVX-512 dot products\n");
+  if (bf16 > 4 * fp32) std::printf("  note: bf16 products are %.0fx as fast as fp32 ones: train with dtype=bf16\n", bf16 / fp32);
+}
+
+int doctor(bool as_json, int threads) {
+  const Exec exec(threads);
+  const train::MachinePeaks bf16 = train::measure_peaks(exec, DType::bf16), fp32 = train::measure_peaks(exec, DType::f32);
+  const double memory = static_cast<double>(model::machine_memory_bytes()) / (1 << 30);
+  const std::string tbb = std::to_string(TBB_VERSION_MAJOR) + "." + std::to_string(TBB_VERSION_MINOR);
+  if (as_json) {
+    std::printf("%s\n", nlohmann::json{{"cpu", cpu_model()},
+                                       {"cores", cpu_cores()},
+                                       {"threads", threads},
+                                       {"isa", {{"detected", isa_name(detected_isa())}, {"active", isa_name(active_isa())}}},
+                                       {"memory_gib", memory},
+                                       {"read_gbs", bf16.read_gbs},
+                                       {"gemm_gflops", {{"bf16", bf16.gemm_gflops}, {"fp32", fp32.gemm_gflops}}},
+                                       {"libraries", {{"oneTBB", tbb}, {"compiler", __VERSION__}}}}
+                            .dump()
+                            .c_str());
+    return 0;
+  }
+  std::printf("processor   %s, %d cores, %d threads used\n", cpu_model().c_str(), cpu_cores(), threads);
+  std::printf("kernels     %s (detected %s)\n", isa_name(active_isa()), isa_name(detected_isa()));
+  std::printf("memory      %.1f GiB, %.1f GB/s sequential read\n", memory, bf16.read_gbs);
+  std::printf("products    %.0f GFLOP/s bf16, %.0f GFLOP/s fp32\n", bf16.gemm_gflops, fp32.gemm_gflops);
+  std::printf("libraries   oneTBB %s, compiler %s\n", tbb.c_str(), __VERSION__);
+  advise(detected_isa(), active_isa(), bf16.gemm_gflops, fp32.gemm_gflops);
+  return 0;
+}
+
+}  // namespace
+
+void add_doctor(CLI::App& app, Program& p) {
+  auto json = std::make_shared<bool>(false);
+  CLI::App* verb = app.add_subcommand("doctor", "What this machine can do, and what will be slow and why");
+  verb->add_flag("--json", *json);
+  verb->add_option("--threads", p.threads, "default: all cores");
+  verb->callback([json, &p] { p.run = [json, &p] { return doctor(*json, p.thread_count()); }; });
+}
+
+}  // namespace birkhoff::apps

@@ -1,0 +1,26 @@
+#include <cstdio>
+
+#include "apps/verbs.h"
+#include "train/report.h"
+
+namespace birkhoff::apps {
+
+void add_plot(CLI::App& app, Program& p) {
+  struct Flags {
+    std::vector<std::string> runs;
+    std::string out = "comparison.html";
+  };
+  auto f = std::make_shared<Flags>();
+  CLI::App* verb = app.add_subcommand("plot", "Set several runs side by side in one HTML file");
+  verb->add_option("runs", f->runs, "run directories")->required();
+  verb->add_option("--out", f->out, "file to write")->capture_default_str();
+  verb->callback([f, &p] {
+    p.run = [f] {
+      train::write_comparison(f->runs, f->out);
+      std::printf("%s\n", f->out.c_str());
+      return 0;
+    };
+  });
+}
+
+}  // namespace birkhoff::apps
