@@ -54,8 +54,8 @@ void GainMeter::add_site(CMat res) {
   site_cols_.push_back(cols / static_cast<double>(tokens_));
 }
 
-GainMeter::Side GainMeter::side(bool rows) const {
-  Side s;
+GainRecord::Side GainMeter::side(bool rows) const {
+  GainRecord::Side s;
   s.site = rows ? site_rows_ : site_cols_;
   s.max_mean = s.max_max = s.min_mean = 0;
   s.min_min = tokens_ ? INFINITY : 1;
@@ -70,7 +70,7 @@ GainMeter::Side GainMeter::side(bool rows) const {
   return s;
 }
 
-GainMeter::Side GainMeter::forward() const { return side(true); }
-GainMeter::Side GainMeter::backward() const { return side(false); }
+GainRecord::Side GainMeter::forward() const { return side(true); }
+GainRecord::Side GainMeter::backward() const { return side(false); }
 
 }  // namespace birkhoff::train

@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/exec.h"
 #include "core/view.h"
+#include "train/metrics.h"
 
 namespace birkhoff::train {
 
@@ -15,16 +15,13 @@ class GainMeter {
   // res [T, n*n] fp32, res[k*n + j] the weight of stream j in stream k of the output.
   void add_site(CMat res);
 
-  struct Side {
-    std::vector<double> site;            // per site: mean over tokens of the largest |row or column sum|
-    double max_mean = 1, max_max = 1;    // composite of all sites: largest |sum|, mean and maximum over tokens
-    double min_mean = 1, min_min = 1;    // smallest |sum|, mean and minimum over tokens
-  };
-  Side forward() const;   // rows
-  Side backward() const;  // columns
+  // site: per site the mean over tokens of the largest |row or column sum|; max_*, min_*: largest and smallest |sum| of the product of all
+  // sites, mean and extreme over tokens.
+  GainRecord::Side forward() const;   // rows
+  GainRecord::Side backward() const;  // columns
 
  private:
-  Side side(bool rows) const;
+  GainRecord::Side side(bool rows) const;
   int64_t tokens_, n_;
   std::vector<double> composite_;        // [T, n, n], product of the sites so far, later sites on the left
   std::vector<double> site_rows_, site_cols_;

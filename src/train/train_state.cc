@@ -3,9 +3,9 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "ops/elementwise.h"
 #include "ops/routing.h"
 #include "optim/schedule.h"
+#include "train/gains.h"
 #include "train/trainer.h"
 
 namespace birkhoff::train {
@@ -173,6 +173,23 @@ double TrainState::evaluate(const std::vector<data::Batch>& batches) {
     n += s.tokens;
   }
   return n ? sum / static_cast<double>(n) : 0;
+}
+
+GainRecord TrainState::measure_gains(const data::Batch& b) {
+  kept_->reset();
+  scratch_->reset();
+  const auto T = static_cast<int64_t>(b.ids.size());
+  const int64_t n = model_->residual.streams;
+  model::Tape tape = model::reserve_tape(*kept_, *model_, T, model::Tape::Keep::nothing);
+  model::forward(exec_, *model_, b.ids, context(b), tape, *scratch_);
+  scratch_->reset();
+  Mat pre = scratch_->mat(f32_t, T, n), post = scratch_->mat(f32_t, T, n), res = scratch_->mat(f32_t, T, n * n);
+  GainMeter meter(T, n);
+  for (int64_t s = 0; s < model_->sites(); ++s) {
+    ops::site_coefficients(exec_, model_->residual, model_->site(s), tape.site[static_cast<size_t>(s)], pre, post, res);
+    meter.add_site(res);
+  }
+  return {meter.forward(), meter.backward()};
 }
 
 std::string TrainState::first_bad_tensor() const {
