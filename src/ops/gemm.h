@@ -42,14 +42,15 @@ void gemm(const Exec& exec, CMat a, const Packed& b, Mat c, Store store = Store:
 void grouped_gemm(const Exec& exec, CMat a, std::span<const int32_t> offsets, std::span<const Packed> b, Mat c,
                   Store store = Store::assign);
 
-// Weight gradient: dw [N, K] fp32 += dy^T x for dy [T, N], x [T, K]. bf16: both bf16. fp32: dy fp32, x fp32 or bf16.
-// scratch holds the repacked operands. Sums over T run in a fixed order.
-void gemm_weight_grad(const Exec& exec, CMat dy, CMat x, Mat dw, Arena& scratch);
-// The same per group of rows: dw[g] += dy_g^T x_g. Groups of no rows leave dw[g] as it is.
+// Weight gradient: dw [N, K] fp32 += dy^T x for dy [T, N], x [T, K] (= with Store::assign). bf16: both bf16. fp32: dy fp32,
+// x fp32 or bf16. Sums over T run in a fixed order. scratch holds partial sums where an output too small to be cut into
+// enough tasks has T cut as well, at places that depend on the shape only.
+void gemm_weight_grad(const Exec& exec, CMat dy, CMat x, Mat dw, Arena& scratch, Store store = Store::accumulate);
+// The same per group of rows: dw[g] += dy_g^T x_g. Groups of no rows leave dw[g] as it is (Store::assign: zeros).
 void grouped_weight_grad(const Exec& exec, CMat dy, CMat x, std::span<const int32_t> offsets, std::span<const Mat> dw,
-                         Arena& scratch);
+                         Arena& scratch, Store store = Store::accumulate);
 
-// Scratch bytes the two above take for operands of these shapes, for callers that reserve ahead.
+// Scratch bytes the two above take for operands of these shapes (dtype: that of dy), for callers that reserve ahead.
 int64_t weight_grad_scratch_bytes(DType dtype, int64_t tokens, int64_t n, int64_t k, int64_t groups = 1);
 
 }  // namespace birkhoff::ops

@@ -1,0 +1,222 @@
+// Product kernels in vector registers: R rows of A against NV vectors of B, all of k, sums in R * NV registers.
+// Included by gemm.isa.cc only.
+#pragma once
+#include "kernels/gemm.h"
+#include "kernels/vec.h"
+
+namespace birkhoff::kernels::BK_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int kRows = 12, kVectors = 2;  // 24 sums, 2 of B; A is a broadcast memory operand
+#elif defined(__AVX2__)
+inline constexpr int kRows = 6, kVectors = 2;  // 12 sums, 2 of B, 1 of A
+#else
+inline constexpr int kRows = 2, kVectors = 16;  // the compiler makes four-lane vectors of the 16 columns
+#endif
+inline constexpr int kPerPanel = kPanel / kLanes < kVectors ? kPanel / kLanes : kVectors;
+
+// Without FMA instructions a fused multiply-add is a slow library call.
+inline V mul_add(V a, V b, V c) {
+#if defined(__AVX2__)
+  return fma(a, b, c);
+#else
+  return c + a * b;
+#endif
+}
+
+// Where vector v of a row of B starts, relative to the first panel's row.
+inline int64_t vector_offset(int v, int64_t b_panel) {
+  return v * kLanes / kPanel * b_panel + v * kLanes % kPanel;
+}
+
+template <int R, int NV>
+struct Sums {
+  V v[R][NV];
+
+  void start(const GemmBlock& g, int64_t row, int64_t col) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j)
+        v[r][j] = g.first ? set1(0.f) : load(g.partial + (row + r) * g.partial_row + col + j * kLanes);
+    }
+  }
+
+  void finish(const GemmBlock& g, int64_t row, int64_t col) const {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) store_one(g, v[r][j], row + r, col + j * kLanes);
+    }
+  }
+
+ private:
+  static void store_one(const GemmBlock& g, V sum, int64_t row, int64_t col) {
+    if (!g.last) return store(g.partial + row * g.partial_row + col, sum);
+    const int64_t left = g.n - col;
+    if (left <= 0) return;
+    const int n = left < kLanes ? static_cast<int>(left) : kLanes;
+    if (g.store == GemmStore::assign_bf16) return store_some(static_cast<bf16*>(g.c) + row * g.c_row + col, sum, n);
+    float* c = static_cast<float*>(g.c) + row * g.c_row + col;
+    store_some(c, g.store == GemmStore::add_f32 ? load_some(c, n) + sum : sum, n);
+  }
+};
+
+// B rows of T; kTail: the last vectors may reach past column n, which must then not be read.
+template <class T, bool kTransposedA, bool kTail>
+struct RowsOfB {
+  template <int R, int NV>
+  static void run(const GemmBlock& g, int64_t row, int64_t col, const void* panel) {
+    Sums<R, NV> s;
+    s.start(g, row, col);
+    const float* a = static_cast<const float*>(g.a) + (kTransposedA ? row : row * g.a_row);
+    const T* b = static_cast<const T*>(panel);
+    int lanes[NV];
+    for (int j = 0; j < NV; ++j) {
+      const int64_t left = g.n - col - j * kLanes;
+      lanes[j] = left < 0 ? 0 : left < kLanes ? static_cast<int>(left) : kLanes;
+    }
+    for (int64_t k = 0; k < g.k; ++k) {
+      V bv[NV];
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) {
+        const T* p = b + vector_offset(j, g.b_panel);
+        bv[j] = kTail ? load_n(p, lanes[j]) : load(p);
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        const V av = set1(kTransposedA ? a[r] : a[r * g.a_row]);
+#pragma GCC unroll 16
+        for (int j = 0; j < NV; ++j) s.v[r][j] = mul_add(av, bv[j], s.v[r][j]);
+      }
+      a += kTransposedA ? g.a_row : 1;
+      b += g.b_row;
+    }
+    s.finish(g, row, col);
+  }
+};
+
+#if !defined(__AVX512F__)
+// B in pairs of rows: the even row, then the odd one.
+struct PairsWidened {
+  struct Pair {
+    V even, odd;
+  };
+  static Pair load_pair(const bf16* p) {
+#if defined(__AVX2__)
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(x, 16)),
+            _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
+#else
+    return {to_float(p[0]), to_float(p[1])};
+#endif
+  }
+  template <int R, int NV>
+  static void run(const GemmBlock& g, int64_t row, int64_t col, const void* panel) {
+    Sums<R, NV> s;
+    s.start(g, row, col);
+    const float* a = static_cast<const float*>(g.a) + row * g.a_row;
+    const bf16* b = static_cast<const bf16*>(panel);
+    for (int64_t k = 0; k < g.k; k += 2, b += 2 * kPanel) {
+      Pair bv[NV];
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) bv[j] = load_pair(b + 2 * kLanes * j);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        const V av = set1(a[r * g.a_row + k]);
+#pragma GCC unroll 16
+        for (int j = 0; j < NV; ++j) s.v[r][j] = mul_add(av, bv[j].even, s.v[r][j]);
+      }
+      if (k + 1 == g.k) break;
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        const V av = set1(a[r * g.a_row + k + 1]);
+#pragma GCC unroll 16
+        for (int j = 0; j < NV; ++j) s.v[r][j] = mul_add(av, bv[j].odd, s.v[r][j]);
+      }
+    }
+    s.finish(g, row, col);
+  }
+};
+#else
+// The processor's product of bf16 pairs.
+struct PairsNative {
+  static __m512bh pairs(int32_t x) { return (__m512bh)_mm512_set1_epi32(x); }
+  template <int R, int NV>
+  static void run(const GemmBlock& g, int64_t row, int64_t col, const void* panel) {
+    Sums<R, NV> s;
+    s.start(g, row, col);
+    const bf16* a = static_cast<const bf16*>(g.a) + row * g.a_row;
+    const bf16* b = static_cast<const bf16*>(panel);
+    const int64_t even = g.k & ~int64_t{1};
+    for (int64_t k = 0; k < even; k += 2, b += 2 * kPanel) step<R, NV, true>(s, a + k, b, g);
+    if (even < g.k) step<R, NV, false>(s, a + even, b, g);
+    s.finish(g, row, col);
+  }
+
+ private:
+  template <int R, int NV, bool kWhole>
+  static inline __attribute__((always_inline)) void step(Sums<R, NV>& s, const bf16* a, const bf16* b, const GemmBlock& g) {
+    __m512bh bv[NV];
+#pragma GCC unroll 16
+    for (int j = 0; j < NV; ++j) bv[j] = (__m512bh)_mm512_loadu_si512(b + j * g.b_panel);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      int32_t x = 0;
+      __builtin_memcpy(&x, a + r * g.a_row, kWhole ? 4 : 2);
+      const __m512bh av = pairs(x);
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) s.v[r][j] = _mm512_dpbf16_ps(s.v[r][j], bv[j], av);
+    }
+  }
+};
+#endif
+
+template <class Kernel, int NV>
+inline void run_rows(const GemmBlock& g, int64_t col, const void* panel) {
+  using F = void (*)(const GemmBlock&, int64_t, int64_t, const void*);
+#if defined(__AVX512F__)
+  static constexpr F kTail[] = {nullptr,
+                                &Kernel::template run<1, NV>,
+                                &Kernel::template run<2, NV>,
+                                &Kernel::template run<3, NV>,
+                                &Kernel::template run<4, NV>,
+                                &Kernel::template run<5, NV>,
+                                &Kernel::template run<6, NV>,
+                                &Kernel::template run<7, NV>,
+                                &Kernel::template run<8, NV>,
+                                &Kernel::template run<9, NV>,
+                                &Kernel::template run<10, NV>,
+                                &Kernel::template run<11, NV>};
+#elif defined(__AVX2__)
+  static constexpr F kTail[] = {nullptr,
+                                &Kernel::template run<1, NV>,
+                                &Kernel::template run<2, NV>,
+                                &Kernel::template run<3, NV>,
+                                &Kernel::template run<4, NV>,
+                                &Kernel::template run<5, NV>};
+#else
+  static constexpr F kTail[] = {nullptr, &Kernel::template run<1, NV>};
+#endif
+  int64_t row = 0;
+  for (; row + kRows <= g.m; row += kRows) Kernel::template run<kRows, NV>(g, row, col, panel);
+  if (row < g.m) kTail[g.m - row](g, row, col, panel);
+}
+
+// Columns in groups of kVectors vectors, then single panels. TailKernel runs where column n cuts a panel of plain rows.
+template <class T, class Kernel, class TailKernel = Kernel>
+inline void run_block(const GemmBlock& g) {
+  constexpr int kCols = kVectors * kLanes;
+  const T* b = static_cast<const T*>(g.b);
+  int64_t col = 0;
+  for (; col + kCols <= g.n; col += kCols) run_rows<Kernel, kVectors>(g, col, b + col / kPanel * g.b_panel);
+  for (; col < g.n; col += kPanel) {
+    const T* panel = b + col / kPanel * g.b_panel;
+    if (col + kPanel <= g.n)
+      run_rows<Kernel, kPerPanel>(g, col, panel);
+    else
+      run_rows<TailKernel, kPerPanel>(g, col, panel);
+  }
+}
+
+}  // namespace birkhoff::kernels::BK_ISA
