@@ -1,0 +1,59 @@
+#include "ops/norm.h"
+
+#include <algorithm>
+
+#include "kernels/norm.h"
+
+namespace birkhoff::ops {
+namespace {
+
+// Rows of one task: about 64 Ki elements, so that a task outweighs handing it out. Depends on the width alone, because the
+// sums of dw are cut here.
+int64_t rows_per_task(int64_t dim) { return std::clamp<int64_t>(65536 / std::max<int64_t>(dim, 1), 16, 1024); }
+
+}  // namespace
+
+void rms_norm_forward(const Exec& exec, CMat x, CMat w, float eps, Mat y, Mat rstd) {
+  check_shape(w, 1, x.cols);
+  check_shape(y, x.rows, x.cols);
+  check_shape(rstd, x.rows, 1);
+  BK_CHECK(w.dtype == f32_t && rstd.dtype == f32_t && y.dtype == x.dtype);
+  BK_CHECK(eps > 0);
+  if (exec.dry()) return;
+  Exec::Span span(exec, Work::elementwise);
+  const auto& k = kernels::norm_kernels();
+  const auto kernel = x.dtype == f32_t ? k.rms_forward_f32 : k.rms_forward_bf16;
+  const int64_t step = rows_per_task(x.cols);
+  exec.parallel_for((x.rows + step - 1) / step, [&](int64_t task) {
+    const int64_t first = task * step, rows = std::min(step, x.rows - first);
+    const CMat xs = x.row_block(first, rows);
+    const Mat ys = y.row_block(first, rows);
+    kernel({xs.data, x.stride, w.f32(), eps, ys.data, y.stride, rstd.f32(first), rstd.stride, rows, x.cols});
+  });
+}
+
+void rms_norm_backward(const Exec& exec, CMat x, CMat w, CMat rstd, CMat dy, Mat dx, Mat dw, Arena& scratch) {
+  check_shape(w, 1, x.cols);
+  check_shape(rstd, x.rows, 1);
+  check_shape(dy, x.rows, x.cols);
+  check_shape(dx, x.rows, x.cols);
+  check_shape(dw, 1, x.cols);
+  BK_CHECK(w.dtype == f32_t && rstd.dtype == f32_t && dw.dtype == f32_t);
+  BK_CHECK(dy.dtype == x.dtype && dx.dtype == x.dtype);
+  Arena::Scope scope(scratch);
+  const int64_t step = rows_per_task(x.cols), tasks = (x.rows + step - 1) / step;
+  float* partial = scratch.take<float>(tasks * x.cols);
+  if (exec.dry()) return;
+  Exec::Span span(exec, Work::elementwise);
+  const auto& k = kernels::norm_kernels();
+  const auto kernel = x.dtype == f32_t ? k.rms_backward_f32 : k.rms_backward_bf16;
+  exec.parallel_for(tasks, [&](int64_t task) {
+    const int64_t first = task * step, rows = std::min(step, x.rows - first);
+    const Mat dxs = dx.row_block(first, rows);
+    kernel({x.row_block(first, rows).data, x.stride, w.f32(), rstd.f32(first), rstd.stride,
+            dy.row_block(first, rows).data, dy.stride, dxs.data, dx.stride, partial + task * x.cols, rows, x.cols});
+  });
+  k.add_parts(partial, tasks, x.cols, x.cols, dw.f32());
+}
+
+}  // namespace birkhoff::ops

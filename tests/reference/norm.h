@@ -1,0 +1,23 @@
+// RMSNorm by its formula: y_i = w_i x_i / sqrt(mean_j x_j^2 + eps).
+#pragma once
+#include <cmath>
+#include <complex>
+#include <cstddef>
+#include <vector>
+
+namespace birkhoff::reference {
+
+template <class S>
+std::vector<S> rms_norm(const std::vector<S>& x, const std::vector<S>& w, double eps) {
+  const size_t dim = w.size(), rows = dim ? x.size() / dim : 0;
+  std::vector<S> y(x.size());
+  for (size_t r = 0; r < rows; ++r) {
+    S squares = 0;
+    for (size_t i = 0; i < dim; ++i) squares += x[r * dim + i] * x[r * dim + i];
+    const S root = std::sqrt(squares / static_cast<double>(dim) + eps);
+    for (size_t i = 0; i < dim; ++i) y[r * dim + i] = w[i] * x[r * dim + i] / root;
+  }
+  return y;
+}
+
+}  // namespace birkhoff::reference
