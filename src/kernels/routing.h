@@ -1,0 +1,26 @@
+#pragma once
+#include <cstdint>
+
+#include "core/bf16.h"
+#include "kernels/isa.h"
+
+namespace birkhoff::kernels {
+
+// Rows of the feed-forward path. Overloads by storage: f32 or bf16.
+template <class T>
+struct FfnRowKernels {
+  // h = w silu(g) u
+  void (*swiglu)(const T* g, const T* u, float w, T* h, int64_t n);
+  // dg, du from dh; returns sum dh silu(g) u
+  float (*swiglu_backward)(const T* g, const T* u, float w, const T* dh, T* dg, T* du, int64_t n);
+  // out = sum of `count` rows given by pointers, in order, on top of out when accumulate
+  void (*sum_rows)(const T* const* rows, int count, T* out, int64_t n, bool accumulate);
+};
+
+struct RoutingKernels {
+  FfnRowKernels<float> f32;
+  FfnRowKernels<bf16> b16;
+};
+BK_DECLARE_KERNELS(RoutingKernels, routing_kernels)
+
+}  // namespace birkhoff::kernels

@@ -1,0 +1,50 @@
+#include "ops/embedding.h"
+
+#include <algorithm>
+
+#include "kernels/elementwise.h"
+
+namespace birkhoff::ops {
+namespace {
+constexpr int64_t kRows = 32, kCols = 64;  // of one task
+}
+
+void embedding_forward(const Exec& exec, CMat table, std::span<const int32_t> ids, Mat out) {
+  check_shape(out, static_cast<int64_t>(ids.size()), table.cols);
+  BK_CHECK(table.dtype == f32_t);
+  if (exec.dry()) return;
+  Exec::Span span(exec, Work::elementwise);
+  const auto& k = kernels::elementwise_kernels();
+  exec.parallel_for((out.rows + kRows - 1) / kRows, [&](int64_t task) {
+    for (int64_t t = task * kRows; t < std::min(out.rows, (task + 1) * kRows); ++t) {
+      const int32_t id = ids[static_cast<size_t>(t)];
+      BK_CHECK(id >= 0 && id < table.rows);
+      if (out.dtype == f32_t)
+        k.copy_ff(table.f32(id), out.f32(t), table.cols);
+      else
+        k.copy_fb(table.f32(id), out.b16(t), table.cols);
+    }
+  });
+}
+
+// Every task owns a block of columns and walks all tokens in order: no two tasks touch one element.
+void embedding_backward(const Exec& exec, std::span<const int32_t> ids, CMat d_out, Mat d_table) {
+  check_shape(d_out, static_cast<int64_t>(ids.size()), d_table.cols);
+  BK_CHECK(d_table.dtype == f32_t);
+  if (exec.dry()) return;
+  Exec::Span span(exec, Work::elementwise);
+  const auto& k = kernels::elementwise_kernels();
+  exec.parallel_for((d_table.cols + kCols - 1) / kCols, [&](int64_t task) {
+    const int64_t c = task * kCols, n = std::min(kCols, d_table.cols - c);
+    for (int64_t t = 0; t < d_out.rows; ++t) {
+      const int32_t id = ids[static_cast<size_t>(t)];
+      BK_CHECK(id >= 0 && id < d_table.rows);
+      if (d_out.dtype == f32_t)
+        k.add_ff(d_out.f32(t) + c, d_table.f32(id) + c, n);
+      else
+        k.add_bf(d_out.b16(t) + c, d_table.f32(id) + c, n);
+    }
+  });
+}
+
+}  // namespace birkhoff::ops

@@ -1,0 +1,70 @@
+#include "ops/swiglu.h"
+
+#include <algorithm>
+
+#include "kernels/routing.h"
+
+namespace birkhoff::ops {
+namespace {
+
+constexpr int64_t kTaskElements = 1 << 14;
+
+template <class F>
+void for_rows(const Exec& exec, int64_t rows, int64_t cols, F&& f) {
+  const int64_t step = std::max<int64_t>(1, kTaskElements / std::max<int64_t>(1, cols));
+  exec.parallel_for((rows + step - 1) / step, [&](int64_t task) {
+    for (int64_t r = task * step; r < std::min(rows, (task + 1) * step); ++r) f(r);
+  });
+}
+
+template <class T>
+const kernels::FfnRowKernels<T>& table() {
+  if constexpr (std::is_same_v<T, float>)
+    return kernels::routing_kernels().f32;
+  else
+    return kernels::routing_kernels().b16;
+}
+
+void check(CMat gu, CMat row_weight, CMat h) {
+  BK_CHECK_EQ(gu.cols, 2 * h.cols);
+  BK_CHECK_EQ(gu.rows, h.rows);
+  BK_CHECK(gu.dtype == h.dtype);
+  if (row_weight.data) check_shape(row_weight, gu.rows, 1);
+}
+
+template <class T>
+void forward(const Exec& exec, CMat gu, CMat row_weight, Mat h) {
+  const int64_t F = h.cols;
+  for_rows(exec, gu.rows, F, [&](int64_t r) {
+    table<T>().swiglu(gu.row<T>(r), gu.row<T>(r) + F, row_weight.data ? *row_weight.f32(r) : 1.f, h.row<T>(r), F);
+  });
+}
+
+template <class T>
+void backward(const Exec& exec, CMat gu, CMat row_weight, CMat dh, Mat dgu, Mat d_row_weight) {
+  const int64_t F = dh.cols;
+  for_rows(exec, gu.rows, F, [&](int64_t r) {
+    const float dot = table<T>().swiglu_backward(gu.row<T>(r), gu.row<T>(r) + F, row_weight.data ? *row_weight.f32(r) : 1.f, dh.row<T>(r), dgu.row<T>(r), dgu.row<T>(r) + F, F);
+    if (d_row_weight.data) *d_row_weight.f32(r) = dot;
+  });
+}
+
+}  // namespace
+
+void swiglu_forward(const Exec& exec, CMat gu, CMat row_weight, Mat h) {
+  check(gu, row_weight, h);
+  if (exec.dry()) return;
+  Exec::Span span(exec, Work::elementwise);
+  gu.dtype == f32_t ? forward<float>(exec, gu, row_weight, h) : forward<bf16>(exec, gu, row_weight, h);
+}
+
+void swiglu_backward(const Exec& exec, CMat gu, CMat row_weight, CMat dh, Mat dgu, Mat d_row_weight) {
+  check(gu, row_weight, dh);
+  check_shape(dgu, gu.rows, gu.cols);
+  BK_CHECK_EQ(row_weight.data != nullptr, d_row_weight.data != nullptr);
+  if (exec.dry()) return;
+  Exec::Span span(exec, Work::elementwise);
+  gu.dtype == f32_t ? backward<float>(exec, gu, row_weight, dh, dgu, d_row_weight) : backward<bf16>(exec, gu, row_weight, dh, dgu, d_row_weight);
+}
+
+}  // namespace birkhoff::ops
