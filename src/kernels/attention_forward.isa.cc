@@ -8,12 +8,16 @@ namespace {
 constexpr int64_t kKeys = 128;    // keys per step; their place is counted from the first key of the stretch
 constexpr int64_t kColumns = 64;  // columns per block; their number and order do not matter for the result
 constexpr int64_t kRowStep = 32;
+// The reference of a query's powers of two follows its largest score only when that is 2^kSlack above: terms then stay below
+// 2^kSlack, which costs no precision, and the sums of earlier steps hardly ever need to shrink.
+constexpr float kSlack = 8.f;
 
 template <class Op>
 struct Buffers {
   Op* q;               // per block: b = Q^T [qk][kColumns]
   float *acc;          // per block: O^T [v][kColumns], not yet divided
-  float *top, *total;  // [columns] running maximum of the scores, sum of 2^(c (score - top))
+  float *top, *total;  // [columns] reference score, sum of 2^(c (score - top))
+  int32_t* seen;       // [columns] keys a column sees; padding columns copy the last one
   Op *k, *v;           // a = K [kKeys][qk], a = V^T [v][kKeys]
   float* s;            // S^T [kKeys][kColumns]
   Op* p;               // b = P^T [kKeys][kColumns]
@@ -30,6 +34,7 @@ int64_t layout(void* base, int64_t qk_dim, int64_t v_dim, int64_t columns, Buffe
   b.acc = pieces.take<float>(n * b.vd);
   b.top = pieces.take<float>(n);
   b.total = pieces.take<float>(n);
+  b.seen = pieces.take<int32_t>(n);
   b.k = pieces.take<Op>(kKeys * b.qk);
   b.v = pieces.take<Op>(kKeys * b.vd);
   b.s = pieces.take<float>(kKeys * kColumns);
@@ -49,17 +54,18 @@ inline void store_probabilities(V even, V odd, bf16* p) {
 }
 #endif
 
-// One step of the online softmax for kLanes columns from scores s [rows][kColumns]: probabilities to p, new maximum and sum,
+// One step of the online softmax for kLanes columns from scores s [rows][kColumns]: probabilities to p, new reference and sum,
 // and the factor by which what was summed before shrinks. c = scale * log2(e).
 template <class T, class Op>
 inline V softmax_step(const float* s, int64_t seen, int64_t rows, V c, Op* p, float* top, float* total) {
   const V old = load(top);
-  V m0 = old, m1 = old;
+  V m0 = set1(kMasked), m1 = m0;
   for (int64_t k = 0; k < seen; k += 2) {
     m0 = max(m0, load(s + k * kColumns));
     m1 = max(m1, load(s + (k + 1) * kColumns));
   }
-  const V now = max(m0, m1), shift = set1(0.f) - now * c;
+  const V largest = max(m0, m1), now = where_greater(largest * c, old * c + set1(kSlack), largest, old);
+  const V shift = set1(0.f) - now * c;
   V sum0 = set1(0.f), sum1 = sum0;
   for (int64_t k = 0; k < seen; k += 2) {
     const V even = exp2<T>(multiply_add(load(s + k * kColumns), c, shift));
@@ -85,7 +91,7 @@ void block_step(const Buffers<Op>& b, int64_t block, const int32_t* limit, int64
   for (int64_t j = 0; j < n; j += kLanes) {
     const V shrink = softmax_step<T>(b.s + j, seen_rows(limit[j + kLanes - 1], rows), rows, set1(c), b.p + j * kPair<Op>,
                                      b.top + block * kColumns + j, b.total + block * kColumns + j);
-    if (reduce_max(set1(1.f) - shrink) > 0.f)  // mostly the maximum stands and every factor is exactly 1
+    if (reduce_max(set1(1.f) - shrink) > 0.f)  // mostly the reference stands and every factor is exactly 1
       for (int64_t d = 0; d < b.vd; ++d) store(acc + d * kColumns + j, load(acc + d * kColumns + j) * shrink);
   }
   product(b.v, kKeys, b.p, kColumns, acc, kColumns, b.vd, n, rows, true);
@@ -129,7 +135,10 @@ void forward(const AttentionForward& a) {
   zero(b.total, blocks * kColumns);
   for (int64_t j = 0; j < blocks * kColumns; j += kLanes) store(b.top + j, set1(kMasked));
 
-  const int64_t keys = a.first_visible + (a.col_end - 1) / a.heads + 1;
+  for (int64_t j = 0; j < blocks * kColumns; ++j)
+    b.seen[j] = static_cast<int32_t>(a.first_visible + (a.col_begin + (j < columns ? j : columns - 1)) / a.heads + 1);
+
+  const int64_t keys = b.seen[columns - 1];
   for (int64_t k0 = 0; k0 < keys; k0 += kKeys) {
     const int64_t here = keys - k0 < kKeys ? keys - k0 : kKeys, padded = round_up(here, kRowStep);
     const auto key = [&](int64_t i) { return static_cast<const T*>(a.k.data) + (k0 + i) * a.k.stride; };
@@ -139,10 +148,7 @@ void forward(const AttentionForward& a) {
     for (int64_t block = 0; block < blocks; ++block) {
       int32_t limit[kColumns];
       const int64_t count = in_block(block);
-      for (int64_t j = 0; j < kColumns; ++j) {  // padding columns copy the last one
-        const int64_t col = a.col_begin + block * kColumns + (j < count ? j : count - 1);
-        limit[j] = static_cast<int32_t>(a.first_visible + col / a.heads + 1 - k0);
-      }
+      for (int64_t j = 0; j < kColumns; ++j) limit[j] = b.seen[block * kColumns + j] - static_cast<int32_t>(k0);
       if (limit[count - 1] <= 0) continue;
       const int64_t rows = limit[count - 1] < here ? round_up(limit[count - 1], kRowStep) : padded;
       block_step<T>(b, block, limit, count, rows, a.scale * kLog2e);
