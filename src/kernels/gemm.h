@@ -27,12 +27,18 @@ struct GemmBlock {
   void* c = nullptr;
   int64_t c_row = 0;
   GemmStore store = GemmStore::assign_f32;
-  // Sums over several calls: all but the last leave them here, all but the first take them up from here. Rows of
-  // partial_row floats; the buffer has rows and columns rounded up to kGemmRows.
+  // Sums over several calls: all but the last leave them here, all but the first take them up from here. Blocks of
+  // kGemmRows columns, rows of a block next to each other: partial_floats() in all, block p at p * partial_block.
   float* partial = nullptr;
-  int64_t partial_row = 0;
+  int64_t partial_block = 0;
   bool first = true, last = true;
 };
+
+inline int64_t partial_block(int64_t m) { return (m + kGemmRows - 1) / kGemmRows * kGemmRows * kGemmRows; }
+inline int64_t partial_floats(int64_t m, int64_t n) { return (n + kGemmRows - 1) / kGemmRows * partial_block(m); }
+inline float* partial_at(const GemmBlock& g, int64_t row, int64_t col) {
+  return g.partial + col / kGemmRows * g.partial_block + row * kGemmRows + col % kGemmRows;
+}
 
 struct GemmKernels {
   // a fp32, b fp32 panels [k][16].

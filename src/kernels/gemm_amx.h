@@ -30,9 +30,17 @@ struct alignas(64) TileBuffer {
   float v[kGemmRows * kGemmRows * 2];  // 32 x 32 or 16 x 64
 };
 
+// The most frequent case: 32 whole columns, rounded and stored a cache line at a time.
+inline void store_rows_32(bf16* c, int64_t c_row, int64_t rows, const float* from) {
+  for (int64_t r = 0; r < rows; ++r, from += 32, c += c_row)
+    _mm512_storeu_si512(c, (__m512i)_mm512_cvtne2ps_pbh(load(from + 16), load(from)));
+}
+
 inline void store_rows(const GemmBlock& g, int64_t row, int64_t rows, int64_t col, int64_t cols, const float* from,
                        int64_t from_row) {
   cols = cols < g.n - col ? cols : g.n - col;
+  if (g.store == GemmStore::assign_bf16 && cols == 32 && from_row == 32)
+    return store_rows_32(static_cast<bf16*>(g.c) + row * g.c_row + col, g.c_row, rows, from);
   for (int64_t r = 0; r < rows; ++r, from += from_row) {
     const int64_t at = (row + r) * g.c_row + col;
     if (g.store == GemmStore::assign_bf16) {
@@ -48,6 +56,12 @@ inline void store_rows(const GemmBlock& g, int64_t row, int64_t rows, int64_t co
   }
 }
 
+// This step's share of the next 32 rows of A, asked for one cache line per row and block of k.
+struct Fetch {
+  const bf16* a;
+  int64_t rows;
+};
+
 // One step's operands. A's last block of k is a zero-padded copy when k is not a multiple of 32.
 struct TileStep {
   const bf16 *a, *a_tail;  // first row; copy of the tail, rows of 32 (unused when whole)
@@ -55,6 +69,7 @@ struct TileStep {
   const bf16* b;  // first panel at its row 0
   int64_t b_panel;
   int64_t whole;  // blocks of 32 read from a
+  Fetch next;
 };
 
 #define BK_STEP_2X2(a, a_bytes, b)                       \
@@ -70,6 +85,7 @@ inline void multiply_2x2(const TileStep& s) {
   const bf16 *a = s.a, *b = s.b;
   for (int64_t i = 0; i < s.whole; ++i, a += kKBlock, b += kKBlock * kPanel) {
     BK_STEP_2X2(a, s.a_bytes, b)
+    for (int64_t r = 0; r < s.next.rows; ++r) __builtin_prefetch(s.next.a + r * (s.a_bytes / 2) + i * kKBlock, 0, 2);
   }
   if (s.a_tail) {
     BK_STEP_2X2(s.a_tail, 64, b)
@@ -140,6 +156,14 @@ inline void store_tiles(float* to, int64_t row_bytes, int64_t tile1, int64_t til
   if (tile3) _tile_stored(3, to + tile3, row_bytes);
 }
 
+inline Fetch share_of_next_rows(const GemmBlock& g, int64_t row, int64_t step, int64_t steps) {
+  const int64_t per = (kGemmRows + steps - 1) / steps, first = row + kGemmRows + step * per;
+  int64_t end = first + per;
+  if (end > row + 2 * kGemmRows) end = row + 2 * kGemmRows;
+  if (end > g.m) end = g.m;
+  return {static_cast<const bf16*>(g.a) + first * g.a_row, end - first};
+}
+
 // Up to 32 rows against all columns.
 inline void tile_rows(const GemmBlock& g, int64_t row, int64_t rows, TileStep s) {
   const bool two = rows > 16;
@@ -147,16 +171,17 @@ inline void tile_rows(const GemmBlock& g, int64_t row, int64_t rows, TileStep s)
   TileBuffer buffer;
   for (int64_t p = 0; p < panels; p += width, s.b += width * s.b_panel) {
     const int64_t some = panels - p < width ? panels - p : width, col = p * kPanel;
-    float* partial = g.partial ? g.partial + row * g.partial_row + col : nullptr;
+    float* partial = g.partial ? partial_at(g, row, col) : nullptr;
     // Distances between the step's tiles in a row-major matrix; 0: the tile is not used.
-    const auto place = [&](int64_t stride, int64_t* at) {
+    const auto place = [&](int64_t stride, int64_t third, int64_t* at) {
       at[0] = some > 1 ? 16 : 0;
-      at[1] = two ? 16 * stride : some > 2 ? 32 : 0;
-      at[2] = two ? (some > 1 ? 16 * stride + 16 : 0) : some > 3 ? 48 : 0;
+      at[1] = two ? 16 * stride : some > 2 ? third : 0;
+      at[2] = two ? (some > 1 ? 16 * stride + 16 : 0) : some > 3 ? third + 16 : 0;
     };
     int64_t at[3];
-    place(g.partial_row, at);
-    start_tiles(g.first ? nullptr : partial, g.partial_row * 4, at[0], at[1], at[2]);
+    place(kGemmRows, g.partial_block, at);
+    s.next = share_of_next_rows(g, row, p / width, (panels + width - 1) / width);
+    start_tiles(g.first ? nullptr : partial, kGemmRows * 4, at[0], at[1], at[2]);
     if (!two)
       multiply_1x4(s, some);
     else if (some == 2)
@@ -164,13 +189,13 @@ inline void tile_rows(const GemmBlock& g, int64_t row, int64_t rows, TileStep s)
     else
       multiply_2x1(s);
     if (!g.last) {
-      store_tiles(partial, g.partial_row * 4, at[0], at[1], at[2]);
+      store_tiles(partial, kGemmRows * 4, at[0], at[1], at[2]);
     } else if (g.store == GemmStore::assign_f32 && col + some * kPanel <= g.n) {
-      place(g.c_row, at);
+      place(g.c_row, 32, at);
       store_tiles(static_cast<float*>(g.c) + row * g.c_row + col, g.c_row * 4, at[0], at[1], at[2]);
     } else {
       const int64_t stride = width * kPanel;
-      place(stride, at);
+      place(stride, 32, at);
       store_tiles(buffer.v, stride * 4, at[0], at[1], at[2]);
       store_rows(g, row, rows, col, some * kPanel, buffer.v, stride);
     }
@@ -190,7 +215,7 @@ inline void amx_block(const GemmBlock& g) {
         __builtin_memcpy(tail[r], a + r * g.a_row + g.k - left, static_cast<size_t>(left) * sizeof(bf16));
     }
     tile_rows(g, row, rows,
-              {a, left ? reinterpret_cast<const bf16*>(tail) : nullptr, g.a_row * 2, static_cast<const bf16*>(g.b), g.b_panel, g.k / kKBlock});
+              {a, left ? reinterpret_cast<const bf16*>(tail) : nullptr, g.a_row * 2, static_cast<const bf16*>(g.b), g.b_panel, g.k / kKBlock, {}});
   }
   _tile_release();
 }

@@ -38,7 +38,7 @@ struct Sums {
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 16
       for (int j = 0; j < NV; ++j)
-        v[r][j] = g.first ? set1(0.f) : load(g.partial + (row + r) * g.partial_row + col + j * kLanes);
+        v[r][j] = g.first ? set1(0.f) : load(partial_at(g, row + r, col + j * kLanes));
     }
   }
 
@@ -52,7 +52,7 @@ struct Sums {
 
  private:
   static void store_one(const GemmBlock& g, V sum, int64_t row, int64_t col) {
-    if (!g.last) return store(g.partial + row * g.partial_row + col, sum);
+    if (!g.last) return store(partial_at(g, row, col), sum);
     const int64_t left = g.n - col;
     if (left <= 0) return;
     const int n = left < kLanes ? static_cast<int>(left) : kLanes;

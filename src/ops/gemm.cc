@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "kernels/gemm.h"
 
+
 namespace birkhoff::ops {
 namespace {
 
@@ -24,16 +25,23 @@ struct Blocking {
 
 // A task keeps its columns of B (depth rows of them at a time) in the second-level cache while rows of A pass.
 Blocking choose_blocking(int64_t m, int64_t n, int64_t k, DType dtype) {
-  constexpr int64_t kCacheBytes = 768 << 10, kTaskFlops = 48'000'000, kFewRowsBytes = 256 << 10;
-  const int64_t item = dtype_bytes(dtype);
+  constexpr int64_t kCacheBytes = 1 << 20, kWholeDepth = 2048, kDepth = 512, kFewRowsBytes = 256 << 10, kTaskFlops = 48'000'000, kTasks = 8;
+  const int64_t row_bytes = std::max<int64_t>(1, k * dtype_bytes(dtype));
   Blocking b;
-  b.depth = k <= 1024 ? k : 512;
-  const int64_t bytes = m <= kGemmRows ? kFewRowsBytes : kCacheBytes;
-  const int64_t reach = m <= kGemmRows ? k : b.depth;
-  const int64_t most = std::clamp<int64_t>(bytes / std::max<int64_t>(1, reach * item) / kGemmRows * kGemmRows, kGemmRows, 1024);
-  b.cols = round_up(div_up(n, std::max<int64_t>(1, div_up(n, most))), kGemmRows);
-  const int64_t speed = dtype == DType::bf16 ? 1 : 8;  // fp32 arithmetic is that much slower
-  b.rows = std::clamp<int64_t>(kTaskFlops / speed / (std::max<int64_t>(1, 2 * b.cols * k)) / kGemmRows * kGemmRows, kGemmRows, 256);
+  b.depth = k <= kWholeDepth ? k : kDepth;
+  const auto columns = [&](int64_t bytes, int64_t most) {
+    most = std::clamp(bytes / kGemmRows * kGemmRows, kGemmRows, most);
+    return round_up(div_up(n, std::max<int64_t>(1, div_up(n, most))), kGemmRows);
+  };
+  if (m <= kGemmRows) {  // B passes once, from memory
+    b.rows = kGemmRows;
+    b.cols = columns(kFewRowsBytes / row_bytes, 1024);
+    return b;
+  }
+  b.cols = b.depth < k ? columns(512, 512) : columns(kCacheBytes / row_bytes, 1024);
+  const int64_t flops = kTaskFlops / (dtype == DType::bf16 ? 1 : 8);  // fp32 arithmetic is that much slower
+  b.rows = std::clamp<int64_t>(flops / std::max<int64_t>(1, 2 * b.cols * k) / kGemmRows * kGemmRows, 128, 256);
+  while (div_up(m, b.rows) * div_up(n, b.cols) < kTasks && b.rows > kGemmRows) b.rows /= 2;
   return b;
 }
 
@@ -60,8 +68,8 @@ void run_task(const Task& t, CMat a, Mat c, GemmStore store, int64_t depth) {
   g.c_row = c.stride;
   g.store = store;
   if (depth < p.k) {
-    g.partial_row = round_up(t.cols, kGemmRows);
-    g.partial = scratch.take<float>(round_up(t.rows, kGemmRows) * g.partial_row);
+    g.partial_block = kernels::partial_block(t.rows);
+    g.partial = scratch.take<float>(kernels::partial_floats(t.rows, t.cols));
   }
   float* wide = widen ? scratch.take<float>(t.rows * depth) : nullptr;
 

@@ -66,8 +66,8 @@ void for_chunks(int64_t tokens, int64_t chunk, GemmBlock& g, F&& f) {
 }
 
 void take_partial(GemmBlock& g, WorkerScratch& scratch) {
-  g.partial_row = round_up(g.n, kGemmRows);
-  g.partial = scratch.take<float>(round_up(g.m, kGemmRows) * g.partial_row);
+  g.partial_block = kernels::partial_block(g.m);
+  g.partial = scratch.take<float>(kernels::partial_floats(g.m, g.n));
 }
 
 GemmBlock block_of(const Task& t) {
