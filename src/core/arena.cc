@@ -8,7 +8,7 @@
 
 namespace birkhoff {
 namespace {
-constexpr size_t kMeasuringSpan = size_t{1} << 45;  // address space only, never memory
+constexpr size_t kMeasuringSpan = size_t{1} << 42;  // address space only, never memory
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 

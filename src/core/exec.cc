@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "core/cpu.h"
 #include "core/error.h"
 
 // ThreadSanitizer does not see inside the TBB library. These tell it exactly what fork and join order, and nothing more:
@@ -34,12 +36,16 @@ const char* work_name(Work w) {
 }
 
 struct Exec::Impl {
-  explicit Impl(int n, bool d)
-      : threads(n), dry(d), limit(tbb::global_control::max_allowed_parallelism, static_cast<size_t>(n)), arena(n) {}
+  Impl(int n, bool d) : threads(n), dry(d) {
+    if (n == 1 || d) return;
+    // The library stops at the number of cores unless told otherwise; more are asked for in tests.
+    limit.emplace(tbb::global_control::max_allowed_parallelism, std::max<size_t>(static_cast<size_t>(n), static_cast<size_t>(cpu_cores())));
+    arena.emplace(n);
+  }
   int threads;
   bool dry;
-  tbb::global_control limit;
-  tbb::task_arena arena;
+  std::optional<tbb::global_control> limit;
+  std::optional<tbb::task_arena> arena;
   std::array<double, static_cast<size_t>(Work::count)> seconds{};
 };
 
@@ -64,7 +70,7 @@ void Exec::parallel_for(int64_t n, const std::function<void(int64_t)>& task) con
   }
   char fork = 0, join = 0;
   BK_TSAN_RELEASE(&fork);
-  impl_->arena.execute([&] {
+  impl_->arena->execute([&] {
     tbb::parallel_for(
         tbb::blocked_range<int64_t>(0, n, 1),
         [&](const tbb::blocked_range<int64_t>& r) {

@@ -15,6 +15,7 @@
 #include "io/json_file.h"
 #include "model/inventory.h"
 #include "ops/routing.h"
+#include "optim/schedule.h"
 #include "train/progress.h"
 #include "train/report.h"
 #include "train/run_directory.h"

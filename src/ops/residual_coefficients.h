@@ -1,0 +1,29 @@
+// From the projected logits of a site to the maps its tokens apply, and back, for up to 16 tokens at a time. Internal to ops.
+#pragma once
+#include "kernels/sinkhorn.h"
+#include "kernels/streams.h"
+#include "ops/residual.h"
+
+namespace birkhoff::ops {
+
+inline constexpr int kTokens = kernels::kSoaTokens;
+
+// H_pre, H_post and H_res of each token; res[k*n + j] as the forward applies it.
+struct SiteMaps {
+  float pre[kTokens][kernels::kMaxStreams];
+  float post[kTokens][kernels::kMaxStreams];
+  float res[kTokens][kernels::kMaxStreams * kernels::kMaxStreams];
+};
+
+// logits: `tokens` rows of the site's saved logits (null when it has none).
+void site_maps(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens, SiteMaps& maps);
+
+// Gradients of the maps -> d_logits (rows like logits; may be null with it), and sums over the tokens added to d_base [n(n+2)] and d_scale [3].
+void site_maps_backward(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens, const kernels::StreamGradients* grads, float* d_logits, float* d_base,
+                        float* d_scale);
+
+// Weights of the learned collapse: sigmoid(scale q + base) + eps, and its gradient.
+void head_weights(const ResidualSpec& s, const HeadWeights& h, const float* logits, int tokens, float* weights);
+void head_weights_backward(const ResidualSpec& s, const HeadWeights& h, const float* logits, int tokens, const float* d_weights, float* d_logits, float* d_base, float* d_scale);
+
+}  // namespace birkhoff::ops

@@ -1,0 +1,66 @@
+// Sinkhorn-Knopp on batches of matrices.
+#include <algorithm>
+
+#include "kernels/sinkhorn.h"
+#include "ops/residual.h"
+
+namespace birkhoff::ops {
+namespace {
+
+constexpr int kTokens = kernels::kSoaTokens;
+
+void check(int64_t n, int iters, CMat z, CMat out) {
+  BK_CHECK(n >= 1 && n <= 8);
+  BK_CHECK_LE(1, iters);
+  check_shape(z, out.rows, n * n);
+  check_shape(out, z.rows, n * n);
+}
+
+void load_soa(CMat m, int64_t first, int64_t count, float* soa) {
+  for (int64_t i = 0; i < m.cols; ++i)
+    for (int64_t t = 0; t < kTokens; ++t) soa[i * kTokens + t] = t < count ? m.f32(first + t)[i] : 0.f;
+}
+void store_soa(const float* soa, int64_t first, int64_t count, Mat m) {
+  for (int64_t i = 0; i < m.cols; ++i)
+    for (int64_t t = 0; t < count; ++t) m.f32(first + t)[i] = soa[i * kTokens + t];
+}
+
+template <class F>
+void for_batches(const Exec& exec, int64_t rows, F&& f) {
+  exec.parallel_for((rows + kTokens - 1) / kTokens, [&](int64_t b) { f(b * kTokens, std::min<int64_t>(kTokens, rows - b * kTokens)); });
+}
+
+}  // namespace
+
+void sinkhorn_forward(const Exec& exec, HcConvention convention, int64_t n, int iters, float eps, CMat z, Mat out) {
+  check(n, iters, z, out);
+  if (exec.dry()) return;
+  for_batches(exec, z.rows, [&](int64_t first, int64_t count) {
+    WorkerScratch scratch;
+    float* in = scratch.take<float>(n * n * kTokens);
+    float* s = scratch.take<float>(n * n * kTokens);
+    load_soa(z, first, count, in);
+    kernels::sinkhorn_kernels().forward(in, s, static_cast<int>(n), iters, eps, convention == HcConvention::v4, nullptr);
+    store_soa(s, first, count, out);
+  });
+}
+
+void sinkhorn_backward(const Exec& exec, HcConvention convention, int64_t n, int iters, float eps, CMat z, CMat d_out, Mat dz) {
+  check(n, iters, z, dz);
+  check(n, iters, d_out, dz);
+  if (exec.dry()) return;
+  for_batches(exec, z.rows, [&](int64_t first, int64_t count) {
+    WorkerScratch scratch;
+    float* in = scratch.take<float>(n * n * kTokens);
+    float* d = scratch.take<float>(n * n * kTokens);
+    float* result = scratch.take<float>(n * n * kTokens);
+    float* history = scratch.take<float>(2 * int64_t{iters} * n * kTokens);
+    float* work = scratch.take<float>(2 * n * n * kTokens);
+    load_soa(z, first, count, in);
+    load_soa(d_out, first, count, d);
+    kernels::sinkhorn_kernels().backward(in, d, result, static_cast<int>(n), iters, eps, convention == HcConvention::v4, history, work);
+    store_soa(result, first, count, dz);
+  });
+}
+
+}  // namespace birkhoff::ops
