@@ -8,45 +8,41 @@
 namespace birkhoff::ops {
 namespace {
 
-// Parts of v whose sum is v to 8, 16 or 24 bits.
+// Two parts whose sum is v to 16 bits: weights are then 2^8 times finer than the bf16 states they multiply.
 struct Split {
-  bf16 high, middle, low;
-  explicit Split(float v) : high(to_bf16(v)), middle(to_bf16(v - to_float(high))), low(to_bf16(v - to_float(high) - to_float(middle))) {}
+  bf16 high, low;
+  explicit Split(float v) : high(to_bf16(v)), low(to_bf16(v - to_float(high))) {}
 };
 
 constexpr int64_t kTaskRows = 256;
 
+void split_rows(const Exec& exec, CMat fn, Mat split) {
+  exec.parallel_for(fn.rows, [&](int64_t r) {
+    for (int64_t c = 0; c < fn.cols; ++c) {
+      const Split s(fn.f32(r)[c]);
+      split.b16(r)[c] = s.high;
+      split.b16(fn.rows + r)[c] = s.low;
+    }
+  });
+}
+
 }  // namespace
 
 Projection::Projection(const Exec& exec, CMat fn, DType state, bool transposed, Arena& scratch)
-    : out_(fn.rows), width_(fn.cols), parts_(state == DType::bf16 ? 3 : 1) {
+    : out_(fn.rows), width_(fn.cols), parts_(state == DType::bf16 ? 2 : 1) {
   BK_CHECK(fn.dtype == f32_t);
   const int64_t rows = parts_ * out_;
   forward_ = Packed::take(scratch, state, width_, rows);
   if (transposed) back_ = Packed::take(scratch, state, rows, width_);
-  if (parts_ == 1) {
-    pack_transposed(exec, fn, forward_);
-    if (transposed) pack(exec, fn, back_);
-    return;
-  }
   Arena::Scope scope(scratch);
-  Mat split = scratch.mat(bf16_t, rows, width_);  // high | middle | low, one below the other
-  Mat pairs = scratch.mat(bf16_t, transposed ? rows : 0, width_);  // high | high | middle: what high | low | high of dq multiply
-  if (!exec.dry()) {
-    exec.parallel_for(out_, [&](int64_t r) {
-      for (int64_t c = 0; c < width_; ++c) {
-        const Split s(fn.f32(r)[c]);
-        split.b16(r)[c] = s.high;
-        split.b16(out_ + r)[c] = s.middle;
-        split.b16(2 * out_ + r)[c] = s.low;
-        if (!transposed) continue;
-        pairs.b16(r)[c] = pairs.b16(out_ + r)[c] = s.high;
-        pairs.b16(2 * out_ + r)[c] = s.middle;
-      }
-    });
+  CMat parts = fn;  // bf16: high | low, one below the other
+  if (parts_ == 2) {
+    Mat split = scratch.mat(bf16_t, rows, width_);
+    if (!exec.dry()) split_rows(exec, fn, split);
+    parts = split;
   }
-  pack_transposed(exec, split, forward_);
-  if (transposed) pack(exec, pairs, back_);
+  pack_transposed(exec, parts, forward_);
+  if (transposed) pack(exec, parts, back_);
 }
 
 void Projection::forward(CMat x, float* raw) const {
@@ -56,10 +52,10 @@ void Projection::forward(CMat x, float* raw) const {
     return;
   }
   WorkerScratch scratch;
-  Mat wide(scratch.take<float>(x.rows * 3 * out_), f32_t, x.rows, 3 * out_);
-  gemm(serial, x, forward_, wide);
+  Mat both(scratch.take<float>(x.rows * 2 * out_), f32_t, x.rows, 2 * out_);
+  gemm(serial, x, forward_, both);
   for (int64_t r = 0; r < x.rows; ++r)
-    for (int64_t o = 0; o < out_; ++o) raw[r * out_ + o] = wide.f32(r)[o] + (wide.f32(r)[out_ + o] + wide.f32(r)[2 * out_ + o]);
+    for (int64_t o = 0; o < out_; ++o) raw[r * out_ + o] = both.f32(r)[o] + both.f32(r)[out_ + o];
 }
 
 void Projection::back(const float* dq, int64_t rows, float* dx) const {
@@ -70,14 +66,9 @@ void Projection::back(const float* dq, int64_t rows, float* dx) const {
     return;
   }
   WorkerScratch scratch;
-  Mat a(scratch.take<bf16>(rows * 3 * out_), bf16_t, rows, 3 * out_);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t o = 0; o < out_; ++o) {
-      const Split s(dq[r * out_ + o]);
-      a.b16(r)[o] = a.b16(r)[2 * out_ + o] = s.high;
-      a.b16(r)[out_ + o] = s.middle;
-    }
-  }
+  Mat a(scratch.take<bf16>(rows * 2 * out_), bf16_t, rows, 2 * out_);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t o = 0; o < out_; ++o) a.b16(r)[o] = a.b16(r)[out_ + o] = to_bf16(dq[r * out_ + o]);
   gemm(serial, a, back_, out);
 }
 
@@ -95,7 +86,7 @@ void projection_weight_grad(const Exec& exec, CMat dq, CMat x, Mat d_fn, Arena& 
       for (int64_t o = 0; o < out; ++o) {
         const Split s(dq.f32(r)[o]);
         split.b16(r)[o] = s.high;
-        split.b16(r)[out + o] = s.middle;
+        split.b16(r)[out + o] = s.low;
       }
     }
   });

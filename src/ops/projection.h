@@ -1,5 +1,5 @@
 // The coefficient projection of hyper-connections: a few outputs from a very wide state, in fp32 precision. With bf16 storage the state is exact
-// in bf16 and the fp32 weights are split into bf16 parts, so the fast bf16 products give fp32-like sums. Internal to ops.
+// in bf16 and the fp32 weights are split into two bf16 parts (16 bits), so that the fast bf16 products serve. Internal to ops.
 #pragma once
 #include "core/arena.h"
 #include "core/exec.h"
@@ -14,7 +14,7 @@ class Projection {
   Projection(const Exec& exec, CMat fn, DType state, bool transposed, Arena& scratch);
   // Inside a task: raw [rows, out] fp32 = x [rows, width] fn^T.
   void forward(CMat x, float* raw) const;
-  // Inside a task: dx [rows, width] fp32 = dq [rows, out] fn.
+  // Inside a task: dx [rows, width] fp32 = dq [rows, out] fn; with bf16 states dq is rounded to bf16, as dx will be.
   void back(const float* dq, int64_t rows, float* dx) const;
 
  private:

@@ -84,7 +84,7 @@ void read_block(const ResidualSpec& s, const SiteWeights& w, CMat x, SiteSaved& 
   SiteMaps maps;
   for (int64_t t = 0; t < x.rows; ++t) {
     if (!plain(s) && t % kTokens == 0)
-      site_maps(s, w, projects(s) ? saved.logits.f32(first + t) : nullptr, static_cast<int>(std::min<int64_t>(kTokens, x.rows - t)), maps);
+      site_maps(s, w, projects(s) ? saved.logits.f32(first + t) : nullptr, static_cast<int>(std::min<int64_t>(kTokens, x.rows - t)), kReadMaps, maps);
     const float* pre = plain(s) ? &one : maps.pre[t % kTokens];
     *saved.norm_rstd.f32(first + t) = streams<T>().read_norm(x.row<T>(t), pre, w.norm.f32(), s.norm_eps, u, in.row<T>(first + t), n, s.dim);
   }
@@ -98,7 +98,7 @@ void write_block(const ResidualSpec& s, const SiteWeights& from, const SiteSaved
   SiteMaps maps;
   for (int64_t t = 0; t < x.rows; ++t) {
     if (!plain(s) && t % kTokens == 0)
-      site_maps(s, from, projects(s) ? saved.logits.f32(first + t) : nullptr, static_cast<int>(std::min<int64_t>(kTokens, x.rows - t)), maps);
+      site_maps(s, from, projects(s) ? saved.logits.f32(first + t) : nullptr, static_cast<int>(std::min<int64_t>(kTokens, x.rows - t)), kWriteMaps, maps);
     const float* res = plain(s) ? &one : maps.res[t % kTokens];
     const float* post = plain(s) ? &one : maps.post[t % kTokens];
     streams<T>().write(x.row<T>(t), y.row<T>(t), res, post, out.row<T>(t), n, s.dim, squares + t * kMaxStreams);
@@ -244,7 +244,7 @@ void site_coefficients(const Exec& exec, const ResidualSpec& s, const SiteWeight
     if (plain(s)) {
       for (int t = 0; t < count; ++t) maps.pre[t][0] = maps.post[t][0] = maps.res[t][0] = 1.f;
     } else {
-      site_maps(s, w, projects(s) ? saved.logits.f32(first) : nullptr, count, maps);
+      site_maps(s, w, projects(s) ? saved.logits.f32(first) : nullptr, count, kAllMaps, maps);
     }
     for (int t = 0; t < count; ++t) {
       std::copy_n(maps.pre[t], n, pre.f32(first + t));

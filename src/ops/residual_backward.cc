@@ -53,13 +53,15 @@ struct Retreat {
   Mat dq;  // [T, n(n+2)]: rstd * d_logits, what d_fn is made of
 
   // Maps of 16 tokens from `first`.
-  void maps(const SiteWeights& w, const SiteSaved& sv, int64_t first, int count, SiteMaps& m) const { site_maps(s, w, projects(s) ? sv.logits.f32(first) : nullptr, count, m); }
+  void maps(const SiteWeights& w, const SiteSaved& sv, int64_t first, int count, Wanted wanted, SiteMaps& m) const {
+    site_maps(s, w, projects(s) ? sv.logits.f32(first) : nullptr, count, wanted, m);
+  }
 
   template <class T>
   void block(CMat x, CMat y, CMat d_in, CMat g, Mat dx, Mat d_y_before, int64_t first, int64_t count, Partials& partial, int64_t index) const {
     WorkerScratch scratch;
     const int n = static_cast<int>(s.streams);
-    const int64_t m = s.coefficients(), wide = s.streams * s.dim;
+    const int64_t wide = s.streams * s.dim;
     float* du = scratch.take<float>(count * s.dim);
     float* correction = scratch.take<float>(count * kMaxStreams);
     float* proj = projection ? scratch.take<float>(count * wide) : nullptr;
@@ -70,7 +72,7 @@ struct Retreat {
     for (int64_t t0 = 0; t0 < count; t0 += kTokens) {
       const int tokens = static_cast<int>(std::min<int64_t>(kTokens, count - t0));
       SiteMaps& mm = maps_at[static_cast<size_t>(t0 / kTokens)];
-      if (!plain(s)) maps(at, saved, first + t0, tokens, mm);
+      if (!plain(s)) maps(at, saved, first + t0, tokens, kReadMaps, mm);
       StreamGradients grads[kTokens];
       for (int t = 0; t < tokens; ++t) {
         const int64_t row = first + t0 + t;
@@ -81,7 +83,7 @@ struct Retreat {
       }
       if (plain(s)) continue;
       float* d_logits = projection ? dq.f32(first + t0) : nullptr;
-      site_maps_backward(s, at, projection ? saved.logits.f32(first + t0) : nullptr, tokens, grads, d_logits, partial.base.f32(index), partial.scale.f32(index));
+      site_maps_backward(s, at, projection ? saved.logits.f32(first + t0) : nullptr, tokens, grads, d_logits, partial.base.f32(index), partial.scale.f32(index), mm);
       if (projection) scale_rows(first + t0, tokens, correction + t0 * kMaxStreams);
     }
     if (projection) {
@@ -91,14 +93,13 @@ struct Retreat {
     SiteMaps mb;
     for (int64_t t = 0; t < count; ++t) {
       const int64_t row = first + t;
-      if (before && !plain(s) && t % kTokens == 0) maps(*before, *before_saved, row, static_cast<int>(std::min<int64_t>(kTokens, count - t)), mb);
+      if (before && !plain(s) && t % kTokens == 0) maps(*before, *before_saved, row, static_cast<int>(std::min<int64_t>(kTokens, count - t)), kPostMap, mb);
       const SiteMaps& mm = maps_at[static_cast<size_t>(t / kTokens)];
       const float one = 1.f;
       const float* post = !before ? nullptr : plain(s) ? &one : mb.post[t % kTokens];
       streams<T>().state_gradient(x.row<T>(row), g.row<T>(row), du + t * s.dim, plain(s) ? &one : mm.res[t % kTokens], plain(s) ? &one : mm.pre[t % kTokens],
                                   proj ? proj + t * wide : nullptr, correction + t * kMaxStreams, dx.row<T>(row), post, before ? d_y_before.row<T>(row) : nullptr, n, s.dim);
     }
-    (void)m;
   }
 
   // dq *= rstd, and per stream the factor of x from the root mean square: rstd^2 (dq . q) / width.
@@ -242,7 +243,7 @@ void site_close_backward(const Exec& exec, const ResidualSpec& s, const HeadWeig
     SiteMaps maps;
     for (int64_t t = 0; t < count; ++t) {
       const int64_t row = first + t;
-      if (t % kTokens == 0) site_maps(s, last, projects(s) ? last_saved.logits.f32(row) : nullptr, static_cast<int>(std::min<int64_t>(kTokens, count - t)), maps);
+      if (t % kTokens == 0) site_maps(s, last, projects(s) ? last_saved.logits.f32(row) : nullptr, static_cast<int>(std::min<int64_t>(kTokens, count - t)), kPostMap, maps);
       for (int64_t c = 0; c < s.dim; ++c) dh32[c] = to_float(dh.row<T_>(row)[c]);
       // dx_i = w_i dh + projection terms: the state's gradient with no state after it.
       streams<T_>().state_gradient(x_end.row<T_>(row), x_end.row<T_>(row), dh32, zeros.data(), weights.data() + t * n, learned ? proj + t * wide : nullptr,

@@ -33,12 +33,20 @@ int scale_slot(const ResidualSpec& s, int i) {
   return s.kind == ResidualKind::mhc ? group : group == 1 ? 0 : 1;
 }
 
-void load_soa(const ResidualSpec& s, const float* logits, int tokens, Soa& q) {
+// The slots of the maps wanted are one range each; visit(i) sees them all.
+template <class F>
+void for_wanted(const ResidualSpec& s, Wanted wanted, F&& visit) {
+  const int n = static_cast<int>(s.streams), m = static_cast<int>(s.coefficients());
+  for (int i = 0; i < m; ++i)
+    if (i < n ? wanted.pre : i < 2 * n ? wanted.post : wanted.res) visit(i);
+}
+
+void load_soa(const ResidualSpec& s, const float* logits, int tokens, Wanted wanted, Soa& q) {
   const int m = static_cast<int>(s.coefficients());
-  for (int i = 0; i < m; ++i) {
+  for_wanted(s, wanted, [&](int i) {
     const int at = logit_slot(s, i);
     for (int t = 0; t < kTokens; ++t) q.v[i][t] = logits && t < tokens ? logits[t * m + at] : 0.f;
-  }
+  });
 }
 
 bool learned(const ResidualSpec& s, int i) {
@@ -53,27 +61,34 @@ int stored_index(const ResidualSpec& s, int k, int j) {
   return transposed ? j * n + k : k * n + j;
 }
 
+void store_res(const ResidualSpec& s, const Soa& y, int tokens, SiteMaps& maps) {
+  const int n = static_cast<int>(s.streams);
+  for (int k = 0; k < n; ++k)
+    for (int j = 0; j < n; ++j) {
+      const float* from = y.v[2 * n + stored_index(s, k, j)];
+      for (int t = 0; t < tokens; ++t) maps.res[t][k * n + j] = from[t];
+    }
+}
+
 void affine(const ResidualSpec& s, const SiteWeights& w, const Soa& q, Soa& z) {
   const int n = static_cast<int>(s.streams), m = static_cast<int>(s.coefficients());
   for (int i = 2 * n; i < m; ++i)
     for (int t = 0; t < kTokens; ++t) z.v[i][t] = w.scale.f32()[2] * q.v[i][t] + w.base.f32()[i];
 }
 
-void mhc_values(const ResidualSpec& s, const SiteWeights& w, const Soa& q, Soa& y) {
+void mhc_values(const ResidualSpec& s, const SiteWeights& w, const Soa& q, Wanted wanted, Soa& y) {
   const int n = static_cast<int>(s.streams);
   const float *scale = w.scale.f32(), *base = w.base.f32();
-  for (int i = 0; i < n; ++i) {
-    sinkhorn_kernels().sigmoid(q.v[i], scale[0], base[i], 1.f, s.hc_eps, y.v[i]);
-    sinkhorn_kernels().sigmoid(q.v[n + i], scale[1], base[n + i], 2.f, 0.f, y.v[n + i]);
-  }
+  for (int i = 0; i < n && wanted.pre; ++i) sinkhorn_kernels().sigmoid(q.v[i], scale[0], base[i], 1.f, s.hc_eps, y.v[i]);
+  for (int i = n; i < 2 * n && wanted.post; ++i) sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 2.f, 0.f, y.v[i]);
+  if (!wanted.res) return;
   Soa z;
   affine(s, w, q, z);
   sinkhorn_kernels().forward(z.v[2 * n], y.v[2 * n], n, s.sinkhorn_iters, s.hc_eps, s.convention == HcConvention::v4, nullptr);
 }
 
-void hc_values(const ResidualSpec& s, const SiteWeights& w, const Soa& q, Soa& y) {
-  const int m = static_cast<int>(s.coefficients());
-  for (int i = 0; i < m; ++i) sinkhorn_kernels().tanh(q.v[i], s.dynamic ? w.scale.f32()[scale_slot(s, i)] : 0.f, w.base.f32()[i], y.v[i]);
+void hc_values(const ResidualSpec& s, const SiteWeights& w, const Soa& q, Wanted wanted, Soa& y) {
+  for_wanted(s, wanted, [&](int i) { sinkhorn_kernels().tanh(q.v[i], s.dynamic ? w.scale.f32()[scale_slot(s, i)] : 0.f, w.base.f32()[i], y.v[i]); });
 }
 
 float fixed_value(const ResidualSpec& s, int i) {
@@ -83,8 +98,8 @@ float fixed_value(const ResidualSpec& s, int i) {
   return (i - 2 * n) / n == (i - 2 * n) % n ? 1.f : 0.f;
 }
 
-// dz of the Sinkhorn part, with its own working memory.
-void sinkhorn_part_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, const Soa& dy, Soa& dz) {
+// dz of the Sinkhorn part, with its own working memory; y's part is what the replay gave.
+void sinkhorn_part_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, const Soa& dy, Soa& dz, Soa& y) {
   const int n = static_cast<int>(s.streams);
   WorkerScratch scratch;
   float* history = scratch.take<float>(int64_t{2} * s.sinkhorn_iters * n * kTokens);
@@ -92,6 +107,7 @@ void sinkhorn_part_backward(const ResidualSpec& s, const SiteWeights& w, const S
   Soa z;
   affine(s, w, q, z);
   sinkhorn_kernels().backward(z.v[2 * n], dy.v[2 * n], dz.v[2 * n], n, s.sinkhorn_iters, s.hc_eps, s.convention == HcConvention::v4, history, work);
+  std::copy_n(work, n * n * kTokens, y.v[2 * n]);
 }
 
 double sum_tokens(const float* v, int tokens) {
@@ -100,7 +116,7 @@ double sum_tokens(const float* v, int tokens) {
   return sum;
 }
 
-void mhc_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, const Soa& dy, int tokens, Soa& dq, float* d_base, float* d_scale) {
+void mhc_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, const Soa& dy, int tokens, Soa& dq, float* d_base, float* d_scale, Soa& y) {
   const int n = static_cast<int>(s.streams), m = static_cast<int>(s.coefficients());
   const float *scale = w.scale.f32(), *base = w.base.f32();
   Soa dz;
@@ -108,7 +124,7 @@ void mhc_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, con
     sinkhorn_kernels().sigmoid_backward(q.v[i], scale[0], base[i], 1.f, dy.v[i], dz.v[i]);
     sinkhorn_kernels().sigmoid_backward(q.v[n + i], scale[1], base[n + i], 2.f, dy.v[n + i], dz.v[n + i]);
   }
-  sinkhorn_part_backward(s, w, q, dy, dz);
+  if (s.learn_res) sinkhorn_part_backward(s, w, q, dy, dz, y);
   for (int i = 0; i < m; ++i) {
     if (!learned(s, i)) {
       std::fill(dq.v[i], dq.v[i] + kTokens, 0.f);
@@ -141,28 +157,27 @@ void hc_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, cons
 
 }  // namespace
 
-void site_maps(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens, SiteMaps& maps) {
-  const int n = static_cast<int>(s.streams), m = static_cast<int>(s.coefficients());
+void site_maps(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens, Wanted wanted, SiteMaps& maps) {
+  const int n = static_cast<int>(s.streams);
+  const Wanted computed{wanted.pre && s.learn_pre, wanted.post && s.learn_post, wanted.res && s.learn_res};
   Soa q, y;
-  load_soa(s, logits, tokens, q);
-  s.kind == ResidualKind::mhc ? mhc_values(s, w, q, y) : hc_values(s, w, q, y);
-  for (int i = 0; i < m; ++i)
+  load_soa(s, logits, tokens, computed, q);
+  s.kind == ResidualKind::mhc ? mhc_values(s, w, q, computed, y) : hc_values(s, w, q, computed, y);
+  for_wanted(s, wanted, [&](int i) {
     if (!learned(s, i)) std::fill(y.v[i], y.v[i] + kTokens, fixed_value(s, i));
-  for (int t = 0; t < tokens; ++t) {
-    for (int i = 0; i < n; ++i) {
-      maps.pre[t][i] = y.v[i][t];
-      maps.post[t][i] = y.v[n + i][t];
-    }
-    for (int k = 0; k < n; ++k)
-      for (int j = 0; j < n; ++j) maps.res[t][k * n + j] = y.v[2 * n + stored_index(s, k, j)][t];
+  });
+  for (int t = 0; t < tokens && (wanted.pre || wanted.post); ++t) {
+    for (int i = 0; i < n && wanted.pre; ++i) maps.pre[t][i] = y.v[i][t];
+    for (int i = 0; i < n && wanted.post; ++i) maps.post[t][i] = y.v[n + i][t];
   }
+  if (wanted.res) store_res(s, y, tokens, maps);
 }
 
 void site_maps_backward(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens, const kernels::StreamGradients* grads, float* d_logits, float* d_base,
-                        float* d_scale) {
+                        float* d_scale, SiteMaps& maps) {
   const int n = static_cast<int>(s.streams), m = static_cast<int>(s.coefficients());
-  Soa q, dy, dq;
-  load_soa(s, logits, tokens, q);
+  Soa q, dy, dq, y;
+  load_soa(s, logits, tokens, kAllMaps, q);
   for (int t = 0; t < kTokens; ++t) {
     const bool real = t < tokens;
     for (int i = 0; i < n; ++i) {
@@ -172,10 +187,13 @@ void site_maps_backward(const ResidualSpec& s, const SiteWeights& w, const float
     for (int k = 0; k < n; ++k)
       for (int j = 0; j < n; ++j) dy.v[2 * n + stored_index(s, k, j)][t] = real ? grads[t].res[k * n + j] : 0.f;
   }
+  const bool replayed = s.kind == ResidualKind::mhc && s.learn_res;
+  if (!replayed) site_maps(s, w, logits, tokens, {.res = true}, maps);
   if (s.kind == ResidualKind::mhc)
-    mhc_backward(s, w, q, dy, tokens, dq, d_base, d_scale);
+    mhc_backward(s, w, q, dy, tokens, dq, d_base, d_scale, y);
   else
     hc_backward(s, w, q, dy, tokens, dq, d_base, d_scale);
+  if (replayed) store_res(s, y, tokens, maps);
   if (!d_logits) return;
   for (int i = 0; i < m; ++i)
     for (int t = 0; t < tokens; ++t) d_logits[t * m + logit_slot(s, i)] = dq.v[i][t];

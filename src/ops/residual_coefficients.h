@@ -15,12 +15,19 @@ struct SiteMaps {
   float res[kTokens][kernels::kMaxStreams * kernels::kMaxStreams];
 };
 
-// logits: `tokens` rows of the site's saved logits (null when it has none).
-void site_maps(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens, SiteMaps& maps);
+// Which maps a pass needs: H_res costs the whole Sinkhorn iteration, the others a sigmoid.
+struct Wanted {
+  bool pre = false, post = false, res = false;
+};
+inline constexpr Wanted kReadMaps{.pre = true}, kWriteMaps{.post = true, .res = true}, kPostMap{.post = true}, kAllMaps{true, true, true};
+
+// logits: `tokens` rows of the site's saved logits (null when it has none). Fills the maps wanted.
+void site_maps(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens, Wanted wanted, SiteMaps& maps);
 
 // Gradients of the maps -> d_logits (rows like logits; may be null with it), and sums over the tokens added to d_base [n(n+2)] and d_scale [3].
+// maps.res is filled as well: the replay computes it anyway.
 void site_maps_backward(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens, const kernels::StreamGradients* grads, float* d_logits, float* d_base,
-                        float* d_scale);
+                        float* d_scale, SiteMaps& maps);
 
 // Weights of the learned collapse: sigmoid(scale q + base) + eps, and its gradient.
 void head_weights(const ResidualSpec& s, const HeadWeights& h, const float* logits, int tokens, float* weights);

@@ -1,0 +1,89 @@
+// One site of the residual path at the shapes of the presets `tiny` and `small`, forward and backward, all cores.
+#include <benchmark/benchmark.h>
+
+#include <thread>
+#include <vector>
+
+#include "core/rng.h"
+#include "ops/projection.h"
+#include "ops/residual.h"
+
+namespace birkhoff {
+namespace {
+
+struct Case {
+  Exec exec{static_cast<int>(std::thread::hardware_concurrency())};
+  Arena memory{size_t{1} << 30}, scratch{size_t{1} << 28};
+  ops::ResidualSpec spec;
+  ops::SiteWeights w, dw;
+  ops::SiteSaved saved, next_saved;
+  Mat x, next, y, in, dx;
+
+  Case(ops::ResidualKind kind, int64_t tokens, int64_t dim) {
+    spec.kind = kind;
+    spec.streams = kind == ops::ResidualKind::plain ? 1 : 4;
+    spec.dim = dim;
+    uint64_t stream = 0;
+    const auto fill = [&](Mat m, float scale) {
+      const Rng rng(1, stream++);
+      for (int64_t r = 0; r < m.rows; ++r)
+        for (int64_t c = 0; c < m.cols; ++c) {
+          const float v = scale * static_cast<float>(rng.uniform(static_cast<uint64_t>(r * m.cols + c)) - 0.5);
+          if (m.dtype == f32_t)
+            m.f32(r)[c] = v;
+          else
+            m.b16(r)[c] = to_bf16(v);
+        }
+      return m;
+    };
+    for (ops::SiteWeights* p : {&w, &dw}) {
+      p->norm = fill(memory.mat(f32_t, 1, dim), 1);
+      if (kind == ops::ResidualKind::plain) continue;
+      p->fn = fill(memory.mat(f32_t, spec.coefficients(), 4 * dim), 0.1f);
+      p->scale = fill(memory.mat(f32_t, 1, 3), 0.1f);
+      p->base = fill(memory.mat(f32_t, 1, spec.coefficients()), 1);
+    }
+    saved = ops::SiteSaved::take(memory, spec, tokens);
+    next_saved = ops::SiteSaved::take(memory, spec, tokens);
+    x = fill(memory.mat(bf16_t, tokens, spec.streams * dim), 1);
+    next = memory.mat(bf16_t, tokens, spec.streams * dim);
+    dx = fill(memory.mat(bf16_t, tokens, spec.streams * dim), 1);
+    y = fill(memory.mat(bf16_t, tokens, dim), 1);
+    in = memory.mat(bf16_t, tokens, dim);
+    ops::site_open(exec, spec, w, x, saved, in, scratch);
+  }
+  void advance() { ops::site_advance(exec, spec, w, saved, x, y, next, w, next_saved, in, scratch); }
+  void retreat() { ops::site_retreat(exec, spec, w, saved, x, y, in, dx, dx, dw, &w, &saved, in, scratch); }
+};
+
+constexpr ops::ResidualKind kKinds[] = {ops::ResidualKind::plain, ops::ResidualKind::mhc};
+
+void advance(benchmark::State& state) {
+  Case c(kKinds[state.range(0)], state.range(1), state.range(2));
+  for (auto _ : state) c.advance();
+}
+void retreat(benchmark::State& state) {
+  Case c(kKinds[state.range(0)], state.range(1), state.range(2));
+  for (auto _ : state) c.retreat();
+}
+void weight_grad(benchmark::State& state) {
+  Case c(ops::ResidualKind::mhc, state.range(1), state.range(2));
+  for (auto _ : state) ops::projection_weight_grad(c.exec, c.saved.logits, c.x, c.dw.fn, c.scratch);
+}
+void projection_pack(benchmark::State& state) {
+  Case c(ops::ResidualKind::mhc, state.range(1), state.range(2));
+  for (auto _ : state) {
+    Arena::Scope scope(c.scratch);
+    const ops::Projection p(c.exec, c.w.fn, bf16_t, true, c.scratch);
+    benchmark::DoNotOptimize(&p);
+  }
+}
+
+#define BK_SHAPES ->ArgNames({"mhc", "T", "D"})->Unit(benchmark::kMillisecond)->UseRealTime()
+BENCHMARK(advance) BK_SHAPES->Args({0, 2048, 256})->Args({1, 2048, 256})->Args({0, 4096, 512})->Args({1, 4096, 512});
+BENCHMARK(retreat) BK_SHAPES->Args({0, 2048, 256})->Args({1, 2048, 256})->Args({0, 4096, 512})->Args({1, 4096, 512});
+BENCHMARK(weight_grad) BK_SHAPES->Args({1, 2048, 256})->Args({1, 4096, 512});
+BENCHMARK(projection_pack) BK_SHAPES->Args({1, 2048, 256})->Args({1, 4096, 512});
+
+}  // namespace
+}  // namespace birkhoff
