@@ -1,5 +1,7 @@
 #include "core/exec.h"
 
+#include <sys/mman.h>
+
 #include <tbb/global_control.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
@@ -100,7 +102,7 @@ WorkerMemory& worker_memory() {
   thread_local WorkerMemory m;
   return m;
 }
-constexpr size_t kMinBlock = size_t{1} << 20;
+constexpr size_t kHugePage = size_t{2} << 20;
 }  // namespace
 
 WorkerScratch::WorkerScratch() : chunk_mark_(worker_memory().block), used_mark_(worker_memory().used) {}
@@ -117,9 +119,10 @@ void* WorkerScratch::take_bytes(size_t bytes) {
     m.used = 0;
   }
   if (m.block == m.blocks.size()) {
-    const size_t capacity = std::max(bytes, kMinBlock);
-    auto* p = static_cast<std::byte*>(std::aligned_alloc(64, capacity));
+    const size_t capacity = (std::max(bytes, kHugePage) + kHugePage - 1) / kHugePage * kHugePage;
+    auto* p = static_cast<std::byte*>(std::aligned_alloc(kHugePage, capacity));
     if (!p) throw Error("memory", "a worker could not get " + std::to_string(capacity) + " bytes");
+    madvise(p, capacity, MADV_HUGEPAGE);  // only advice: refusal costs speed, not correctness
     m.blocks.push_back({std::unique_ptr<std::byte, WorkerMemory::Free>(p), capacity});
     m.used = 0;
   }

@@ -26,7 +26,7 @@ struct StreamKernels {
   // Backward of read_norm and of write: du (in place of u), dw += ; the dots of g (gradient of the written state) and du with the streams.
   void (*dots)(const T* x, const T* y, const T* g, const T* d_in, const float* w, float rstd, float* u_to_du, float* dw, int n, int64_t d, StreamGradients& out);
   // dx_j = sum_k res[k][j] g_k + pre_j du + proj_j - c_j x_j (proj null: none); y_before = sum_k post_before[k] dx_k (null: none). dx may be g.
-  void (*state_gradient)(const T* x, const T* g, const float* du, const float* res, const float* pre, const float* proj, const float* c, T* dx, const float* post_before,
+  void (*state_gradient)(const T* x, const T* g, const float* du, const float* res, const float* pre, const T* proj, const float* c, T* dx, const float* post_before,
                          T* y_before, int n, int64_t d);
   // out = sum_i w_i x_i with one rounding.
   void (*weighted_sum)(const T* x, const float* w, T* out, int n, int64_t d);

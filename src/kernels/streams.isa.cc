@@ -113,7 +113,7 @@ void dots_n(const T* x, const T* y, const T* g, const T* d_in, const float* w, f
 }
 
 template <class T, int N>
-void state_gradient_n(const T* x, const T* g, const float* du, const float* res, const float* pre, const float* proj, const float* cx, T* dx, const float* post_before,
+void state_gradient_n(const T* x, const T* g, const float* du, const float* res, const float* pre, const T* proj, const float* cx, T* dx, const float* post_before,
                       T* y_before, int64_t d) {
   for_lanes(d, [&](int64_t c, int lanes) {
     V in[N], out[N];
@@ -184,7 +184,7 @@ struct Entry {
     BK_FOR_STREAMS(BK_CALL)
 #undef BK_CALL
   }
-  static void state_gradient(const T* x, const T* g, const float* du, const float* res, const float* pre, const float* proj, const float* c, T* dx,
+  static void state_gradient(const T* x, const T* g, const float* du, const float* res, const float* pre, const T* proj, const float* c, T* dx,
                              const float* post_before, T* y_before, int n, int64_t d) {
 #define BK_CALL(N) state_gradient_n<T, N>(x, g, du, res, pre, proj, c, dx, post_before, y_before, d)
     BK_FOR_STREAMS(BK_CALL)

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/elementwise.h"
+#include "kernels/gemm.h"
 
 namespace birkhoff::ops {
 namespace {
@@ -43,6 +44,17 @@ void copy(const Exec& exec, CMat from, Mat to) {
 void add(const Exec& exec, CMat from, Mat to) {
   const auto& k = kernels::elementwise_kernels();
   dispatch(exec, from, to, k.add_ff, k.add_fb, k.add_bf, k.add_bb);
+}
+
+void add_parts(const Exec& exec, CMat parts, Mat total) {
+  BK_CHECK(parts.dtype == f32_t && total.dtype == f32_t && total.contiguous());
+  BK_CHECK_LE(total.size(), parts.cols);
+  if (exec.dry()) return;
+  const int64_t per_task = std::max<int64_t>(1024, kTaskElements / std::max<int64_t>(1, parts.rows));
+  exec.parallel_for((total.size() + per_task - 1) / per_task, [&](int64_t task) {
+    const int64_t first = task * per_task, count = std::min(per_task, total.size() - first);
+    kernels::pack_kernels().add_parts(total.f32() + first, parts.f32() + first, parts.rows, parts.stride, count, true);
+  });
 }
 
 void zero(const Exec& exec, Mat m) {

@@ -9,6 +9,8 @@ namespace birkhoff::ops {
 void copy(const Exec& exec, CMat from, Mat to);
 // to [R, C] += from [R, C]; each of fp32 or bf16, summed in fp32.
 void add(const Exec& exec, CMat from, Mat to);
+// total (contiguous fp32) += the first total.size() columns of every row of parts, in the order of the rows.
+void add_parts(const Exec& exec, CMat parts, Mat total);
 // All bytes zero.
 void zero(const Exec& exec, Mat m);
 

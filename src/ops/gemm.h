@@ -46,6 +46,8 @@ void grouped_gemm(const Exec& exec, CMat a, std::span<const int32_t> offsets, st
 // x fp32 or bf16. Sums over T run in a fixed order. scratch holds partial sums where an output too small to be cut into
 // enough tasks has T cut as well, at places that depend on the shape only.
 void gemm_weight_grad(const Exec& exec, CMat dy, CMat x, Mat dw, Arena& scratch, Store store = Store::accumulate);
+// The same on the calling thread alone, for use inside a task.
+void gemm_weight_grad_serial(CMat dy, CMat x, Mat dw, Store store);
 // The same per group of rows: dw[g] += dy_g^T x_g. Groups of no rows leave dw[g] as it is (Store::assign: zeros).
 void grouped_weight_grad(const Exec& exec, CMat dy, CMat x, std::span<const int32_t> offsets, std::span<const Mat> dw,
                          Arena& scratch, Store store = Store::accumulate);

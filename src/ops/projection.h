@@ -14,15 +14,12 @@ class Projection {
   Projection(const Exec& exec, CMat fn, DType state, bool transposed, Arena& scratch);
   // Inside a task: raw [rows, out] fp32 = x [rows, width] fn^T.
   void forward(CMat x, float* raw) const;
-  // Inside a task: dx [rows, width] fp32 = dq [rows, out] fn; with bf16 states dq is rounded to bf16, as dx will be.
-  void back(const float* dq, int64_t rows, float* dx) const;
+  // Inside a task: dx [rows, width] = dq [rows, out] fn, all of the states' type.
+  void back(CMat dq, Mat dx) const;
 
  private:
   int64_t out_, width_, parts_;
   Packed forward_, back_;
 };
-
-// d_fn [out, width] += dq^T x for dq [T, out] fp32, x [T, width].
-void projection_weight_grad(const Exec& exec, CMat dq, CMat x, Mat d_fn, Arena& scratch);
 
 }  // namespace birkhoff::ops

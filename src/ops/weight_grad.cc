@@ -201,6 +201,17 @@ void gemm_weight_grad(const Exec& exec, CMat dy, CMat x, Mat dw, Arena& scratch,
   }
 }
 
+void gemm_weight_grad_serial(CMat dy, CMat x, Mat dw, Store store) {
+  check(dy, x);
+  check(dw, dy.cols, x.cols);
+  if (dw.empty() || (dy.rows == 0 && store == Store::accumulate)) return;
+  Plan p = make_plan(dy.dtype, dy.rows, dy.cols, x.cols, 1);
+  p.parts = 1;
+  std::vector<Task> tasks;
+  add_tasks(tasks, p, dy, x, dw.f32(), dw.stride, 0, store == Store::assign ? GemmStore::assign_f32 : GemmStore::add_f32);
+  for (const Task& t : tasks) run_task(t);
+}
+
 void grouped_weight_grad(const Exec& exec, CMat dy, CMat x, std::span<const int32_t> offsets, std::span<const Mat> dw,
                          Arena&, Store store) {
   check(dy, x);
