@@ -16,6 +16,8 @@ struct ElementwiseKernels {
   void (*add_fb)(const float* from, bf16* to, int64_t n);
   void (*add_bf)(const bf16* from, float* to, int64_t n);
   void (*add_bb)(const bf16* from, bf16* to, int64_t n);
+  // high + low = from to 16 bits.
+  void (*split)(const float* from, bf16* high, bf16* low, int64_t n);
 };
 BK_DECLARE_KERNELS(ElementwiseKernels, elementwise_kernels)
 

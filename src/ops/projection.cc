@@ -3,24 +3,17 @@
 #include <algorithm>
 #include <cstring>
 
-#include "ops/elementwise.h"
+#include "kernels/elementwise.h"
 
 namespace birkhoff::ops {
 namespace {
 
-// Two parts whose sum is v to 16 bits: weights are then 2^8 times finer than the bf16 states they multiply.
-struct Split {
-  bf16 high, low;
-  explicit Split(float v) : high(to_bf16(v)), low(to_bf16(v - to_float(high))) {}
-};
-
+// Each weight as two bf16 whose sum has 16 bits: 2^8 times finer than the bf16 states they multiply.
 void split_rows(const Exec& exec, CMat fn, Mat split) {
-  exec.parallel_for(fn.rows, [&](int64_t r) {
-    for (int64_t c = 0; c < fn.cols; ++c) {
-      const Split s(fn.f32(r)[c]);
-      split.b16(r)[c] = s.high;
-      split.b16(fn.rows + r)[c] = s.low;
-    }
+  constexpr int64_t kRows = 8;
+  exec.parallel_for((fn.rows + kRows - 1) / kRows, [&](int64_t task) {
+    for (int64_t r = task * kRows; r < std::min(fn.rows, (task + 1) * kRows); ++r)
+      kernels::elementwise_kernels().split(fn.f32(r), split.b16(r), split.b16(fn.rows + r), fn.cols);
   });
 }
 
@@ -31,7 +24,7 @@ Projection::Projection(const Exec& exec, CMat fn, DType state, bool transposed, 
   BK_CHECK(fn.dtype == f32_t);
   const int64_t rows = parts_ * out_;
   forward_ = Packed::take(scratch, state, width_, rows);
-  if (transposed) back_ = Packed::take(scratch, state, rows, width_);
+  if (transposed) back_ = Packed::take(scratch, state, out_, width_);
   Arena::Scope scope(scratch);
   CMat parts = fn;  // bf16: high | low, one below the other
   if (parts_ == 2) {
@@ -40,7 +33,7 @@ Projection::Projection(const Exec& exec, CMat fn, DType state, bool transposed, 
     parts = split;
   }
   pack_transposed(exec, parts, forward_);
-  if (transposed) pack(exec, parts, back_);
+  if (transposed) pack(exec, parts.row_block(0, out_), back_);
 }
 
 void Projection::forward(CMat x, float* raw) const {
@@ -56,19 +49,6 @@ void Projection::forward(CMat x, float* raw) const {
     for (int64_t o = 0; o < out_; ++o) raw[r * out_ + o] = both.f32(r)[o] + both.f32(r)[out_ + o];
 }
 
-void Projection::back(CMat dq, Mat dx) const {
-  const Exec serial(1);
-  if (parts_ == 1) {
-    gemm(serial, dq, back_, dx);
-    return;
-  }
-  WorkerScratch scratch;
-  Mat twice(scratch.take<bf16>(dq.rows * 2 * out_), bf16_t, dq.rows, 2 * out_);
-  for (int64_t r = 0; r < dq.rows; ++r) {
-    std::copy_n(dq.b16(r), out_, twice.b16(r));
-    std::copy_n(dq.b16(r), out_, twice.b16(r) + out_);
-  }
-  gemm(serial, twice, back_, dx);
-}
+void Projection::back(CMat dq, Mat dx) const { gemm(Exec(1), dq, back_, dx); }
 
 }  // namespace birkhoff::ops

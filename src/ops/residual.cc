@@ -79,14 +79,15 @@ template <class T>
 void read_block(const ResidualSpec& s, const SiteWeights& w, CMat x, SiteSaved& saved, Mat in, int64_t first) {
   const int n = static_cast<int>(s.streams);
   WorkerScratch scratch;
-  float* u = scratch.take<float>(s.dim);
+  float *u = scratch.take<float>(kernels::arranged_floats(s.dim)), *norm = scratch.take<float>(kernels::arranged_floats(s.dim));
+  streams<T>().arrange(w.norm.f32(), norm, s.dim);
   const float one = 1.f;
   SiteMaps maps;
   for (int64_t t = 0; t < x.rows; ++t) {
     if (!plain(s) && t % kTokens == 0)
       site_maps(s, w, projects(s) ? saved.logits.f32(first + t) : nullptr, static_cast<int>(std::min<int64_t>(kTokens, x.rows - t)), kReadMaps, maps);
     const float* pre = plain(s) ? &one : maps.pre[t % kTokens];
-    *saved.norm_rstd.f32(first + t) = streams<T>().read_norm(x.row<T>(t), pre, w.norm.f32(), s.norm_eps, u, in.row<T>(first + t), n, s.dim);
+    *saved.norm_rstd.f32(first + t) = streams<T>().read_norm(x.row<T>(t), pre, norm, s.norm_eps, u, in.row<T>(first + t), n, s.dim);
   }
 }
 

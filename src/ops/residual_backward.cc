@@ -105,11 +105,15 @@ struct Retreat {
 
   // Gradients of the maps and of the sub-layer's input -> du; dq and correction where the maps depend on the state.
   template <class T>
-  void coefficients(int64_t first, int64_t count, int64_t index, float* du, Mat dq, float* correction, std::vector<SiteMaps>& maps_at) const {
+  void coefficients(int64_t first, int64_t count, int64_t index, T* du, Mat dq, float* correction, std::vector<SiteMaps>& maps_at) const {
     const int n = static_cast<int>(s.streams);
     const float one = 1.f;
     WorkerScratch scratch;
     float* d_logits = projection ? scratch.take<float>(kTokens * s.coefficients()) : nullptr;
+    const int64_t arranged = kernels::arranged_floats(s.dim);
+    float *norm = scratch.take<float>(arranged), *d_norm = scratch.take<float>(arranged), *u = scratch.take<float>(arranged);
+    streams<T>().arrange(at.norm.f32(), norm, s.dim);
+    std::fill_n(d_norm, arranged, 0.f);
     for (int64_t t0 = 0; t0 < count; t0 += kTokens) {
       const int tokens = static_cast<int>(std::min<int64_t>(kTokens, count - t0));
       SiteMaps& mm = maps_at[static_cast<size_t>(t0 / kTokens)];
@@ -117,9 +121,8 @@ struct Retreat {
       StreamGradients grads[kTokens];
       for (int t = 0; t < tokens; ++t) {
         const int64_t row = first + t0 + t;
-        float* u = du + (t0 + t) * s.dim;
         streams<T>().read_norm(x.row<T>(row), plain(s) ? &one : mm.pre[t], nullptr, 0, u, nullptr, n, s.dim);
-        streams<T>().dots(x.row<T>(row), y.row<T>(row), g.row<T>(row), d_in.row<T>(row), at.norm.f32(), *saved.norm_rstd.f32(row), u, partial.norm.f32(index), n, s.dim, grads[t]);
+        streams<T>().dots(x.row<T>(row), y.row<T>(row), g.row<T>(row), d_in.row<T>(row), norm, *saved.norm_rstd.f32(row), u, d_norm, du + (t0 + t) * s.dim, n, s.dim, grads[t]);
       }
       if (plain(s)) continue;
       site_maps_backward(s, at, projection ? saved.logits.f32(first + t0) : nullptr, tokens, grads, d_logits, partial.base.f32(index), partial.scale.f32(index), mm);
@@ -127,6 +130,7 @@ struct Retreat {
         scale_rows(s, per_stream() ? s.streams : 1, per_stream() ? s.dim : s.streams * s.dim, saved.logits, saved.rstd, first + t0, tokens, d_logits, dq.row_block(t0, tokens),
                    correction + t0 * kMaxStreams);
     }
+    streams<T>().add_arranged(d_norm, partial.norm.f32(index), s.dim);
   }
 
   // What the state's gradient owes to the projection (returned, [count, n*D]), and the weights' gradient.
@@ -146,7 +150,8 @@ struct Retreat {
     const int n = static_cast<int>(s.streams);
     const int64_t wide = s.streams * s.dim;
     const float one = 1.f;
-    float *du = scratch.take<float>(count * s.dim), *correction = scratch.take<float>(count * kMaxStreams);
+    T* du = scratch.take<T>(count * s.dim);
+    float* correction = scratch.take<float>(count * kMaxStreams);
     const Mat dq(projection ? scratch.take<T>(count * s.coefficients()) : nullptr, x.dtype, count, s.coefficients());
     std::vector<SiteMaps> maps_at(static_cast<size_t>((count + kTokens - 1) / kTokens));
     coefficients<T>(first, count, index, du, dq, correction, maps_at);
@@ -264,7 +269,7 @@ struct CloseBackward {
   void block(int64_t first, int64_t count, int64_t index, bool assign) const {
     WorkerScratch scratch;
     const int64_t n = s.streams, wide = n * s.dim;
-    float *dh32 = scratch.take<float>(s.dim), *weights = scratch.take<float>(count * n), *correction = scratch.take<float>(count * kMaxStreams);
+    float *weights = scratch.take<float>(count * n), *correction = scratch.take<float>(count * kMaxStreams);
     std::fill_n(weights, count * n, 1.f);
     const T* proj = projection ? collapse<T>(first, count, index, assign, weights, correction, scratch) : nullptr;
     const float zeros[kMaxStreams * kMaxStreams] = {};
@@ -273,9 +278,8 @@ struct CloseBackward {
       const int64_t row = first + t;
       if (t % kTokens == 0)
         site_maps(s, last, projects(s) ? last_saved.logits.f32(row) : nullptr, static_cast<int>(std::min<int64_t>(kTokens, count - t)), kPostMap, maps);
-      for (int64_t c = 0; c < s.dim; ++c) dh32[c] = to_float(dh.row<T>(row)[c]);
       // dx_i = w_i dh + projection terms: the state's gradient with no state after it.
-      streams<T>().state_gradient(x.row<T>(row), x.row<T>(row), dh32, zeros, weights + t * n, proj ? proj + t * wide : nullptr, correction + t * kMaxStreams, dx.row<T>(row),
+      streams<T>().state_gradient(x.row<T>(row), x.row<T>(row), dh.row<T>(row), zeros, weights + t * n, proj ? proj + t * wide : nullptr, correction + t * kMaxStreams, dx.row<T>(row),
                                   maps.post[t % kTokens], dy.row<T>(row), static_cast<int>(n), s.dim);
     }
   }
