@@ -7,9 +7,8 @@
 
 namespace birkhoff::io {
 
-// XXH64 (Collet 2012; the published algorithm, seed 0).
-uint64_t xxh64(const void* data, size_t bytes);
-uint64_t file_checksum(const std::string& path);  // throws Error
+// XXH64 of the content, seed 0. Throws Error.
+uint64_t file_checksum(const std::string& path);
 
 // Lists all files below `directory` except the manifest itself; written atomically, last.
 void write_manifest(const std::string& directory);

@@ -7,11 +7,13 @@
 #include <fstream>
 #include <vector>
 
+#include "ops/cross_entropy.h"
+
 namespace birkhoff::model {
 namespace {
 
 // Program text, libraries, allocator and thread pool as measured after start-up; a worker's blocks as measured in training.
-constexpr size_t kProcessBytes = size_t{24} << 20;
+constexpr size_t kProcessBytes = size_t{16} << 20;
 constexpr size_t kWorkerBytes = size_t{4} << 20;
 
 std::string mib(size_t bytes) {
@@ -42,6 +44,11 @@ MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int6
   Tape tape = reserve_tape(kept, m, tokens, Tape::Keep::for_backward, policy);
   forward(dry, m, ids, ctx, tape, scratch);
   backward(dry, m, ids, ids, ctx, tape, LossOptions{}, grads, scratch);
+  kept.reset();  // validation uses the same memory
+  scratch.reset();
+  tape = reserve_tape(kept, m, tokens, Tape::Keep::nothing);
+  forward(dry, m, ids, ctx, tape, scratch);
+  ops::cross_entropy_forward(dry, tape.hidden, m.weights.head.forward, ids, {}, scratch);
   plan.kept = kept.peak();
   plan.scratch = scratch.peak();
   plan.workers = kWorkerBytes * static_cast<size_t>(threads);

@@ -237,8 +237,6 @@ void Run::finish() {
   json run = io::read_json(dir_.file("run.json"));
   run["final_val_loss"] = val;
   io::write_json(dir_.file("run.json"), run);
-  write_report(dir_.path(), config_.model.vocab_size == 256 ? sample_text(dir_.path(), options_.threads) : "");
-  say("report: " + dir_.file("report.html"));
 }
 
 // Model settings may not change on resume; others may, and are named.
@@ -281,13 +279,17 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
     if (o.data.empty()) throw Error("train", "no data", "give --data PATH", ExitCode::usage);
     // Everything that can be refused is refused before the directory comes into being.
     data::Corpus(o.data, o.validation, config.train.seq_len, static_cast<uint64_t>(config.train.seed));
-    model::require_fits(model::plan_training(config.model, config.train.compute(), config.train.batch_size / config.train.grad_accum, config.train.seq_len,
-                                             config.train.policy(), o.threads));
+    model::require_fits(plan_run(config, o.threads));
     dir = std::make_unique<RunDirectory>(o.out, RunDirectory::Open::fresh);
   }
   for (const auto& n : notes) std::fprintf(stderr, "birkhoff: changed setting %s\n", n.c_str());
-  Run run(options, config, *dir);
-  return run.execute(stop);
+  {
+    Run run(options, config, *dir);
+    if (const int code = run.execute(stop)) return code;
+  }  // the run's memory is returned before a model is opened to write the sample
+  write_report(dir->path(), config.model.vocab_size == 256 ? sample_text(dir->path(), options.threads) : "");
+  std::fprintf(stderr, "birkhoff: report: %s\n", dir->file("report.html").c_str());
+  return 0;
 }
 
 }  // namespace birkhoff::train

@@ -64,12 +64,34 @@ layers::Moe::Spec with_balance(layers::Moe::Spec s, const RunConfig& c) {
   return s;
 }
 
+optim::OptimizerOptions optimizer_options(const TrainConfig& c, double lr) {
+  optim::OptimizerOptions o;
+  o.lr = lr;
+  o.beta1 = c.beta1;
+  o.beta2 = c.beta2;
+  o.eps = c.eps;
+  o.weight_decay = c.weight_decay;
+  o.momentum = c.momentum;
+  return o;
+}
+
 }  // namespace
+
+model::MemoryPlan plan_run(const RunConfig& c, int threads) {
+  const TrainConfig& t = c.train;
+  model::MemoryPlan plan = model::plan_training(c.model, t.compute(), t.batch_size / t.grad_accum, t.seq_len, t.policy(), threads);
+  Arena memory = Arena::measuring(), scratch = Arena::measuring();
+  const model::Model m(c.model, t.compute(), t.seq_len, true, memory);
+  optim::ParameterBlocks blocks;
+  blocks.size = model::parameter_elements(m.parameters);
+  optim::optimizer_step(Exec::dry_run(threads), optimizer_view(m.parameters, t), blocks, optimizer_options(t, t.lr), 1, 1, scratch);
+  plan.scratch = std::max(plan.scratch, scratch.peak());
+  return plan;
+}
 
 TrainState::TrainState(const RunConfig& config, int threads)
     : config_(config),
-      plan_(model::plan_training(config.model, config.train.compute(), config.train.batch_size / config.train.grad_accum, config.train.seq_len,
-                                 config.train.policy(), threads)),
+      plan_(plan_run(config, threads)),
       exec_(threads),
       grads_(config.model) {
   model::require_fits(plan_);
@@ -139,15 +161,8 @@ void TrainState::optimizer_step(int64_t step, StepOutcome& out) {
   out.lr = optim::learning_rate(schedule_of(c), step);
   if (!std::isfinite(out.loss) || !std::isfinite(out.grad_norm)) return;  // the loop stops and says why; weights stay as they are
   const double factor = c.grad_clip > 0 ? optim::clip_factor(out.grad_norm, c.grad_clip) : 1.0;
-  optim::OptimizerOptions o;
-  o.lr = out.lr;
-  o.beta1 = c.beta1;
-  o.beta2 = c.beta2;
-  o.eps = c.eps;
-  o.weight_decay = c.weight_decay;
-  o.momentum = c.momentum;
   scratch_->reset();
-  optim::optimizer_step(exec_, parameters_, blocks_, o, step + 1, factor, *scratch_);
+  optim::optimizer_step(exec_, parameters_, blocks_, optimizer_options(c, out.lr), step + 1, factor, *scratch_);
   if (c.bias_update_speed != 0) {
     size_t moe_layer = 0;
     for (auto& b : model_->weights.blocks) {

@@ -28,6 +28,9 @@ struct StepOutcome {
   std::vector<std::vector<int64_t>> expert_load;  // [MoE layer][expert]
 };
 
+// The memory of such a run: the model's plan and what its optimizer works in.
+model::MemoryPlan plan_run(const RunConfig& config, int threads);
+
 // Weights, gradients, moments and buffers of one training run, and the step that moves them. Knows no files.
 class TrainState {
  public:
