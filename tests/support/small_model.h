@@ -31,6 +31,14 @@ inline model::ModelConfig small_config(const std::string& residual = "plain", in
   return c;
 }
 
+// Wide enough for several tasks of every op, with all that decides: experts, groups, documents.
+inline model::ModelConfig wide_config(const std::string& residual) {
+  model::ModelConfig c = small_config(residual, 4);
+  c.vocab_size = 256, c.hidden_size = 72, c.num_attention_heads = 3, c.kv_lora_rank = 40, c.q_lora_rank = 48, c.qk_nope_head_dim = 24, c.qk_rope_head_dim = 8, c.v_head_dim = 24;
+  c.intermediate_size = 150, c.n_routed_experts = 8, c.num_experts_per_tok = 3, c.n_group = 4, c.topk_group = 2, c.moe_intermediate_size = 40;
+  return c;
+}
+
 inline double lively_value(layers::Role role, const Mat& m, double normal) {
   using layers::Role;
   switch (role) {
