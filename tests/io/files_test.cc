@@ -76,6 +76,20 @@ TEST(StagedDirectory, AppearsWholeOrNotAtAll) {
   expect_error([&] { io::StagedDirectory(dir / "plain/under"); }, {"plain/under", "cannot be created"});
 }
 
+TEST(Leftovers, OnlyThoseOfDeadProcessesGo) {
+  TempDir dir;
+  const std::string mine = ".c.tmp-" + std::to_string(getpid());
+  const pid_t child = fork();
+  if (child == 0) _exit(0);
+  waitpid(child, nullptr, 0);
+  const std::string dead = std::to_string(child);
+  for (const std::string& name : {".a.tmp-" + dead, ".b.tmp-" + dead + "/inside", mine, std::string(".d.tmp-1"), std::string(".e.tmp-"), ".f.tmp-" + dead + "x", "g.tmp-" + dead, std::string(".h")})
+    dir.file(name, "");
+  io::remove_leftovers(dir.path());
+  EXPECT_EQ(listing(dir.path()), ".d.tmp-1 .e.tmp- .f.tmp-" + dead + "x .h g.tmp-" + dead);
+  io::remove_leftovers(dir / "absent");
+}
+
 TEST(Symlink, IsReplacedInOneStep) {
   TempDir dir;
   io::replace_symlink(dir / "latest", "one");
