@@ -62,6 +62,7 @@ void prune_checkpoints(const std::string& run, int64_t keep, int64_t best) {
     std::error_code ec;
     if (all[i] != best) fs::remove_all(directory_of(run, all[i]), ec);
   }
+  for (const std::string& where : {run, run + "/checkpoints"}) io::remove_leftovers(where);
 }
 
 bool has_checkpoints(const std::string& run) { return !steps(run).empty(); }

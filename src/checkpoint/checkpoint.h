@@ -19,7 +19,7 @@ struct TrainerState {
 // Writes RUN/checkpoints/step-N and points RUN/latest at it. Throws Error (disk full, ...) and leaves no half-written directory.
 std::string save_checkpoint(const std::string& run, int64_t step, const model::Model& m, const nlohmann::json& config, const TrainerState& state);
 
-// Removes all but the newest `keep` checkpoints and step `best` (-1: none).
+// Removes all but the newest `keep` checkpoints and step `best` (-1: none), and what killed processes left half written.
 void prune_checkpoints(const std::string& run, int64_t keep, int64_t best);
 
 // The newest checkpoint whose manifest verifies; note receives a sentence for each newer one that does not. Throws Error when none does.

@@ -64,15 +64,23 @@ float half_to_float(uint16_t h) {
   return f;
 }
 
+// Tensors of a file may start anywhere, so elements are copied out.
+template <class T>
+T element(const TensorEntry& e, size_t i) {
+  T v;
+  std::memcpy(&v, e.data + i * sizeof(T), sizeof(T));
+  return v;
+}
+
 bool convert(const TensorEntry& e, float* out) {
   const auto n = static_cast<size_t>(e.size());
   switch (e.type) {
     case TensorType::f32: std::memcpy(out, e.data, n * 4); return true;
     case TensorType::bf16:
-      for (size_t i = 0; i < n; ++i) out[i] = to_float(e.as<bf16>()[i]);
+      for (size_t i = 0; i < n; ++i) out[i] = to_float(element<bf16>(e, i));
       return true;
     case TensorType::f16:
-      for (size_t i = 0; i < n; ++i) out[i] = half_to_float(e.as<uint16_t>()[i]);
+      for (size_t i = 0; i < n; ++i) out[i] = half_to_float(element<uint16_t>(e, i));
       return true;
     default: return false;
   }

@@ -16,6 +16,19 @@ int64_t trained_seq_len(const std::string& directory) {
   return j.contains("training") ? j["training"].value("seq_len", int64_t{256}) : 256;
 }
 
+// Bytes a window takes: tape and working memory, by a dry run.
+std::pair<size_t, size_t> window_memory(const model::Model& m, int64_t seq_len) {
+  Arena tape_memory = Arena::measuring(), scratch = Arena::measuring();
+  const Exec dry = Exec::dry_run(1);
+  const std::vector<int32_t> zeros(static_cast<size_t>(seq_len));
+  const int32_t start = 0;
+  const layers::TokenContext ctx{zeros, zeros, {&start, 1}, {&start, 1}};
+  model::Tape tape = model::reserve_tape(tape_memory, m, seq_len, model::Tape::Keep::nothing);
+  model::forward(dry, m, zeros, ctx, tape, scratch);
+  ops::cross_entropy_forward(dry, tape.hidden, m.weights.head.forward, zeros, {}, scratch);
+  return {tape_memory.peak(), scratch.peak()};
+}
+
 }  // namespace
 
 Likelihood window_likelihood(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len, bool validation_only) {
@@ -28,7 +41,8 @@ Likelihood window_likelihood(const infer::Engine& engine, const std::vector<std:
   // Validating "on" a path takes all of it.
   const data::Corpus corpus = validation_only ? data::Corpus(data, {}, seq_len, 0) : data::Corpus({}, data, seq_len, 0);
   Likelihood r;
-  Arena tape_memory(size_t{1} << 36), scratch(size_t{1} << 36);  // address space; only what a window touches becomes memory
+  const auto [tape_bytes, scratch_bytes] = window_memory(m, seq_len);
+  Arena tape_memory(tape_bytes), scratch(scratch_bytes);
   for (const data::Batch& b : corpus.validation_batches(1, 0)) {
     tape_memory.reset();
     scratch.reset();

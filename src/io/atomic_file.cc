@@ -1,10 +1,12 @@
 #include "io/atomic_file.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 
@@ -32,9 +34,11 @@ std::string parent_of(const std::string& path) {
   return p.empty() ? "." : p;
 }
 
+constexpr const char* kTemporary = ".tmp-";
+
 std::string temporary_beside(const std::string& path) {
   const fs::path p(path);
-  return (p.parent_path() / ("." + p.filename().string() + ".tmp-" + std::to_string(getpid()))).string();
+  return (p.parent_path() / ("." + p.filename().string() + kTemporary + std::to_string(getpid()))).string();
 }
 
 }  // namespace
@@ -90,6 +94,21 @@ void replace_symlink(const std::string& link, const std::string& target) {
   ::unlink(temporary.c_str());
   if (::symlink(target.c_str(), temporary.c_str()) != 0) fail(link, "cannot be linked", errno);
   if (::rename(temporary.c_str(), link.c_str()) != 0) fail(link, "rename failed", errno);
+}
+
+void remove_leftovers(const std::string& directory) {
+  std::error_code ec;
+  for (const auto& e : fs::directory_iterator(directory, ec)) {
+    const std::string name = e.path().filename().string();
+    const size_t at = name.rfind(kTemporary);
+    if (name[0] != '.' || at == std::string::npos) continue;
+    const std::string digits = name.substr(at + std::strlen(kTemporary));
+    char* end = nullptr;
+    const auto owner = static_cast<pid_t>(std::strtol(digits.c_str(), &end, 10));
+    if (digits.empty() || *end != '\0' || owner <= 0) continue;
+    const bool alive = kill(owner, 0) == 0 || errno != ESRCH;
+    if (owner == getpid() || !alive) fs::remove_all(e.path(), ec);
+  }
 }
 
 DirectoryLock::DirectoryLock(const std::string& directory) {

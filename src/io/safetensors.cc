@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <tuple>
 #include <utility>
 
 #include "core/error.h"
@@ -57,9 +59,16 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
     fail(path, "header claims " + std::to_string(header_bytes) + " bytes, file has " + std::to_string(map_bytes_),
          "the file is truncated or not safetensors");
   }
+  std::set<std::string> names;  // a parsed object keeps the last of equal keys and says nothing
+  std::string repeated;
+  const auto note_name = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& key) {
+    if (depth == 1 && event == nlohmann::json::parse_event_t::key && !names.insert(key.get<std::string>()).second) repeated = key.get<std::string>();
+    return true;
+  };
   nlohmann::json header = nlohmann::json::parse(reinterpret_cast<const char*>(base) + 8,
-                                                reinterpret_cast<const char*>(base) + 8 + header_bytes, nullptr, false);
+                                                reinterpret_cast<const char*>(base) + 8 + header_bytes, note_name, false);
   if (!header.is_object()) fail(path, "header is not a JSON object");
+  if (!repeated.empty()) fail(path, repeated + ": stands twice in the header");
   const size_t data_bytes = map_bytes_ - 8 - header_bytes;
   for (auto& [name, v] : header.items()) {
     if (name == "__metadata__") {
@@ -98,7 +107,12 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
     e.bytes = end - begin;
     tensors_.push_back(std::move(e));
   }
-  std::sort(tensors_.begin(), tensors_.end(), [](const TensorEntry& a, const TensorEntry& b) { return a.data < b.data; });
+  std::sort(tensors_.begin(), tensors_.end(),
+            [](const TensorEntry& a, const TensorEntry& b) { return std::tie(a.data, a.bytes) < std::tie(b.data, b.bytes); });
+  for (size_t i = 1; i < tensors_.size(); ++i) {
+    const TensorEntry &a = tensors_[i - 1], &b = tensors_[i];
+    if (a.data + a.bytes > b.data) fail(path, a.name + " and " + b.name + ": their data overlap", "the header was edited or damaged");
+  }
   for (size_t i = 0; i < tensors_.size(); ++i) by_name_[tensors_[i].name] = i;
 }
 

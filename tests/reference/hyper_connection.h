@@ -1,0 +1,170 @@
+// The residual path of one token by its equations: plain, hyper-connections (mhc.md 2) and manifold-constrained ones (mhc.md 1.2, 3.2), on
+// any scalar. A state is n streams of `dim` channels, stream-major.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "reference/norm.h"
+#include "reference/tensors.h"
+
+namespace birkhoff::reference {
+
+enum class Residual { plain, hc, mhc };
+
+template <class S>
+struct Maps {
+  std::vector<S> pre, post, res;  // res[k*n + j]: weight of stream j in stream k of the next state
+};
+
+struct HyperConnection {
+  Residual kind;
+  size_t n, dim;
+  bool v4 = true;
+  size_t iterations = 20;
+  double eps = 1e-6, norm_eps = 1e-6;  // eps: v4 only
+  bool dynamic = true;                 // hc
+  bool learn_pre = true, learn_post = true, learn_res = true;
+
+  template <class S>
+  static S sigmoid(S x) {
+    return 1.0 / (1.0 + std::exp(-x));
+  }
+
+  // Divides every line of m [n, n] by (its sum + e): rows (sum over the second index) or columns.
+  template <class S>
+  void normalise(std::vector<S>& m, bool rows, double e) const {
+    for (size_t a = 0; a < n; ++a) {
+      S sum = e;
+      for (size_t b = 0; b < n; ++b) sum += m[rows ? a * n + b : b * n + a];
+      for (size_t b = 0; b < n; ++b) m[rows ? a * n + b : b * n + a] /= sum;
+    }
+  }
+
+  // H_res of the logits z [n, n] as they are stored.
+  template <class S>
+  std::vector<S> sinkhorn(std::vector<S> m) const {
+    double top = -INFINITY;
+    for (const S& v : m) top = std::max(top, real_part(v));
+    for (S& v : m) v = std::exp(v - top);
+    if (!v4) {
+      for (size_t t = 0; t < iterations; ++t) {
+        normalise(m, false, 0);
+        normalise(m, true, 0);
+      }
+      return m;
+    }
+    normalise(m, true, 0);  // softmax over the destination
+    for (S& v : m) v += eps;
+    normalise(m, false, eps);
+    for (size_t t = 1; t < iterations; ++t) {
+      normalise(m, true, eps);
+      normalise(m, false, eps);
+    }
+    std::vector<S> h(n * n);
+    for (size_t j = 0; j < n; ++j)
+      for (size_t k = 0; k < n; ++k) h[k * n + j] = m[j * n + k];
+    return h;
+  }
+
+  // fn x / rms(x): the projection of a whole state.
+  template <class S>
+  std::vector<S> project(const std::vector<S>& fn, const std::vector<S>& x, size_t out) const {
+    S squares = 0;
+    for (const S& v : x) squares += v * v;
+    const S rho = 1.0 / std::sqrt(squares / static_cast<double>(n * dim) + norm_eps);
+    std::vector<S> q(out, S(0));
+    for (size_t i = 0; i < out; ++i) {
+      for (size_t c = 0; c < n * dim; ++c) q[i] += fn[i * n * dim + c] * x[c];
+      q[i] *= rho;
+    }
+    return q;
+  }
+
+  // p: prefix of the site, e.g. "model.layers.0.hc_attn_".
+  template <class S>
+  Maps<S> maps(const Tensors<S>& w, const std::string& p, const std::vector<S>& x) const {
+    Maps<S> m;
+    m.pre.assign(n, S(1.0 / static_cast<double>(n)));
+    m.post.assign(n, S(1));
+    m.res.assign(n * n, S(0));
+    for (size_t i = 0; i < n; ++i) m.res[i * n + i] = 1;
+    if (kind == Residual::plain) return m;
+    Maps<S> l = kind == Residual::mhc ? mhc_maps(w, p, x) : hc_maps(w, p, x);
+    if (learn_pre) m.pre = l.pre;
+    if (learn_post) m.post = l.post;
+    if (learn_res) m.res = l.res;
+    return m;
+  }
+
+  template <class S>
+  Maps<S> mhc_maps(const Tensors<S>& w, const std::string& p, const std::vector<S>& x) const {
+    const auto& base = w.at(p + "base");
+    const auto& scale = w.at(p + "scale");
+    const auto q = project(w.at(p + "fn"), x, n * (n + 2));
+    Maps<S> m;
+    std::vector<S> z;
+    for (size_t i = 0; i < n; ++i) m.pre.push_back(sigmoid(scale[0] * q[i] + base[i]) + (v4 ? eps : 0.0));
+    for (size_t i = n; i < 2 * n; ++i) m.post.push_back(2.0 * sigmoid(scale[1] * q[i] + base[i]));
+    for (size_t i = 2 * n; i < n * (n + 2); ++i) z.push_back(scale[2] * q[i] + base[i]);
+    m.res = sinkhorn(z);
+    return m;
+  }
+
+  // base: A_m (n), B (n), A_r [j, k]. fn rows: W_beta, W_m, then the columns of W_r.
+  template <class S>
+  Maps<S> hc_maps(const Tensors<S>& w, const std::string& p, const std::vector<S>& x) const {
+    const auto& base = w.at(p + "base");
+    Maps<S> m{std::vector<S>(base.begin(), base.begin() + static_cast<std::ptrdiff_t>(n)),
+              std::vector<S>(base.begin() + static_cast<std::ptrdiff_t>(n), base.begin() + static_cast<std::ptrdiff_t>(2 * n)), std::vector<S>(n * n)};
+    for (size_t j = 0; j < n; ++j)
+      for (size_t k = 0; k < n; ++k) m.res[k * n + j] = base[2 * n + j * n + k];
+    if (!dynamic) return m;
+    const auto &fn = w.at(p + "fn"), &scale = w.at(p + "scale");
+    for (size_t j = 0; j < n; ++j) {
+      const std::vector<S> stream(x.begin() + static_cast<std::ptrdiff_t>(j * dim), x.begin() + static_cast<std::ptrdiff_t>((j + 1) * dim));
+      const auto hbar = rms_norm(stream, w.at(p + "norm"), norm_eps);
+      const auto along = [&](size_t row) {
+        S s = 0;
+        for (size_t c = 0; c < dim; ++c) s += hbar[c] * fn[row * dim + c];
+        return s;
+      };
+      m.post[j] += std::tanh(along(0)) * scale[0];
+      m.pre[j] += std::tanh(along(1)) * scale[1];
+      for (size_t k = 0; k < n; ++k) m.res[k * n + j] += std::tanh(along(2 + k)) * scale[1];
+    }
+    return m;
+  }
+
+  template <class S>
+  std::vector<S> read(const Maps<S>& m, const std::vector<S>& x) const {
+    std::vector<S> u(dim, S(0));
+    for (size_t i = 0; i < n; ++i)
+      for (size_t c = 0; c < dim; ++c) u[c] += m.pre[i] * x[i * dim + c];
+    return u;
+  }
+  template <class S>
+  std::vector<S> write(const Maps<S>& m, const std::vector<S>& x, const S* y) const {
+    std::vector<S> next(n * dim, S(0));
+    for (size_t k = 0; k < n; ++k)
+      for (size_t c = 0; c < dim; ++c) {
+        for (size_t j = 0; j < n; ++j) next[k * dim + c] += m.res[k * n + j] * x[j * dim + c];
+        next[k * dim + c] += m.post[k] * y[c];
+      }
+    return next;
+  }
+  // Sum of the streams, or the learned collapse when the head has weights.
+  template <class S>
+  std::vector<S> collapse(const Tensors<S>& w, const std::vector<S>& x) const {
+    Maps<S> m;
+    m.pre.assign(n, S(1));
+    if (w.count("model.hc_head_fn")) {
+      const auto q = project(w.at("model.hc_head_fn"), x, n);
+      for (size_t i = 0; i < n; ++i) m.pre[i] = sigmoid(w.at("model.hc_head_scale")[0] * q[i] + w.at("model.hc_head_base")[i]) + (v4 ? eps : 0.0);
+    }
+    return read(m, x);
+  }
+};
+
+}  // namespace birkhoff::reference

@@ -1,0 +1,116 @@
+// The layers by their equations (models.md A.1, D.2), on any scalar. Tensors go by their names in a checkpoint, behind a prefix.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "reference/attention.h"
+#include "reference/gemm.h"
+#include "reference/norm.h"
+#include "reference/rope.h"
+#include "reference/tensors.h"
+
+namespace birkhoff::reference {
+
+// Columns [first, first + count) of x [rows, cols].
+template <class S>
+std::vector<S> columns(const std::vector<S>& x, size_t cols, size_t first, size_t count) {
+  std::vector<S> out;
+  for (size_t r = 0; cols && r < x.size() / cols; ++r)
+    for (size_t c = 0; c < count; ++c) out.push_back(x[r * cols + first + c]);
+  return out;
+}
+
+// x [T, heads * head_cols]: rotates channels [first, first + rope.dim) of every head.
+template <class S>
+void rotate_heads(std::vector<S>& x, const Rope& rope, bool interleaved, const std::vector<int32_t>& position, size_t heads, size_t head_cols, size_t first) {
+  const auto dim = static_cast<size_t>(rope.dim);
+  for (size_t t = 0; t < position.size(); ++t)
+    for (size_t h = 0; h < heads; ++h) {
+      S* channel = x.data() + (t * heads + h) * head_cols + first;
+      const auto turned = rope.rotate(std::vector<S>(channel, channel + dim), position[t], interleaved);
+      for (size_t c = 0; c < dim; ++c) channel[c] = turned[c];
+    }
+}
+
+// Where the tokens stand: one position and one first visible key each.
+struct Places {
+  std::vector<int32_t> position, first_key;
+  size_t tokens() const { return position.size(); }
+};
+
+struct Mla {
+  size_t dim, heads, nope, rope_dim, v, q_lora, kv_lora;
+  double scale, inner_eps = 1e-6, theta = 10000;
+  bool interleaved = true;
+
+  template <class S>
+  std::vector<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, const Places& at) const {
+    const size_t T = at.tokens(), qk = nope + rope_dim;
+    const Rope rope{static_cast<int>(rope_dim), theta};
+    std::vector<S> q;
+    if (q_lora) {
+      const auto latent = rms_norm(linear(x, w.at(p + "q_a_proj.weight"), T, dim, q_lora), w.at(p + "q_a_layernorm.weight"), inner_eps);
+      q = linear(latent, w.at(p + "q_b_proj.weight"), T, q_lora, heads * qk);
+    } else {
+      q = linear(x, w.at(p + "q_proj.weight"), T, dim, heads * qk);
+    }
+    rotate_heads(q, rope, interleaved, at.position, heads, qk, nope);
+
+    const auto a = linear(x, w.at(p + "kv_a_proj_with_mqa.weight"), T, dim, kv_lora + rope_dim);
+    const auto c = rms_norm(columns(a, kv_lora + rope_dim, 0, kv_lora), w.at(p + "kv_a_layernorm.weight"), inner_eps);
+    auto k_rope = columns(a, kv_lora + rope_dim, kv_lora, rope_dim);
+    rotate_heads(k_rope, rope, interleaved, at.position, 1, rope_dim, 0);
+    const auto u = linear(c, w.at(p + "kv_b_proj.weight"), T, kv_lora, heads * (nope + v));
+    std::vector<S> key, value;
+    for (size_t t = 0; t < T; ++t)
+      for (size_t h = 0; h < heads; ++h) {
+        const S* head = u.data() + (t * heads + h) * (nope + v);
+        key.insert(key.end(), head, head + nope);
+        key.insert(key.end(), k_rope.begin() + static_cast<std::ptrdiff_t>(t * rope_dim), k_rope.begin() + static_cast<std::ptrdiff_t>((t + 1) * rope_dim));
+        value.insert(value.end(), head + nope, head + nope + v);
+      }
+    const auto n = [](size_t i) { return static_cast<int64_t>(i); };
+    const Attention attention{n(heads), n(heads), n(qk), n(v), scale, n(T), n(T), at.first_key};
+    return linear(attention.forward(q, key, value).o, w.at(p + "o_proj.weight"), T, heads * v, dim);
+  }
+};
+
+struct Gqa {
+  size_t dim, heads, kv_heads, head_dim;
+  double scale, theta = 10000;
+
+  template <class S>
+  std::vector<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, const Places& at) const {
+    const size_t T = at.tokens();
+    const Rope rope{static_cast<int>(head_dim), theta};
+    auto q = linear(x, w.at(p + "q_proj.weight"), T, dim, heads * head_dim);
+    auto k = linear(x, w.at(p + "k_proj.weight"), T, dim, kv_heads * head_dim);
+    const auto v = linear(x, w.at(p + "v_proj.weight"), T, dim, kv_heads * head_dim);
+    rotate_heads(q, rope, false, at.position, heads, head_dim, 0);
+    rotate_heads(k, rope, false, at.position, kv_heads, head_dim, 0);
+    const auto n = [](size_t i) { return static_cast<int64_t>(i); };
+    const Attention attention{n(heads), n(kv_heads), n(head_dim), n(head_dim), scale, n(T), n(T), at.first_key};
+    return linear(attention.forward(q, k, v).o, w.at(p + "o_proj.weight"), T, heads * head_dim, dim);
+  }
+};
+
+template <class S>
+S silu(S x) {
+  return x / (1.0 + std::exp(-x));
+}
+
+// down(silu(gate x) * up x)
+struct SwiGlu {
+  size_t dim, inter;
+
+  template <class S>
+  std::vector<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, size_t T) const {
+    auto h = linear(x, w.at(p + "gate_proj.weight"), T, dim, inter);
+    const auto up = linear(x, w.at(p + "up_proj.weight"), T, dim, inter);
+    for (size_t i = 0; i < h.size(); ++i) h[i] = silu(h[i]) * up[i];
+    return linear(h, w.at(p + "down_proj.weight"), T, inter, dim);
+  }
+};
+
+}  // namespace birkhoff::reference

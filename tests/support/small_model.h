@@ -1,0 +1,107 @@
+// Small models with lively weights: every term of every formula contributes, unlike at initialisation.
+#pragma once
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/rng.h"
+#include "model/transformer.h"
+#include "reference/tensors.h"
+#include "support/matrix.h"
+
+namespace birkhoff::test {
+
+// Two layers, the second with experts; sizes that are no multiples of vector widths.
+inline model::ModelConfig small_config(const std::string& residual = "plain", int64_t streams = 4, bool mla = true) {
+  model::ModelConfig c;
+  c.residual = residual;
+  c.hc_mult = streams;
+  c.vocab_size = 23, c.hidden_size = 20, c.num_hidden_layers = 2, c.num_attention_heads = 2;
+  if (mla) {
+    c.kv_lora_rank = 9, c.q_lora_rank = 11, c.qk_nope_head_dim = 6, c.qk_rope_head_dim = 4, c.v_head_dim = 7;
+  } else {
+    c.num_key_value_heads = 1, c.head_dim = 6;
+  }
+  c.intermediate_size = 18, c.first_k_dense_replace = 1;
+  c.n_routed_experts = 4, c.num_experts_per_tok = 2, c.n_shared_experts = 1, c.moe_intermediate_size = 10;
+  c.scoring_func = "sigmoid", c.topk_method = "noaux_tc", c.norm_topk_prob = true, c.routed_scaling_factor = 1.5;
+  c.max_position_embeddings = 512;
+  return c;
+}
+
+// Wide enough for several tasks of every op, with all that decides: experts, groups, documents.
+inline model::ModelConfig wide_config(const std::string& residual) {
+  model::ModelConfig c = small_config(residual, 4);
+  c.vocab_size = 256, c.hidden_size = 72, c.num_attention_heads = 3, c.kv_lora_rank = 40, c.q_lora_rank = 48, c.qk_nope_head_dim = 24, c.qk_rope_head_dim = 8, c.v_head_dim = 24;
+  c.intermediate_size = 150, c.n_routed_experts = 8, c.num_experts_per_tok = 3, c.n_group = 4, c.topk_group = 2, c.moe_intermediate_size = 40;
+  return c;
+}
+
+inline double lively_value(layers::Role role, const Mat& m, double normal) {
+  using layers::Role;
+  switch (role) {
+    case Role::norm: return 1 + 0.2 * normal;
+    case Role::router_bias: return 0.1 * normal;
+    case Role::hc_scale: return 0.7 + 0.2 * normal;
+    case Role::hc_base: return 0.8 * normal;
+    case Role::embedding: return normal;
+    default: return normal / std::sqrt(static_cast<double>(m.cols));
+  }
+}
+
+// Model, gradients and working memory of one training step.
+class SmallModel {
+ public:
+  SmallModel(model::ModelConfig c, DType compute, uint64_t seed, const Exec& exec, int64_t positions = 512)
+      : memory_(size_t{64} << 20), kept(size_t{256} << 20), scratch(size_t{256} << 20), grads(c) {
+    model::validate(c);
+    m = std::make_unique<model::Model>(c, compute, positions, true, memory_);
+    grads = model::Weights(c);
+    elements = model::parameter_elements(m->parameters);
+    grad_block = memory_.take<float>(elements);
+    model::bind(grads, grad_block);
+    uint64_t stream = 0;
+    m->weights.for_each([&](const std::string&, Mat& t, layers::Role role) {
+      const Rng rng(seed, stream++);
+      for (int64_t i = 0; i < t.size(); ++i) t.f32()[i] = static_cast<float>(lively_value(role, t, rng.normal(static_cast<uint64_t>(i))));
+    });
+    m->refresh(exec);
+  }
+
+ private:
+  Arena memory_;  // before the views into it
+
+ public:
+  Arena kept, scratch;
+  std::unique_ptr<model::Model> m;
+  model::Weights grads;
+  float* grad_block = nullptr;
+  int64_t elements = 0;
+
+  reference::Tensors<double> values() { return tensors(m->weights); }
+  reference::Tensors<double> gradients() { return tensors(grads); }
+  std::vector<float> gradient_bits() const { return {grad_block, grad_block + elements}; }
+
+  // Loss and gradients of one batch, from zero.
+  model::LossResult step(const Exec& exec, const std::vector<int32_t>& ids, const std::vector<int32_t>& labels, const layers::TokenContext& ctx,
+                         const model::LossOptions& loss, model::Recompute policy = model::Recompute::none) {
+    std::memset(grad_block, 0, static_cast<size_t>(elements) * sizeof(float));
+    kept.reset();
+    scratch.reset();
+    tape = model::reserve_tape(kept, *m, static_cast<int64_t>(ids.size()), model::Tape::Keep::for_backward, policy);
+    model::forward(exec, *m, ids, ctx, tape, scratch);
+    return model::backward(exec, *m, ids, labels, ctx, tape, loss, grads, scratch);
+  }
+  model::Tape tape;
+
+ private:
+  static reference::Tensors<double> tensors(model::Weights& w) {
+    reference::Tensors<double> t;
+    w.for_each([&](const std::string& name, Mat& m, layers::Role) { t[name] = std::vector<double>(m.f32(), m.f32() + m.size()); });
+    return t;
+  }
+};
+
+}  // namespace birkhoff::test

@@ -1,0 +1,101 @@
+// What must not matter in training: the number of threads, the recompute policy.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "support/places.h"
+#include "support/small_model.h"
+#include "train/trainer.h"
+
+namespace birkhoff::test {
+namespace {
+
+train::RunConfig run_config(const std::string& residual, const std::string& dtype, const std::string& recompute) {
+  train::RunConfig c;
+  c.model = wide_config(residual);
+  model::validate(c.model);
+  c.train.seq_len = 80, c.train.batch_size = 4, c.train.grad_accum = 2;
+  c.train.dtype = dtype, c.train.recompute = recompute;
+  c.train.lr = 3e-3, c.train.steps = 20, c.train.warmup_steps = 3;
+  c.train.aux_sequence = 1e-3, c.train.aux_expert = 1e-3, c.train.z_loss = 1e-4, c.train.bias_update_speed = 1e-3;
+  return c;
+}
+
+data::Batch batch(uint64_t step, int64_t rows, int64_t seq_len) {
+  data::Batch b;
+  b.rows = rows, b.seq_len = seq_len;
+  const Rng rng(9, step);
+  std::vector<int32_t> starts, sequences;
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto first = static_cast<int32_t>(r * seq_len);
+    sequences.push_back(first);
+    starts.push_back(first);
+    starts.push_back(first + 1 + static_cast<int32_t>(rng.bits(1000 + static_cast<uint64_t>(r)) % static_cast<uint64_t>(seq_len - 1)));
+  }
+  const Packed at(rows * seq_len, starts, sequences);
+  for (uint64_t t = 0; t < static_cast<uint64_t>(rows * seq_len); ++t) {
+    b.ids.push_back(static_cast<int32_t>(rng.bits(t) % 97));
+    b.labels.push_back(static_cast<int32_t>((b.ids.back() * 7 + 3) % 97));
+  }
+  b.position = at.position, b.first_key = at.first_key, b.segment_start = at.segment_start, b.sequence_start = at.sequence_start;
+  return b;
+}
+
+struct Curve {
+  std::vector<double> losses, others;
+  std::vector<float> weights;
+  bool operator==(const Curve& o) const {
+    return losses == o.losses && others == o.others && std::memcmp(weights.data(), o.weights.data(), weights.size() * sizeof(float)) == 0;
+  }
+};
+
+Curve train_steps(const train::RunConfig& c, int threads, int steps) {
+  train::TrainState state(c, threads);
+  state.initialise();
+  Curve curve;
+  for (int i = 0; i < steps; ++i) {
+    const int64_t rows = c.train.batch_size / c.train.grad_accum;
+    std::vector<data::Batch> parts;
+    for (int64_t p = 0; p < c.train.grad_accum; ++p) parts.push_back(batch(static_cast<uint64_t>(i * c.train.grad_accum + p), rows, c.train.seq_len));
+    const train::StepOutcome s = state.step(i, parts);
+    curve.losses.push_back(s.loss);
+    for (double v : {s.z_loss, s.aux_loss, s.grad_norm}) curve.others.push_back(v);
+  }
+  curve.weights.assign(state.model().block, state.model().block + state.elements());
+  return curve;
+}
+
+void expect_learning(const Curve& c) { EXPECT_LT(c.losses.back(), 0.8 * c.losses.front()) << "a run that learns nothing proves nothing"; }
+
+class Training : public testing::TestWithParam<std::tuple<std::string, std::string>> {};
+
+TEST_P(Training, TwentyStepsTheSameBitsForAnyThreadsAndPolicy) {
+  const auto& [residual, dtype] = GetParam();
+  const Curve one = train_steps(run_config(residual, dtype, "none"), 1, 20);
+  expect_learning(one);
+  for (int threads : {2, 3, 7}) EXPECT_TRUE(train_steps(run_config(residual, dtype, "none"), threads, 20) == one) << threads << " threads";
+  for (const char* policy : {"site", "layer"}) EXPECT_TRUE(train_steps(run_config(residual, dtype, policy), 2, 20) == one) << "recompute " << policy;
+}
+
+TEST_P(Training, OnEveryInstructionSet) {
+  const auto& [residual, dtype] = GetParam();
+  for (Isa isa : machine_isas()) {
+    const IsaScope scope(isa);
+    const Curve one = train_steps(run_config(residual, dtype, "none"), 1, 2);
+    EXPECT_TRUE(train_steps(run_config(residual, dtype, "layer"), 3, 2) == one) << isa_name(isa);
+  }
+}
+
+TEST_P(Training, Muon) {
+  const auto& [residual, dtype] = GetParam();
+  train::RunConfig c = run_config(residual, dtype, "none");
+  c.train.optimizer = "muon";
+  const Curve one = train_steps(c, 1, 4);
+  EXPECT_TRUE(train_steps(c, 3, 4) == one);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, Training, testing::Combine(testing::Values("plain", "hc", "mhc"), testing::Values("fp32", "bf16")),
+                         [](const auto& p) { return std::get<0>(p.param) + "_" + std::get<1>(p.param); });
+
+}  // namespace
+}  // namespace birkhoff::test
