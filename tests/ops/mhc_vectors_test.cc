@@ -4,6 +4,7 @@
 #include "ops/residual.h"
 #include "support/golden.h"
 #include "support/matrix.h"
+#include "support/site_run.h"
 
 namespace birkhoff {
 namespace {
@@ -49,52 +50,6 @@ TEST_P(Vectors, Sinkhorn) {
   }
 }
 
-// One site around F(in) = in W^T, run through the public passes: open, close (sum of streams), retreat.
-struct SiteRun {
-  static constexpr int64_t T = 8, D = 16;
-  ops::ResidualSpec spec;
-  ops::SiteWeights w, dw;
-  Owned x, W, in, y, x_end, h, dx, dy, d_in, dW;
-  ops::SiteSaved saved;
-  Owned pre, post, res;
-
-  void run(const Exec& exec, Arena& scratch, const Owned& cotangent) {
-    const int64_t n = spec.streams;
-    in = y = h = dy = d_in = Owned(T, D);
-    x_end = dx = Owned(T, n * D);
-    pre = post = Owned(T, n);
-    res = Owned(T, n * n);
-    saved = ops::SiteSaved::take(scratch, spec, T);
-    ops::HeadSaved head_saved = ops::HeadSaved::take(scratch, spec, T);
-    ops::site_open(exec, spec, w, x, saved, in, scratch);
-    for (int64_t t = 0; t < T; ++t)
-      for (int64_t o = 0; o < D; ++o) {
-        double s = 0;
-        for (int64_t i = 0; i < D; ++i) s += in.at(t, i) * W.at(o, i);
-        y.set(t * D + o, s);
-      }
-    ops::site_close(exec, spec, w, saved, x, y, x_end, {}, head_saved, h, scratch);
-    ops::site_coefficients(exec, spec, w, saved, pre, post, res);
-    dW = Owned(D, D);
-    for (int64_t t = 0; t < T; ++t) {
-      for (int64_t c = 0; c < D; ++c) {
-        double s = 0;
-        for (int64_t k = 0; k < n; ++k) s += post.at(t, k) * cotangent.at(t, k * D + c);
-        dy.set(t * D + c, s);
-      }
-      for (int64_t i = 0; i < D; ++i) {
-        double s = 0;
-        for (int64_t o = 0; o < D; ++o) {
-          s += dy.at(t, o) * W.at(o, i);
-          dW.set(o * D + i, dW.at(o, i) + dy.at(t, o) * in.at(t, i));
-        }
-        d_in.set(t * D + i, s);
-      }
-    }
-    ops::site_retreat(exec, spec, w, saved, x, y, d_in, cotangent, dx, dw, nullptr, nullptr, {}, scratch);
-  }
-};
-
 std::vector<double> transposed(const std::vector<double>& m, int64_t n) {  // of every n x n matrix in the list
   std::vector<double> out(m.size());
   const auto nn = static_cast<size_t>(n);
@@ -115,16 +70,16 @@ TEST_P(Vectors, Sites) {
   for (const auto& [name, convention] : {std::pair{"v4", ops::HcConvention::v4}, {"paper", ops::HcConvention::paper}}) {
     for (const int n : kStreams) {
       const std::string key = std::string("site.") + name + ".n" + std::to_string(n) + ".";
-      SiteRun r;
-      const int64_t m = n * (n + 2), D = SiteRun::D;
+      test::SiteRun r;
+      const int64_t m = n * (n + 2), D = 16;
       r.spec.kind = ops::ResidualKind::mhc;
       r.spec.streams = n;
       r.spec.dim = D;
       r.spec.convention = convention;
       r.spec.hc_eps = convention == ops::HcConvention::v4 ? 1e-6f : 0.f;
-      r.x = load(key + "X", SiteRun::T, n * D);
+      r.x = load(key + "X", 8, n * D);
       r.W = load(key + "W", D, D);
-      const Owned cotangent = load(key + "cotangent", SiteRun::T, n * D);
+      const Owned cotangent = load(key + "cotangent", 8, n * D);
       Owned norm = load(key + "norm_weight", 1, D), phi = load(key + "phi", m, n * D), scale = load(key + "scale", 1, 3), base = load(key + "base", 1, m);
       Owned d_norm(1, D), d_phi(m, n * D), d_scale(1, 3), d_base(1, m);
       r.w = {norm, phi, scale, base, {}};
@@ -132,7 +87,7 @@ TEST_P(Vectors, Sites) {
       scratch_.reset();
       r.run(exec_, scratch_, cotangent);
       std::vector<double> q;
-      for (int64_t i = 0; i < SiteRun::T * m; ++i) q.push_back(r.saved.logits.f32()[i]);
+      for (int64_t i = 0; i < 8 * m; ++i) q.push_back(r.saved.logits.f32()[i]);
       expect_like(q, key + "q");
       expect_like(r.pre.values(), key + "pre");
       expect_like(r.post.values(), key + "post");
@@ -152,14 +107,14 @@ TEST_P(Vectors, Sites) {
 TEST_P(Vectors, UnconstrainedHyperConnections) {
   for (const int n : kStreams) {
     const std::string key = "hc.n" + std::to_string(n) + ".";
-    SiteRun r;
-    const int64_t m = n * (n + 2), D = SiteRun::D;
+    test::SiteRun r;
+    const int64_t m = n * (n + 2), D = 16;
     r.spec.kind = ops::ResidualKind::hc;
     r.spec.streams = n;
     r.spec.dim = D;
-    r.x = load(key + "H", SiteRun::T, n * D);
+    r.x = load(key + "H", 8, n * D);
     r.W = load(key + "W", D, D);
-    const Owned cotangent = load(key + "cotangent", SiteRun::T, n * D);
+    const Owned cotangent = load(key + "cotangent", 8, n * D);
     Owned norm = load(key + "sub_norm_weight", 1, D), hc_norm = load(key + "norm_weight", 1, D), fn(n + 2, D), scale(1, 2), base(1, m);
     const auto beta = golden(file(), key + "W_beta"), am = golden(file(), key + "W_m"), ar = golden(file(), key + "W_r");
     for (int64_t c = 0; c < D; ++c) {
