@@ -46,6 +46,8 @@ Arena::~Arena() {
 
 void* Arena::take_bytes(size_t bytes) {
   const size_t end = used_ + round_up(bytes, kAlign);
+  if (measuring_ && end > capacity_)
+    throw Error("memory", "the plan needs more than " + std::to_string(capacity_ >> 30) + " GiB", "use a smaller batch_size, seq_len or model, or recompute=layer");
   BK_CHECK_LE(end, capacity_);
   void* p = base_ + used_;
   used_ = end;

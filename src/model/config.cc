@@ -82,12 +82,15 @@ void parse_rope(ModelConfig& c, const json& j) {
   }
   if (!j.is_object()) fail("rope_scaling: expected an object or null, got " + j.dump());
   if (j.contains("rope_theta")) assign_field("rope_theta", j["rope_theta"], c.rope_theta);
-  const std::string kind = j.contains("rope_type") ? j.value("rope_type", "") : j.value("type", "default");
+  std::string kind = "default";
+  for (const char* key : {"type", "rope_type"})
+    if (j.contains(key)) assign_field(std::string("rope_scaling.") + key, j[key], kind);
   require_one_of("rope_scaling.type", kind, {"default", "linear", "yarn"});
   ops::RopeScaling s;
   s.kind = kind == "linear" ? ops::RopeScaling::Kind::linear : kind == "yarn" ? ops::RopeScaling::Kind::yarn : ops::RopeScaling::Kind::none;
   s.factor = number(j, "factor", 1.0);
-  s.original_max_position = static_cast<int64_t>(number(j, "original_max_position_embeddings", 0));
+  if (j.contains("original_max_position_embeddings"))
+    assign_field("rope_scaling.original_max_position_embeddings", j["original_max_position_embeddings"], s.original_max_position);
   s.beta_fast = number(j, "beta_fast", 32);
   s.beta_slow = number(j, "beta_slow", 1);
   s.mscale = number(j, "mscale", 1.0);
@@ -110,19 +113,24 @@ json rope_to_json(const ops::RopeScaling& s) {
           {"mscale_all_dim", s.mscale_all_dim}};
 }
 
-void positive(const char* key, int64_t v) {
-  if (v <= 0) fail(std::string(key) + ": must be positive, is " + std::to_string(v));
-  if (v > (int64_t{1} << 31)) fail(std::string(key) + ": " + std::to_string(v) + " is beyond any model");
+// Sizes are bounded so that products of three of them fit 64 bits.
+constexpr int64_t kMaxSize = int64_t{1} << 24, kMaxLayers = 10000, kMaxExperts = 1024;
+
+void in_range(const char* key, int64_t v, int64_t low, int64_t high = kMaxSize) {
+  if (v < low) fail(std::string(key) + ": must " + (low > 0 ? "be positive" : "not be negative") + ", is " + std::to_string(v));
+  if (v > high) fail(std::string(key) + ": " + std::to_string(v) + " is more than the largest supported, " + std::to_string(high));
 }
+void positive(const char* key, int64_t v) { in_range(key, v, 1); }
 
 void validate_attention(ModelConfig& c) {
   positive("num_attention_heads", c.num_attention_heads);
+  in_range("kv_lora_rank", c.kv_lora_rank, 0);
   if (c.num_key_value_heads == 0) c.num_key_value_heads = c.num_attention_heads;
   if (c.uses_mla()) {
     positive("qk_nope_head_dim", c.qk_nope_head_dim);
     positive("qk_rope_head_dim", c.qk_rope_head_dim);
     positive("v_head_dim", c.v_head_dim);
-    if (c.q_lora_rank < 0) fail("q_lora_rank: must not be negative, is " + std::to_string(c.q_lora_rank));
+    in_range("q_lora_rank", c.q_lora_rank, 0);
   } else {
     if (c.head_dim == 0) {
       if (c.hidden_size % c.num_attention_heads)
@@ -143,7 +151,8 @@ void validate_attention(ModelConfig& c) {
 void validate_experts(const ModelConfig& c) {
   positive("moe_intermediate_size", c.moe_intermediate_size);
   positive("num_experts_per_tok", c.num_experts_per_tok);
-  positive("moe_layer_freq", c.moe_layer_freq);
+  in_range("n_shared_experts", c.n_shared_experts, 0, kMaxExperts);
+  if (!(c.routed_scaling_factor > 0)) fail("routed_scaling_factor: must be positive, is " + std::to_string(c.routed_scaling_factor));
   if (c.num_experts_per_tok > c.n_routed_experts)
     fail("num_experts_per_tok: " + std::to_string(c.num_experts_per_tok) + " is more than n_routed_experts " + std::to_string(c.n_routed_experts),
          "a token cannot choose more experts than there are");
@@ -164,6 +173,7 @@ void validate_residual(const ModelConfig& c) {
   require_one_of("residual", c.residual, {"plain", "hc", "mhc"});
   if (c.residual == "plain") return;
   if (c.hc_mult < 1 || c.hc_mult > 8) fail("hc_mult: 1 to 8 streams, got " + std::to_string(c.hc_mult));
+  if (!(c.hc_eps >= 0)) fail("hc_eps: must not be negative, is " + std::to_string(c.hc_eps));
   if (c.hc_sinkhorn_iters < 1 || c.hc_sinkhorn_iters > 1000) fail("hc_sinkhorn_iters: 1 to 1000, got " + std::to_string(c.hc_sinkhorn_iters));
   require_one_of("hc_convention", c.hc_convention, {"v4", "paper"});
   require_one_of("hc_pre", c.hc_pre, {"learned", "fixed"});
@@ -174,16 +184,29 @@ void validate_residual(const ModelConfig& c) {
   require_one_of("hc_init_pre", c.hc_init_pre, {"pattern", "zero"});
 }
 
+// Released types have no place for the settings of ours.
+void validate_type(const ModelConfig& c) {
+  require_one_of("model_type", c.model_type, {"birkhoff", "llama", "deepseek_v2", "deepseek_v3"});
+  if (c.model_type != "birkhoff" && c.residual != "plain")
+    fail("model_type: " + c.model_type + " has no residual \"" + c.residual + "\"", "leave model_type out, or set residual=plain");
+  if (c.model_type == "llama" && (c.uses_mla() || c.n_routed_experts > 0))
+    fail("model_type: llama has no " + std::string(c.uses_mla() ? "kv_lora_rank" : "n_routed_experts"), "leave model_type out");
+}
+
 }  // namespace
 
 void validate(ModelConfig& c) {
+  validate_type(c);
   positive("vocab_size", c.vocab_size);
   positive("hidden_size", c.hidden_size);
-  positive("num_hidden_layers", c.num_hidden_layers);
+  in_range("num_hidden_layers", c.num_hidden_layers, 1, kMaxLayers);
   positive("max_position_embeddings", c.max_position_embeddings);
   if (!(c.rms_norm_eps > 0)) fail("rms_norm_eps: must be positive");
-  if (!(c.rope_theta > 0)) fail("rope_theta: must be positive");
-  if (c.n_routed_experts < 0) fail("n_routed_experts: must not be negative, is " + std::to_string(c.n_routed_experts));
+  if (!(c.rope_theta > 1)) fail("rope_theta: must be more than 1, is " + std::to_string(c.rope_theta));
+  if (!(c.initializer_range >= 0)) fail("initializer_range: must not be negative, is " + std::to_string(c.initializer_range));
+  in_range("n_routed_experts", c.n_routed_experts, 0, kMaxExperts);
+  in_range("first_k_dense_replace", c.first_k_dense_replace, 0);
+  positive("moe_layer_freq", c.moe_layer_freq);
   validate_attention(c);
   bool any_dense = false;
   for (int64_t i = 0; i < c.num_hidden_layers; ++i) any_dense |= !c.is_moe_layer(i);

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
-#include <vector>
+#include <span>
 
 #include "ops/cross_entropy.h"
 
@@ -36,11 +36,10 @@ MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int6
   plan.optimizer = 2 * plan.gradients;
 
   const Exec dry = Exec::dry_run(threads);
-  const auto count = static_cast<size_t>(tokens);
-  const std::vector<int32_t> ids(count), first_key(count);
-  std::vector<int32_t> starts;
-  for (int64_t r = 0; r < rows; ++r) starts.push_back(static_cast<int32_t>(r * seq_len));
-  const layers::TokenContext ctx{ids, first_key, starts, starts};
+  Arena places = Arena::measuring();  // a plan costs no memory, and a dry step reads nothing
+  const std::span<const int32_t> ids(places.take<int32_t>(tokens), static_cast<size_t>(tokens));
+  const std::span<const int32_t> starts(places.take<int32_t>(rows), static_cast<size_t>(rows));
+  const layers::TokenContext ctx{ids, ids, starts, starts};
   Tape tape = reserve_tape(kept, m, tokens, Tape::Keep::for_backward, policy);
   forward(dry, m, ids, ctx, tape, scratch);
   backward(dry, m, ids, ids, ctx, tape, LossOptions{}, grads, scratch);

@@ -277,6 +277,8 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
   } else {
     config = make_run_config(o.settings_base, o.settings_set);
     if (o.data.empty()) throw Error("train", "no data", "give --data PATH", ExitCode::usage);
+    if (config.model.vocab_size < 256)
+      throw Error("train", "vocab_size: " + std::to_string(config.model.vocab_size) + " is less than the 256 byte values that are the tokens", "set vocab_size=256");
     // Everything that can be refused is refused before the directory comes into being.
     data::Corpus(o.data, o.validation, config.train.seq_len, static_cast<uint64_t>(config.train.seed));
     model::require_fits(plan_run(config, o.threads));

@@ -78,26 +78,41 @@ void at_least(const char* key, int64_t v, int64_t low) {
   if (v < low) fail(std::string(key) + ": must be at least " + std::to_string(low) + ", is " + std::to_string(v));
 }
 
-void validate(const TrainConfig& c, const model::ModelConfig& m) {
-  at_least("steps", c.steps, 0);
+void in_unit(const char* key, double v) {
+  if (!(v >= 0 && v < 1)) fail(std::string(key) + ": must be in [0, 1), is " + std::to_string(v));
+}
+
+// Tokens of one part of a step are addressed by 32-bit numbers.
+void validate_sizes(const TrainConfig& c) {
+  constexpr int64_t kMaxRows = int64_t{1} << 24, kMaxTokens = INT32_MAX;
   at_least("seq_len", c.seq_len, 1);
   at_least("batch_size", c.batch_size, 1);
   at_least("grad_accum", c.grad_accum, 1);
+  if (c.batch_size > kMaxRows) fail("batch_size: " + std::to_string(c.batch_size) + " is more than the largest supported, " + std::to_string(kMaxRows));
+  if (c.batch_size % c.grad_accum)
+    fail("grad_accum: " + std::to_string(c.grad_accum) + " does not divide batch_size " + std::to_string(c.batch_size));
+  const int64_t rows = c.batch_size / c.grad_accum;
+  if (c.seq_len > kMaxTokens / rows)
+    fail("batch_size / grad_accum * seq_len: " + std::to_string(rows) + " * " + std::to_string(c.seq_len) + " tokens at once are more than " + std::to_string(kMaxTokens),
+         "raise grad_accum");
+}
+
+void validate(const TrainConfig& c, const model::ModelConfig& m) {
+  validate_sizes(c);
+  at_least("steps", c.steps, 0);
   at_least("batch_ramp", c.batch_ramp, 0);
   at_least("warmup_steps", c.warmup_steps, 0);
   at_least("keep", c.keep, 1);
   at_least("aux_devices", c.aux_devices, 1);
   for (const auto& [key, v] : {std::pair{"checkpoint_every", c.checkpoint_every}, {"eval_every", c.eval_every}, {"gain_every", c.gain_every}, {"seed", c.seed}})
     at_least(key, v, 0);
-  if (c.batch_size % c.grad_accum)
-    fail("grad_accum: " + std::to_string(c.grad_accum) + " does not divide batch_size " + std::to_string(c.batch_size));
   model::require_one_of("dtype", c.dtype, {"bf16", "fp32"});
   model::require_one_of("recompute", c.recompute, {"none", "site", "layer"});
   model::require_one_of("optimizer", c.optimizer, {"adamw", "muon"});
   model::require_one_of("schedule", c.schedule, {"constant", "cosine", "step", "wsd"});
   if (!(c.lr >= 0)) fail("lr: must not be negative");
-  if (!(c.beta1 >= 0 && c.beta1 < 1)) fail("beta1: must be in [0, 1), is " + std::to_string(c.beta1));
-  if (!(c.beta2 >= 0 && c.beta2 < 1)) fail("beta2: must be in [0, 1), is " + std::to_string(c.beta2));
+  for (const auto& [key, v] : {std::pair{"beta1", c.beta1}, {"beta2", c.beta2}, {"momentum", c.momentum}}) in_unit(key, v);
+  if (!(c.weight_decay >= 0)) fail("weight_decay: must not be negative, is " + std::to_string(c.weight_decay));
   if (!(c.eps > 0)) fail("eps: must be positive");
   if (c.seq_len > m.max_position_embeddings)
     fail("seq_len: " + std::to_string(c.seq_len) + " is more than max_position_embeddings " + std::to_string(m.max_position_embeddings));
