@@ -1,7 +1,7 @@
 #include <cstdio>
 
 #include "apps/verbs.h"
-#include "train/report.h"
+#include "report/report.h"
 
 namespace birkhoff::apps {
 
@@ -16,7 +16,7 @@ void add_plot(CLI::App& app, Program& p) {
   verb->add_option("--out", f->out, "file to write")->capture_default_str();
   verb->callback([f, &p] {
     p.run = [f] {
-      train::write_comparison(f->runs, f->out);
+      report::write_comparison(f->runs, f->out);
       std::printf("%s\n", f->out.c_str());
       return 0;
     };

@@ -19,7 +19,8 @@ MAY_INCLUDE = {
     "checkpoint": "model layers optim io core",
     "infer": "checkpoint model layers ops core",
     "eval": "infer data model layers ops core checkpoint",
-    "train": "eval infer checkpoint model layers optim ops data io core",
+    "report": "io core",
+    "train": "report eval infer checkpoint model layers optim ops data io core",
 }
 
 INCLUDE = re.compile(r'^\s*#include\s+"([^"]+)"', re.MULTILINE)

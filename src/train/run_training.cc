@@ -17,7 +17,7 @@
 #include "ops/routing.h"
 #include "optim/schedule.h"
 #include "train/progress.h"
-#include "train/report.h"
+#include "report/report.h"
 #include "train/run_directory.h"
 #include "train/sample_text.h"
 #include "train/trainer.h"
@@ -289,7 +289,7 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
     Run run(options, config, *dir);
     if (const int code = run.execute(stop)) return code;
   }  // the run's memory is returned before a model is opened to write the sample
-  write_report(dir->path(), config.model.vocab_size == 256 ? sample_text(dir->path(), options.threads) : "");
+  report::write_report(dir->path(), config.model.vocab_size == 256 ? sample_text(dir->path(), config.train.seq_len, options.threads) : "");
   std::fprintf(stderr, "birkhoff: report: %s\n", dir->file("report.html").c_str());
   return 0;
 }

@@ -1,25 +1,34 @@
 #include "train/sample_text.h"
 
+#include <algorithm>
+#include <memory>
+
 #include "infer/engine.h"
 #include "infer/sampler.h"
 
 namespace birkhoff::train {
 
-std::string sample_text(const std::string& run, int threads) {
-  constexpr int64_t kBytes = 500;
+std::string sample_text(const std::string& run, int64_t seq_len, int threads) {
+  constexpr int64_t kBytes = 600;
   infer::EngineOptions options;
   options.threads = threads;
   const infer::Engine engine(run, options);
-  infer::Session session(engine, kBytes + 1);
   infer::SamplerOptions sampling;
   sampling.temperature = 0.8;
-  std::string text;
-  int32_t id = '\n';
-  for (int64_t i = 0; i < kBytes; ++i) {
-    id = infer::sample(session.feed({&id, 1}), sampling, static_cast<uint64_t>(i));
-    text.push_back(static_cast<char>(id));
+  const int64_t window = std::min(seq_len, engine.max_positions());
+  auto session = std::make_unique<infer::Session>(engine, window);
+  std::vector<int32_t> ids = {'\n'}, fresh = ids;
+  while (static_cast<int64_t>(ids.size()) <= kBytes) {
+    // Positions it was not trained on give poor text: go on from the second half of a full window.
+    if (session->length() + static_cast<int64_t>(fresh.size()) > window) {
+      session = std::make_unique<infer::Session>(engine, window);
+      fresh.assign(ids.end() - std::max<int64_t>(1, window / 2), ids.end());
+    }
+    const int32_t id = infer::sample(session->feed(fresh), sampling, ids.size());
+    ids.push_back(id);
+    fresh = {id};
   }
-  return text;
+  return {ids.begin() + 1, ids.end()};
 }
 
 }  // namespace birkhoff::train

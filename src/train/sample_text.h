@@ -1,10 +1,12 @@
 // Text a finished byte model writes, for the report and the demo.
 #pragma once
+#include <cstdint>
 #include <string>
+#include <vector>
 
 namespace birkhoff::train {
 
-// 500 bytes at temperature 0.8 after a line break, from the newest good checkpoint of the run.
-std::string sample_text(const std::string& run, int threads);
+// 600 bytes at temperature 0.8 after a line break, from the newest good checkpoint of the run; windows of seq_len positions at most.
+std::string sample_text(const std::string& run, int64_t seq_len, int threads);
 
 }  // namespace birkhoff::train

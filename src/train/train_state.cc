@@ -147,7 +147,7 @@ StepOutcome TrainState::step(int64_t step, const std::vector<data::Batch>& parts
   }
   const double n = static_cast<double>(std::max<int64_t>(1, out.tokens));
   out.loss = sums.cross_entropy / n;
-  out.z_loss = sums.z / n;
+  out.z_loss = config_.train.z_loss * sums.z / n;
   const auto start = Clock::now();
   optimizer_step(step, out);
   out.optimizer_ms = ms_since(start);
