@@ -28,6 +28,7 @@ class Arena {
   Mat mat(DType dtype, int64_t rows, int64_t cols) {
     return {take_bytes(static_cast<size_t>(rows * cols * dtype_bytes(dtype))), dtype, rows, cols};
   }
+  IndexMat index_mat(int64_t rows, int64_t cols) { return {take<int32_t>(rows * cols), rows, cols}; }
 
   size_t used() const { return used_; }
   size_t peak() const { return peak_; }

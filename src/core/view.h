@@ -65,6 +65,21 @@ struct BasicMat {
 using Mat = BasicMat<void>;
 using CMat = BasicMat<const void>;
 
+// Row-major matrix of row numbers (-1: none), e.g. the keys a query sees. Contiguous; it owns nothing.
+template <class Int>
+struct BasicIndexMat {
+  Int* data = nullptr;
+  int64_t rows = 0, cols = 0;
+
+  BasicIndexMat() = default;
+  BasicIndexMat(Int* d, int64_t r, int64_t c) : data(d), rows(r), cols(c) {}
+  template <class V, class = std::enable_if_t<std::is_const_v<Int> && !std::is_const_v<V>>>
+  BasicIndexMat(const BasicIndexMat<V>& m) : data(m.data), rows(m.rows), cols(m.cols) {}
+  Int* row(int64_t r) const { return data + r * cols; }
+};
+using IndexMat = BasicIndexMat<int32_t>;
+using CIndexMat = BasicIndexMat<const int32_t>;
+
 inline void check_shape(const CMat& m, int64_t rows, int64_t cols) {
   BK_CHECK_EQ(m.rows, rows);
   BK_CHECK_EQ(m.cols, cols);
