@@ -11,6 +11,7 @@
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
 #include "io/json_file.h"
+#include "model/model_type.h"
 
 namespace birkhoff::checkpoint {
 namespace {
@@ -86,14 +87,6 @@ bool convert(const TensorEntry& e, float* out) {
   }
 }
 
-bool ignored(const std::string& name, const model::Model& m) {
-  if (name.size() > 8 && name.compare(name.size() - 8, 8, "inv_freq") == 0) return true;
-  if (name == "lm_head.weight" && m.weights.tied) return true;
-  constexpr const char* kPrefix = "model.layers.";
-  if (name.rfind(kPrefix, 0) != 0) return false;
-  return std::atoll(name.c_str() + std::strlen(kPrefix)) >= m.config.num_hidden_layers;
-}
-
 }  // namespace
 
 std::string resolve_model_directory(const std::string& path, std::string* note) {
@@ -115,12 +108,15 @@ void load_weights(const std::string& directory, model::Model& m) {
     for (const TensorEntry& e : files.back()->tensors())
       if (!have.emplace(e.name, &e).second) complain("duplicate " + e.name);
   }
+  const model::ModelType& type = model::find_model_type(m.config.model_type);
   m.weights.for_each([&](const std::string& name, Mat& t, Role role) {
-    const auto it = have.find(name);
-    if (it == have.end()) {
-      complain("missing   " + name + ", expected " + shape_text(file_shape(t, role)));
+    const std::vector<std::string> names = type.file_names(m.config, name);
+    const auto known = std::find_if(names.begin(), names.end(), [&](const std::string& n) { return have.count(n) > 0; });
+    if (known == names.end()) {
+      complain("missing   " + names.front() + ", expected " + shape_text(file_shape(t, role)));
       return;
     }
+    const auto it = have.find(*known);
     const TensorEntry& e = *it->second;
     if (e.shape != file_shape(t, role))
       complain("shape     " + name + ": expected " + shape_text(file_shape(t, role)) + ", file has " + shape_text(e.shape));
@@ -129,7 +125,7 @@ void load_weights(const std::string& directory, model::Model& m) {
     have.erase(it);
   });
   for (const auto& [name, e] : have)
-    if (!ignored(name, m)) complain("unknown   " + name + " " + shape_text(e->shape));
+    if (!type.ignores(m.config, name)) complain("unknown   " + name + " " + shape_text(e->shape));
   if (!problems.empty())
     throw Error("checkpoint", directory + ": tensors do not match the configuration:" + problems, "is config.json the one of these weights?");
 }
@@ -138,9 +134,10 @@ void save_weights(const std::string& directory, const model::Model& m, const nlo
   io::write_json(directory + "/config.json", config);
   std::vector<TensorEntry> entries;
   std::vector<std::vector<bf16>> converted;
+  const model::ModelType& type = model::find_model_type(m.config.model_type);
   model::Weights weights = m.weights;  // views; for_each wants them writable
   weights.for_each([&](const std::string& name, Mat& t, Role role) {
-    TensorEntry e{name, TensorType::f32, file_shape(t, role), reinterpret_cast<const std::byte*>(t.f32()), static_cast<size_t>(t.size()) * 4};
+    TensorEntry e{type.file_names(m.config, name).front(), TensorType::f32, file_shape(t, role), reinterpret_cast<const std::byte*>(t.f32()), static_cast<size_t>(t.size()) * 4};
     const bool keep_fp32 = dtype == DType::f32 || role == Role::router_bias || role == Role::hc_fn || role == Role::hc_scale || role == Role::hc_base;
     if (!keep_fp32) {
       converted.emplace_back(static_cast<size_t>(t.size()));

@@ -8,11 +8,15 @@
 namespace birkhoff::layers {
 
 struct DenseFfn {
+  struct Spec {
+    using Layer = DenseFfn;
+    int64_t dim = 0, inter = 0;
+  };
   struct Weights {
     Linear gate_up;  // [2F, D]: gate above up
     Linear down;     // [D, F]
     Weights() = default;
-    Weights(int64_t dim, int64_t inter) : gate_up(2 * inter, dim), down(dim, inter) {}
+    explicit Weights(const Spec& s) : gate_up(2 * s.inter, s.dim), down(s.dim, s.inter) {}
     int64_t inter() const { return down.in(); }
     template <class F>
     void for_each(const std::string& p, F&& f) {
@@ -31,11 +35,12 @@ struct DenseFfn {
   struct Saved {
     Mat gu;  // [T, 2F]; silu(gate) * up is rebuilt in backward
   };
-  static Saved reserve(Arena& arena, int64_t inter, DType dtype, int64_t tokens) { return {arena.mat(dtype, tokens, 2 * inter)}; }
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens) { return {arena.mat(dtype, tokens, 2 * s.inter)}; }
   // y [T, D] assigned.
-  static void forward(const Exec& exec, const Weights& w, CMat x, Saved& saved, Mat y, Arena& scratch);
+  static void forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y, Arena& scratch);
   // dx [T, D] assigned.
-  static void backward(const Exec& exec, const Weights& w, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad, Arena& scratch);
+  static void backward(const Exec& exec, const Spec& s, const Weights& w, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad,
+                       Arena& scratch);
 };
 
 }  // namespace birkhoff::layers

@@ -10,9 +10,9 @@ ops::AttentionShape attention_shape(const Gqa::Spec& s) { return {s.heads, s.kv_
 Gqa::Weights::Weights(const Spec& s)
     : qkv(s.q_cols() + s.cache_cols(), s.dim), out(s.dim, s.q_cols()), q_cols(s.q_cols()), kv_cols(s.kv_cols()) {}
 
-Gqa::Saved Gqa::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Mat cache) {
+Gqa::Saved Gqa::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache, int64_t cached) {
   Saved r;
-  r.cache = cache.data ? cache : arena.mat(dtype, tokens, s.cache_cols());
+  r.cache = cache ? cache->rows.row_block(0, cached + tokens) : arena.mat(dtype, tokens, s.cache_cols());
   r.a = arena.mat(dtype, tokens, s.q_cols() + s.cache_cols());
   r.q = r.a.col_block(0, s.q_cols());
   r.o = arena.mat(dtype, tokens, s.q_cols());

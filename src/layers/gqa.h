@@ -12,12 +12,15 @@ namespace birkhoff::layers {
 
 struct Gqa {
   struct Spec {
+    using Layer = Gqa;
     int64_t dim = 0, heads = 0, kv_heads = 0, head_dim = 0;
     float scale = 1.f;
     ops::RopeLayout layout = ops::RopeLayout::half_split;
     int64_t q_cols() const { return heads * head_dim; }
     int64_t kv_cols() const { return kv_heads * head_dim; }
     int64_t cache_cols() const { return 2 * kv_cols(); }
+    CacheSize cache_size() const { return {static_cast<double>(cache_cols()), 0}; }
+    int64_t score_products() const { return heads * 2 * head_dim; }  // multiplications per query and key
   };
   struct Weights {
     Linear qkv;  // [q_cols + 2 kv_cols, dim]: q_proj, k_proj, v_proj
@@ -40,14 +43,19 @@ struct Gqa {
       f(out);
     }
   };
+  // What a sequence keeps of its earlier tokens.
+  struct Cache {
+    Mat rows;  // [capacity, 2 kv_cols]: rotated keys, values
+    static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity) { return {arena.mat(dtype, capacity, s.cache_cols())}; }
+  };
   struct Saved {
     Mat a;       // [T, q_cols + 2 kv_cols], queries rotated in place
     Mat q;       // view of a
     Mat o, lse;  // [T, q_cols], [T, heads]
     Mat cache;   // [M, 2 kv_cols]: rotated keys, values
   };
-  // cache: rows of earlier tokens followed by T to be written; an empty view makes one of T rows.
-  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Mat cache);
+  // The keys are `cached` tokens of `cache` followed by T to be written there; without a cache the T tokens alone.
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache = nullptr, int64_t cached = 0);
   static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
                       Saved& saved, Mat y, Arena& scratch);
   static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,

@@ -20,9 +20,9 @@ Mla::Weights::Weights(const Spec& s)
   }
 }
 
-Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Mat cache) {
+Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache, int64_t cached) {
   Saved r;
-  r.cache = cache.data ? cache : arena.mat(dtype, tokens, s.cache_cols());
+  r.cache = cache ? cache->rows.row_block(0, cached + tokens) : arena.mat(dtype, tokens, s.cache_cols());
   const int64_t keys = r.cache.rows;
   r.a = arena.mat(dtype, tokens, s.q_in() + s.cache_cols());
   if (s.q_lora) {

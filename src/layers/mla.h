@@ -12,6 +12,7 @@ namespace birkhoff::layers {
 
 struct Mla {
   struct Spec {
+    using Layer = Mla;
     int64_t dim = 0, heads = 0, nope = 0, rope = 0, v = 0;
     int64_t q_lora = 0;  // 0: full-rank query
     int64_t kv_lora = 0;
@@ -21,6 +22,8 @@ struct Mla {
     int64_t qk() const { return nope + rope; }
     int64_t q_in() const { return q_lora ? q_lora : heads * qk(); }
     int64_t cache_cols() const { return kv_lora + rope; }
+    CacheSize cache_size() const { return {static_cast<double>(cache_cols()), 0}; }
+    int64_t score_products() const { return heads * (qk() + v); }  // multiplications per query and key
   };
   struct Weights {
     Linear in;        // [q_in + kv_lora + rope, dim]: q_proj (or q_a_proj) above kv_a_proj_with_mqa
@@ -55,6 +58,11 @@ struct Mla {
       f(out);
     }
   };
+  // What a sequence keeps of its earlier tokens.
+  struct Cache {
+    Mat rows;  // [capacity, kv_lora + rope]: normalised latent and rotated key
+    static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity) { return {arena.mat(dtype, capacity, s.cache_cols())}; }
+  };
   struct Saved {
     Mat a;                // [T, q_in + kv_lora + rope]: the first product
     Mat cq, q_rstd;       // normalised query latent [T, q_lora]
@@ -64,8 +72,8 @@ struct Mla {
     Mat o, lse;           // [T, heads*v], [T, heads]
     Mat cache;            // [M, kv_lora + rope]: normalised latent and rotated key of every token so far
   };
-  // cache: rows of earlier tokens followed by T to be written; an empty view makes one of T rows.
-  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Mat cache);
+  // The keys are `cached` tokens of `cache` followed by T to be written there; without a cache the T tokens alone.
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache = nullptr, int64_t cached = 0);
   static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
                       Saved& saved, Mat y, Arena& scratch);
   static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,

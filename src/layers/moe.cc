@@ -19,8 +19,8 @@ std::vector<T> of_experts(const std::vector<DenseFfn::Weights>& experts, Get get
 
 Moe::Weights::Weights(const Spec& s) : router(s.rule.experts, s.dim) {
   if (s.rule.bias) bias = Mat(nullptr, DType::f32, 1, s.rule.experts);
-  experts.assign(static_cast<size_t>(s.rule.experts), DenseFfn::Weights(s.dim, s.inter));
-  if (s.shared_inter) shared = DenseFfn::Weights(s.dim, s.shared_inter);
+  experts.assign(static_cast<size_t>(s.rule.experts), DenseFfn::Weights(s.expert()));
+  if (s.shared_inter) shared = DenseFfn::Weights(s.shared());
 }
 
 void Moe::reserve_routing(Arena& arena, const Spec& s, int64_t tokens, Saved& saved) {
@@ -33,7 +33,7 @@ void Moe::reserve_activations(Arena& arena, const Spec& s, DType dtype, int64_t 
   saved.rows = arena.mat(dtype, rows, s.dim);
   saved.gu = arena.mat(dtype, rows, 2 * s.inter);
   saved.row_weight = arena.mat(f32_t, rows, 1);
-  if (s.shared_inter) saved.shared = DenseFfn::reserve(arena, s.shared_inter, dtype, tokens);
+  if (s.shared_inter) saved.shared = DenseFfn::reserve(arena, s.shared(), dtype, tokens);
 }
 
 void Moe::route(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved) {
@@ -44,7 +44,7 @@ void Moe::route(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved
 void Moe::forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y, Arena& scratch) {
   Arena::Scope scope(scratch);
   const auto& r = saved.routing;
-  if (s.shared_inter) DenseFfn::forward(exec, w.shared, x, saved.shared, y, scratch);
+  if (s.shared_inter) DenseFfn::forward(exec, s.shared(), w.shared, x, saved.shared, y, scratch);
   ops::dispatch_forward(exec, r, x, saved.rows);
   ops::slots_to_rows(exec, r, r.weights, saved.row_weight);
   ops::grouped_gemm(exec, saved.rows, r.offsets, of_experts<ops::Packed>(w.experts, [](auto& e) { return e.gate_up.forward; }), saved.gu);
@@ -77,7 +77,7 @@ void Moe::backward(const Exec& exec, const Spec& s, const Weights& w, const Toke
     ops::grouped_weight_grad(exec, dgu, saved.rows, r.offsets, of_experts<Mat>(g.experts, [](auto& e) { return e.gate_up.w; }), scratch);
     ops::grouped_gemm(exec, dgu, r.offsets, of_experts<ops::Packed>(w.experts, [](auto& e) { return e.gate_up.backward; }), d_in_rows);
   }
-  if (s.shared_inter) DenseFfn::backward(exec, w.shared, x, saved.shared, dy, dx, g.shared, scratch);
+  if (s.shared_inter) DenseFfn::backward(exec, s.shared(), w.shared, x, saved.shared, dy, dx, g.shared, scratch);
   ops::dispatch_backward(exec, r, d_in_rows, dx, /*accumulate=*/s.shared_inter != 0);
 
   Mat d_weights = scratch.mat(f32_t, x.rows, s.rule.active), d_logits = scratch.mat(f32_t, x.rows, s.rule.experts);

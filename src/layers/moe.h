@@ -11,10 +11,13 @@ namespace birkhoff::layers {
 
 struct Moe {
   struct Spec {
+    using Layer = Moe;
     int64_t dim = 0, inter = 0;   // width of one routed expert
     int64_t shared_inter = 0;     // width of all shared experts together, 0 = none
     ops::RouterRule rule;
     ops::BalanceCoefficients balance;  // training only
+    DenseFfn::Spec expert() const { return {dim, inter}; }
+    DenseFfn::Spec shared() const { return {dim, shared_inter}; }
   };
   struct Weights {
     Linear router;  // gate.weight [E, D], always multiplied in fp32

@@ -14,4 +14,10 @@ struct TokenContext {
   int64_t tokens() const { return static_cast<int64_t>(position.size()); }
 };
 
+// What a layer's cache holds, in elements: of every further token of a long context, and whatever the length.
+struct CacheSize {
+  double per_token = 0;
+  int64_t constant = 0;
+};
+
 }  // namespace birkhoff::layers

@@ -4,9 +4,11 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/error.h"
 #include "model/json_fields.h"
+#include "model/model_type.h"
 
 namespace birkhoff::model {
 namespace {
@@ -47,6 +49,7 @@ void for_each_field(C& c, F&& f) {
   f("rms_norm_eps", c.rms_norm_eps);
   f("initializer_range", c.initializer_range);
   f("tie_word_embeddings", c.tie_word_embeddings);
+  f("num_nextn_predict_layers", c.num_nextn_predict_layers);
   f("residual", c.residual);
   f("hc_mult", c.hc_mult);
   f("hc_sinkhorn_iters", c.hc_sinkhorn_iters);
@@ -184,22 +187,14 @@ void validate_residual(const ModelConfig& c) {
   require_one_of("hc_init_pre", c.hc_init_pre, {"pattern", "zero"});
 }
 
-// Released types have no place for the settings of ours.
-void validate_type(const ModelConfig& c) {
-  require_one_of("model_type", c.model_type, {"birkhoff", "llama", "deepseek_v2", "deepseek_v3"});
-  if (c.model_type != "birkhoff" && c.residual != "plain")
-    fail("model_type: " + c.model_type + " has no residual \"" + c.residual + "\"", "leave model_type out, or set residual=plain");
-  if (c.model_type == "llama" && (c.uses_mla() || c.n_routed_experts > 0))
-    fail("model_type: llama has no " + std::string(c.uses_mla() ? "kv_lora_rank" : "n_routed_experts"), "leave model_type out");
-}
-
 }  // namespace
 
 void validate(ModelConfig& c) {
-  validate_type(c);
+  find_model_type(c.model_type);
   positive("vocab_size", c.vocab_size);
   positive("hidden_size", c.hidden_size);
   in_range("num_hidden_layers", c.num_hidden_layers, 1, kMaxLayers);
+  in_range("num_nextn_predict_layers", c.num_nextn_predict_layers, 0, kMaxLayers);
   positive("max_position_embeddings", c.max_position_embeddings);
   if (!(c.rms_norm_eps > 0)) fail("rms_norm_eps: must be positive");
   if (!(c.rope_theta > 1)) fail("rope_theta: must be more than 1, is " + std::to_string(c.rope_theta));
@@ -213,6 +208,7 @@ void validate(ModelConfig& c) {
   if (any_dense) positive("intermediate_size", c.intermediate_size);
   if (c.n_routed_experts > 0) validate_experts(c);
   validate_residual(c);
+  validate_type(c);
 }
 
 layers::Mla::Spec ModelConfig::mla_spec() const {
@@ -274,7 +270,20 @@ ops::ResidualSpec ModelConfig::residual_spec() const {
   return s;
 }
 
-int64_t ModelConfig::cache_cols() const { return uses_mla() ? kv_lora_rank + qk_rope_head_dim : 2 * num_key_value_heads * head_dim; }
+BlockSpec ModelConfig::block_spec(int64_t block) const {
+  BlockSpec b;
+  if (uses_mla())
+    b.attn = mla_spec();
+  else
+    b.attn = gqa_spec();
+  if (is_moe_layer(block))
+    b.ffn = moe_spec();
+  else
+    b.ffn = layers::DenseFfn::Spec{hidden_size, intermediate_size};
+  return b;
+}
+
+std::vector<RopeSpec> ModelConfig::rope_specs() const { return {{rope_dim(), rope_theta, rope_scaling}}; }
 
 bool set_model_field(ModelConfig& c, const std::string& key, const json& value) {
   bool found = false;
@@ -298,37 +307,55 @@ std::vector<std::string> model_setting_names() {
   return names;
 }
 
+// config.json -> settings: the type's spelling is undone, defaults of what released files leave out are filled in.
 ModelConfig config_from_json(const json& j) {
   if (!j.is_object()) fail("config.json is not a JSON object");
-  ModelConfig c;
   if (!j.contains("model_type")) fail("config.json has no model_type", "is this a Hugging Face model directory?");
+  ModelConfig c;
   assign_field("model_type", j["model_type"], c.model_type);
-  require_one_of("model_type", c.model_type, {"birkhoff", "llama", "deepseek_v2", "deepseek_v3"});
-  if (c.model_type == "deepseek_v3") {
-    c.scoring_func = "sigmoid";
-    c.topk_method = "noaux_tc";
-    c.norm_topk_prob = true;
-  }
+  const ModelType& type = find_model_type(c.model_type);
+  type.defaults(c);
+  const json settings = type.to_settings(j);
+  const std::set<std::string> own(type.settings.begin(), type.settings.end());
   json unknown = json::object();
-  for (const auto& [key, value] : j.items())
-    if (!set_model_field(c, key, value)) unknown[key] = value;
-  if (c.uses_mla() && c.model_type != "birkhoff") c.head_dim = 0;  // some files repeat qk_rope_head_dim here
-  if (c.model_type == "llama") c.kv_lora_rank = c.n_routed_experts = 0;
+  for (const auto& [key, value] : settings.items())
+    if (!(own.empty() || own.count(key)) || !set_model_field(c, key, value)) unknown[key] = value;
   c.unknown_keys = unknown.dump();
   validate(c);
   return c;
 }
 
 json config_to_json(const ModelConfig& c) {
+  const ModelType& type = find_model_type(c.model_type);
+  const std::set<std::string> own(type.settings.begin(), type.settings.end());
   json j = json::parse(c.unknown_keys);
-  for_each_field(c, [&](const char* name, const auto& field) { j[name] = field; });
+  for_each_field(c, [&](const char* name, const auto& field) {
+    if (own.empty() || own.count(name)) j[name] = field;
+  });
   if (c.uses_mla() && c.q_lora_rank == 0) j["q_lora_rank"] = nullptr;
   j["rope_scaling"] = rope_to_json(c.rope_scaling);
-  if (c.model_type != "birkhoff") {  // released types carry no setting of ours
-    for (const auto& name : model_setting_names())
-      if (name == "residual" || name.rfind("hc_", 0) == 0) j.erase(name);
+  if (type.architecture && !j.contains("architectures")) j["architectures"] = {type.architecture};
+  return type.from_settings(std::move(j));
+}
+
+std::string describing_type(const ModelConfig& c) {
+  if (c.model_type != "birkhoff") return c.model_type;
+  ModelConfig ours = c;
+  ours.unknown_keys = "{}";
+  const json wanted = config_to_json(ours);
+  for (const ModelType* type : model_types()) {
+    if (type->name == ours.model_type) continue;
+    ModelConfig theirs = ours;
+    theirs.model_type = type->name;
+    try {
+      ModelConfig read = config_from_json(config_to_json(theirs));
+      read.model_type = "birkhoff";
+      read.unknown_keys = "{}";
+      if (config_to_json(read) == wanted) return type->name;
+    } catch (const Error&) {  // this type cannot say it
+    }
   }
-  return j;
+  return "birkhoff";
 }
 
 }  // namespace birkhoff::model

@@ -6,13 +6,18 @@
 #include <string>
 #include <vector>
 
-#include "layers/gqa.h"
-#include "layers/mla.h"
-#include "layers/moe.h"
+#include "model/block.h"
 #include "ops/residual.h"
 #include "ops/rope.h"
 
 namespace birkhoff::model {
+
+// One rotary table: blocks name theirs by its place in ModelConfig::rope_specs().
+struct RopeSpec {
+  int64_t dim = 0;
+  double theta = 10000.0;
+  ops::RopeScaling scaling;
+};
 
 struct ModelConfig {
   std::string model_type = "birkhoff";
@@ -32,6 +37,7 @@ struct ModelConfig {
   int64_t max_position_embeddings = 4096;
   double rms_norm_eps = 1e-6, initializer_range = 0.02;
   bool tie_word_embeddings = false;
+  int64_t num_nextn_predict_layers = 0;  // multi-token prediction modules, stored as blocks num_hidden_layers, ...
 
   std::string residual = "plain";
   int64_t hc_mult = 4, hc_sinkhorn_iters = 20;
@@ -50,22 +56,28 @@ struct ModelConfig {
   int64_t streams() const { return residual == "plain" ? 1 : hc_mult; }
 
   // What the layers are built from.
+  BlockSpec block_spec(int64_t block) const;
+  std::vector<RopeSpec> rope_specs() const;
+  ops::ResidualSpec residual_spec() const;
+  int64_t blocks() const { return num_hidden_layers + num_nextn_predict_layers; }
+  int64_t rope_dim() const { return uses_mla() ? qk_rope_head_dim : head_dim; }
+
+ private:
   layers::Mla::Spec mla_spec() const;
   layers::Gqa::Spec gqa_spec() const;
   layers::Moe::Spec moe_spec() const;
-  ops::ResidualSpec residual_spec() const;
-  int64_t rope_dim() const { return uses_mla() ? qk_rope_head_dim : head_dim; }
-  int64_t cache_cols() const;  // elements per token and layer
 };
 
 // Checks ranges and contradictions (num_experts_per_tok > n_routed_experts, odd rotary width, groups that do not divide, ...) and fills
 // the defaults that depend on other fields. Throws Error naming the key and both values.
 void validate(ModelConfig& c);
 
-// From the JSON of a config.json: model_type decides the defaults of what released files leave out. Throws Error for an unknown model_type or
-// an ill-typed value. Keys nobody knows are kept in unknown_keys.
+// From the JSON of a config.json, as its model_type (model_type.h) spells it. Throws Error for an unknown model_type or an ill-typed value.
+// Keys nobody knows are kept in unknown_keys.
 ModelConfig config_from_json(const nlohmann::json& j);
 nlohmann::json config_to_json(const ModelConfig& c);
+// The released model_type whose config.json says exactly these settings, or "birkhoff".
+std::string describing_type(const ModelConfig& c);
 
 // Sets one field from JSON; false when the key is no model setting.
 bool set_model_field(ModelConfig& c, const std::string& key, const nlohmann::json& value);

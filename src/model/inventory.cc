@@ -1,7 +1,9 @@
 #include "model/inventory.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "model/model_type.h"
 #include "model/weights.h"
 
 namespace birkhoff::model {
@@ -38,6 +40,10 @@ Inventory take_inventory(const ModelConfig& c) {
   Weights w(c);
   int64_t products = 0;  // weights that multiply every token
   w.for_each([&](const std::string& name, Mat& m, Role role) {
+    if (types::block_of(name) >= c.num_hidden_layers) {  // multi-token prediction: counted apart (models.md K.1)
+      v.mtp += m.size();
+      return;
+    }
     const std::string group = group_of(name, role);
     v.groups[group] += m.size();
     v.total += m.size();
@@ -49,7 +55,13 @@ Inventory take_inventory(const ModelConfig& c) {
   const int64_t active_experts = c.n_routed_experts ? experts / c.n_routed_experts * c.num_experts_per_tok : 0;
   v.active_with_embedding = v.total - experts + active_experts;
   v.active = v.active_with_embedding - (c.tie_word_embeddings ? 0 : c.vocab_size * c.hidden_size);
-  v.kv_elements_per_token = c.num_hidden_layers * c.cache_cols();
+  double per_token = 0;
+  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    const layers::CacheSize size = std::visit([](const auto& s) { return s.cache_size(); }, c.block_spec(i).attn);
+    per_token += size.per_token;
+    v.kv_constant_bytes += 2 * size.constant;
+  }
+  v.kv_elements_per_token = std::llround(per_token);
   v.kv_bytes_per_token = 2 * v.kv_elements_per_token;
   v.train_bytes = v.total * 20;  // fp32 master, gradient, two moments; two packed bf16 copies
   v.infer_bytes = v.total * 2;
@@ -67,8 +79,9 @@ nlohmann::json to_json(const Inventory& v) {
 }
 
 double model_flops(const ModelConfig& c, int64_t rows, int64_t seq_len) {
-  const int64_t per_head = c.uses_mla() ? c.qk_nope_head_dim + c.qk_rope_head_dim + c.v_head_dim : 2 * c.head_dim;
-  const double scores = static_cast<double>(c.num_hidden_layers * c.num_attention_heads * per_head) * static_cast<double>(seq_len + 1) / 2;
+  int64_t products = 0;
+  for (int64_t i = 0; i < c.num_hidden_layers; ++i) products += std::visit([](const auto& s) { return s.score_products(); }, c.block_spec(i).attn);
+  const double scores = static_cast<double>(products) * static_cast<double>(seq_len + 1) / 2;
   return (take_inventory(c).flops_train + 6.0 * scores) * static_cast<double>(rows * seq_len);
 }
 

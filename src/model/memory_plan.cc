@@ -51,7 +51,8 @@ MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int6
   plan.kept = kept.peak();
   plan.scratch = scratch.peak();
   plan.workers = kWorkerBytes * static_cast<size_t>(threads);
-  plan.process = kProcessBytes + static_cast<size_t>(seq_len * c.rope_dim()) * 4;
+  plan.process = kProcessBytes;
+  for (const RopeSpec& r : c.rope_specs()) plan.process += static_cast<size_t>(seq_len * r.dim) * 4;
   return plan;
 }
 

@@ -6,15 +6,14 @@ Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, bool f
     : config(c),
       compute(compute_type),
       residual(c.residual_spec()),
-      mla(c.uses_mla() ? c.mla_spec() : layers::Mla::Spec{}),
-      gqa(c.uses_mla() ? layers::Gqa::Spec{} : c.gqa_spec()),
-      moe(c.n_routed_experts ? c.moe_spec() : layers::Moe::Spec{}),
       weights(c) {
+  for (size_t i = 0; i < weights.blocks.size(); ++i) blocks.push_back(c.block_spec(static_cast<int64_t>(i)));
   parameters = list_parameters(weights);
   block = memory.take<float>(parameter_elements(parameters));
   bind(weights, block);
   weights.for_each_linear([&](layers::Linear& l, bool always_fp32) { l.take_packed(memory, always_fp32 ? f32_t : compute, for_training); });
-  if (!memory.is_measuring()) rope = ops::make_rope_table(positions, c.rope_dim(), c.rope_theta, c.rope_scaling);
+  for (const RopeSpec& r : c.rope_specs())
+    ropes.push_back(memory.is_measuring() ? ops::RopeTable{} : ops::make_rope_table(positions, r.dim, r.theta, r.scaling));
 }
 
 const ops::SiteWeights& Model::site(int64_t s) const {

@@ -15,12 +15,10 @@ struct Model {
   ModelConfig config;
   DType compute;               // of activations and matrix products
   ops::ResidualSpec residual;
-  layers::Mla::Spec mla;
-  layers::Gqa::Spec gqa;
-  layers::Moe::Spec moe;
+  std::vector<BlockSpec> blocks;
   std::vector<ParameterInfo> parameters;
   Weights weights;
-  ops::RopeTable rope;
+  std::vector<ops::RopeTable> ropes;  // config.rope_specs()
   float* block = nullptr;      // the masters, parameter_elements(parameters) floats
 
   // Takes masters and packed copies from `memory`, which must outlive the model. positions: longest sequence. Weights are

@@ -70,14 +70,9 @@ Weights::Weights(const ModelConfig& c) : embed(shape(c.vocab_size, c.hidden_size
     BlockWeights& b = blocks[static_cast<size_t>(i)];
     b.attn_site = site_weights(residual);
     b.ffn_site = site_weights(residual);
-    if (c.uses_mla())
-      b.attn = layers::Mla::Weights(c.mla_spec());
-    else
-      b.attn = layers::Gqa::Weights(c.gqa_spec());
-    if (c.is_moe_layer(i))
-      b.ffn = layers::Moe::Weights(c.moe_spec());
-    else
-      b.ffn = layers::DenseFfn::Weights(c.hidden_size, c.intermediate_size);
+    const BlockSpec spec = c.block_spec(i);
+    std::visit([&](const auto& s) { b.attn = typename LayerOf<std::decay_t<decltype(s)>>::Weights(s); }, spec.attn);
+    std::visit([&](const auto& s) { b.ffn = typename LayerOf<std::decay_t<decltype(s)>>::Weights(s); }, spec.ffn);
   }
   if (residual.kind == ops::ResidualKind::mhc && c.hc_head == "learned")
     hc_head = {shape(residual.streams, residual.streams * residual.dim), shape(1, 1), shape(1, residual.streams)};

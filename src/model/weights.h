@@ -2,13 +2,8 @@
 #pragma once
 #include <cstdint>
 #include <string>
-#include <variant>
 #include <vector>
 
-#include "layers/dense_ffn.h"
-#include "layers/gqa.h"
-#include "layers/mla.h"
-#include "layers/moe.h"
 #include "layers/parameter.h"
 #include "model/config.h"
 #include "ops/residual.h"
@@ -17,8 +12,8 @@ namespace birkhoff::model {
 
 struct BlockWeights {
   ops::SiteWeights attn_site, ffn_site;
-  std::variant<layers::Mla::Weights, layers::Gqa::Weights> attn;
-  std::variant<layers::DenseFfn::Weights, layers::Moe::Weights> ffn;
+  AttentionWeights attn;
+  FfnWeights ffn;
 };
 
 struct Weights {

@@ -144,6 +144,7 @@ RunConfig make_run_config(const json& base, const std::vector<std::string>& over
     set(c, text.substr(0, eq), parse_value(text.substr(eq + 1)));
   }
   model::validate(c.model);
+  c.model.model_type = model::describing_type(c.model);
   validate(c.train, c.model);
   return c;
 }

@@ -99,7 +99,8 @@ TrainState::TrainState(const RunConfig& config, int threads)
   kept_ = std::make_unique<Arena>(plan_.kept);
   scratch_ = std::make_unique<Arena>(plan_.scratch);
   model_ = std::make_unique<model::Model>(config.model, config.train.compute(), config.train.seq_len, true, *memory_);
-  model_->moe = with_balance(model_->moe, config);
+  for (auto& b : model_->blocks)
+    if (auto* moe = std::get_if<layers::Moe::Spec>(&b.ffn)) *moe = with_balance(*moe, config);
   blocks_.size = model::parameter_elements(model_->parameters);
   blocks_.weight = model_->block;
   blocks_.grad = memory_->take<float>(blocks_.size);

@@ -15,16 +15,17 @@ struct Case {
   Owned x, dy, y, dx;
 
   Case(int64_t T, int64_t D, int64_t F, DType type)
-      : tokens(T), dim(D), inter(F), t(type), lw(DenseFfn::Weights(D, F), type, 3), x(random(T, D, 1, 1.0, type)), dy(random(T, D, 2, 1.0, type)) {}
+      : tokens(T), dim(D), inter(F), t(type), lw(DenseFfn::Weights(DenseFfn::Spec{D, F}), type, 3), x(random(T, D, 1, 1.0, type)), dy(random(T, D, 2, 1.0, type)) {}
 
   void run(int threads) {
     const Exec exec(threads);
     Arena memory(size_t{8} << 20), scratch(size_t{8} << 20);
     y = random(tokens, dim, 4, 1.0, t), dx = random(tokens, dim, 5, 1.0, t);  // assigned: old values must not matter
     lw.reset_gradients();
-    auto saved = DenseFfn::reserve(memory, inter, t, tokens);
-    DenseFfn::forward(exec, lw.w, x, saved, y, scratch);
-    DenseFfn::backward(exec, lw.w, x, saved, dy, dx, lw.grad, scratch);
+    const DenseFfn::Spec s{dim, inter};
+    auto saved = DenseFfn::reserve(memory, s, t, tokens);
+    DenseFfn::forward(exec, s, lw.w, x, saved, y, scratch);
+    DenseFfn::backward(exec, s, lw.w, x, saved, dy, dx, lw.grad, scratch);
     EXPECT_EQ(scratch.used(), 0u);
   }
 };

@@ -1,0 +1,61 @@
+// A stack of blocks: [attention site, feed-forward site] x n over one residual state, forward and backward. The model's own layers are one
+// stack, every multi-token prediction module is another of one block.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "layers/tokens.h"
+#include "model/model.h"
+
+namespace birkhoff::model {
+
+// What backward finds stored; the rest it rebuilds by a second forward of the part it needs. Gradients are bitwise equal.
+//   none   everything     site   states and inputs of every site     layer   the state at the start of every layer
+enum class Recompute { none, site, layer };
+
+struct LayerTape {
+  AttentionSaved attn;
+  FfnSaved ffn;
+};
+
+// Memory of one forward (and backward) of a stack over T tokens.
+struct StackTape {
+  enum class Keep { nothing, for_backward } keep = Keep::nothing;
+  Recompute policy = Recompute::none;
+  int64_t tokens = 0;
+  int64_t first_block = 0;          // of the model's blocks
+  std::vector<Mat> x;               // state before site s of the stack; x.back() after the last
+  std::vector<Mat> in, y;           // input and output of site s
+  std::vector<ops::SiteSaved> site; // coefficients, always kept
+  std::vector<LayerTape> layers;
+  ops::HeadSaved head;
+  Mat h;                            // collapsed state
+};
+
+// What earlier tokens left behind, per layer; `length` tokens of `capacity` are there.
+struct KvCache {
+  std::vector<AttentionCache> layers;
+  int64_t length = 0, capacity = 0;
+  static KvCache take(Arena& arena, const Model& m, int64_t capacity);
+};
+
+// What every pass over a stack needs.
+struct StackRun {
+  const Exec& exec;
+  const Model& m;
+  const layers::TokenContext& ctx;
+  Arena& scratch;
+};
+
+void reserve_stack(Arena& arena, const Model& m, int64_t first_block, int64_t blocks, int64_t tokens, StackTape::Keep keep, Recompute policy,
+                   KvCache* cache, StackTape& t);
+
+// t.x[0] [T, n*D] -> t.h [T, D], the streams collapsed by `collapse`. With a cache the tokens follow cache->length earlier ones.
+void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, KvCache* cache = nullptr);
+
+// d_h [T, D] -> dx [T, n*D], the gradient of t.x[0] (assigned); grads and d_collapse += . Returns the sum of the balance losses, unscaled;
+// their gradients carry balance_scale.
+double backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, CMat d_h, float balance_scale, Mat dx, Weights& grads,
+                      ops::HeadWeights& d_collapse);
+
+}  // namespace birkhoff::model
