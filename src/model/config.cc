@@ -204,10 +204,12 @@ void validate(ModelConfig& c) {
   positive("moe_layer_freq", c.moe_layer_freq);
   validate_attention(c);
   bool any_dense = false;
-  for (int64_t i = 0; i < c.num_hidden_layers; ++i) any_dense |= !c.is_moe_layer(i);
+  for (int64_t i = 0; i < c.blocks(); ++i) any_dense |= !c.is_moe_layer(i);
   if (any_dense) positive("intermediate_size", c.intermediate_size);
   if (c.n_routed_experts > 0) validate_experts(c);
   validate_residual(c);
+  if (c.num_nextn_predict_layers && c.residual != "plain")
+    fail("num_nextn_predict_layers: " + std::to_string(c.num_nextn_predict_layers) + " prediction modules on a residual \"" + c.residual + "\"", "set residual=plain, or num_nextn_predict_layers=0");
   validate_type(c);
 }
 

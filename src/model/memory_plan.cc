@@ -42,7 +42,10 @@ MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int6
   const layers::TokenContext ctx{ids, ids, starts, starts};
   Tape tape = reserve_tape(kept, m, tokens, Tape::Keep::for_backward, policy);
   forward(dry, m, ids, ctx, tape, scratch);
-  backward(dry, m, ids, ids, ctx, tape, LossOptions{}, grads, scratch);
+  tape.mtp = reserve_mtp(kept, m, tokens, policy);
+  LossOptions loss;
+  loss.mtp_scale.resize(tape.mtp.size());
+  backward(dry, m, ids, ids, ctx, tape, loss, grads, scratch);
   kept.reset();  // validation uses the same memory
   scratch.reset();
   tape = reserve_tape(kept, m, tokens, Tape::Keep::nothing);

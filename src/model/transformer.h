@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <span>
 
-#include "model/stack.h"
+#include "model/mtp.h"
 #include "ops/cross_entropy.h"
 
 namespace birkhoff::model {
@@ -12,6 +12,7 @@ namespace birkhoff::model {
 // Memory of one forward (and backward) over T tokens.
 struct Tape : StackTape {
   Mat hidden, final_rstd;  // after the final norm [T, D], [T, 1]
+  std::vector<MtpTape> mtp;  // filled by the caller (reserve_mtp) when prediction modules are trained
 };
 
 Tape reserve_tape(Arena& arena, const Model& m, int64_t tokens, Tape::Keep keep, Recompute policy = Recompute::none, KvCache* cache = nullptr);
@@ -24,10 +25,12 @@ struct LossOptions {
   float scale = 1.f;  // of every token's loss: 1 / tokens of the step
   float z_coef = 0.f;
   float balance_scale = 1.f;  // of the balance losses: 1 / parts the step is cut into
+  std::vector<float> mtp_scale;  // module k: coefficient / (modules * its targets of the step)
 };
 struct LossResult {
   ops::LossSums sums;
   double balance = 0;  // sum over layers of the balance losses, unscaled
+  std::vector<ops::LossSums> mtp;
 };
 // Loss of labels [T] and all gradients: grads += . Needs a tape of a forward that kept what backward needs.
 LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> ids, std::span<const int32_t> labels,

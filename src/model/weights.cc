@@ -65,8 +65,8 @@ void initialise_base(const ModelConfig& c, int64_t site, Mat base) {
 Weights::Weights(const ModelConfig& c) : embed(shape(c.vocab_size, c.hidden_size)), norm(shape(1, c.hidden_size)), tied(c.tie_word_embeddings) {
   const ops::ResidualSpec residual = c.residual_spec();
   head = layers::Linear(c.vocab_size, c.hidden_size);
-  blocks.resize(static_cast<size_t>(c.num_hidden_layers));
-  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+  blocks.resize(static_cast<size_t>(c.blocks()));
+  for (int64_t i = 0; i < c.blocks(); ++i) {
     BlockWeights& b = blocks[static_cast<size_t>(i)];
     b.attn_site = site_weights(residual);
     b.ffn_site = site_weights(residual);
@@ -74,6 +74,8 @@ Weights::Weights(const ModelConfig& c) : embed(shape(c.vocab_size, c.hidden_size
     std::visit([&](const auto& s) { b.attn = typename LayerOf<std::decay_t<decltype(s)>>::Weights(s); }, spec.attn);
     std::visit([&](const auto& s) { b.ffn = typename LayerOf<std::decay_t<decltype(s)>>::Weights(s); }, spec.ffn);
   }
+  for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k)
+    mtp.push_back({shape(1, c.hidden_size), shape(1, c.hidden_size), layers::Linear(c.hidden_size, 2 * c.hidden_size), shape(1, c.hidden_size)});
   if (residual.kind == ops::ResidualKind::mhc && c.hc_head == "learned")
     hc_head = {shape(residual.streams, residual.streams * residual.dim), shape(1, 1), shape(1, residual.streams)};
 }

@@ -16,9 +16,17 @@ struct BlockWeights {
   FfnWeights ffn;
 };
 
+// What a multi-token prediction module has besides its block (mtp.h).
+struct MtpWeights {
+  Mat enorm, hnorm;     // [1, D]
+  layers::Linear proj;  // eh_proj [D, 2D]
+  Mat norm;             // [1, D] before the shared head
+};
+
 struct Weights {
   Mat embed;  // [V, D]
-  std::vector<BlockWeights> blocks;
+  std::vector<BlockWeights> blocks;  // of the model, then one of every prediction module
+  std::vector<MtpWeights> mtp;
   ops::HeadWeights hc_head;
   Mat norm;            // [1, D] before the head
   layers::Linear head; // [V, D]; tied: head.w is embed
@@ -32,9 +40,17 @@ struct Weights {
   void for_each(F&& f) {
     using layers::Role;
     f("model.embed_tokens.weight", embed, Role::embedding);
+    const size_t main_blocks = blocks.size() - mtp.size();
     for (size_t i = 0; i < blocks.size(); ++i) {
       BlockWeights& b = blocks[i];
       const std::string p = "model.layers." + std::to_string(i) + ".";
+      if (i >= main_blocks) {
+        MtpWeights& module = mtp[i - main_blocks];
+        f(p + "enorm.weight", module.enorm, Role::norm);
+        f(p + "hnorm.weight", module.hnorm, Role::norm);
+        f(p + "eh_proj.weight", module.proj.w, Role::matrix);
+        f(p + "shared_head.norm.weight", module.norm, Role::norm);
+      }
       f(p + "input_layernorm.weight", b.attn_site.norm, Role::norm);
       for_each_hc(p + "hc_attn_", b.attn_site, f);
       std::visit([&](auto& a) { a.for_each(p + "self_attn.", f); }, b.attn);
@@ -62,6 +78,7 @@ struct Weights {
       std::visit([&](auto& a) { a.for_each_linear([&](layers::Linear& l) { f(l, false); }); }, b.ffn);
       if (auto* moe = std::get_if<layers::Moe::Weights>(&b.ffn)) f(moe->router, true);
     }
+    for (MtpWeights& module : mtp) f(module.proj, false);
     f(head, false);
   }
 

@@ -132,6 +132,7 @@ StepRecord Run::record_of(const StepOutcome& s, double step_ms) const {
   r.loss = s.loss;
   r.aux_loss = s.aux_loss;
   r.z_loss = s.z_loss;
+  r.mtp_loss = s.mtp_loss;
   r.lr = s.lr;
   r.grad_norm = s.grad_norm;
   r.step_ms = step_ms;

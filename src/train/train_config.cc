@@ -41,6 +41,7 @@ void for_each_field(C& c, F&& f) {
   f("aux_sequence", c.aux_sequence);
   f("aux_mixtral", c.aux_mixtral);
   f("z_loss", c.z_loss);
+  f("mtp_loss", c.mtp_loss);
   f("bias_update_speed", c.bias_update_speed);
   f("checkpoint_every", c.checkpoint_every);
   f("keep", c.keep);
@@ -106,6 +107,7 @@ void validate(const TrainConfig& c, const model::ModelConfig& m) {
   at_least("aux_devices", c.aux_devices, 1);
   for (const auto& [key, v] : {std::pair{"checkpoint_every", c.checkpoint_every}, {"eval_every", c.eval_every}, {"gain_every", c.gain_every}, {"seed", c.seed}})
     at_least(key, v, 0);
+  if (!(c.mtp_loss >= 0)) fail("mtp_loss: must not be negative, is " + std::to_string(c.mtp_loss));
   model::require_one_of("dtype", c.dtype, {"bf16", "fp32"});
   model::require_one_of("recompute", c.recompute, {"none", "site", "layer"});
   model::require_one_of("optimizer", c.optimizer, {"adamw", "muon"});

@@ -20,6 +20,7 @@ struct TrainConfig {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1, momentum = 0.95, grad_clip = 1.0;
   bool decay_1d = false;
   double aux_expert = 0, aux_device = 0, aux_communication = 0, aux_sequence = 0, aux_mixtral = 0, z_loss = 0;
+  double mtp_loss = 0.3;  // of the mean loss of the prediction modules, where the model has any
   int64_t aux_devices = 1;  // contiguous expert groups of aux_device and aux_communication
   double bias_update_speed = 0;
   int64_t checkpoint_every = 0, keep = 3, eval_every = 0, gain_every = 0;

@@ -64,6 +64,28 @@ layers::Moe::Spec with_balance(layers::Moe::Spec s, const RunConfig& c) {
   return s;
 }
 
+// mtp.h: coefficient / (modules * targets of the step), for every module.
+std::vector<float> mtp_scales(const std::vector<data::Batch>& parts, size_t modules, double coefficient) {
+  std::vector<float> scales;
+  for (size_t k = 0; k < modules; ++k) {
+    int64_t targets = 0;
+    for (const auto& b : parts) targets += model::mtp_targets(b.labels, context(b), static_cast<int64_t>(k) + 1);
+    scales.push_back(static_cast<float>(coefficient / static_cast<double>(static_cast<int64_t>(modules) * std::max<int64_t>(1, targets))));
+  }
+  return scales;
+}
+
+// Tokens per expert of the stack's layers with experts, added to loads[moe_layer], loads[moe_layer + 1], ...
+void add_loads(const model::StackTape& t, size_t& moe_layer, std::vector<std::vector<int64_t>>& loads) {
+  for (const auto& layer : t.layers) {
+    const auto* moe = std::get_if<layers::Moe::Saved>(&layer.ffn);
+    if (!moe) continue;
+    if (loads.size() <= moe_layer) loads.emplace_back(moe->routing.count.size(), 0);
+    for (size_t e = 0; e < moe->routing.count.size(); ++e) loads[moe_layer][e] += moe->routing.count[e];
+    ++moe_layer;
+  }
+}
+
 optim::OptimizerOptions optimizer_options(const TrainConfig& c, double lr) {
   optim::OptimizerOptions o;
   o.lr = lr;
@@ -122,13 +144,17 @@ StepOutcome TrainState::step(int64_t step, const std::vector<data::Batch>& parts
   loss.scale = static_cast<float>(1.0 / static_cast<double>(std::max<int64_t>(1, out.tokens)));
   loss.z_coef = static_cast<float>(config_.train.z_loss);
   loss.balance_scale = 1.f / static_cast<float>(parts.size());
+  const size_t modules = config_.train.mtp_loss > 0 ? model_->weights.mtp.size() : 0;
+  loss.mtp_scale = mtp_scales(parts, modules, config_.train.mtp_loss);
   ops::LossSums sums;
+  double mtp = 0;
   for (const auto& b : parts) {
     kept_->reset();
     scratch_->reset();
     const auto T = static_cast<int64_t>(b.ids.size());
     const auto start = Clock::now();
     model::Tape tape = model::reserve_tape(*kept_, *model_, T, model::Tape::Keep::for_backward, config_.train.policy());
+    if (modules) tape.mtp = model::reserve_mtp(*kept_, *model_, T, config_.train.policy());
     model::forward(exec_, *model_, b.ids, context(b), tape, *scratch_);
     out.forward_ms += ms_since(start);
     const auto middle = Clock::now();
@@ -137,15 +163,12 @@ StepOutcome TrainState::step(int64_t step, const std::vector<data::Batch>& parts
     sums.cross_entropy += r.sums.cross_entropy;
     sums.z += r.sums.z;
     out.aux_loss += r.balance / static_cast<double>(parts.size());
+    for (size_t k = 0; k < r.mtp.size(); ++k) mtp += r.mtp[k].cross_entropy * static_cast<double>(loss.mtp_scale[k]) / config_.train.mtp_loss;
     size_t moe_layer = 0;
-    for (const auto& layer : tape.layers) {
-      const auto* moe = std::get_if<layers::Moe::Saved>(&layer.ffn);
-      if (!moe) continue;
-      if (out.expert_load.size() <= moe_layer) out.expert_load.emplace_back(moe->routing.count.size(), 0);
-      for (size_t e = 0; e < moe->routing.count.size(); ++e) out.expert_load[moe_layer][e] += moe->routing.count[e];
-      ++moe_layer;
-    }
+    add_loads(tape, moe_layer, out.expert_load);
+    for (const auto& module : tape.mtp) add_loads(module.stack, moe_layer, out.expert_load);
   }
+  if (modules) out.mtp_loss = mtp;
   const double n = static_cast<double>(std::max<int64_t>(1, out.tokens));
   out.loss = sums.cross_entropy / n;
   out.z_loss = config_.train.z_loss * sums.z / n;
@@ -169,6 +192,7 @@ void TrainState::optimizer_step(int64_t step, StepOutcome& out) {
     for (auto& b : model_->weights.blocks) {
       auto* moe = std::get_if<layers::Moe::Weights>(&b.ffn);
       if (!moe) continue;
+      if (moe_layer == out.expert_load.size()) break;  // prediction modules that are not trained
       if (!moe->bias.empty()) ops::update_router_bias(out.expert_load[moe_layer], c.bias_update_speed, moe->bias);
       ++moe_layer;
     }

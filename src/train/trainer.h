@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@ namespace birkhoff::train {
 // What one optimizer step produced.
 struct StepOutcome {
   double loss = 0, z_loss = 0, aux_loss = 0;  // nats a token; the z-loss and the sum of the balance losses, with their coefficients
+  std::optional<double> mtp_loss;               // mean over the prediction modules, without its coefficient
   double grad_norm = 0, lr = 0;
   int64_t tokens = 0;
   double forward_ms = 0, backward_ms = 0, optimizer_ms = 0;

@@ -1,0 +1,122 @@
+// Published sizes of the released models, from their presets alone (models.md K.1, K.2, K.5).
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "model/inventory.h"
+#include "model/presets.h"
+#include "ops/rope.h"
+#include "train/train_config.h"
+
+namespace birkhoff::test {
+namespace {
+
+using nlohmann::json;
+
+model::ModelConfig preset(const std::string& name) { return train::make_run_config(json::parse(model::find_preset(name).json), {}).model; }
+
+struct Published {
+  const char* name;
+  const char* type;
+  int64_t total;
+  int64_t active;                 // in the convention below; 0: dense, all
+  bool active_with_embedding;
+  int64_t kv_elements;
+};
+
+const Published kModels[] = {
+    {"llm-7b", "llama", 6910365696, 0, true, 245760},
+    {"llm-67b", "llama", 67425001472, 0, true, 194560},
+    {"coder-1.3b", "llama", 1346471936, 0, true, 98304},
+    {"coder-6.7b", "llama", 6740512768, 0, true, 262144},
+    {"coder-33b", "llama", 33342991360, 0, true, 126976},
+    {"coder-7b-v1.5", "llama", 6910365696, 0, true, 245760},
+    {"math-7b", "llama", 6910365696, 0, true, 245760},
+    {"prover-v1.5", "llama", 6910365696, 0, true, 245760},
+    {"mixtral-8x7b", "mixtral", 46702792704, 12879925248, true, 65536},
+    {"moe-16b", "deepseek", 16375728128, 2828650496, true, 114688},
+    {"v2-lite", "deepseek_v2", 15706484224, 2451435008, false, 15552},
+    {"coder-v2-lite", "deepseek_v2", 15706484224, 2451435008, false, 15552},
+    {"v2", "deepseek_v2", 235741434880, 21375800320, true, 34560},
+    {"coder-v2", "deepseek_v2", 235741434880, 21375800320, true, 34560},
+    {"v3", "deepseek_v3", 671026419200, 36625618432, false, 35136},
+    {"r1", "deepseek_v3", 671026419200, 36625618432, false, 35136},
+    {"v3.1", "deepseek_v3", 671026419200, 36625618432, false, 35136},
+};
+
+TEST(Inventory, PublishedModels) {
+  for (const Published& p : kModels) {
+    SCOPED_TRACE(p.name);
+    const model::ModelConfig c = preset(p.name);
+    EXPECT_EQ(c.model_type, p.type);
+    const model::Inventory v = model::take_inventory(c);
+    EXPECT_EQ(v.total, p.total);
+    EXPECT_EQ(p.active_with_embedding ? v.active_with_embedding : v.active, p.active ? p.active : p.total);
+    EXPECT_EQ(v.kv_elements_per_token, p.kv_elements);
+    EXPECT_EQ(v.kv_bytes_per_token, 2 * p.kv_elements);
+    int64_t sum = 0;
+    for (const auto& [group, n] : v.groups) sum += n;
+    EXPECT_EQ(sum, v.total);
+  }
+}
+
+TEST(Inventory, OtherCountingRules) {
+  EXPECT_EQ(model::take_inventory(preset("moe-16b")).active, 2618935296);
+  EXPECT_EQ(model::take_inventory(preset("v2")).active, 20851512320);
+  EXPECT_EQ(model::take_inventory(preset("v2-lite")).active_with_embedding, 2661150208);
+  const model::Inventory v3 = model::take_inventory(preset("v3"));
+  EXPECT_EQ(v3.active_with_embedding, 37552297472);
+  EXPECT_EQ(v3.mtp, 11610068224);  // unique parameters of the module: no copy of embedding or head
+}
+
+TEST(Inventory, AttentionOfOneLayer) {
+  const auto per_layer = [](const std::string& name) {
+    const model::ModelConfig c = preset(name);
+    return model::take_inventory(c).groups.at("attention") / c.num_hidden_layers;
+  };
+  EXPECT_EQ(per_layer("v3"), 187107328);
+  EXPECT_EQ(per_layer("v2"), 149227520);
+  EXPECT_EQ(per_layer("v2-lite"), 13763072);
+}
+
+std::string printed(double value, int digits) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%.*f", digits, value);
+  return text;
+}
+
+// Table 5 of the mHC paper, to the digits it prints (millions of vocabulary and active parameters, billions in total). It leaves the width of
+// the leading dense layer open: as wide as the experts a token uses, every printed figure comes out.
+TEST(Inventory, ModelsOfTheMhcPaper) {
+  struct Row {
+    const char *name, *total, *active, *vocabulary;
+    int total_digits, active_digits;
+  };
+  for (const Row& r : {Row{"mhc-3b", "2.97", "0.612", "331", 2, 3}, Row{"mhc-9b", "9.18", "1.66", "496", 2, 2}, Row{"mhc-27b", "27.0", "4.14", "662", 1, 2}}) {
+    SCOPED_TRACE(r.name);
+    const model::Inventory v = model::take_inventory(preset(r.name));
+    EXPECT_EQ(printed(static_cast<double>(v.total) * 1e-9, r.total_digits), r.total);
+    EXPECT_EQ(printed(static_cast<double>(v.active) * 1e-9, r.active_digits), r.active);
+    EXPECT_EQ(printed(static_cast<double>(v.groups.at("embedding") + v.groups.at("head")) * 1e-6, 0), r.vocabulary);
+  }
+}
+
+TEST(Inventory, RotaryScalars) {
+  const model::ModelConfig v2 = preset("v2"), v3 = preset("v3");
+  for (const auto* c : {&v2, &v3}) {
+    const ops::YarnRange r = ops::yarn_range(64, c->rope_theta, c->rope_scaling);
+    EXPECT_EQ(r.low, 10);
+    EXPECT_EQ(r.high, 23);
+  }
+  const auto squared = [](const model::ModelConfig& c) {
+    const double m = ops::yarn_mscale(c.rope_scaling.factor, c.rope_scaling.mscale_all_dim);
+    return m * m;
+  };
+  EXPECT_EQ(printed(squared(v2), 7), "1.5896262");
+  EXPECT_EQ(printed(squared(v3), 7), "1.8738542");
+  EXPECT_EQ(printed(squared(v2) / std::sqrt(192.0), 8), "0.11472139");
+  EXPECT_EQ(printed(squared(v3) / std::sqrt(192.0), 8), "0.13523378");
+}
+
+}  // namespace
+}  // namespace birkhoff::test
