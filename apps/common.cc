@@ -57,8 +57,8 @@ std::string read_text_file(const std::string& path) {
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
-std::vector<int32_t> read_token_file(const std::string& path) {
-  std::istringstream in(read_text_file(path));
+std::vector<int32_t> parse_token_list(const std::string& text, const std::string& path) {
+  std::istringstream in(text);
   std::vector<int32_t> ids;
   for (std::string word; in >> word;) {
     size_t used = 0;
@@ -75,5 +75,7 @@ std::vector<int32_t> read_token_file(const std::string& path) {
   if (ids.empty()) throw Error("tokens", path + ": no token ids");
   return ids;
 }
+
+std::vector<int32_t> read_token_file(const std::string& path) { return parse_token_list(read_text_file(path), path); }
 
 }  // namespace birkhoff::apps

@@ -25,6 +25,7 @@ void add_logits(CLI::App& app, Program& p);
 void add_inspect(CLI::App& app, Program& p);
 void add_bench(CLI::App& app, Program& p);
 void add_doctor(CLI::App& app, Program& p);
+void add_tokenize(CLI::App& app, Program& p);
 
 // --preset P, --config FILE and --set key=value, in that order of precedence.
 struct SettingsFlags {
@@ -38,7 +39,8 @@ struct SettingsFlags {
 const std::atomic<bool>& stop_requested();
 void install_stop_handlers();
 
-// A file of whitespace-separated token ids. Throws Error.
+// Whitespace-separated token ids, at least one; name: whose they are, for the message. Throws Error.
+std::vector<int32_t> parse_token_list(const std::string& text, const std::string& name);
 std::vector<int32_t> read_token_file(const std::string& path);
 std::string read_text_file(const std::string& path);
 

@@ -11,6 +11,7 @@ MAY_INCLUDE = {
     "core": "",
     "kernels": "core",
     "io": "core",
+    "text": "io core",
     "ops": "kernels core",
     "optim": "ops kernels core",
     "data": "io core",

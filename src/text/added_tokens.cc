@@ -1,0 +1,141 @@
+#include "text/added_tokens.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/error.h"
+#include "text/unicode.h"
+#include "text/utf8.h"
+
+namespace birkhoff::text {
+namespace {
+constexpr size_t kMaxContent = 4096;  // bytes; bounds the work at one place of a text
+
+bool one_character(std::string_view s) {
+  const char* p = s.data();
+  next_char(p);
+  return p == s.data() + s.size();
+}
+// Where the white space at the end of text begins.
+size_t space_before(std::string_view text) {
+  size_t at = text.size();
+  while (at > 0) {
+    const char32_t c = last_char(text.substr(0, at));
+    if (!is_space(c)) break;
+    at -= c < 0x80 ? 1 : c < 0x800 ? 2 : 3;
+  }
+  return at;
+}
+size_t space_at_start(std::string_view text) {
+  const char *start = text.data(), *end = start + text.size(), *p = start;
+  while (p < end) {
+    const char* after = p;
+    if (!is_space(next_char(after))) break;
+    p = after;
+  }
+  return static_cast<size_t>(p - start);
+}
+bool starts_with_word(std::string_view text) {
+  const char* p = text.data();
+  return !text.empty() && is_word(next_char(p));
+}
+bool ends_with_word(std::string_view text) { return !text.empty() && is_word(last_char(text)); }
+}  // namespace
+
+void AddedTokens::Trie::add(std::string_view content, int32_t id) {
+  int32_t node = 0;
+  for (const char c : content) {
+    int32_t next = child(node, c);
+    if (next < 0) {
+      next = static_cast<int32_t>(nodes.size());
+      nodes.push_back({-1, nodes[static_cast<size_t>(node)].first_child, -1, c});
+      nodes[static_cast<size_t>(node)].first_child = next;
+      if (node == 0) {
+        roots[static_cast<unsigned char>(c)] = next;
+        first_byte = c;
+        ++first_bytes;
+      }
+    }
+    node = next;
+  }
+  if (nodes[static_cast<size_t>(node)].id < 0) nodes[static_cast<size_t>(node)].id = id;  // of equal patterns the first wins
+}
+
+int32_t AddedTokens::Trie::child(int32_t node, char byte) const {
+  if (node == 0) return roots[static_cast<unsigned char>(byte)];
+  int32_t c = nodes[static_cast<size_t>(node)].first_child;
+  while (c >= 0 && nodes[static_cast<size_t>(c)].byte != byte) c = nodes[static_cast<size_t>(c)].sibling;
+  return c;
+}
+
+int32_t AddedTokens::Trie::longest(const char* p, const char* end, size_t& length) const {
+  int32_t node = 0, found = -1;
+  for (const char* q = p; q < end; ++q) {
+    node = child(node, *q);
+    if (node < 0) break;
+    if (nodes[static_cast<size_t>(node)].id >= 0) {
+      found = nodes[static_cast<size_t>(node)].id;
+      length = static_cast<size_t>(q + 1 - p);
+    }
+  }
+  return found;
+}
+
+const char* AddedTokens::Trie::next_candidate(const char* p, const char* end) const {
+  if (first_bytes == 0) return end;
+  if (first_bytes == 1) {
+    const void* at = std::memchr(p, first_byte, static_cast<size_t>(end - p));
+    return at ? static_cast<const char*>(at) : end;
+  }
+  while (p < end && roots[static_cast<unsigned char>(*p)] < 0) ++p;
+  return p;
+}
+
+void AddedTokens::add(AddedToken token, std::string normalized_content) {
+  if (token.content.empty() || token.content.size() > kMaxContent)
+    throw Error("tokenizer", "an added token has " + std::to_string(token.content.size()) + " bytes, must have 1.." + std::to_string(kMaxContent));
+  const auto [at, fresh] = by_id_.emplace(token.id, token);
+  if (!fresh && at->second.content != token.content)
+    throw Error("tokenizer", "added tokens \"" + at->second.content + "\" and \"" + token.content + "\" both have id " + std::to_string(token.id));
+  at->second = token;
+  by_content_[token.content] = token.id;
+  const std::string& pattern = token.normalized ? normalized_content : token.content;
+  if (pattern.empty()) return;
+  tries_[token.normalized][0].add(pattern, token.id);
+  if (one_character(token.content)) tries_[token.normalized][1].add(pattern, token.id);
+}
+
+const AddedToken* AddedTokens::by_id(int32_t id) const {
+  const auto at = by_id_.find(id);
+  return at == by_id_.end() ? nullptr : &at->second;
+}
+
+int32_t AddedTokens::find(std::string_view content) const {
+  const auto at = by_content_.find(content);
+  return at == by_content_.end() ? -1 : at->second;
+}
+
+void AddedTokens::find(std::string_view text, bool normalized, AddedScope scope, std::vector<Found>& found) const {
+  const Trie& trie = tries_[normalized][scope == AddedScope::letters];
+  const char *start = text.data(), *end = start + text.size();
+  size_t taken = 0;  // text before this belongs to a token already
+  for (const char* p = trie.next_candidate(start, end); p < end; p = trie.next_candidate(p, end)) {
+    size_t length = 0;
+    const int32_t id = trie.longest(p, end, length);
+    if (id < 0) {
+      ++p;
+      continue;
+    }
+    const AddedToken& t = by_id_.find(id)->second;
+    size_t begin = static_cast<size_t>(p - start), stop = begin + length;
+    p += length;
+    if (t.single_word && (ends_with_word(text.substr(0, begin)) || starts_with_word(text.substr(stop)))) continue;
+    if (t.lstrip) begin = std::max(taken, space_before(text.substr(0, begin)));
+    if (t.rstrip) stop += space_at_start(text.substr(stop));
+    stop = std::max(stop, begin);  // what an earlier token stripped may reach beyond this one
+    found.push_back({{static_cast<uint32_t>(begin), static_cast<uint32_t>(stop)}, &t});
+    taken = stop;
+  }
+}
+
+}  // namespace birkhoff::text

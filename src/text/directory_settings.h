@@ -1,0 +1,36 @@
+// What tokenizer_config.json, special_tokens_map.json and config.json of a model's directory say about its tokenizer.
+#pragma once
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "text/added_tokens.h"
+#include "text/tokenizer.h"
+
+namespace birkhoff::text {
+
+class DirectorySettings {
+ public:
+  // Missing files are empty ones. Throws Error naming file and field of a wrong type.
+  explicit DirectorySettings(const std::string& directory);
+
+  // added_tokens_decoder: tokens by id. Empty when not given.
+  std::vector<AddedToken> added_tokens() const;
+  // Sets the special ids, the tokens that encode_with_special puts around a text and the list of files. sentencepiece: BOS is added unless
+  // the files say otherwise.
+  void apply(Tokenizer& t, bool sentencepiece) const;
+  const std::vector<std::string>& files() const { return files_; }
+
+ private:
+  nlohmann::json read(const std::string& name);
+  std::optional<std::string> token(const char* name) const;  // "bos_token", as a string or an object with "content"
+  std::optional<bool> flag(const char* name) const;
+  std::optional<int32_t> find(const Tokenizer& t, const char* token_name, const char* id_name) const;
+
+  std::string directory_;
+  std::vector<std::string> files_;
+  nlohmann::json config_, map_, model_;
+};
+
+}  // namespace birkhoff::text

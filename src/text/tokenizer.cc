@@ -1,0 +1,73 @@
+#include "text/tokenizer.h"
+
+#include <simdjson.h>
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+
+#include <filesystem>
+
+#include "core/error.h"
+#include "text/directory_settings.h"
+#include "text/json_tokenizer.h"
+#include "text/sentencepiece_tokenizer.h"
+#include "text/utf8.h"
+
+namespace birkhoff::text {
+
+namespace fs = std::filesystem;
+
+void check_text(std::string_view text) {
+  if (text.size() >= UINT32_MAX) throw Error("tokenizer", std::to_string(text.size()) + " bytes of text, at most " + std::to_string(UINT32_MAX - 1), "split it");
+  if (simdjson::validate_utf8(text.data(), text.size())) return;
+  const size_t at = first_invalid(text);
+  char byte[8];
+  std::snprintf(byte, sizeof byte, "0x%02X", static_cast<unsigned char>(text[at]));
+  throw Error("tokenizer", "the text is not UTF-8: byte " + std::to_string(at) + " of " + std::to_string(text.size()) + " is " + byte, "convert it to UTF-8 first");
+}
+
+bool Tokenizer::exists(const std::string& directory) {
+  return fs::is_regular_file(fs::path(directory) / "tokenizer.json") || fs::is_regular_file(fs::path(directory) / "tokenizer.model");
+}
+
+std::shared_ptr<const Tokenizer> Tokenizer::open(const std::string& path) {
+  if (fs::is_directory(path)) {
+    const DirectorySettings settings(path);
+    const fs::path json = fs::path(path) / "tokenizer.json", model = fs::path(path) / "tokenizer.model";
+    if (fs::is_regular_file(json)) {
+      const auto t = read_tokenizer_json(json.string(), settings.added_tokens());
+      settings.apply(*t, false);
+      return t;
+    }
+    if (fs::is_regular_file(model)) {
+      const auto t = read_sentencepiece_model(model.string(), settings.added_tokens());
+      settings.apply(*t, true);
+      return t;
+    }
+    throw Error("tokenizer", path + ": has neither tokenizer.json nor tokenizer.model", "give a model directory with its tokenizer, or one of these files");
+  }
+  if (fs::path(path).extension() == ".model") return read_sentencepiece_model(path, {});
+  return read_tokenizer_json(path, {});
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, Added added) const {
+  std::vector<int32_t> ids;
+  encode(text, ids, added);
+  return ids;
+}
+
+std::vector<int32_t> Tokenizer::encode_with_special(std::string_view text, Added added) const {
+  std::vector<int32_t> ids = before_;
+  encode(text, ids, added);
+  ids.insert(ids.end(), after_.begin(), after_.end());
+  return ids;
+}
+
+// Threads here and not in ops: texts are independent of each other, so the result cannot depend on who encodes which.
+std::vector<std::vector<int32_t>> Tokenizer::encode_batch(std::span<const std::string_view> texts, int threads, Added added) const {
+  std::vector<std::vector<int32_t>> out(texts.size());
+  tbb::task_arena arena(threads);
+  arena.execute([&] { tbb::parallel_for(size_t{0}, texts.size(), [&](size_t i) { encode(texts[i], out[i], added); }); });
+  return out;
+}
+
+}  // namespace birkhoff::text
