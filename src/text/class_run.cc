@@ -57,7 +57,8 @@ class Reader {
   bool read_class(CodeSet& set) {
     if (!take("[")) return read_property(set);
     if (p_ == end_ || *p_ == ']' || *p_ == '^') return false;
-    while (p_ < end_ && !take("]")) {
+    while (!take("]")) {
+      if (p_ == end_) return false;
       // What is special in a class, or might be: left to the engine.
       if (*p_ == '[' || *p_ == '\\' || *p_ == '&' || *p_ == '-') return false;
       const char32_t first = next_char(p_);
@@ -70,7 +71,7 @@ class Reader {
       if (last < first) return false;
       set.add(first, last);
     }
-    return end_[-1] != '[';
+    return true;
   }
   bool read_number(uint32_t& n) {
     const char* start = p_;

@@ -1,6 +1,7 @@
 // A set of code points with a constant-time test.
 #pragma once
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 

@@ -154,6 +154,7 @@ template <class Edit>
 void rewrite(Pieces& p, Edit edit) {
   std::string out;
   out.reserve(p.text.size() + p.spans.size());
+  p.at_start = p.at_start && !p.spans.empty() && p.spans[0].begin == 0;
   for (size_t i = 0; i < p.spans.size(); ++i) {
     const size_t begin = out.size();
     edit(p.view(p.spans[i]), i == 0 && p.at_start, out);

@@ -1,6 +1,7 @@
 // Classes of code points, Unicode 16: what the regular expressions and pre-tokenizers of tokenizer.json tell apart.
 #pragma once
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
