@@ -12,8 +12,9 @@
 namespace birkhoff::apps {
 namespace {
 
-model::ModelConfig config_of(const std::string& what, bool verify) {
-  if (!std::filesystem::exists(what)) return train::make_run_config(nlohmann::json::parse(model::find_preset(what).json), {}).model;
+model::ModelConfig config_of(const std::string& what, bool verify, const std::vector<std::string>& set) {
+  if (!std::filesystem::exists(what)) return train::make_run_config(nlohmann::json::parse(model::find_preset(what).json), set).model;
+  if (!set.empty()) throw Error("inspect", what + " is a directory: its settings are what they are", "--set changes a preset", ExitCode::usage);
   const std::string dir = checkpoint::resolve_model_directory(what);
   if (verify) {
     const std::vector<std::string> problems = io::verify_manifest(dir);
@@ -30,7 +31,9 @@ void print_text(const model::Inventory& v) {
   std::printf("parameters        %lld total, %lld active (%lld with the input embedding)\n", static_cast<long long>(v.total), static_cast<long long>(v.active),
               static_cast<long long>(v.active_with_embedding));
   for (const auto& [name, n] : v.groups) std::printf("  %-15s %lld\n", name.c_str(), static_cast<long long>(n));
+  if (v.mtp) std::printf("prediction        %lld more in modules that predict further tokens\n", static_cast<long long>(v.mtp));
   std::printf("KV cache          %lld elements, %lld bytes a token (bf16)\n", static_cast<long long>(v.kv_elements_per_token), static_cast<long long>(v.kv_bytes_per_token));
+  if (v.kv_constant_bytes) std::printf("                  and %lld bytes whatever the length\n", static_cast<long long>(v.kv_constant_bytes));
   std::printf("FLOPs a token     %.4g inference, %.4g training\n", v.flops_infer, v.flops_train);
   std::printf("memory            %.0f MiB inference (bf16), %.0f MiB training state\n", static_cast<double>(v.infer_bytes) / (1 << 20), static_cast<double>(v.train_bytes) / (1 << 20));
 }
@@ -40,16 +43,18 @@ void print_text(const model::Inventory& v) {
 void add_inspect(CLI::App& app, Program& p) {
   struct Flags {
     std::string what;
+    std::vector<std::string> set;
     bool json = false, verify = false;
   };
   auto f = std::make_shared<Flags>();
   CLI::App* verb = app.add_subcommand("inspect", "Size, cost and parts of a model directory, run or preset");
   verb->add_option("what", f->what, "directory or preset")->required();
+  verb->add_option("--set", f->set, "key=value, over a preset; repeatable")->allow_extra_args(false);
   verb->add_flag("--json", f->json);
   verb->add_flag("--verify", f->verify, "check the files of a checkpoint against its manifest");
   verb->callback([f, &p] {
     p.run = [f] {
-      const model::Inventory v = model::take_inventory(config_of(f->what, f->verify));
+      const model::Inventory v = model::take_inventory(config_of(f->what, f->verify, f->set));
       if (f->json)
         std::printf("%s\n", model::to_json(v).dump(2).c_str());
       else
