@@ -22,8 +22,8 @@ struct GemmBlock {
   int64_t m = 0, n = 0, k = 0;
   const void* a = nullptr;  // element (i, j) at i * a_row + j; transposed kernels: at i + j * a_row
   int64_t a_row = 0;
-  const void* b = nullptr;  // row j, column c of panel p at p * b_panel + j * b_row + c (pairs kernels: see below)
-  int64_t b_panel = 0, b_row = 0;
+  const void* b = nullptr;  // row j, column c of panel p at p * b_panel + j * 16 + c (pairs kernels: see below)
+  int64_t b_panel = 0;
   void* c = nullptr;
   int64_t c_row = 0;
   GemmStore store = GemmStore::assign_f32;
@@ -43,14 +43,13 @@ inline float* partial_at(const GemmBlock& g, int64_t row, int64_t col) {
 struct GemmKernels {
   // a fp32, b fp32 panels [k][16].
   void (*f32)(const GemmBlock&);
-  // a fp32, b bf16 panels of row pairs [k/2][16][2]; b_row is not read.
+  // a fp32, b bf16 panels of row pairs [k/2][16][2].
   void (*f32_pairs)(const GemmBlock&);
   // a bf16, b bf16 panels of row pairs, zero-padded to a multiple of 32 rows. Null where the processor has no bf16 product:
   // callers then widen a and use f32_pairs.
   void (*bf16_pairs)(const GemmBlock&);
-  // a fp32 [k, m], read transposed; b plain rows [k, n] of fp32 or bf16 (b_panel = 16, b_row = its stride).
+  // The same as f32 with a [k, m], read transposed.
   void (*transposed_f32)(const GemmBlock&);
-  void (*transposed_bf16)(const GemmBlock&);
 };
 BK_DECLARE_KERNELS(GemmKernels, gemm_kernels)
 

@@ -12,9 +12,8 @@
 namespace birkhoff::kernels::BK_ISA {
 namespace {
 
-void f32(const GemmBlock& g) { run_block<float, RowsOfB<float, false, false>>(g); }
-void transposed_f32(const GemmBlock& g) { run_block<float, RowsOfB<float, true, false>, RowsOfB<float, true, true>>(g); }
-void transposed_bf16(const GemmBlock& g) { run_block<bf16, RowsOfB<bf16, true, false>, RowsOfB<bf16, true, true>>(g); }
+void f32(const GemmBlock& g) { run_block<float, RowsOfB<false>>(g); }
+void transposed_f32(const GemmBlock& g) { run_block<float, RowsOfB<true>>(g); }
 
 #if defined(BK_ISA_amx)
 constexpr auto f32_pairs = nullptr;
@@ -29,6 +28,6 @@ constexpr auto bf16_pairs = nullptr;
 
 }  // namespace
 
-const GemmKernels gemm_kernels = {f32, f32_pairs, bf16_pairs, transposed_f32, transposed_bf16};
+const GemmKernels gemm_kernels = {f32, f32_pairs, bf16_pairs, transposed_f32};
 
 }  // namespace birkhoff::kernels::BK_ISA

@@ -62,27 +62,19 @@ struct Sums {
   }
 };
 
-// B rows of T; kTail: the last vectors may reach past column n, which must then not be read.
-template <class T, bool kTransposedA, bool kTail>
+// A and B of fp32.
+template <bool kTransposedA>
 struct RowsOfB {
   template <int R, int NV>
   static void run(const GemmBlock& g, int64_t row, int64_t col, const void* panel) {
     Sums<R, NV> s;
     s.start(g, row, col);
     const float* a = static_cast<const float*>(g.a) + (kTransposedA ? row : row * g.a_row);
-    const T* b = static_cast<const T*>(panel);
-    int lanes[NV];
-    for (int j = 0; j < NV; ++j) {
-      const int64_t left = g.n - col - j * kLanes;
-      lanes[j] = left < 0 ? 0 : left < kLanes ? static_cast<int>(left) : kLanes;
-    }
+    const float* b = static_cast<const float*>(panel);
     for (int64_t k = 0; k < g.k; ++k) {
       V bv[NV];
 #pragma GCC unroll 16
-      for (int j = 0; j < NV; ++j) {
-        const T* p = b + vector_offset(j, g.b_panel);
-        bv[j] = kTail ? load_n(p, lanes[j]) : load(p);
-      }
+      for (int j = 0; j < NV; ++j) bv[j] = load(b + vector_offset(j, g.b_panel));
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         const V av = set1(kTransposedA ? a[r] : a[r * g.a_row]);
@@ -90,7 +82,7 @@ struct RowsOfB {
         for (int j = 0; j < NV; ++j) s.v[r][j] = mul_add(av, bv[j], s.v[r][j]);
       }
       a += kTransposedA ? g.a_row : 1;
-      b += g.b_row;
+      b += kPanel;
     }
     s.finish(g, row, col);
   }
@@ -99,41 +91,48 @@ struct RowsOfB {
 #if !defined(__AVX512F__)
 // B in pairs of rows: the even row, then the odd one.
 struct PairsWidened {
-  struct Pair {
-    V even, odd;
-  };
-  static Pair load_pair(const bf16* p) {
+  static V even(const bf16* p) {
+#if defined(__AVX2__)
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 16));
+#else
+    return to_float(p[0]);
+#endif
+  }
+  static V odd(const bf16* p) {
 #if defined(__AVX2__)
     const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return {_mm256_castsi256_ps(_mm256_slli_epi32(x, 16)),
-            _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
+    return _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
 #else
-    return {to_float(p[0]), to_float(p[1])};
+    return to_float(p[1]);
 #endif
+  }
+  template <int R, int NV>
+  static inline __attribute__((always_inline)) void step(Sums<R, NV>& s, const float* a, int64_t a_row, const V (&b)[NV]) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const V av = set1(a[r * a_row]);
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) s.v[r][j] = mul_add(av, b[j], s.v[r][j]);
+    }
   }
   template <int R, int NV>
   static void run(const GemmBlock& g, int64_t row, int64_t col, const void* panel) {
     Sums<R, NV> s;
     s.start(g, row, col);
-    const float* a = static_cast<const float*>(g.a) + row * g.a_row;
+    const int64_t a_row = g.a_row, k_end = g.k;
+    const float* a = static_cast<const float*>(g.a) + row * a_row;
     const bf16* b = static_cast<const bf16*>(panel);
-    for (int64_t k = 0; k < g.k; k += 2, b += 2 * kPanel) {
-      Pair bv[NV];
+    for (int64_t k = 0; k < k_end; k += 2, b += 2 * kPanel) {
+      V bv[NV];
 #pragma GCC unroll 16
-      for (int j = 0; j < NV; ++j) bv[j] = load_pair(b + 2 * kLanes * j);
+      for (int j = 0; j < NV; ++j) bv[j] = even(b + 2 * kLanes * j);
+      step<R, NV>(s, a + k, a_row, bv);
+      if (k + 1 == k_end) break;
+      // Widening the odd row only now leaves a register for every sum: one sum kept in memory halves the speed.
+      __asm__ volatile("" ::: "memory");
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        const V av = set1(a[r * g.a_row + k]);
-#pragma GCC unroll 16
-        for (int j = 0; j < NV; ++j) s.v[r][j] = mul_add(av, bv[j].even, s.v[r][j]);
-      }
-      if (k + 1 == g.k) break;
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        const V av = set1(a[r * g.a_row + k + 1]);
-#pragma GCC unroll 16
-        for (int j = 0; j < NV; ++j) s.v[r][j] = mul_add(av, bv[j].odd, s.v[r][j]);
-      }
+      for (int j = 0; j < NV; ++j) bv[j] = odd(b + 2 * kLanes * j);
+      step<R, NV>(s, a + k + 1, a_row, bv);
     }
     s.finish(g, row, col);
   }
@@ -203,8 +202,8 @@ inline void run_rows(const GemmBlock& g, int64_t col, const void* panel) {
   if (row < g.m) kTail[g.m - row](g, row, col, panel);
 }
 
-// Columns in groups of kVectors vectors, then single panels. TailKernel runs where column n cuts a panel of plain rows.
-template <class T, class Kernel, class TailKernel = Kernel>
+// Columns in groups of kVectors vectors, then single panels.
+template <class T, class Kernel>
 inline void run_block(const GemmBlock& g) {
   constexpr int kCols = kVectors * kLanes;
   const T* b = static_cast<const T*>(g.b);
@@ -212,10 +211,7 @@ inline void run_block(const GemmBlock& g) {
   for (; col + kCols <= g.n; col += kCols) run_rows<Kernel, kVectors>(g, col, b + col / kPanel * g.b_panel);
   for (; col < g.n; col += kPanel) {
     const T* panel = b + col / kPanel * g.b_panel;
-    if (col + kPanel <= g.n)
-      run_rows<Kernel, kPerPanel>(g, col, panel);
-    else
-      run_rows<TailKernel, kPerPanel>(g, col, panel);
+    g.n - col > kLanes ? run_rows<Kernel, kPerPanel>(g, col, panel) : run_rows<Kernel, 1>(g, col, panel);
   }
 }
 

@@ -62,7 +62,6 @@ void run_task(const Task& t, CMat a, Mat c, GemmStore store, int64_t depth) {
   GemmBlock g;
   g.m = t.rows;
   g.n = t.cols;
-  g.b_row = kPanel;
   g.b_panel = kPanel * (pairs ? round_up(p.k, kKBlock) : p.k);
   g.c = static_cast<char*>(c.data) + (t.row * c.stride + t.col) * dtype_bytes(c.dtype);
   g.c_row = c.stride;

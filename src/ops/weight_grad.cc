@@ -102,32 +102,29 @@ void run_bf16(const Task& t) {
   });
 }
 
+// A chunk of x becomes panels: read in place, the rows of a wide x would compete for a few sets of the first-level cache, once for
+// every six rows of dw.
 void run_f32(const Task& t) {
   constexpr int64_t kChunk = 128;
-  const auto& kernel = kernels::gemm_kernels();
+  const auto& pack = kernels::pack_kernels();
   const bool widen = t.dy.dtype == DType::bf16;
   WorkerScratch scratch;
   GemmBlock g = block_of(t);
   if (t.dy.rows > kChunk) take_partial(g, scratch);
-  float* wide = widen ? scratch.take<float>(kChunk * g.m) : nullptr;
-  g.a_row = widen ? g.m : t.dy.stride;
-  g.b_row = t.x.stride;
-  g.b_panel = kPanel;
+  g.a_row = widen ? round_up(g.m, kPanel) + kPanel : t.dy.stride;  // an odd number of cache lines: rows spread over the cache's sets
+  g.b_panel = kChunk * kPanel;
+  float* wide = widen ? scratch.take<float>(kChunk * g.a_row) : nullptr;
+  float* b = scratch.take<float>(div_up(g.n, kPanel) * g.b_panel);
+  g.b = b;
   for_chunks(t.dy.rows, kChunk, g, [&](int64_t first, int64_t count) {
     g.k = count;
-    if (widen) {
-      kernels::pack_kernels().widen(t.dy.b16(first), t.dy.stride, count, g.m, wide, g.m);
-      g.a = wide;
-    } else {
-      g.a = t.dy.f32(first);
-    }
-    if (t.x.dtype == DType::f32) {
-      g.b = t.x.f32(first);
-      kernel.transposed_f32(g);
-    } else {
-      g.b = t.x.b16(first);
-      kernel.transposed_bf16(g);
-    }
+    if (widen) pack.widen(t.dy.b16(first), t.dy.stride, count, g.m, wide, g.a_row);
+    g.a = widen ? wide : t.dy.f32(first);
+    if (t.x.dtype == DType::f32)
+      pack.rows_f32_to_f32(t.x.f32(first), t.x.stride, count, g.n, b, g.b_panel);
+    else
+      pack.rows_bf16_to_f32(t.x.b16(first), t.x.stride, count, g.n, b, g.b_panel);
+    kernels::gemm_kernels().transposed_f32(g);
   });
 }
 
