@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/elementwise.h"
+#include "kernels/gemm.h"
 
 namespace birkhoff::ops {
 namespace {
@@ -20,10 +21,10 @@ void split_rows(const Exec& exec, CMat fn, Mat split) {
 }  // namespace
 
 Projection::Projection(const Exec& exec, CMat fn, DType state, bool transposed, Arena& scratch)
-    : out_(fn.rows), width_(fn.cols), parts_(state == DType::bf16 ? 2 : 1) {
+    : out_(fn.rows), width_(fn.cols), parts_(state == DType::bf16 && kernels::gemm_kernels().bf16_pairs ? 2 : 1) {
   BK_CHECK(fn.dtype == f32_t);
   const int64_t rows = parts_ * out_;
-  forward_ = Packed::take(scratch, state, width_, rows);
+  forward_ = Packed::take(scratch, parts_ == 2 ? DType::bf16 : DType::f32, width_, rows);
   if (transposed) back_ = Packed::take(scratch, state, out_, width_);
   Arena::Scope scope(scratch);
   CMat parts = fn;  // bf16: high | low, one below the other
@@ -33,7 +34,7 @@ Projection::Projection(const Exec& exec, CMat fn, DType state, bool transposed, 
     parts = split;
   }
   pack_transposed(exec, parts, forward_);
-  if (transposed) pack(exec, parts.row_block(0, out_), back_);
+  if (transposed) pack(exec, parts.row_block(0, out_), back_);  // a bf16 copy for bf16 states
 }
 
 void Projection::forward(CMat x, float* raw) const {
