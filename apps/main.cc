@@ -1,3 +1,4 @@
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 
@@ -41,6 +42,15 @@ std::string suggestion(const CLI::App& app, const std::vector<std::string>& unkn
   return "see birkhoff " + (verb == &app ? std::string() : verb->get_name() + " ") + "--help";
 }
 
+// An unknown word explains what is missing, so it is named first: "--dta x" leaves --data missing.
+int wrong_command_line(const CLI::App& app, const CLI::ParseError& e) {
+  const std::vector<std::string> unknown = app.remaining(true);
+  const bool verb = app.get_subcommands().empty();
+  const std::string what = unknown.empty() ? e.what() : std::string("unknown ") + (verb ? "verb" : "argument") + " \"" + unknown.front() + "\"";
+  std::fprintf(stderr, "birkhoff: %s\n  hint: %s\n", what.c_str(), suggestion(app, unknown).c_str());
+  return static_cast<int>(ExitCode::usage);
+}
+
 int report(const Error& e) {
   std::fprintf(stderr, "birkhoff: %s\n", e.what());
   if (!e.hint().empty()) std::fprintf(stderr, "  hint: %s\n", e.hint().c_str());
@@ -60,15 +70,11 @@ int main(int argc, char** argv) {
   for (auto* add : {add_train, add_plot, add_generate, add_eval, add_logits, add_inspect, add_bench, add_doctor, add_tokenize}) add(app, program);
   try {
     app.parse(argc, argv);
-  } catch (const CLI::ExtrasError& e) {
-    std::fprintf(stderr, "birkhoff: %s\n  hint: %s\n", e.what(), suggestion(app, app.remaining(true)).c_str());
-    return static_cast<int>(ExitCode::usage);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
-    std::string hint = suggestion(app, argc > 1 ? std::vector<std::string>{argv[1]} : std::vector<std::string>{});
-    std::fprintf(stderr, "birkhoff: %s\n  hint: %s\n", e.what(), hint.c_str());
-    return static_cast<int>(ExitCode::usage);
+    return wrong_command_line(app, e);
   }
+  std::signal(SIGXFSZ, SIG_IGN);  // a file at its size limit is a failed write with a message, not a killed process
   try {
     apply_environment();
     return program.run();

@@ -5,6 +5,7 @@
 
 #include "core/arena.h"
 #include "core/exec.h"
+#include "core/nearest.h"
 #include "support/matrix.h"
 
 namespace birkhoff {
@@ -36,6 +37,16 @@ TEST(Arena, MeasuringCountsWithoutMemory) {
   Arena a = Arena::measuring();
   a.take_bytes(size_t{1} << 40);
   EXPECT_EQ(a.peak(), size_t{1} << 40);
+}
+
+TEST(Nearest, FindsWhatWasMeant) {
+  const std::vector<std::string> known{"hc", "mhc", "plain", "hidden_size", "topk_method", "noaux_tc", "group_limited_greedy"};
+  EXPECT_EQ(nearest("mch", known), "mhc") << "two letters swapped are one mistake";
+  EXPECT_EQ(nearest("hidden_sise", known), "hidden_size");
+  EXPECT_EQ(nearest("noaux", known), "noaux_tc") << "not typed to its end";
+  EXPECT_EQ(nearest("group_limited", known), "group_limited_greedy");
+  EXPECT_EQ(nearest("", known), "hc");
+  EXPECT_EQ(nearest("learning_rate", known), "");
 }
 
 TEST(Exec, RunsEveryTaskOnceAndPropagatesExceptions) {
