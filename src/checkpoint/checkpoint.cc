@@ -1,6 +1,7 @@
 #include "checkpoint/checkpoint.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <vector>
@@ -39,6 +40,35 @@ io::TensorEntry vector_entry(const char* name, const float* data, int64_t n) {
   return {name, io::TensorType::f32, {n}, reinterpret_cast<const std::byte*>(data), static_cast<size_t>(n) * 4};
 }
 
+// "" when every fp32 value of a safetensors file is finite.
+std::string not_finite(const std::string& path) {
+  const io::SafetensorsFile file(path);
+  for (const io::TensorEntry& e : file.tensors()) {
+    if (e.type != io::TensorType::f32) continue;
+    for (int64_t i = 0; i < e.size(); ++i) {
+      float v;
+      std::memcpy(&v, e.data + i * 4, 4);
+      if (!std::isfinite(v)) return e.name + " is not finite";
+    }
+  }
+  return "";
+}
+
+// What speaks against going on from a checkpoint; "" when nothing does.
+std::string problem_of(const std::string& directory) {
+  const std::vector<std::string> problems = io::verify_manifest(directory);
+  if (!problems.empty()) return problems.front();
+  try {
+    for (const auto& e : fs::recursive_directory_iterator(directory)) {
+      if (e.path().extension() != ".safetensors") continue;
+      if (const std::string problem = not_finite(e.path().string()); !problem.empty()) return problem;
+    }
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
 }  // namespace
 
 std::string save_checkpoint(const std::string& run, int64_t step, const model::Model& m, const nlohmann::json& config, const TrainerState& state) {
@@ -71,12 +101,12 @@ std::string newest_good_checkpoint(const std::string& run, std::string* note) {
   const std::vector<int64_t> all = steps(run);
   std::string said;
   for (const int64_t step : all) {
-    const std::vector<std::string> problems = io::verify_manifest(directory_of(run, step));
-    if (problems.empty()) {
+    const std::string problem = problem_of(directory_of(run, step));
+    if (problem.empty()) {
       if (note && !said.empty()) *note = said + "using step " + std::to_string(step) + " instead";
       return directory_of(run, step);
     }
-    said += "checkpoint step " + std::to_string(step) + " is damaged (" + problems.front() + "); ";
+    said += "checkpoint step " + std::to_string(step) + " is damaged (" + problem + "); ";
   }
   if (all.empty()) throw Error("checkpoint", run + ": no finished checkpoint", "train longer, or set checkpoint_every");
   throw Error("checkpoint", run + ": no checkpoint verifies; " + said + "none is left");

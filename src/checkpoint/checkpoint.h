@@ -22,7 +22,7 @@ std::string save_checkpoint(const std::string& run, int64_t step, const model::M
 // Removes all but the newest `keep` checkpoints and step `best` (-1: none), and what killed processes left half written.
 void prune_checkpoints(const std::string& run, int64_t keep, int64_t best);
 
-// The newest checkpoint whose manifest verifies; note receives a sentence for each newer one that does not. Throws Error when none does.
+// The newest checkpoint whose manifest verifies and whose values are all finite; note receives a sentence for each newer one that does not. Throws Error when none does.
 std::string newest_good_checkpoint(const std::string& run, std::string* note);
 bool has_checkpoints(const std::string& run);
 

@@ -80,6 +80,7 @@ class Run {
   StepRecord record_of(const StepOutcome& s, double step_ms) const;
   void measure(StepRecord& r);
   void check_finite(const StepOutcome& s) const;
+  [[noreturn]] void stop_not_finite(int64_t step, const std::string& what, const std::string& tensor) const;
   void save();
   void finish();
   void write_run_json(const std::string& status) const;
@@ -159,19 +160,22 @@ void Run::measure(StepRecord& r) {
   if (due(c.gain_every) && config_.model.residual != "plain") r.gain = state_.measure_gains(corpus_.validation_batches(1, 1).front());
 }
 
-void Run::check_finite(const StepOutcome& s) const {
-  if (std::isfinite(s.loss) && std::isfinite(s.grad_norm)) return;
-  const std::string tensor = state_.first_bad_tensor();
-  throw Error("train",
-              "step " + std::to_string(at_.step + 1) + ": " + (std::isfinite(s.loss) ? "the gradient norm" : "the loss") + " is not finite" +
-                  (tensor.empty() ? "" : "; first bad tensor: " + tensor),
+// Nothing that is not finite is trained on or saved.
+void Run::stop_not_finite(int64_t step, const std::string& what, const std::string& tensor) const {
+  throw Error("train", "step " + std::to_string(step) + ": " + what + (tensor.empty() ? "" : "; first bad tensor: " + tensor),
               saved_step_ >= 0 ? "the last good checkpoint is " + dir_.path() + "/checkpoints/step-" + std::to_string(saved_step_) + "; lower lr or set grad_clip and --resume"
                                : "there is no checkpoint yet; lower lr or set checkpoint_every",
               ExitCode::failed);
 }
 
+void Run::check_finite(const StepOutcome& s) const {
+  if (std::isfinite(s.loss) && std::isfinite(s.grad_norm)) return;
+  stop_not_finite(at_.step + 1, std::isfinite(s.loss) ? "the gradient norm is not finite" : "the loss is not finite", state_.first_bad_tensor());
+}
+
 void Run::save() {
   if (saved_step_ == at_.step) return;
+  if (const std::string tensor = state_.first_bad_tensor(); !tensor.empty()) stop_not_finite(at_.step, "a weight is not finite, nothing is saved", tensor);
   checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.elements(), to_json(at_)};
   checkpoint::save_checkpoint(dir_.path(), at_.step, state_.model(), run_config_to_json(config_), saved);
   saved_step_ = at_.step;

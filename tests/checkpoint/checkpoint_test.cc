@@ -2,6 +2,7 @@
 #include "checkpoint/checkpoint.h"
 
 #include <cstring>
+#include <limits>
 
 #include "checkpoint/hf_directory.h"
 #include "io/manifest.h"
@@ -130,6 +131,14 @@ TEST_F(Run, TruncatedMissingAndEmptyFilesAreNoticed) {
   expect_loads(1, "model.safetensors is missing");
   fs::remove(run + "/checkpoints/step-2/manifest.json");
   expect_loads(1, "no manifest.json");
+}
+
+TEST_F(Run, ACheckpointWithAValueThatIsNoNumberIsPassedOver) {
+  save_steps({1});
+  touch(2);
+  model.m->block[7] = std::numeric_limits<float>::quiet_NaN();
+  save(2);
+  expect_loads(1, "is not finite");
 }
 
 TEST_F(Run, NoCheckpointAtAll) {
