@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "ops/residual.h"
+#include "reference/complex_step.h"
 #include "support/matrix.h"
 #include "support/site_run.h"
 
@@ -116,6 +117,30 @@ TEST_P(Residual, StoredInBf16) {
       const ResidualSpec s = spec_of(kind, kind == ResidualKind::plain ? 1 : 4, D);
       check(s, 5, DType::bf16, 1, name_of(s) + " bf16");
     }
+}
+
+// Expanding copies the embedding, so its backward sums the streams: <dX, expand(e)> = <sum of dX, e>, by complex steps.
+TEST_P(Residual, ExpandingAndItsGradient) {
+  Exec exec(2);
+  for (const DType type : {DType::f32, DType::bf16})
+    for (int64_t n = 1; n <= 8; ++n)
+      for (const int64_t dim : {1, 7, 8, 9, 17, 33}) {
+        const ResidualSpec spec = spec_of(ResidualKind::mhc, n, dim);
+        const Owned e = test::random(3, dim, 1, 1, type), dx = test::random(3, n * dim, 2, 1, type);
+        Owned x(3, n * dim, type), de = test::random(3, dim, 3, 1, type);
+        ops::expand_forward(exec, spec, e, x);
+        ops::expand_backward(exec, spec, dx, de);
+        const auto copies = [&](const auto& z) {
+          std::remove_const_t<std::remove_reference_t<decltype(z)>> out;
+          for (size_t i = 0; i < 3 * static_cast<size_t>(n * dim); ++i) out.push_back(z[i / static_cast<size_t>(n * dim) * static_cast<size_t>(dim) + i % static_cast<size_t>(dim)]);
+          return out;
+        };
+        EXPECT_EQ(x.values(), copies(e.values()));
+        const auto want = reference::complex_step(e.values(), [&](const auto& z) { return reference::dot(dx.values(), copies(z)); });
+        // n values summed in fp32, then one rounding to the 8 bits of bf16: half a unit in the last place of the result.
+        const double stored = type == DType::f32 ? 0 : 0x1p-8 * test::largest(want);
+        test::expect_close(de.values(), want, test::sum_tolerance(n, test::largest(dx.values())) + stored, "d_embedding");
+      }
 }
 
 TEST_P(Residual, NoTokens) {

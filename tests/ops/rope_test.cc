@@ -1,5 +1,6 @@
 #include "ops/rope.h"
 
+#include "reference/complex_step.h"
 #include "reference/rope.h"
 #include "support/matrix.h"
 
@@ -62,6 +63,36 @@ TEST(Rope, MatchesSpecification) {
         check({.dim = 64, .theta = 1e4, .yarn = 8, .original = 512, .magnitude = 1 + 0.1 * std::log(8.0)}, yarn(8, 512, 1, 0), layout, 2, t);
       }
     }
+  }
+}
+
+// The backward rotates the other way; with a magnitude it multiplies by it once more.
+TEST(Rope, InverseIsTheDerivative) {
+  const Exec exec(1);
+  const std::vector<int32_t> pos = {0, 1, 299};
+  for (Isa isa : machine_isas()) {
+    const IsaScope scope(isa);
+    for (DType t : {f32_t, bf16_t})
+      for (RopeLayout layout : {RopeLayout::interleaved, RopeLayout::half_split})
+        for (int dim : {2, 14, 16, 18, 34}) {
+          const reference::Rope ref{.dim = dim, .theta = 1e4, .yarn = 8, .original = 512, .magnitude = 1 + 0.1 * std::log(8.0)};
+          const auto table = ops::make_rope_table(kPositions, dim, ref.theta, yarn(8, 512, 1, 0));
+          const Owned dy = random(3, dim, 5, 1, t);
+          Owned dx = dy;
+          ops::rope_apply(exec, table, layout, pos, dx, 0, 1, dim, /*inverse=*/true);
+          std::vector<double> want;
+          for (int64_t r = 0; r < 3; ++r) {
+            const auto rows = dy.values();
+            const std::vector<double> cotangent(rows.begin() + r * dim, rows.begin() + (r + 1) * dim);
+            const auto d = reference::complex_step(std::vector<double>(static_cast<size_t>(dim)), [&](const auto& z) {
+              return reference::dot(cotangent, ref.rotate(z, pos[static_cast<size_t>(r)], layout == RopeLayout::interleaved));
+            });
+            want.insert(want.end(), d.begin(), d.end());
+          }
+          // fp32 arithmetic, then one rounding to the 8 bits of bf16: half a unit in the last place of the result.
+          const double stored = t == f32_t ? 0 : 0x1p-8 * largest(want);
+          expect_close(dx.values(), want, tolerance(largest(dy.values()) * ref.magnitude, f32_t) + stored, "dx");
+        }
   }
 }
 
