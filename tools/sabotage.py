@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Breaks the source one line at a time and sees that a test notices: tools/sabotage.py [--list] [--only NAME,...] [--dir DIR].
+
+Works on a copy of the tracked files (default build/sabotage, kept for the next run). For every sabotage: one text is replaced in one
+file, the one test program named is built and must fail; a test that cannot be built does not count. Every test must pass on the
+untouched copy first. Exit code 1 when a sabotage goes unnoticed."""
+import argparse
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# name, file under src/, the text (must stand there exactly once), what it becomes, the test that must notice.
+SABOTAGES = [
+    # Sinkhorn and the maps of hyper-connections
+    ("sinkhorn-order", "kernels/sinkhorn.isa.cc", "normalise<N>(m, i % 2 == 0, veps,", "normalise<N>(m, i % 2 == 1, veps,", "ops_mhc_vectors_test"),
+    ("sinkhorn-eps", "kernels/sinkhorn.isa.cc", "at(i) = at(i) * r + eps;", "at(i) = at(i) * r;", "ops_mhc_properties_test"),
+    ("sinkhorn-vjp-dot", "kernels/sinkhorn.isa.cc", "d[at] = (d[at] - dot) * r;", "d[at] = d[at] * r;", "ops_mhc_vectors_test"),
+    ("sinkhorn-vjp-walk-back", "kernels/sinkhorn.isa.cc", "m[at] = m[at] * denominator;", "m[at] = m[at];", "ops_mhc_vectors_test"),
+    ("map-transposed", "ops/residual_coefficients.cc", "return transposed ? j * n + k : k * n + j;", "return transposed ? k * n + j : j * n + k;", "ops_mhc_vectors_test"),
+    ("post-factor", "ops/residual_coefficients.cc", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 2.f, 0.f, y.v[i]);", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 1.f, 0.f, y.v[i]);", "ops_mhc_vectors_test"),
+    ("pre-eps", "ops/residual_coefficients.cc", "scale[0], base[i], 1.f, s.hc_eps, y.v[i]);", "scale[0], base[i], 1.f, 0.f, y.v[i]);", "ops_mhc_vectors_test"),
+    ("scale-gradient", "ops/residual_coefficients.cc", "d_scale[group] += static_cast<float>(weighted);", "d_scale[group] += 0 * static_cast<float>(weighted);", "ops_mhc_vectors_test"),
+    ("collapse-scale-gradient", "ops/residual_coefficients.cc", "d_scale[0] += static_cast<float>(weighted);", "d_scale[0] += 0 * static_cast<float>(weighted);", "ops_mhc_vectors_test"),
+    ("write-transposed", "kernels/streams.isa.cc", "for (int j = 0; j < N; ++j) s = fma(set1(res[k * N + j]), in[j], s);", "for (int j = 0; j < N; ++j) s = fma(set1(res[j * N + k]), in[j], s);", "ops_mhc_vectors_test"),
+    ("state-rms-term", "ops/residual_backward.cc", "const float c = r * r * dot / static_cast<float>(width);", "const float c = 0 * r * r * dot / static_cast<float>(width);", "ops_residual_test"),
+    ("gain-order", "train/gains.cc", "s += site[static_cast<size_t>(i * n_ + k)] * c[k * n_ + j];", "s += c[i * n_ + k] * site[static_cast<size_t>(k * n_ + j)];", "train_gains_test"),
+    # Norms, rotary embedding, attention, gates
+    ("norm-mean-term", "kernels/norm.isa.cc", "const V mean = set1(-dot / static_cast<float>(a.dim));", "const V mean = set1(0 * dot / static_cast<float>(a.dim));", "ops_norm_test"),
+    ("norm-eps", "kernels/norm.isa.cc", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + a.eps)", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + 1e-5f)", "ops_norm_test"),
+    ("rope-inverse", "ops/rope.cc", "inverse ? -1.f : 1.f", "inverse ? 1.f : 1.f", "ops_rope_test"),
+    ("yarn-ramp", "ops/rope.cc", "base / scaling.factor * ramp + base * (1 - ramp)", "base / scaling.factor * (1 - ramp) + base * ramp", "ops_rope_test"),
+    ("attention-delta", "kernels/attention_backward.isa.cc", "p0 * (load(b.dp + at) - delta)", "p0 * load(b.dp + at)", "ops_attention_test"),
+    ("attention-causal", "kernels/attention_backward.isa.cc", "(j < columns ? j : columns - 1) + 1 - k0);", "(j < columns ? j : columns - 1) + 2 - k0);", "ops_attention_test"),
+    ("swiglu-gate", "kernels/routing.isa.cc", "(one + gate * (one - s))", "(one + gate * s)", "ops_swiglu_test"),
+    ("embedding-last-column", "ops/embedding.cc", "const int64_t c = task * kCols, n = std::min(kCols, d_table.cols - c);", "const int64_t c = task * kCols, n = std::min(kCols, d_table.cols - c - 1);", "ops_embedding_test"),
+    # Products
+    ("gemm-accumulate", "kernels/gemm_vector.h", "g.store == GemmStore::add_f32 ? load_some(c, n) + sum : sum", "g.store == GemmStore::add_f32 ? sum : sum", "ops_gemm_test"),
+    ("weight-grad-resume", "ops/weight_grad.cc", "g.first = t == 0;", "g.first = true;", "ops_gemm_test"),
+    # Experts
+    ("router-bias-in-weight", "ops/routing.cc", "r.weights.f32(t)[k] = s[index[k]] * factor;", "r.weights.f32(t)[k] = (s[index[k]] + (rule.bias ? bias.f32()[index[k]] : 0.f)) * factor;", "ops_routing_vectors_test"),
+    ("router-group-score", "ops/routing.cc", "? first + second : first;", "? first : first;", "ops_routing_vectors_test"),
+    ("router-scaling", "ops/routing.cc", "rule.normalise ? rule.scaling / (sum + 1e-20f)", "rule.normalise ? 1.f / (sum + 1e-20f)", "ops_routing_vectors_test"),
+    ("router-normalised-vjp", "ops/routing.cc", "(dw[k] - dot / denominator) / denominator", "dw[k] / denominator", "ops_routing_vectors_test"),
+    ("balance-vjp", "ops/balance.cc", "normalised ? w[e] : (w[e] - value) / sum", "normalised ? w[e] : w[e] / sum", "ops_routing_vectors_test"),
+    ("bias-rule-sign", "ops/routing.cc", "over > 0 ? -speed : over < 0 ? speed : 0.0", "over > 0 ? speed : over < 0 ? -speed : 0.0", "ops_routing_vectors_test"),
+    ("softplus-slope", "ops/router_scores.cc", "d = ds[i] * sigmoid(z[i]) / (2 * s[i]);", "d = ds[i] * sigmoid(z[i]) / s[i];", "ops_dispatch_test"),
+    ("combine-accumulates", "kernels/routing.isa.cc", "V sum = accumulate ? load_some(out + i, k) : set1(0.f);", "V sum = set1(0.f);", "ops_dispatch_test"),
+    ("router-input-gradient", "layers/moe.cc", "  ops::add(exec, dx_router, dx);\n", "", "layers_moe_test"),
+    ("latent-key-rotation", "layers/mla.cc", "da, s.q_in() + s.kv_lora, 1, s.rope, /*inverse=*/true);", "da, s.q_in() + s.kv_lora, 0, s.rope, /*inverse=*/true);", "layers_mla_test"),
+    # Loss and optimizer
+    ("z-loss-vjp", "ops/cross_entropy.cc", "g.scale * (1 + 2 * static_cast<double>(g.z_coef) * loss.lse)", "g.scale * (1 + static_cast<double>(g.z_coef) * loss.lse)", "ops_cross_entropy_test"),
+    ("ignored-label", "ops/cross_entropy.cc", "if (labels[t] == kIgnoreLabel) continue;", "", "ops_cross_entropy_test"),
+    ("adamw-bias-correction", "optim/optimizer.cc", "f.inv_sqrt_bias2 = static_cast<float>(1 / std::sqrt(1 - std::pow(o.beta2, static_cast<double>(step))));", "f.inv_sqrt_bias2 = 1.f;", "optim_training_vectors_test"),
+    ("adamw-decay", "kernels/optimizer.isa.cc", "load_some(w + i, k) * decay - step * mm / denominator", "load_some(w + i, k) - step * mm / denominator", "optim_training_vectors_test"),
+    ("muon-nesterov", "kernels/optimizer.isa.cc", "store_some(out + i, fma(vmu, mm, grad), k);", "store_some(out + i, mm, k);", "optim_training_vectors_test"),
+    ("muon-rate", "optim/optimizer.cc", "std::sqrt(static_cast<double>(std::max(p.rows, p.cols)))", "std::sqrt(static_cast<double>(std::min(p.rows, p.cols)))", "optim_training_vectors_test"),
+    ("clip-lifts", "optim/optimizer.cc", "return std::min(1.0, limit / (norm + 1e-6));", "return limit / (norm + 1e-6);", "optim_training_vectors_test"),
+    ("cosine-start", "optim/schedule.cc", "std::cos(std::numbers::pi * (at - start) / (total - start))", "std::cos(std::numbers::pi * at / total)", "optim_training_vectors_test"),
+    # Data, checkpoints, inference
+    ("label-across-documents", "data/corpus.cc", "at + i + 1 < s.start[document + 1] ? s.byte(at + i + 1, document) : kIgnoreLabel", "at + i + 1 < s.start[document + 1] ? s.byte(at + i + 1, document) : 0", "data_corpus_test"),
+    ("second-moment", "checkpoint/checkpoint.cc", 'std::pair{"moment2", state.moment2}', 'std::pair{"moment1", state.moment2}', "checkpoint_checkpoint_test"),
+    ("not-finite-saved", "checkpoint/checkpoint.cc", "if (!std::isfinite(v)) return", "if (false) return", "checkpoint_checkpoint_test"),
+    ("cache-length", "model/transformer.cc", "if (cache) cache->length += T;", "if (cache) cache->length += T > 1 ? T : 0;", "infer_engine_test"),
+    ("sampler-top-p", "infer/sampler.cc", "mass < o.top_p * sum", "mass < o.top_p", "infer_sampler_test"),
+]
+
+
+def run(*command, **options):
+    return subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options)
+
+
+def make_copy(to):
+    """The tracked and new files of the tree; what did not change keeps its time, so that little is built again."""
+    names = run("git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard").stdout.split("\n")
+    wanted = {n for n in names if n and (ROOT / n).is_file()}
+    for name in wanted:
+        target = to / name
+        if not target.exists() or target.read_bytes() != (ROOT / name).read_bytes():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, target)
+            shutil.copymode(ROOT / name, target)
+    for extra in [p for p in to.rglob("*") if p.is_file() and "build" not in p.relative_to(to).parts[:1]]:
+        if str(extra.relative_to(to)) not in wanted:
+            extra.unlink()
+
+
+def build(copy, targets):
+    return run("cmake", "--build", copy / "build" / "release", "--target", *targets)
+
+
+def check(copy, sabotage):
+    """What happened: '' when the test noticed."""
+    name, file, old, new, test = sabotage
+    path = copy / "src" / file
+    text = path.read_text()
+    if text.count(old) != 1:
+        return f"the text stands {text.count(old)} times in src/{file}"
+    try:
+        path.write_text(text.replace(old, new))
+        built = build(copy, [test])
+        if built.returncode:
+            return "does not build:\n" + built.stdout[-1500:]
+        tested = run(copy / "build" / "release" / "bin" / test, timeout=600)
+        return "" if tested.returncode else "UNNOTICED"
+    finally:
+        path.write_text(text)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="print the sabotages and stop")
+    parser.add_argument("--only", help="names, comma-separated")
+    parser.add_argument("--dir", type=pathlib.Path, default=ROOT / "build" / "sabotage")
+    options = parser.parse_args()
+    chosen = [s for s in SABOTAGES if not options.only or s[0] in options.only.split(",")]
+    if options.only and len(chosen) != len(set(options.only.split(","))):
+        parser.error("--only names what is not in the list; see --list")
+    if options.list:
+        for name, file, old, new, test in chosen:
+            print(f"{name:26} src/{file}: {old.strip()}  ->  {new.strip()}   ({test})")
+        return 0
+    copy = options.dir.resolve()
+    make_copy(copy)
+    configured = run("cmake", "--preset", "release", "-DBIRKHOFF_TESTS=ON", cwd=copy)
+    tests = sorted({s[4] for s in chosen})
+    built = build(copy, tests) if configured.returncode == 0 else configured
+    if built.returncode:
+        print(built.stdout[-3000:], file=sys.stderr)
+        return 1
+    for test in tests:
+        if run(copy / "build" / "release" / "bin" / test).returncode:
+            print(f"{test} fails on the untouched source", file=sys.stderr)
+            return 1
+    unnoticed = 0
+    for sabotage in chosen:
+        start = time.monotonic()
+        problem = check(copy, sabotage)
+        unnoticed += bool(problem)
+        print(f"{sabotage[0]:26} {problem or 'noticed by ' + sabotage[4]}  ({time.monotonic() - start:.0f} s)", flush=True)
+    print(f"{len(chosen) - unnoticed} of {len(chosen)} sabotages noticed")
+    return 1 if unnoticed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
