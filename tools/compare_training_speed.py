@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Training speed and memory beside another program's, interleaved: what docs/performance.md quotes.
+
+    tools/compare_training_speed.py --peer "python torch_train.py --compile --jemalloc LIB" [--presets tiny,small] [--rounds 2]
+
+The peer is a command that takes --config PRESET --residual residual|mhc --precision bf16 --steps N --json FILE and writes JSON with
+runs[0].tokens_per_second.median and peaks.steady_rss_mib or the same at the top level. Rounds alternate, so that a change of the
+machine's speed meets both; the median of each side's rounds counts."""
+import argparse
+import json
+import pathlib
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+
+PROGRAM = pathlib.Path(__file__).resolve().parent.parent / "build" / "release" / "bin" / "birkhoff"
+
+
+def ours(preset, residual, steps):
+    out = subprocess.run([PROGRAM, "bench", "train", "--preset", preset, "--set", f"residual={residual}", "--set", "dtype=bf16", "--steps", str(steps), "--json"],
+                         check=True, capture_output=True, text=True).stdout
+    record = json.loads(out)
+    return record["tokens_per_s"], record["rss_mib"]
+
+
+def find(node, key):
+    """The first value of a key anywhere in a JSON document."""
+    if isinstance(node, dict):
+        if key in node:
+            return node[key]
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            if (value := find(child, key)) is not None:
+                return value
+    return None
+
+
+def theirs(command, preset, residual, steps):
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        kind = "residual" if residual == "plain" else residual
+        subprocess.run([*command, "--config", preset, "--residual", kind, "--precision", "bf16", "--steps", str(steps), "--json", file.name], check=True, capture_output=True)
+        record = json.load(open(file.name))
+    return find(record, "tokens_per_second")["median"], find(record, "steady_rss_mib")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", required=True)
+    parser.add_argument("--presets", default="tiny,small")
+    parser.add_argument("--residuals", default="plain,mhc")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=6)
+    o = parser.parse_args()
+    print("preset  residual   ours tok/s   peer tok/s  ratio   ours MiB  peer MiB  ratio", flush=True)
+    worst = float("inf")
+    for preset in o.presets.split(","):
+        for residual in o.residuals.split(","):
+            pairs = [(ours(preset, residual, o.steps), theirs(shlex.split(o.peer), preset, residual, o.steps)) for _ in range(o.rounds)]
+            speed = [statistics.median(p[side][0] for p in pairs) for side in (0, 1)]
+            memory = [max(p[side][1] for p in pairs) for side in (0, 1)]
+            worst = min(worst, speed[0] / speed[1])
+            print(f"{preset:7} {residual:8} {speed[0]:12.0f} {speed[1]:12.0f} {speed[0] / speed[1]:6.2f} {memory[0]:10.0f} {memory[1]:9.0f} {memory[0] / memory[1]:6.2f}", flush=True)
+    return 0 if worst >= 1 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
