@@ -3,9 +3,10 @@
 
     tools/compare_training_speed.py --peer "python torch_train.py --compile --jemalloc LIB" [--presets tiny,small] [--rounds 2]
 
-The peer is a command that takes --config PRESET --residual residual|mhc --precision bf16 --steps N --json FILE and writes JSON with
-runs[0].tokens_per_second.median and peaks.steady_rss_mib or the same at the top level. Rounds alternate, so that a change of the
-machine's speed meets both; the median of each side's rounds counts."""
+The peer is a command that takes --config PRESET --residual residual|mhc --precision bf16|fp32 --steps N --warm N --json FILE and writes
+JSON with tokens_per_second.median and steady_rss_mib somewhere in it. Rounds alternate, so that a change of the machine's speed meets
+both; the median of each side's rounds counts. We always train in bf16; a processor without bf16 products may suit the peer better in
+fp32 (--peer-precision)."""
 import argparse
 import json
 import pathlib
@@ -38,10 +39,10 @@ def find(node, key):
     return None
 
 
-def theirs(command, preset, residual, steps):
+def theirs(command, preset, residual, options):
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         kind = "residual" if residual == "plain" else residual
-        subprocess.run([*command, "--config", preset, "--residual", kind, "--precision", "bf16", "--steps", str(steps), "--json", file.name], check=True, capture_output=True)
+        subprocess.run([*command, "--config", preset, "--residual", kind, "--precision", options.peer_precision, "--steps", str(options.steps), "--warm", str(options.peer_warm), "--json", file.name], check=True, capture_output=True)
         record = json.load(open(file.name))
     return find(record, "tokens_per_second")["median"], find(record, "steady_rss_mib")
 
@@ -53,12 +54,14 @@ def main():
     parser.add_argument("--residuals", default="plain,mhc")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--peer-precision", default="bf16", choices=("bf16", "fp32"))
+    parser.add_argument("--peer-warm", type=int, default=3, help="its unmeasured steps")
     o = parser.parse_args()
     print("preset  residual   ours tok/s   peer tok/s  ratio   ours MiB  peer MiB  ratio", flush=True)
     worst = float("inf")
     for preset in o.presets.split(","):
         for residual in o.residuals.split(","):
-            pairs = [(ours(preset, residual, o.steps), theirs(shlex.split(o.peer), preset, residual, o.steps)) for _ in range(o.rounds)]
+            pairs = [(ours(preset, residual, o.steps), theirs(shlex.split(o.peer), preset, residual, o)) for _ in range(o.rounds)]
             speed = [statistics.median(p[side][0] for p in pairs) for side in (0, 1)]
             memory = [max(p[side][1] for p in pairs) for side in (0, 1)]
             worst = min(worst, speed[0] / speed[1])
