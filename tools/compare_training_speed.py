@@ -4,8 +4,9 @@
     tools/compare_training_speed.py --peer "python torch_train.py --compile --jemalloc LIB" [--presets tiny,small] [--rounds 2]
 
 The peer is a command that takes --config PRESET --residual residual|mhc --precision bf16|fp32 --steps N --warm N --json FILE and writes
-JSON with tokens_per_second.median and steady_rss_mib somewhere in it. Rounds alternate, so that a change of the machine's speed meets
-both; the median of each side's rounds counts. We always train in bf16; a processor without bf16 products may suit the peer better in
+JSON with tokens_per_second {median, max} and steady_rss_mib somewhere in it. Rounds alternate, so that a change of the machine's speed
+meets both. Printed are the median step's speed (median of the rounds) and the fastest step's, which others on the machine disturb less.
+We always train in bf16; a processor without bf16 products may suit the peer better in
 fp32 (--peer-precision)."""
 import argparse
 import json
@@ -23,7 +24,8 @@ def ours(preset, residual, steps):
     out = subprocess.run([PROGRAM, "bench", "train", "--preset", preset, "--set", f"residual={residual}", "--set", "dtype=bf16", "--steps", str(steps), "--json"],
                          check=True, capture_output=True, text=True).stdout
     record = json.loads(out)
-    return record["tokens_per_s"], record["rss_mib"]
+    median, step = record["tokens_per_s"], record["step_ms"]
+    return median, median * step["median"] / step["min"], record["rss_mib"]
 
 
 def find(node, key):
@@ -44,7 +46,8 @@ def theirs(command, preset, residual, options):
         kind = "residual" if residual == "plain" else residual
         subprocess.run([*command, "--config", preset, "--residual", kind, "--precision", options.peer_precision, "--steps", str(options.steps), "--warm", str(options.peer_warm), "--json", file.name], check=True, capture_output=True)
         record = json.load(open(file.name))
-    return find(record, "tokens_per_second")["median"], find(record, "steady_rss_mib")
+    speed = find(record, "tokens_per_second")
+    return speed["median"], speed["max"], find(record, "steady_rss_mib")
 
 
 def main():
@@ -57,15 +60,17 @@ def main():
     parser.add_argument("--peer-precision", default="bf16", choices=("bf16", "fp32"))
     parser.add_argument("--peer-warm", type=int, default=3, help="its unmeasured steps")
     o = parser.parse_args()
-    print("preset  residual   ours tok/s   peer tok/s  ratio   ours MiB  peer MiB  ratio", flush=True)
+    print("tokens/s: preset, residual | ours, peer, ratio of the medians | of the fastest steps | MiB ours, peer, ratio", flush=True)
     worst = float("inf")
     for preset in o.presets.split(","):
         for residual in o.residuals.split(","):
             pairs = [(ours(preset, residual, o.steps), theirs(shlex.split(o.peer), preset, residual, o)) for _ in range(o.rounds)]
-            speed = [statistics.median(p[side][0] for p in pairs) for side in (0, 1)]
-            memory = [max(p[side][1] for p in pairs) for side in (0, 1)]
-            worst = min(worst, speed[0] / speed[1])
-            print(f"{preset:7} {residual:8} {speed[0]:12.0f} {speed[1]:12.0f} {speed[0] / speed[1]:6.2f} {memory[0]:10.0f} {memory[1]:9.0f} {memory[0] / memory[1]:6.2f}", flush=True)
+            rows = []
+            for column, combine in ((0, statistics.median), (1, max), (2, max)):
+                mine, other = (combine(p[side][column] for p in pairs) for side in (0, 1))
+                rows.append(f"{mine:8.0f} {other:8.0f} {mine / other:6.2f}")
+                worst = min(worst, mine / other) if column == 0 else worst
+            print(f"{preset:7} {residual:8} | " + " | ".join(rows), flush=True)
     return 0 if worst >= 1 else 1
 
 
