@@ -1,0 +1,70 @@
+#include <iostream>
+
+#include "apps/verbs.h"
+#include "core/error.h"
+#include "text/chat/chat_format.h"
+#include "text/chat/json_value.h"
+#include "text/chat/python_print.h"
+
+namespace birkhoff::apps {
+namespace {
+
+using namespace text::chat;
+
+struct Flags {
+  std::string model, file, encoder;
+  bool jsonl = false, spans = false;
+};
+
+ChatFormat open_format(const Flags& f) {
+  if (static_cast<int>(!f.model.empty()) + !f.file.empty() + !f.encoder.empty() != 1)
+    throw Error("chat-format", "needs one of -m, --template and --encoder", "", ExitCode::usage);
+  if (!f.encoder.empty()) return ChatFormat::native(f.encoder);
+  return f.model.empty() ? ChatFormat::from_template(read_text_file(f.file)) : ChatFormat::open(f.model);
+}
+
+Value answer(const ChatFormat& format, const std::string& line, bool spans) {
+  auto out = std::make_shared<DictObject>();
+  try {
+    const Value input = parse_json(line);
+    const MaskedText text = format.render(get(input, "messages"), get(input, "tools"), get(input, "options"));
+    out->set("text", Value::string(text.bytes()));
+    if (spans) {
+      std::vector<Value> list;
+      for (const Span& span : text.spans()) {
+        auto one = std::make_shared<DictObject>();
+        one->set("text", Value::string(span.text));
+        one->set("from_content", Value::boolean(span.from_content));
+        list.push_back(Value::dict(std::move(one)));
+      }
+      out->set("spans", Value::list(std::move(list)));
+    }
+  } catch (const Error& e) {
+    out->set("error", Value::string(e.what()));
+  }
+  return Value::dict(std::move(out));
+}
+
+}  // namespace
+
+void add_chat_format(CLI::App& app, Program& p) {
+  auto f = std::make_shared<Flags>();
+  CLI::App* verb = app.add_subcommand("chat-format", "Turn conversations into prompts: JSON lines on stdin, one result a line");
+  verb->add_option("-m,--model", f->model, "model directory: its chat template, or its family's encoder");
+  verb->add_option("--template", f->file, "a Jinja file");
+  verb->add_option("--encoder", f->encoder, "v3.2 or v4");
+  verb->add_flag("--jsonl", f->jsonl, "lines of {messages, tools, options} (the only form)");
+  verb->add_flag("--spans", f->spans, "also the runs of the prompt and whether they come from contents");
+  verb->callback([f, &p] {
+    p.run = [f] {
+      const ChatFormat format = open_format(*f);
+      std::ios::sync_with_stdio(false);
+      for (std::string line; std::getline(std::cin, line);)
+        if (line.find_first_not_of(" \t\r") != std::string::npos) std::cout << json_dump(answer(format, line, f->spans)).bytes() << "\n";
+      std::cout.flush();
+      return 0;
+    };
+  });
+}
+
+}  // namespace birkhoff::apps

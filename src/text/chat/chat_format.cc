@@ -1,0 +1,196 @@
+#include "text/chat/chat_format.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "core/error.h"
+#include "text/chat/dsml.h"
+#include "text/chat/encoder.h"
+#include "text/chat/json_value.h"
+
+namespace birkhoff::text::chat {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr uintmax_t kMaxFile = uintmax_t{16} << 20;
+
+std::string read_file(const fs::path& path) {
+  std::error_code error;
+  const uintmax_t size = fs::file_size(path, error);
+  if (error) throw Error("chat", path.string() + ": cannot be read", "check the path and its permissions");
+  if (size > kMaxFile) throw Error("chat", path.string() + ": " + std::to_string(size) + " bytes, at most " + std::to_string(kMaxFile) + " are read");
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw Error("chat", path.string() + ": cannot be read", "check the path and its permissions");
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+// Names the file in what goes wrong with it.
+template <class F>
+auto about(const fs::path& path, F&& f) {
+  try {
+    return f();
+  } catch (const Error& e) {
+    throw Error(e.where(), path.string() + ": " + e.what(), e.hint(), e.code());
+  }
+}
+
+bool plain_word(const std::string& s) {
+  return !s.empty() && s.size() < 64 && std::all_of(s.begin(), s.end(), [](unsigned char c) { return std::isalnum(c) || c == '_'; });
+}
+
+Value marked(const Value& v, bool is_message) {
+  switch (v.kind()) {
+    case Kind::string:
+      return Value::string(v.bytes(), true);
+    case Kind::list:
+    case Kind::tuple: {
+      std::vector<Value> items;
+      for (const Value& item : v.items()) items.push_back(marked(item, false));
+      return Value::list(std::move(items));
+    }
+    case Kind::dict: {
+      auto dict = std::make_shared<DictObject>();
+      for (const auto& [key, value] : v.as_dict().entries) {
+        const bool role = is_message && key.bytes() == "role" && value.is(Kind::string) && plain_word(value.bytes());
+        dict->set(key.is(Kind::string) ? Value::string(key.bytes(), true) : key, role ? value : marked(value, false));
+      }
+      return Value::dict(std::move(dict));
+    }
+    default:
+      return v;
+  }
+}
+
+// Answers of a template are recognised by the tokens it writes around calls.
+std::string guess_parser(const std::string& source) {
+  const auto has = [&](std::string_view s) { return source.find(s) != std::string::npos; };
+  if (has("DSML") && has("tool_calls>")) return "v4";
+  if (has("DSML")) return "v3.2";
+  if (has("<｜tool▁sep｜>")) return has("```json") ? "v3" : "v3.1";
+  return has("</think>") ? "v3" : "";
+}
+
+}  // namespace
+
+Value mark_content(const Value& messages) {
+  if (!messages.is_sequence()) return marked(messages, false);
+  std::vector<Value> out;
+  for (const Value& message : messages.items()) out.push_back(marked(message, true));
+  return Value::list(std::move(out));
+}
+
+ChatFormat ChatFormat::native(const std::string& name) {
+  if (name != "v3.2" && name != "v4") throw Error("chat", "no encoder named '" + name + "'", "there are v3.2 and v4", ExitCode::usage);
+  ChatFormat out;
+  out.encoder_ = name == "v4" ? Encoder::v4 : Encoder::v3_2;
+  out.eos_ = kEos;
+  out.parser_ = name;
+  return out;
+}
+
+ChatFormat ChatFormat::from_template(std::string_view source) {
+  ChatFormat out;
+  out.templates_["default"] = std::make_shared<const jinja::Template>(source);
+  out.special_tokens_ = {{"bos_token", std::string(kBos)}, {"eos_token", std::string(kEos)}};
+  out.eos_ = kEos;
+  out.parser_ = guess_parser(std::string(source));
+  return out;
+}
+
+ChatFormat ChatFormat::open(const std::string& directory) {
+  const fs::path dir(directory);
+  ChatFormat out;
+  std::map<std::string, std::string> sources;
+  if (const fs::path path = dir / "tokenizer_config.json"; fs::exists(path)) {
+    const Value config = about(path, [&] { return parse_json(read_file(path)); });
+    if (!config.is(Kind::dict)) throw Error("chat", path.string() + ": not a JSON object");
+    for (const auto& [key, value] : config.as_dict().entries) {
+      const Value token = value.is(Kind::dict) ? get(value, "content") : value;
+      if (key.bytes().ends_with("_token") && !key.bytes().starts_with("add_") && token.is(Kind::string)) out.special_tokens_[key.bytes()] = token.bytes();
+    }
+    const Value chat = get(config, "chat_template");
+    if (chat.is(Kind::string)) sources["default"] = chat.bytes();
+    if (chat.is_sequence())
+      for (const Value& named : chat.items()) {
+        const Value name = get(named, "name"), source = get(named, "template");
+        if (!name.is(Kind::string) || !source.is(Kind::string)) throw Error("chat", path.string() + ": an entry of chat_template has no name or no template");
+        sources[name.bytes()] = source.bytes();
+      }
+  }
+  if (const fs::path path = dir / "chat_template.jinja"; fs::exists(path)) sources["default"] = read_file(path);
+  if (const fs::path folder = dir / "additional_chat_templates"; fs::is_directory(folder))
+    for (const auto& entry : fs::directory_iterator(folder))
+      if (entry.path().extension() == ".jinja") sources[entry.path().stem().string()] = read_file(entry.path());
+  for (const auto& [name, source] : sources)
+    out.templates_[name] = about(dir, [&source = source] { return std::make_shared<const jinja::Template>(source); });
+  out.eos_ = out.special_tokens_["eos_token"];
+  if (!sources.empty()) {
+    out.parser_ = guess_parser(sources.count("default") ? sources["default"] : sources.begin()->second);
+    return out;
+  }
+  const fs::path path = dir / "config.json";
+  const Value config = fs::exists(path) ? about(path, [&] { return parse_json(read_file(path)); }) : Value();
+  const Value type = get(config, "model_type");
+  const std::string model = type.is(Kind::string) ? type.bytes() : "";
+  if (model == "deepseek_v32") return native("v3.2");
+  if (model == "deepseek_v4") return native("v4");
+  throw Error("chat", directory + ": no chat template, and model_type '" + model + "' has no encoder of its own",
+              "put a chat_template.jinja into the directory, or give --template FILE or --encoder v3.2|v4");
+}
+
+const jinja::Template& ChatFormat::choose(const Value& tools, const Value& options) const {
+  std::string name = "default";
+  if (const Value chosen = get(options, "chat_template"); chosen.is(Kind::string))
+    name = chosen.bytes();
+  else if (truth(tools) && templates_.count("tool_use"))
+    name = "tool_use";
+  const auto it = templates_.find(name);
+  if (it != templates_.end()) return *it->second;
+  std::string names;
+  for (const auto& [known, t] : templates_) names += (names.empty() ? "" : ", ") + known;
+  throw Error("chat", "no chat template named '" + name.substr(0, 80) + "'", "there are: " + names);
+}
+
+MaskedText ChatFormat::render_template(const Value& messages, const Value& tools, const Value& options) const {
+  DictObject context;
+  for (const auto& [name, token] : special_tokens_) context.set(name, Value::string(token));
+  context.set("documents", Value::none());
+  context.set("add_generation_prompt", Value::boolean(false));
+  if (options.is(Kind::dict))
+    for (const auto& [key, value] : options.as_dict().entries)
+      if (key.bytes() != "chat_template") context.set(key.bytes(), value);
+  context.set("messages", mark_content(messages));
+  context.set("tools", truth(tools) ? mark_content(tools) : Value::none());
+  return choose(tools, options).render(context);
+}
+
+MaskedText ChatFormat::render(const Value& messages, const Value& tools, const Value& options) const {
+  if (!messages.is_sequence()) throw Error("chat", std::string("messages must be a list, not ") + type_name(messages));
+  if (!tools.is(Kind::undefined) && !tools.is(Kind::none) && !tools.is_sequence())
+    throw Error("chat", std::string("tools must be a list, not ") + type_name(tools));
+  if (!options.is(Kind::undefined) && !options.is(Kind::none) && !options.is(Kind::dict))
+    throw Error("chat", std::string("options must be an object, not ") + type_name(options));
+  if (encoder_ == Encoder::none) return render_template(messages, tools, options);
+  Value all = messages;
+  if (truth(tools)) {  // the encoders expect tools in the first message
+    std::vector<Value> items = messages.items();
+    const Value role = items.empty() ? Value() : get(items[0], "role");
+    auto first = std::make_shared<DictObject>();
+    if (role.is(Kind::string) && (role.bytes() == "system" || role.bytes() == "developer")) {
+      for (const auto& [key, value] : items[0].as_dict().entries) first->set(key, value);
+      items.erase(items.begin());
+    } else {
+      first->set("role", Value::string("system"));
+      first->set("content", Value::string(""));
+    }
+    first->set("tools", tools);
+    items.insert(items.begin(), Value::dict(std::move(first)));
+    all = Value::list(std::move(items));
+  }
+  const EncoderOptions encoder_options = read_encoder_options(options, encoder_ == Encoder::v4);
+  return encoder_ == Encoder::v4 ? encode_v4(mark_content(all), encoder_options) : encode_v3_2(mark_content(all), encoder_options);
+}
+
+}  // namespace birkhoff::text::chat

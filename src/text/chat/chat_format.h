@@ -1,0 +1,50 @@
+// How a model's conversations become prompts: the directory's own template, or the encoder of a family that has none.
+#pragma once
+#include <map>
+#include <memory>
+#include <string>
+
+#include "text/chat/jinja.h"
+#include "text/chat/masked_text.h"
+#include "text/chat/value.h"
+
+namespace birkhoff::text::chat {
+
+// Strings of messages (or tools) with their characters marked as content. The role of a message is the template's affair
+// ('<|' + role + '|>') and stays unmarked as long as it is a plain word.
+Value mark_content(const Value& messages);
+
+class ChatFormat {
+ public:
+  enum class Encoder : uint8_t { none, v3_2, v4 };
+
+  // "v3.2" or "v4". Throws Error.
+  static ChatFormat native(const std::string& name);
+  // One template file; BOS and EOS are DeepSeek's.
+  static ChatFormat from_template(std::string_view source);
+  // tokenizer_config.json (chat_template as text or as a list of named ones; special tokens), chat_template.jinja,
+  // additional_chat_templates/*.jinja; without a template the encoder of config.json's model_type. Throws Error: none of these.
+  static ChatFormat open(const std::string& directory);
+
+  // messages, tools: as JSON has them (json_value.h), unmarked. tools may be undefined or null. options: an object of template
+  // variables (add_generation_prompt, thinking, ...; chat_template chooses a named one) or of the encoder's options.
+  // Throws Error. Thread-safe.
+  MaskedText render(const Value& messages, const Value& tools, const Value& options) const;
+
+  Encoder encoder() const { return encoder_; }
+  // Text that ends a turn: the encoder's or tokenizer_config.json's eos_token; may be empty.
+  const std::string& eos() const { return eos_; }
+  // What parses answers: "v3", "v3.1", "v3.2", "v4", or "" for a template of no known family, whose answers are content alone.
+  const std::string& parser() const { return parser_; }
+
+ private:
+  const jinja::Template& choose(const Value& tools, const Value& options) const;
+  MaskedText render_template(const Value& messages, const Value& tools, const Value& options) const;
+
+  Encoder encoder_ = Encoder::none;
+  std::map<std::string, std::shared_ptr<const jinja::Template>> templates_;
+  std::map<std::string, std::string> special_tokens_;  // bos_token, eos_token, ...
+  std::string eos_, parser_;
+};
+
+}  // namespace birkhoff::text::chat
