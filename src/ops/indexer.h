@@ -24,12 +24,21 @@ void indexer_select(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMa
 // keys [T, S]: all of [first[t], end[t]), then -1. S must hold the longest.
 void list_visible(const Exec& exec, std::span<const int32_t> first, std::span<const int32_t> end, IndexMat keys);
 
-// Scores of the listed keys: out [T, S] fp32, zeros past a row's end.
-void indexer_scores(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMat w, CIndexMat keys, Mat out, Arena& scratch);
-
 // Returns sum_t KL(p_t || softmax of I[t, .] over the keys listed in row t); p [T, S] fp32, each row with a sum of 1 over its list. Rows
 // without keys add nothing. dq, dk [M, dim], dw assigned: `scale` times the gradient (1 / tokens of the step, times the coefficient).
 double indexer_kl(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMat w, CIndexMat keys, CMat p, float scale, Mat dq, Mat dk,
                   Mat dw, Arena& scratch);
+
+// How good a selection was, over the rows that had more keys to see than they could select.
+struct SelectionQuality {
+  double covered = 0, best = 0;  // mass of the selected keys; of as many keys with the largest mass
+  int64_t shared = 0, keys = 0;  // selected keys that are among those; selected keys
+  double coverage() const { return best > 0 ? covered / best : 1; }
+  double recall() const { return keys ? static_cast<double>(shared) / static_cast<double>(keys) : 1; }
+  void operator+=(const SelectionQuality& q) { covered += q.covered, best += q.best, shared += q.shared, keys += q.keys; }
+};
+// p [T, V] fp32: mass of the keys listed in row t of visible [T, V]; selected [T, S]: some of them, ascending. Of equal masses the selected
+// count as the best.
+SelectionQuality selection_quality(const Exec& exec, CIndexMat visible, CMat p, CIndexMat selected);
 
 }  // namespace birkhoff::ops

@@ -39,7 +39,8 @@ void sparse_attention_backward(const Exec& exec, const SparseAttentionShape& s, 
                                Mat dk, Mat dv, Mat d_sink, Arena& scratch);
 
 // The indexer's target (models.md F.2): p [T, S] fp32, probabilities exp(scale q.k - lse) of the keys in row t of `subset`, summed over
-// heads and divided by their sum over the row; zeros past the row's end. lse: of the attention that was run (dense or sparse).
+// heads and divided by their sum over the row; zeros past the row's end, and in a row whose keys have no mass at all. lse: of the attention
+// that was run (dense or sparse).
 void attention_target(const Exec& exec, const SparseAttentionShape& s, CMat q, CMat k, CMat lse, CIndexMat subset, Mat p, Arena& scratch);
 
 }  // namespace birkhoff::ops
