@@ -21,7 +21,7 @@ using io::TensorEntry;
 using io::TensorType;
 using layers::Role;
 
-bool is_vector(Role r) { return r == Role::norm || r == Role::router_bias || r == Role::hc_scale || r == Role::hc_base; }
+bool is_vector(Role r) { return r == Role::norm || r == Role::bias || r == Role::router_bias || r == Role::hc_scale || r == Role::hc_base; }
 
 std::vector<int64_t> file_shape(const Mat& m, Role role) {
   return is_vector(role) ? std::vector<int64_t>{m.cols} : std::vector<int64_t>{m.rows, m.cols};

@@ -1,12 +1,37 @@
 #include "layers/mla.h"
 
+#include <vector>
+
 #include "ops/elementwise.h"
+#include "ops/indexer.h"
 #include "ops/norm.h"
+#include "ops/sparse_attention.h"
 
 namespace birkhoff::layers {
 namespace {
-ops::AttentionShape attention_shape(const Mla::Spec& s) { return {s.heads, s.heads, s.qk(), s.v, s.scale}; }
+
+enum Blocks : size_t { kKeyUp, kValueUp };  // of kv_b.row_blocks: U_k as it is, U_v transposed
+
+// Few columns meet every key once: the gathering kernel transposes no values. Many share packed blocks of keys.
+constexpr int64_t kFewColumns = 64;
+
+void attend_latents(const Exec& exec, const Mla::Spec& s, const TokenContext& ctx, CMat q, CMat cache, Mat o, Arena& scratch) {
+  const int64_t T = q.rows, M = cache.rows;
+  const ops::AttentionShape shape = Mla::absorbed_shape(s);
+  const CMat values = cache.col_block(0, s.kv_lora);
+  if (T * s.heads > kFewColumns) return ops::attention_forward(exec, shape, q, cache, values, ctx.first_key, o, {}, scratch);
+  Arena::Scope scope(scratch);
+  const IndexMat keys = scratch.index_mat(T, M);
+  std::vector<int32_t> end;
+  for (int64_t t = 0; t < T; ++t) end.push_back(static_cast<int32_t>(M - T + t + 1));
+  ops::list_visible(exec, ctx.first_key, end, keys);
+  ops::sparse_attention_forward(exec, {s.heads, 1, shape.qk_dim, shape.v_dim, s.scale}, q, cache, values, keys, {}, o, {}, scratch);
+}
+
 }  // namespace
+
+ops::AttentionShape Mla::expanded_shape(const Spec& s) { return {s.heads, s.heads, s.qk(), s.v, s.scale}; }
+ops::AttentionShape Mla::absorbed_shape(const Spec& s) { return {s.heads, 1, s.kv_lora + s.rope, s.kv_lora, s.scale}; }
 
 Mla::Weights::Weights(const Spec& s)
     : in(s.q_in() + s.kv_lora + s.rope, s.dim),
@@ -18,6 +43,8 @@ Mla::Weights::Weights(const Spec& s)
     q_norm = Mat(nullptr, DType::f32, 1, s.q_lora);
     q_b = Linear(s.heads * s.qk(), s.q_lora);
   }
+  const int64_t step = s.nope + s.v;
+  kv_b.row_blocks = {{0, s.nope, step, false, {}}, {s.nope, s.v, step, true, {}}};
 }
 
 Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache, int64_t cached) {
@@ -33,15 +60,18 @@ Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens
     r.q = r.a.col_block(0, s.q_in());
   }
   r.c_rstd = arena.mat(f32_t, tokens, 1);
-  r.k = arena.mat(dtype, keys, s.heads * s.qk());
-  r.v = arena.mat(dtype, keys, s.heads * s.v);
+  const MlaForm form = cache ? cache->form : MlaForm::expanded;
+  const bool absorbed = form == MlaForm::absorbed || (form == MlaForm::automatic && cached > 0 && cached >= tokens);
+  if (!absorbed) {
+    r.k = arena.mat(dtype, keys, s.heads * s.qk());
+    r.v = arena.mat(dtype, keys, s.heads * s.v);
+  }
   r.o = arena.mat(dtype, tokens, s.heads * s.v);
   if (for_backward) r.lse = arena.mat(f32_t, tokens, s.heads);
   return r;
 }
 
-void Mla::forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                  Saved& sv, Mat y, Arena& scratch) {
+void Mla::project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x, Saved& sv) {
   const int64_t T = x.rows, M = sv.cache.rows;
   linear_forward(exec, w.in, x, sv.a);
   if (s.q_lora) {
@@ -55,18 +85,51 @@ void Mla::forward(const Exec& exec, const Spec& s, const Weights& w, const ops::
   ops::rms_norm_forward(exec, sv.a.col_block(s.q_in(), s.kv_lora), w.kv_norm, s.inner_eps, fresh.col_block(0, s.kv_lora), sv.c_rstd);
   ops::copy(exec, sv.a.col_block(s.q_in() + s.kv_lora, s.rope), fresh.col_block(s.kv_lora, s.rope));
   ops::rope_apply(exec, rope, s.layout, ctx.position, fresh, s.kv_lora, 1, s.rope);
-  {
-    Arena::Scope scope(scratch);
-    Mat kv = scratch.mat(x.dtype, M, s.heads * (s.nope + s.v));
-    linear_forward(exec, w.kv_b, sv.cache.col_block(0, s.kv_lora), kv);
-    ops::mla_expand_kv(exec, kv, sv.cache.col_block(s.kv_lora, s.rope), s.heads, s.nope, s.rope, s.v, sv.k, sv.v);
+}
+
+void Mla::expand(const Exec& exec, const Spec& s, const Weights& w, Saved& sv, Arena& scratch) {
+  Arena::Scope scope(scratch);
+  Mat kv = scratch.mat(sv.cache.dtype, sv.cache.rows, s.heads * (s.nope + s.v));
+  linear_forward(exec, w.kv_b, sv.cache.col_block(0, s.kv_lora), kv);
+  ops::mla_expand_kv(exec, kv, sv.cache.col_block(s.kv_lora, s.rope), s.heads, s.nope, s.rope, s.v, sv.k, sv.v);
+}
+
+void Mla::absorb(const Exec& exec, const Spec& s, const Weights& w, Saved& sv, Arena& scratch, const std::function<void(CMat q, Mat o)>& attend) {
+  Arena::Scope scope(scratch);
+  const int64_t T = sv.q.rows, key = s.kv_lora + s.rope;
+  Mat q = scratch.mat(sv.q.dtype, T, s.heads * key), o = scratch.mat(sv.q.dtype, T, s.heads * s.kv_lora);
+  linear_row_blocks(exec, w.kv_b, kKeyUp, sv.q, s.qk(), q, key);
+  for (int64_t t = 0; t < T; ++t) {  // a token's heads as rows; all tokens at once where they follow each other
+    const int64_t n = sv.q.contiguous() ? T : 1;
+    const Mat from = sv.q.row_block(t, n).reshaped(n * s.heads, s.qk()), to = q.row_block(t, n).reshaped(n * s.heads, key);
+    ops::copy(exec, from.col_block(s.nope, s.rope), to.col_block(s.kv_lora, s.rope));
+    if (n == T) break;
   }
-  ops::attention_forward(exec, attention_shape(s), sv.q, sv.k, sv.v, ctx.first_key, sv.o, sv.lse, scratch);
+  attend(q, o);
+  linear_row_blocks(exec, w.kv_b, kValueUp, o, s.kv_lora, sv.o, s.v);
+}
+
+void Mla::forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                  Saved& sv, Mat y, Arena& scratch) {
+  project(exec, s, w, rope, ctx, x, sv);
+  if (sv.absorbed()) {
+    absorb(exec, s, w, sv, scratch, [&](CMat q, Mat o) { attend_latents(exec, s, ctx, q, sv.cache, o, scratch); });
+  } else {
+    expand(exec, s, w, sv, scratch);
+    ops::attention_forward(exec, expanded_shape(s), sv.q, sv.k, sv.v, ctx.first_key, sv.o, sv.lse, scratch);
+  }
   linear_forward(exec, w.out, sv.o, y);
 }
 
 void Mla::backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
                    const Saved& sv, CMat dy, Mat dx, Weights& g, Arena& scratch) {
+  backward_around(exec, s, w, rope, ctx, x, sv, dy, dx, g, scratch, [&](CMat d_o, Mat dq, Mat dk, Mat dv) {
+    ops::attention_backward(exec, expanded_shape(s), sv.q, sv.k, sv.v, ctx.first_key, ctx.segment_start, sv.o, sv.lse, d_o, dq, dk, dv, scratch);
+  });
+}
+
+void Mla::backward_around(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                          const Saved& sv, CMat dy, Mat dx, Weights& g, Arena& scratch, const AttentionGradient& attend) {
   Arena::Scope scope(scratch);
   const int64_t T = x.rows;
   const DType dt = x.dtype;
@@ -81,8 +144,7 @@ void Mla::backward(const Exec& exec, const Spec& s, const Weights& w, const ops:
       Mat d_o = scratch.mat(dt, T, s.heads * s.v);
       linear_backward(exec, w.out, sv.o, dy, d_o, g.out, scratch);
       Mat dk = scratch.mat(dt, T, s.heads * s.qk()), dv = scratch.mat(dt, T, s.heads * s.v);
-      ops::attention_backward(exec, attention_shape(s), sv.q, sv.k, sv.v, ctx.first_key, ctx.segment_start, sv.o, sv.lse, d_o, dq, dk, dv,
-                              scratch);
+      attend(d_o, dq, dk, dv);
       ops::mla_expand_kv_backward(exec, dk, dv, s.heads, s.nope, s.rope, s.v, dkv, dk_rope);
     }
     Mat dc = scratch.mat(dt, T, s.kv_lora);

@@ -1,5 +1,6 @@
 // Multi-head latent attention (models.md D.2): low-rank keys and values, one rotary key per token shared by all heads.
 #pragma once
+#include <functional>
 #include <string>
 
 #include "layers/linear.h"
@@ -9,6 +10,11 @@
 #include "ops/rope.h"
 
 namespace birkhoff::layers {
+
+// How attention reads a cache (models.md D.2; equal in real arithmetic). expanded: full keys and values of every cached token are made
+// again, with the bits of a forward without a cache. absorbed: queries are mapped into the latent space and meet the cache as it lies.
+// automatic: absorbed once there are at least as many cached tokens as new ones, so that no more than twice the new ones are expanded.
+enum class MlaForm : uint8_t { automatic, expanded, absorbed };
 
 struct Mla {
   struct Spec {
@@ -61,16 +67,18 @@ struct Mla {
   // What a sequence keeps of its earlier tokens.
   struct Cache {
     Mat rows;  // [capacity, kv_lora + rope]: normalised latent and rotated key
-    static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity) { return {arena.mat(dtype, capacity, s.cache_cols())}; }
+    MlaForm form = MlaForm::automatic;
+    static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity) { return {arena.mat(dtype, capacity, s.cache_cols()), MlaForm::automatic}; }
   };
   struct Saved {
     Mat a;                // [T, q_in + kv_lora + rope]: the first product
     Mat cq, q_rstd;       // normalised query latent [T, q_lora]
     Mat c_rstd;           // [T, 1]
     Mat q;                // [T, heads*qk] rotated (a view of `a` without q_lora)
-    Mat k, v;             // [M, heads*qk], [M, heads*v]
+    Mat k, v;             // [M, heads*qk], [M, heads*v]; empty in the absorbed form
     Mat o, lse;           // [T, heads*v], [T, heads]
     Mat cache;            // [M, kv_lora + rope]: normalised latent and rotated key of every token so far
+    bool absorbed() const { return k.empty() && cache.rows > 0; }
   };
   // The keys are `cached` tokens of `cache` followed by T to be written there; without a cache the T tokens alone.
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache = nullptr, int64_t cached = 0);
@@ -78,6 +86,23 @@ struct Mla {
                       Saved& saved, Mat y, Arena& scratch);
   static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
                        const Saved& saved, CMat dy, Mat dx, Weights& grad, Arena& scratch);
+
+  // The parts of the two above, for attention of another kind between the same projections (sparse_mla.h).
+  // x -> saved.a, cq, q and the T fresh rows of the cache.
+  static void project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                      Saved& saved);
+  // saved.cache -> saved.k, v.
+  static void expand(const Exec& exec, const Spec& s, const Weights& w, Saved& saved, Arena& scratch);
+  // Runs `attend` between the two maps of the absorbed form: q [T, heads*(kv_lora + rope)] that meets rows of the cache, and what it leaves
+  // in o [T, heads*kv_lora] becomes saved.o.
+  static void absorb(const Exec& exec, const Spec& s, const Weights& w, Saved& saved, Arena& scratch,
+                     const std::function<void(CMat q, Mat o)>& attend);
+  static ops::AttentionShape expanded_shape(const Spec& s);
+  static ops::AttentionShape absorbed_shape(const Spec& s);
+  // backward around the gradient of attention alone: attend(d_o, dq, dk, dv) assigns the last three.
+  using AttentionGradient = std::function<void(CMat d_o, Mat dq, Mat dk, Mat dv)>;
+  static void backward_around(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                              const Saved& saved, CMat dy, Mat dx, Weights& grad, Arena& scratch, const AttentionGradient& attend);
 };
 
 }  // namespace birkhoff::layers

@@ -13,6 +13,7 @@ enum class Role : uint8_t {
   embedding,
   head,
   norm,              // RMSNorm weight
+  bias,              // added inside a layer, one per channel or head (attention sinks); zero at the start
   router,            // gate.weight, fp32 arithmetic
   router_bias,       // e_score_correction_bias: no gradient, moved by the balance rule
   hc_fn,             // hyper-connection projection

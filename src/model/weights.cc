@@ -109,7 +109,8 @@ void initialise(const ModelConfig& c, Weights& w, uint64_t seed) {
       case Role::head:
       case Role::router: fill_normal(m, c.initializer_range, seed, name); break;
       case Role::norm: fill(m, 1.f); break;
-      case Role::router_bias: fill(m, 0.f); break;
+      case Role::router_bias:
+      case Role::bias: fill(m, 0.f); break;
       case Role::hc_fn: fill_normal(m, c.residual == "mhc" ? c.hc_init_phi_std : 0.0, seed, name); break;
       case Role::hc_scale: fill(m, static_cast<float>(c.hc_init_scale)); break;
       case Role::hc_base: fill(m, 0.f); break;

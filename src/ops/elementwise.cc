@@ -57,6 +57,16 @@ void add_parts(const Exec& exec, CMat parts, Mat total) {
   });
 }
 
+void scale(const Exec& exec, float factor, Mat m) {
+  BK_CHECK(m.dtype == f32_t);
+  if (exec.dry()) return;
+  Exec::Span span(exec, Work::elementwise);
+  for_rows(exec, m.rows, m.cols, [&](int64_t r) {
+    float* row = m.f32(r);
+    for (int64_t c = 0; c < m.cols; ++c) row[c] *= factor;
+  });
+}
+
 void zero(const Exec& exec, Mat m) {
   if (exec.dry()) return;
   const int64_t bytes = dtype_bytes(m.dtype);

@@ -11,6 +11,8 @@ void copy(const Exec& exec, CMat from, Mat to);
 void add(const Exec& exec, CMat from, Mat to);
 // total (contiguous fp32) += the first total.size() columns of every row of parts, in the order of the rows.
 void add_parts(const Exec& exec, CMat parts, Mat total);
+// m *= factor, fp32.
+void scale(const Exec& exec, float factor, Mat m);
 // All bytes zero.
 void zero(const Exec& exec, Mat m);
 

@@ -26,7 +26,7 @@ class LayerWeights {
   LayerWeights(const W& shapes, DType compute, uint64_t seed) : w(shapes), grad(shapes), memory_(size_t{32} << 20) {
     fill(w, seed, [&](const Mat& m, layers::Role role, double normal) {
       if (role == layers::Role::norm) return 1 + 0.2 * normal;
-      if (role == layers::Role::router_bias) return 0.1 * normal;
+      if (role == layers::Role::router_bias || role == layers::Role::bias) return 0.1 * normal;
       const double v = normal / std::sqrt(static_cast<double>(m.cols));
       return role == layers::Role::router || compute == f32_t ? 2 * v : static_cast<double>(to_float(to_bf16(static_cast<float>(2 * v))));
     });
@@ -39,6 +39,7 @@ class LayerWeights {
     };
     w.for_each_linear([&](layers::Linear& l) { pack(l, compute); });
     if constexpr (requires { w.router; }) pack(w.router, f32_t);
+    if constexpr (requires { w.for_each_fp32_linear([](layers::Linear&) {}); }) w.for_each_fp32_linear([&](layers::Linear& l) { pack(l, f32_t); });
   }
   LayerWeights(const LayerWeights&) = delete;
 

@@ -43,6 +43,7 @@ inline double lively_value(layers::Role role, const Mat& m, double normal) {
   using layers::Role;
   switch (role) {
     case Role::norm: return 1 + 0.2 * normal;
+    case Role::bias:
     case Role::router_bias: return 0.1 * normal;
     case Role::hc_scale: return 0.7 + 0.2 * normal;
     case Role::hc_base: return 0.8 * normal;

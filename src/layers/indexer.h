@@ -1,0 +1,63 @@
+// The lightning indexer of DeepSeek-V3.2 (models.md F.1, F.2): scores every visible token for every query from the query latent of the
+// attention it serves, and learns from that attention's probabilities. Its inputs are detached: no gradient leaves it.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "layers/linear.h"
+#include "layers/parameter.h"
+#include "layers/tokens.h"
+#include "ops/indexer.h"
+#include "ops/rope.h"
+
+namespace birkhoff::layers {
+
+struct Indexer {
+  struct Spec {
+    int64_t dim = 0, q_lora = 0, heads = 0, head_dim = 0, topk = 0;
+    float norm_eps = 1e-6f;
+    ops::IndexerShape shape() const { return {heads, head_dim}; }
+  };
+  struct Weights {
+    Linear wq_b;          // [heads*head_dim, q_lora]
+    Linear wk;            // [head_dim, dim]
+    Mat k_norm, k_bias;   // [1, head_dim], LayerNorm
+    Linear weights_proj;  // [heads, dim], always multiplied in fp32
+    Weights() = default;
+    explicit Weights(const Spec& s);
+    template <class F>
+    void for_each(const std::string& p, F&& f) {
+      f(p + "wq_b.weight", wq_b.w, Role::matrix);
+      f(p + "wk.weight", wk.w, Role::matrix);
+      f(p + "k_norm.weight", k_norm, Role::norm);
+      f(p + "k_norm.bias", k_bias, Role::bias);
+      f(p + "weights_proj.weight", weights_proj.w, Role::matrix);
+    }
+    template <class F>
+    void for_each_linear(F&& f) {
+      f(wq_b);
+      f(wk);
+    }
+  };
+  struct Saved {
+    Mat q;               // [T, heads*head_dim] rotated
+    Mat k_raw, k_stats;  // [T, head_dim] before the norm, [T, 2]
+    Mat w;               // [T, heads] fp32, times heads^-1/2 head_dim^-1/2
+    Mat k;               // [M, head_dim] normalised and rotated keys of every token so far: the cache
+  };
+  // k: rows of the M keys, the last T of which project writes.
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Mat k);
+  // x [T, dim] is the input of the attention, latent [T, q_lora] its normalised query latent.
+  static void project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                      CMat latent, Saved& saved);
+  // keys [T, S]: the selected keys of every token, as ops::indexer_select.
+  static void select(const Exec& exec, const Spec& s, const TokenContext& ctx, const Saved& saved, IndexMat keys, Arena& scratch);
+  // grad += of the loss whose gradients with respect to q [T, ...], k [T, head_dim] and w are given (all three are overwritten).
+  static void backward(const Exec& exec, const Spec& s, const ops::RopeTable& rope, const TokenContext& ctx, CMat x, CMat latent,
+                       const Weights& w, const Saved& saved, Mat dq, Mat dk, Mat dw, Weights& grad, Arena& scratch);
+};
+
+// One past the last key of every token: T tokens are the last of M keys.
+std::vector<int32_t> end_keys(int64_t tokens, int64_t keys);
+
+}  // namespace birkhoff::layers

@@ -1,0 +1,66 @@
+// DeepSeek sparse attention (models.md F): multi-head latent attention over the keys that its lightning indexer selects. A token that sees
+// no more than `topk` keys is computed by Mla's own attention, with its bits.
+#pragma once
+#include <string>
+
+#include "layers/indexer.h"
+#include "layers/indexer_loss.h"
+#include "layers/mla.h"
+
+namespace birkhoff::layers {
+
+struct SparseMla {
+  struct Spec {
+    using Layer = SparseMla;
+    Mla::Spec mla;  // with a query latent
+    Indexer::Spec indexer;
+    bool dense = false;  // the indexer's warm-up: attention sees everything, and so does the KL
+    CacheSize cache_size() const { return {static_cast<double>(mla.cache_cols() + indexer.head_dim), 0}; }
+    int64_t score_products() const { return mla.score_products() + indexer.heads * (indexer.head_dim + 1); }
+  };
+  struct Weights {
+    Mla::Weights mla;
+    Indexer::Weights indexer;
+    Weights() = default;
+    explicit Weights(const Spec& s) : mla(s.mla), indexer(s.indexer) {}
+    template <class F>
+    void for_each(const std::string& p, F&& f) {
+      mla.for_each(p, f);
+      indexer.for_each(p + "indexer.", f);
+    }
+    template <class F>
+    void for_each_linear(F&& f) {
+      mla.for_each_linear(f);
+      indexer.for_each_linear(f);
+    }
+    // What is multiplied in fp32 whatever the compute type.
+    template <class F>
+    void for_each_fp32_linear(F&& f) {
+      f(indexer.weights_proj);
+    }
+  };
+  struct Cache {
+    Mla::Cache mla;
+    Mat index;  // [capacity, index head_dim]
+    static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity) {
+      return {Mla::Cache::take(arena, s.mla, dtype, capacity), arena.mat(dtype, capacity, s.indexer.head_dim)};
+    }
+  };
+  struct Saved {
+    Mla::Saved mla;
+    Indexer::Saved indexer;
+    IndexMat keys;  // [T, min(topk, M)]: what every token sees; empty when dense
+  };
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache = nullptr, int64_t cached = 0);
+  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                      Saved& saved, Mat y, Arena& scratch);
+  // dx assigned. grad += of the loss whose dy is given, which reaches all but the indexer, and of kl, which reaches the indexer alone: the KL
+  // runs over what the token sees.
+  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                       const Saved& saved, CMat dy, Mat dx, Weights& grad, IndexerLoss& kl, Arena& scratch);
+  // How well the selection of a forward without a cache covers what attention would give the keys if it saw all of them. One sequence of T
+  // tokens; takes T^2 numbers of scratch.
+  static ops::SelectionQuality selection_quality(const Exec& exec, const Spec& s, const TokenContext& ctx, const Saved& saved, Arena& scratch);
+};
+
+}  // namespace birkhoff::layers
