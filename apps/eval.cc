@@ -31,11 +31,18 @@ void add_eval(CLI::App& app, Program& p) {
       const infer::Engine engine(f->model, options);
       if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
       const eval::Likelihood r = eval::window_likelihood(engine, f->data, f->seq_len, f->validation);
+      const eval::IndexerQuality q = eval::indexer_quality(engine, f->data, f->seq_len, f->validation);
       if (f->json) {
-        std::printf("%s\n", nlohmann::json{{"nats_per_token", r.nats_per_token()}, {"nats_per_byte", r.nats_per_byte()}, {"tokens", r.tokens}, {"bytes", r.bytes}}.dump().c_str());
+        nlohmann::json j{{"nats_per_token", r.nats_per_token()}, {"nats_per_byte", r.nats_per_byte()}, {"tokens", r.tokens}, {"bytes", r.bytes}};
+        if (!q.layers.empty()) {
+          j["indexer"] = {{"coverage", q.total().coverage()}, {"recall", q.total().recall()}, {"layers", nlohmann::json::array()}};
+          for (const auto& l : q.layers) j["indexer"]["layers"].push_back({{"coverage", l.coverage()}, {"recall", l.recall()}});
+        }
+        std::printf("%s\n", j.dump().c_str());
       } else {
         std::printf("%.4f nats/token  %.4f nats/byte  over %lld tokens, %lld bytes\n", r.nats_per_token(), r.nats_per_byte(), static_cast<long long>(r.tokens),
                     static_cast<long long>(r.bytes));
+        if (!q.layers.empty()) std::printf("indexer: covers %.4f of what the best selection would, recall %.4f\n", q.total().coverage(), q.total().recall());
       }
       return 0;
     };

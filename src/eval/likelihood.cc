@@ -16,22 +16,8 @@ int64_t trained_seq_len(const std::string& directory) {
   return j.contains("training") ? j["training"].value("seq_len", int64_t{256}) : 256;
 }
 
-// Bytes a window takes: tape and working memory, by a dry run.
-std::pair<size_t, size_t> window_memory(const model::Model& m, int64_t seq_len) {
-  Arena tape_memory = Arena::measuring(), scratch = Arena::measuring();
-  const Exec dry = Exec::dry_run(1);
-  const std::vector<int32_t> zeros(static_cast<size_t>(seq_len));
-  const int32_t start = 0;
-  const layers::TokenContext ctx{zeros, zeros, {&start, 1}, {&start, 1}};
-  model::Tape tape = model::reserve_tape(tape_memory, m, seq_len, model::Tape::Keep::nothing);
-  model::forward(dry, m, zeros, ctx, tape, scratch);
-  ops::cross_entropy_forward(dry, tape.hidden, m.weights.head.forward, zeros, {}, scratch);
-  return {tape_memory.peak(), scratch.peak()};
-}
-
-}  // namespace
-
-Likelihood window_likelihood(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len, bool validation_only) {
+// Batches of one window each.
+std::vector<data::Batch> windows(const infer::Engine& engine, const std::vector<std::string>& paths, int64_t seq_len, bool validation_only) {
   const model::Model& m = engine.model();
   if (seq_len == 0) seq_len = std::min(trained_seq_len(engine.directory()), engine.max_positions());
   if (seq_len < 1 || seq_len > engine.max_positions())
@@ -39,21 +25,67 @@ Likelihood window_likelihood(const infer::Engine& engine, const std::vector<std:
   if (m.config.vocab_size != 256)
     throw Error("eval", "the model has " + std::to_string(m.config.vocab_size) + " tokens and no tokenizer; only byte models (256) read text");
   // Validating "on" a path takes all of it.
-  const data::Corpus corpus = validation_only ? data::Corpus(data, {}, seq_len, 0) : data::Corpus({}, data, seq_len, 0);
-  Likelihood r;
-  const auto [tape_bytes, scratch_bytes] = window_memory(m, seq_len);
-  Arena tape_memory(tape_bytes), scratch(scratch_bytes);
-  for (const data::Batch& b : corpus.validation_batches(1, 0)) {
+  const data::Corpus corpus = validation_only ? data::Corpus(paths, {}, seq_len, 0) : data::Corpus({}, paths, seq_len, 0);
+  return corpus.validation_batches(1, 0);
+}
+
+layers::TokenContext context(const data::Batch& b) { return {b.position, b.first_key, b.segment_start, b.sequence_start}; }
+
+// Runs the model over a window, then what is to be done with it: a dry run of both first finds the memory, equal for all windows.
+template <class F>
+void over_windows(const infer::Engine& engine, const std::vector<data::Batch>& batches, model::Tape::Keep keep, F&& then) {
+  if (batches.empty()) return;
+  const model::Model& m = engine.model();
+  const auto pass = [&](const Exec& exec, const data::Batch& b, Arena& tape_memory, Arena& scratch) {
+    model::Tape tape = model::reserve_tape(tape_memory, m, static_cast<int64_t>(b.ids.size()), keep);
+    model::forward(exec, m, b.ids, context(b), tape, scratch);
+    then(exec, b, tape, scratch);
+  };
+  Arena tape_need = Arena::measuring(), scratch_need = Arena::measuring();
+  pass(Exec::dry_run(1), batches[0], tape_need, scratch_need);
+  Arena tape_memory(tape_need.peak()), scratch(scratch_need.peak());
+  for (const data::Batch& b : batches) {
     tape_memory.reset();
     scratch.reset();
-    const layers::TokenContext ctx{b.position, b.first_key, b.segment_start, b.sequence_start};
-    model::Tape tape = model::reserve_tape(tape_memory, m, static_cast<int64_t>(b.ids.size()), model::Tape::Keep::nothing);
-    model::forward(engine.exec(), m, b.ids, ctx, tape, scratch);
-    const ops::LossSums s = ops::cross_entropy_forward(engine.exec(), tape.hidden, m.weights.head.forward, b.labels, {}, scratch);
-    r.nats += s.cross_entropy;
-    r.tokens += s.tokens;
-    r.bytes += s.tokens;  // a token is a byte
+    pass(engine.exec(), b, tape_memory, scratch);
   }
+}
+
+}  // namespace
+
+Likelihood window_likelihood(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len, bool validation_only) {
+  Likelihood r;
+  over_windows(engine, windows(engine, data, seq_len, validation_only), model::Tape::Keep::nothing,
+               [&](const Exec& exec, const data::Batch& b, const model::Tape& tape, Arena& scratch) {
+                 const ops::LossSums s = ops::cross_entropy_forward(exec, tape.hidden, engine.model().weights.head.forward, b.labels, {}, scratch);
+                 if (exec.dry()) return;
+                 r.nats += s.cross_entropy;
+                 r.tokens += s.tokens;
+                 r.bytes += s.tokens;  // a token is a byte
+               });
+  return r;
+}
+
+ops::SelectionQuality IndexerQuality::total() const {
+  ops::SelectionQuality sum;
+  for (const auto& q : layers) sum += q;
+  return sum;
+}
+
+IndexerQuality indexer_quality(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len, bool validation_only) {
+  IndexerQuality r;
+  const model::Model& m = engine.model();
+  if (!m.config.uses_indexer()) return r;
+  over_windows(engine, windows(engine, data, seq_len, validation_only), model::Tape::Keep::for_backward,
+               [&](const Exec& exec, const data::Batch& b, const model::Tape& tape, Arena& scratch) {
+                 size_t layer = 0;
+                 for (size_t i = 0; i < tape.layers.size(); ++i) {
+                   const auto* spec = std::get_if<layers::SparseMla::Spec>(&m.blocks[i].attn);
+                   if (!spec) continue;
+                   if (r.layers.size() <= layer) r.layers.emplace_back();
+                   r.layers[layer++] += layers::SparseMla::selection_quality(exec, *spec, context(b), std::get<layers::SparseMla::Saved>(tape.layers[i].attn), scratch);
+                 }
+               });
   return r;
 }
 

@@ -16,11 +16,11 @@ constexpr int64_t kPiece = 256;  // tokens a session feeds at once; bounds its w
 struct Need {
   size_t tape = 0, scratch = 0;
 };
-Need measure(const model::Model& m, int64_t tokens, int64_t capacity) {
+Need measure(const model::Model& m, int64_t tokens, int64_t past, layers::MlaForm form) {
   Arena tape_memory = Arena::measuring(), scratch = Arena::measuring(), cache_memory = Arena::measuring();
   const Exec dry = Exec::dry_run(1);
-  model::KvCache cache = model::KvCache::take(cache_memory, m, capacity);
-  cache.length = capacity - tokens;
+  model::KvCache cache = model::KvCache::take(cache_memory, m, past + tokens, form);
+  cache.length = past;
   const std::vector<int32_t> zeros(static_cast<size_t>(tokens));
   const int32_t start = 0;
   const layers::TokenContext ctx{zeros, zeros, {&start, 1}, {&start, 1}};
@@ -29,6 +29,21 @@ Need measure(const model::Model& m, int64_t tokens, int64_t capacity) {
   Mat out = scratch.mat(f32_t, tokens, m.config.vocab_size);
   model::logits(dry, m, tape.hidden, out);
   return {tape_memory.peak(), scratch.peak()};
+}
+
+// The most that any piece of up to `tokens` needs in a session: with as many earlier tokens as fit, and with few, which attention may expand.
+// How a few tokens are attended depends on their number.
+Need measure_session(const model::Model& m, int64_t tokens, int64_t capacity, layers::MlaForm form) {
+  constexpr int64_t kFew = 64;
+  Need most;
+  const auto add = [&](int64_t n, int64_t past) {
+    const Need need = measure(m, n, past, form);
+    most.tape = std::max(most.tape, need.tape), most.scratch = std::max(most.scratch, need.scratch);
+  };
+  for (int64_t n = 1; n <= std::min(tokens, kFew); ++n) add(n, capacity - n);
+  add(tokens, capacity - tokens);
+  add(tokens, std::min(tokens - 1, capacity - tokens));
+  return most;
 }
 
 DType compute_type(const std::string& asked, const nlohmann::json& config) {
@@ -69,7 +84,7 @@ void Engine::full_logits(std::span<const int32_t> ids, const std::function<void(
     throw Error("tokens", std::to_string(T) + " tokens, the engine was opened for " + std::to_string(max_positions_), "shorten the input or raise the limit on positions");
   check_ids(model_->config, ids);
   if (T == 0) return;
-  const Need need = measure(*model_, T, T);
+  const Need need = measure(*model_, T, 0, layers::MlaForm::automatic);
   Arena tape_memory(need.tape), scratch(need.scratch);
   std::vector<int32_t> position(ids.size());
   std::iota(position.begin(), position.end(), 0);
@@ -88,7 +103,7 @@ void Engine::full_logits(std::span<const int32_t> ids, const std::function<void(
   }
 }
 
-Session::Session(const Engine& engine, int64_t capacity) : engine_(engine) {
+Session::Session(const Engine& engine, int64_t capacity, layers::MlaForm form) : engine_(engine) {
   const model::Model& m = engine.model();
   if (capacity < 1 || capacity > engine.max_positions())
     throw Error("session", "capacity " + std::to_string(capacity) + ", the engine allows 1 to " + std::to_string(engine.max_positions()),
@@ -96,9 +111,9 @@ Session::Session(const Engine& engine, int64_t capacity) : engine_(engine) {
   Arena measuring = Arena::measuring();
   model::KvCache::take(measuring, m, capacity);
   memory_ = std::make_unique<Arena>(measuring.peak());
-  cache_ = model::KvCache::take(*memory_, m, capacity);
+  cache_ = model::KvCache::take(*memory_, m, capacity, form);
   work_tokens_ = std::min(kPiece, capacity);
-  const Need need = measure(m, work_tokens_, capacity);
+  const Need need = measure_session(m, work_tokens_, capacity, form);
   work_ = std::make_unique<Arena>(need.tape);
   scratch_ = std::make_unique<Arena>(need.scratch);
   logits_.resize(static_cast<size_t>(m.config.vocab_size));

@@ -41,10 +41,11 @@ class Engine {
   std::unique_ptr<model::Model> model_;
 };
 
-// One conversation with the model. Feeding tokens one by one or in pieces gives the bits of the full forward.
+// One conversation with the model. Feeding tokens one by one or in pieces gives the bits of the full forward; models with latent attention
+// do so in its expanded form, and in the absorbed one, which is faster, to rounding.
 class Session {
  public:
-  Session(const Engine& engine, int64_t capacity);
+  Session(const Engine& engine, int64_t capacity, layers::MlaForm form = layers::MlaForm::automatic);
   // Appends the tokens and returns the logits [V] that predict the next one. Throws Error when the capacity is exceeded.
   std::span<const float> feed(std::span<const int32_t> ids);
   int64_t length() const { return cache_.length; }

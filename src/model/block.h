@@ -7,13 +7,14 @@
 #include "layers/gqa.h"
 #include "layers/mla.h"
 #include "layers/moe.h"
+#include "layers/sparse_mla.h"
 
 namespace birkhoff::model {
 
-using AttentionSpec = std::variant<layers::Mla::Spec, layers::Gqa::Spec>;
-using AttentionWeights = std::variant<layers::Mla::Weights, layers::Gqa::Weights>;
-using AttentionSaved = std::variant<layers::Mla::Saved, layers::Gqa::Saved>;
-using AttentionCache = std::variant<layers::Mla::Cache, layers::Gqa::Cache>;
+using AttentionSpec = std::variant<layers::Mla::Spec, layers::Gqa::Spec, layers::SparseMla::Spec>;
+using AttentionWeights = std::variant<layers::Mla::Weights, layers::Gqa::Weights, layers::SparseMla::Weights>;
+using AttentionSaved = std::variant<layers::Mla::Saved, layers::Gqa::Saved, layers::SparseMla::Saved>;
+using AttentionCache = std::variant<layers::Mla::Cache, layers::Gqa::Cache, layers::SparseMla::Cache>;
 
 using FfnSpec = std::variant<layers::DenseFfn::Spec, layers::Moe::Spec>;
 using FfnWeights = std::variant<layers::DenseFfn::Weights, layers::Moe::Weights>;

@@ -30,6 +30,9 @@ void for_each_field(C& c, F&& f) {
   f("qk_nope_head_dim", c.qk_nope_head_dim);
   f("qk_rope_head_dim", c.qk_rope_head_dim);
   f("v_head_dim", c.v_head_dim);
+  f("index_n_heads", c.index_n_heads);
+  f("index_head_dim", c.index_head_dim);
+  f("index_topk", c.index_topk);
   f("intermediate_size", c.intermediate_size);
   f("n_routed_experts", c.n_routed_experts);
   f("n_shared_experts", c.n_shared_experts);
@@ -125,6 +128,17 @@ void in_range(const char* key, int64_t v, int64_t low, int64_t high = kMaxSize) 
 }
 void positive(const char* key, int64_t v) { in_range(key, v, 1); }
 
+// An indexer of MLA (models.md F.1): its first channels rotate as the decoupled part of the keys does.
+void validate_indexer(const ModelConfig& c) {
+  positive("index_n_heads", c.index_n_heads);
+  positive("index_head_dim", c.index_head_dim);
+  if (!c.uses_mla()) fail("index_topk: " + std::to_string(c.index_topk) + " needs latent attention, kv_lora_rank is 0", "set index_topk to 0");
+  if (c.q_lora_rank == 0) fail("q_lora_rank: 0, but the indexer reads the query latent", "set q_lora_rank, or index_topk to 0");
+  if (c.index_head_dim < c.qk_rope_head_dim)
+    fail("index_head_dim: " + std::to_string(c.index_head_dim) + " is less than qk_rope_head_dim " + std::to_string(c.qk_rope_head_dim),
+         "the indexer rotates as many channels as the keys do");
+}
+
 void validate_attention(ModelConfig& c) {
   positive("num_attention_heads", c.num_attention_heads);
   in_range("kv_lora_rank", c.kv_lora_rank, 0);
@@ -147,6 +161,8 @@ void validate_attention(ModelConfig& c) {
       fail("num_key_value_heads: " + std::to_string(c.num_key_value_heads) + " does not divide num_attention_heads " +
            std::to_string(c.num_attention_heads));
   }
+  in_range("index_topk", c.index_topk, 0);
+  if (c.uses_indexer()) validate_indexer(c);
   if (c.rope_dim() % 2)
     fail(std::string(c.uses_mla() ? "qk_rope_head_dim" : "head_dim") + ": rotary width must be even, is " + std::to_string(c.rope_dim()));
 }
@@ -232,6 +248,17 @@ layers::Mla::Spec ModelConfig::mla_spec() const {
   return s;
 }
 
+layers::SparseMla::Spec ModelConfig::sparse_mla_spec() const {
+  layers::SparseMla::Spec s;
+  s.mla = mla_spec();
+  s.indexer.dim = hidden_size;
+  s.indexer.q_lora = q_lora_rank;
+  s.indexer.heads = index_n_heads;
+  s.indexer.head_dim = index_head_dim;
+  s.indexer.topk = index_topk;
+  return s;
+}
+
 layers::Gqa::Spec ModelConfig::gqa_spec() const {
   return {hidden_size, num_attention_heads, num_key_value_heads, head_dim, static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim))),
           ops::RopeLayout::half_split};
@@ -274,7 +301,9 @@ ops::ResidualSpec ModelConfig::residual_spec() const {
 
 BlockSpec ModelConfig::block_spec(int64_t block) const {
   BlockSpec b;
-  if (uses_mla())
+  if (uses_mla() && uses_indexer())
+    b.attn = sparse_mla_spec();
+  else if (uses_mla())
     b.attn = mla_spec();
   else
     b.attn = gqa_spec();

@@ -25,6 +25,7 @@ struct ModelConfig {
   int64_t num_attention_heads = 4, num_key_value_heads = 0, head_dim = 0;  // 0: num_attention_heads, hidden_size / heads
   int64_t q_lora_rank = 0, kv_lora_rank = 0;                               // kv_lora_rank 0: MHA / GQA instead of MLA
   int64_t qk_nope_head_dim = 0, qk_rope_head_dim = 0, v_head_dim = 0;
+  int64_t index_n_heads = 0, index_head_dim = 0, index_topk = 0;           // index_topk 0: attention sees everything
   int64_t intermediate_size = 0;  // dense feed-forward
   int64_t n_routed_experts = 0, n_shared_experts = 0, num_experts_per_tok = 0, moe_intermediate_size = 0;
   int64_t first_k_dense_replace = 0, moe_layer_freq = 1, n_group = 1, topk_group = 1;
@@ -50,6 +51,7 @@ struct ModelConfig {
   std::string unknown_keys = "{}";  // JSON text of keys we do not use: kept on re-save
 
   bool uses_mla() const { return kv_lora_rank > 0; }
+  bool uses_indexer() const { return index_topk > 0; }
   bool is_moe_layer(int64_t layer) const {
     return n_routed_experts > 0 && layer >= first_k_dense_replace && layer % moe_layer_freq == 0;
   }
@@ -64,6 +66,7 @@ struct ModelConfig {
 
  private:
   layers::Mla::Spec mla_spec() const;
+  layers::SparseMla::Spec sparse_mla_spec() const;
   layers::Gqa::Spec gqa_spec() const;
   layers::Moe::Spec moe_spec() const;
 };

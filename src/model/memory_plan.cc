@@ -24,11 +24,13 @@ std::string mib(size_t bytes) {
 
 }  // namespace
 
-MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int64_t seq_len, Recompute policy, int threads) {
+MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int64_t seq_len, Recompute policy, int threads,
+                         IndexerTraining indexer) {
   MemoryPlan plan;
   const int64_t tokens = rows * seq_len;
   Arena memory = Arena::measuring(), grad_memory = Arena::measuring(), kept = Arena::measuring(), scratch = Arena::measuring();
   Model m(c, compute, seq_len, true, memory);
+  set_indexer_training(m, indexer);
   Weights grads(c);
   bind(grads, grad_memory.take<float>(parameter_elements(m.parameters)));
   plan.weights = memory.peak();
@@ -45,6 +47,7 @@ MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int6
   tape.mtp = reserve_mtp(kept, m, tokens, policy);
   LossOptions loss;
   loss.mtp_scale.resize(tape.mtp.size());
+  loss.indexer_scale = indexer.learns ? 1.f : 0.f;
   backward(dry, m, ids, ids, ctx, tape, loss, grads, scratch);
   kept.reset();  // validation uses the same memory
   scratch.reset();

@@ -20,7 +20,8 @@ struct MemoryPlan {
 };
 
 // tokens: of one part of a step (rows * seq_len). positions: longest sequence.
-MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int64_t seq_len, Recompute policy, int threads);
+MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int64_t seq_len, Recompute policy, int threads,
+                         IndexerTraining indexer = {});
 
 // Memory this process may use: physical memory, or less when a cgroup limits it.
 size_t machine_memory_bytes();

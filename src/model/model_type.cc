@@ -11,7 +11,8 @@ namespace birkhoff::model {
 
 const std::vector<const ModelType*>& model_types() {
   static const std::vector<const ModelType*> list{&types::birkhoff, &types::llama,       &types::mixtral,
-                                                  &types::deepseek, &types::deepseek_v2, &types::deepseek_v3};
+                                                  &types::deepseek, &types::deepseek_v2, &types::deepseek_v3,
+                                                  &types::deepseek_v32};
   return list;
 }
 

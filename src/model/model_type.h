@@ -54,7 +54,15 @@ void require_plain_layers(const nlohmann::json& j);
 // Throws Error when a setting that only ours has differs from what the type means; `what` names it.
 void require_absent(const ModelConfig& c, bool absent, const char* key, const std::string& value);
 
-extern const ModelType birkhoff, llama, mixtral, deepseek, deepseek_v2, deepseek_v3;
+// deepseek_v3.cc, for the types that continue it.
+std::vector<std::string> deepseek_v3_settings();
+void deepseek_v3_defaults(ModelConfig& c);
+nlohmann::json deepseek_v3_to_settings(nlohmann::json j);
+void deepseek_v3_validate(const ModelConfig& c);
+bool deepseek_v3_ignores(const ModelConfig& c, const std::string& file_name);
+std::vector<std::pair<std::string, std::string>> deepseek_v3_copies(const ModelConfig& c);
+
+extern const ModelType birkhoff, llama, mixtral, deepseek, deepseek_v2, deepseek_v3, deepseek_v32;
 }  // namespace types
 
 }  // namespace birkhoff::model

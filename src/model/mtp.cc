@@ -74,13 +74,12 @@ void forward_mtp(const StackRun& r, std::span<const int32_t> ids, std::span<cons
   }
 }
 
-MtpLoss backward_mtp(const StackRun& r, CMat hidden, std::vector<MtpTape>& tapes, std::span<const float> scale, float balance_scale, Mat d_hidden,
-                     Weights& grads) {
+std::vector<ops::LossSums> backward_mtp(const StackRun& r, CMat hidden, std::vector<MtpTape>& tapes, std::span<const float> scale, LayerLosses& losses,
+                                        Mat d_hidden, Weights& grads) {
   const Model& m = r.m;
   const int64_t D = m.config.hidden_size, T = hidden.rows;
   BK_CHECK_EQ(scale.size(), tapes.size());
-  MtpLoss total;
-  total.sums.resize(tapes.size());
+  std::vector<ops::LossSums> sums(tapes.size());
   Arena::Scope whole(r.scratch);
   Mat d_h = r.scratch.mat(m.compute, T, D), dx = r.scratch.mat(m.compute, T, D), d_later = r.scratch.mat(m.compute, T, D);
   for (size_t k = tapes.size(); k-- > 0;) {
@@ -88,12 +87,12 @@ MtpLoss backward_mtp(const StackRun& r, CMat hidden, std::vector<MtpTape>& tapes
     const MtpWeights& w = m.weights.mtp[k];
     MtpWeights& g = grads.mtp[k];
     const std::span<const int32_t> labels = r.exec.dry() ? r.ctx.position : std::span<const int32_t>(t.labels);
-    total.sums[k] = ops::cross_entropy_backward(r.exec, t.hidden, m.weights.head.forward, m.weights.head.backward, labels, scale[k], 0.f, d_h, grads.head.w,
+    sums[k] = ops::cross_entropy_backward(r.exec, t.hidden, m.weights.head.forward, m.weights.head.backward, labels, scale[k], 0.f, d_h, grads.head.w,
                                                 r.scratch);
     if (k + 1 < tapes.size()) ops::add(r.exec, d_later, d_h);  // what the next module asks of this one's output
     ops::rms_norm_backward(r.exec, t.stack.h, w.norm, t.final_rstd, d_h, d_h, g.norm, r.scratch);
     ops::HeadWeights none;
-    total.balance += backward_stack(r, {}, t.stack, d_h, balance_scale, dx, grads, none);
+    backward_stack(r, {}, t.stack, d_h, losses, dx, grads, none);
     Arena::Scope scope(r.scratch);
     Mat d_joined = r.scratch.mat(m.compute, T, 2 * D);
     layers::linear_backward(r.exec, w.proj, t.joined, dx, d_joined, g.proj, r.scratch);
@@ -102,7 +101,7 @@ MtpLoss backward_mtp(const StackRun& r, CMat hidden, std::vector<MtpTape>& tapes
     ops::rms_norm_backward(r.exec, k ? CMat(tapes[k - 1].hidden) : hidden, w.hnorm, t.h_rstd, d_joined.col_block(D, D), d_later, g.hnorm, r.scratch);
   }
   if (!tapes.empty()) ops::add(r.exec, d_later, d_hidden);
-  return total;
+  return sums;
 }
 
 }  // namespace birkhoff::model

@@ -25,19 +25,15 @@ struct MtpTape {
   Mat hidden, final_rstd;                 // [T, D] after the module's norm, [T, 1]
 };
 
-struct MtpLoss {
-  std::vector<ops::LossSums> sums;  // of every module
-  double balance = 0;
-};
-
 // Memory of all modules over T tokens, for backward.
 std::vector<MtpTape> reserve_mtp(Arena& arena, const Model& m, int64_t tokens, Recompute policy);
 
 // hidden [T, D]: the model's, after its final norm. labels [T] as the model's own loss.
 void forward_mtp(const StackRun& r, std::span<const int32_t> ids, std::span<const int32_t> labels, CMat hidden, std::vector<MtpTape>& tapes);
 
-// Loss and gradients, grads += ; d_hidden [T, D] += the gradient of `hidden`. scale[k]: of the loss of every target of module k + 1.
-MtpLoss backward_mtp(const StackRun& r, CMat hidden, std::vector<MtpTape>& tapes, std::span<const float> scale, float balance_scale, Mat d_hidden,
-                     Weights& grads);
+// Losses of every module, and gradients, grads += ; d_hidden [T, D] += the gradient of `hidden`. scale[k]: of the loss of every target of
+// module k + 1.
+std::vector<ops::LossSums> backward_mtp(const StackRun& r, CMat hidden, std::vector<MtpTape>& tapes, std::span<const float> scale, LayerLosses& losses,
+                                        Mat d_hidden, Weights& grads);
 
 }  // namespace birkhoff::model

@@ -68,8 +68,10 @@ void run_site(const StackRun& r, SiteOf s, CMat in, LayerTape& t, Mat y, bool re
       spec.ffn);
 }
 
-void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t, CMat dy, float loss_scale, Mat d_in, Weights& grads,
-                       double& balance) {
+template <class Layer>
+constexpr bool kHasIndexer = std::is_same_v<Layer, layers::SparseMla>;
+
+void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t, CMat dy, LayerLosses& losses, Mat d_in, Weights& grads) {
   const BlockSpec& spec = spec_of(r.m, s.block);
   const BlockWeights& b = weights_of(r.m, s.block);
   BlockWeights& g = grads.blocks[static_cast<size_t>(s.block)];
@@ -77,8 +79,14 @@ void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t,
     std::visit(
         [&](const auto& attn) {
           using Layer = LayerOf<std::decay_t<decltype(attn)>>;
-          Layer::backward(r.exec, attn, std::get<typename Layer::Weights>(b.attn), r.m.ropes[spec.rope], r.ctx, in,
-                          std::get<typename Layer::Saved>(t.attn), dy, d_in, std::get<typename Layer::Weights>(g.attn), r.scratch);
+          const auto& w = std::get<typename Layer::Weights>(b.attn);
+          auto& dw = std::get<typename Layer::Weights>(g.attn);
+          const auto& saved = std::get<typename Layer::Saved>(t.attn);
+          const ops::RopeTable& rope = r.m.ropes[spec.rope];
+          if constexpr (kHasIndexer<Layer>)
+            Layer::backward(r.exec, attn, w, rope, r.ctx, in, saved, dy, d_in, dw, losses.indexer, r.scratch);
+          else
+            Layer::backward(r.exec, attn, w, rope, r.ctx, in, saved, dy, d_in, dw, r.scratch);
         },
         spec.attn);
     return;
@@ -90,7 +98,7 @@ void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t,
         auto& dw = std::get<typename Layer::Weights>(g.ffn);
         const auto& saved = std::get<typename Layer::Saved>(t.ffn);
         if constexpr (std::is_same_v<Layer, layers::Moe>)
-          Layer::backward(r.exec, ffn, w, r.ctx, in, saved, dy, loss_scale, d_in, dw, balance, r.scratch);
+          Layer::backward(r.exec, ffn, w, r.ctx, in, saved, dy, losses.balance_scale, d_in, dw, losses.balance, r.scratch);
         else
           Layer::backward(r.exec, ffn, w, in, saved, dy, d_in, dw, r.scratch);
       },
@@ -138,12 +146,21 @@ LayerActivations rebuild_layer(const StackRun& r, const StackTape& t, int64_t l)
 
 }  // namespace
 
-KvCache KvCache::take(Arena& arena, const Model& m, int64_t capacity) {
+void set_indexer_training(Model& m, IndexerTraining t) {
+  for (BlockSpec& b : m.blocks)
+    if (auto* sparse = std::get_if<layers::SparseMla::Spec>(&b.attn)) sparse->dense = t.dense;
+}
+
+KvCache KvCache::take(Arena& arena, const Model& m, int64_t capacity, layers::MlaForm form) {
   KvCache c;
   c.capacity = capacity;
   for (int64_t l = 0; l < m.config.num_hidden_layers; ++l)
     std::visit([&](const auto& attn) { c.layers.emplace_back(LayerOf<std::decay_t<decltype(attn)>>::Cache::take(arena, attn, m.compute, capacity)); },
                spec_of(m, l).attn);
+  for (AttentionCache& layer : c.layers) {
+    if (auto* mla = std::get_if<layers::Mla::Cache>(&layer)) mla->form = form;
+    if (auto* sparse = std::get_if<layers::SparseMla::Cache>(&layer)) sparse->mla.form = form;
+  }
   return c;
 }
 
@@ -205,13 +222,12 @@ void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTap
   }
 }
 
-double backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, CMat d_h, float balance_scale, Mat dx, Weights& grads,
-                      ops::HeadWeights& d_collapse) {
+void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, CMat d_h, LayerLosses& losses, Mat dx, Weights& grads,
+                    ops::HeadWeights& d_collapse) {
   BK_CHECK(t.keep == StackTape::Keep::for_backward);
   Arena::Scope whole(r.scratch);
   const Model& m = r.m;
   const int64_t T = t.tokens, D = m.config.hidden_size, L = static_cast<int64_t>(t.layers.size());
-  double balance = 0;
   Mat dy = r.scratch.mat(m.compute, T, D), d_in = r.scratch.mat(m.compute, T, D);
   ops::site_close_backward(r.exec, m.residual, collapse, t.head, t.x.back(), d_h, d_collapse, residual_of(m, site_of(t, 2 * L - 1)), t.site.back(), dx,
                            dy, r.scratch);
@@ -221,7 +237,7 @@ double backward_stack(const StackRun& r, const ops::HeadWeights& collapse, Stack
     for (int64_t i : {1, 0}) {
       const int64_t s = 2 * l + i;
       const SiteOf at = site_of(t, s);
-      run_site_backward(r, at, v.in[i], v.tape, dy, balance_scale, d_in, grads, balance);
+      run_site_backward(r, at, v.in[i], v.tape, dy, losses, d_in, grads);
       const CMat x = i == 0 ? t.x[static_cast<size_t>(s)] : v.x_mid;
       const ops::SiteWeights* before = s > 0 ? &residual_of(m, site_of(t, s - 1)) : nullptr;
       const ops::SiteSaved* before_saved = s > 0 ? &t.site[static_cast<size_t>(s - 1)] : nullptr;
@@ -229,7 +245,6 @@ double backward_stack(const StackRun& r, const ops::HeadWeights& collapse, Stack
                         before_saved, dy, r.scratch);
     }
   }
-  return balance;
 }
 
 }  // namespace birkhoff::model

@@ -36,8 +36,16 @@ struct StackTape {
 struct KvCache {
   std::vector<AttentionCache> layers;
   int64_t length = 0, capacity = 0;
-  static KvCache take(Arena& arena, const Model& m, int64_t capacity);
+  // form: how multi-head latent attention reads it.
+  static KvCache take(Arena& arena, const Model& m, int64_t capacity, layers::MlaForm form = layers::MlaForm::automatic);
 };
+
+// What training does with lightning indexers (models.md F.2): whether they learn, and whether attention sees everything meanwhile (their
+// warm-up) or what they select.
+struct IndexerTraining {
+  bool learns = false, dense = false;
+};
+void set_indexer_training(Model& m, IndexerTraining t);
 
 // What every pass over a stack needs.
 struct StackRun {
@@ -53,9 +61,15 @@ void reserve_stack(Arena& arena, const Model& m, int64_t first_block, int64_t bl
 // t.x[0] [T, n*D] -> t.h [T, D], the streams collapsed by `collapse`. With a cache the tokens follow cache->length earlier ones.
 void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, KvCache* cache = nullptr);
 
-// d_h [T, D] -> dx [T, n*D], the gradient of t.x[0] (assigned); grads and d_collapse += . Returns the sum of the balance losses, unscaled;
-// their gradients carry balance_scale.
-double backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, CMat d_h, float balance_scale, Mat dx, Weights& grads,
-                      ops::HeadWeights& d_collapse);
+// Losses of the layers themselves: what their gradients are multiplied by, and the sums over layers, unscaled.
+struct LayerLosses {
+  float balance_scale = 1.f;
+  double balance = 0;
+  layers::IndexerLoss indexer;
+};
+
+// d_h [T, D] -> dx [T, n*D], the gradient of t.x[0] (assigned); grads and d_collapse += , of the layers' own losses too.
+void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, CMat d_h, LayerLosses& losses, Mat dx, Weights& grads,
+                    ops::HeadWeights& d_collapse);
 
 }  // namespace birkhoff::model

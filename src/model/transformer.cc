@@ -38,14 +38,15 @@ LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> i
   result.sums = ops::cross_entropy_backward(exec, t.hidden, m.weights.head.forward, m.weights.head.backward, labels, loss.scale, loss.z_coef, d_hidden,
                                             grads.head.w, scratch);
   const StackRun run{exec, m, ctx, scratch};
+  LayerLosses layer_losses{loss.balance_scale, 0, {loss.indexer_scale, 0}};
   if (!t.mtp.empty()) {
     forward_mtp(run, ids, labels, t.hidden, t.mtp);
-    const MtpLoss mtp = backward_mtp(run, t.hidden, t.mtp, loss.mtp_scale, loss.balance_scale, d_hidden, grads);
-    result.mtp = mtp.sums;
-    result.balance = mtp.balance;
+    result.mtp = backward_mtp(run, t.hidden, t.mtp, loss.mtp_scale, layer_losses, d_hidden, grads);
   }
   ops::rms_norm_backward(exec, t.h, m.weights.norm, t.final_rstd, d_hidden, d_hidden, grads.norm, scratch);
-  result.balance += backward_stack(run, m.weights.hc_head, t, d_hidden, loss.balance_scale, dx, grads, grads.hc_head);
+  backward_stack(run, m.weights.hc_head, t, d_hidden, layer_losses, dx, grads, grads.hc_head);
+  result.balance = layer_losses.balance;
+  result.indexer = layer_losses.indexer.sum;
   ops::expand_backward(exec, m.residual, dx, d_hidden);
   ops::embedding_backward(exec, ids, d_hidden, grads.embed);
   return result;

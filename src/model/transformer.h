@@ -26,11 +26,13 @@ struct LossOptions {
   float z_coef = 0.f;
   float balance_scale = 1.f;  // of the balance losses: 1 / parts the step is cut into
   std::vector<float> mtp_scale;  // module k: coefficient / (modules * its targets of the step)
+  float indexer_scale = 0.f;  // of every token's KL of an indexer: its coefficient / tokens of the step; 0: they do not learn
 };
 struct LossResult {
   ops::LossSums sums;
   double balance = 0;  // sum over layers of the balance losses, unscaled
   std::vector<ops::LossSums> mtp;
+  double indexer = 0;  // sum over layers and tokens of the indexers' KL, nats
 };
 // Loss of labels [T] and all gradients: grads += . Needs a tape of a forward that kept what backward needs.
 LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> ids, std::span<const int32_t> labels,

@@ -74,7 +74,7 @@ struct Weights {
   template <class F>
   void for_each_linear(F&& f) {
     for (BlockWeights& b : blocks) {
-      std::visit([&](auto& a) { a.for_each_linear([&](layers::Linear& l) { f(l, false); }); }, b.attn);
+      std::visit([&](auto& a) { for_each_linear_of(a, f); }, b.attn);
       std::visit([&](auto& a) { a.for_each_linear([&](layers::Linear& l) { f(l, false); }); }, b.ffn);
       if (auto* moe = std::get_if<layers::Moe::Weights>(&b.ffn)) f(moe->router, true);
     }
@@ -83,6 +83,11 @@ struct Weights {
   }
 
  private:
+  template <class W, class F>
+  static void for_each_linear_of(W& w, F& f) {
+    w.for_each_linear([&](layers::Linear& l) { f(l, false); });
+    if constexpr (requires { w.for_each_fp32_linear([](layers::Linear&) {}); }) w.for_each_fp32_linear([&](layers::Linear& l) { f(l, true); });
+  }
   template <class F>
   static void for_each_hc(const std::string& p, ops::SiteWeights& s, F& f) {
     using layers::Role;

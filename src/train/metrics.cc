@@ -28,6 +28,7 @@ json to_json(const StepRecord& r) {
             {"z_loss", r.z_loss},   {"mtp_loss", optional_json(r.mtp_loss)}, {"lr", r.lr},  {"grad_norm", r.grad_norm},
             {"step_ms", r.step_ms}, {"tokens_per_s", r.tokens_per_s},        {"gemm_share", r.gemm_share}, {"rss_mib", r.rss_mib},
             {"phase_ms", r.phase_ms}};
+  if (r.indexer_loss) j["indexer_loss"] = *r.indexer_loss;
   if (r.val_loss) j["val_loss"] = *r.val_loss;
   if (r.gain) j["gain"] = {{"forward", side_json(r.gain->forward)}, {"backward", side_json(r.gain->backward)}};
   if (!r.maxvio_layers.empty()) {

@@ -21,7 +21,7 @@ struct GainRecord {
 struct StepRecord {
   int64_t step = 0, tokens = 0;
   double loss = 0, aux_loss = 0, z_loss = 0;
-  std::optional<double> mtp_loss, val_loss;
+  std::optional<double> mtp_loss, indexer_loss, val_loss;
   double lr = 0, grad_norm = 0, step_ms = 0, tokens_per_s = 0, gemm_share = 0;
   int64_t rss_mib = 0;
   std::map<std::string, double> phase_ms;

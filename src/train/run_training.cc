@@ -132,6 +132,7 @@ StepRecord Run::record_of(const StepOutcome& s, double step_ms) const {
   r.tokens = at_.tokens;
   r.loss = s.loss;
   r.aux_loss = s.aux_loss;
+  r.indexer_loss = s.indexer_loss;
   r.z_loss = s.z_loss;
   r.mtp_loss = s.mtp_loss;
   r.lr = s.lr;

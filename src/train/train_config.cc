@@ -42,6 +42,8 @@ void for_each_field(C& c, F&& f) {
   f("aux_mixtral", c.aux_mixtral);
   f("z_loss", c.z_loss);
   f("mtp_loss", c.mtp_loss);
+  f("indexer_stage", c.indexer_stage);
+  f("indexer_kl", c.indexer_kl);
   f("bias_update_speed", c.bias_update_speed);
   f("checkpoint_every", c.checkpoint_every);
   f("keep", c.keep);
@@ -112,6 +114,10 @@ void validate(const TrainConfig& c, const model::ModelConfig& m) {
   model::require_one_of("recompute", c.recompute, {"none", "site", "layer"});
   model::require_one_of("optimizer", c.optimizer, {"adamw", "muon"});
   model::require_one_of("schedule", c.schedule, {"constant", "cosine", "step", "wsd"});
+  model::require_one_of("indexer_stage", c.indexer_stage, {"off", "dense", "sparse"});
+  if (c.indexer_stage == "dense" && !m.uses_indexer())
+    fail("indexer_stage: dense trains indexers alone, and the model has none (index_topk is 0)", "set index_topk, or another indexer_stage");
+  if (!(c.indexer_kl > 0)) fail("indexer_kl: must be positive, is " + std::to_string(c.indexer_kl), "indexer_stage=off does not train indexers");
   if (!(c.lr >= 0)) fail("lr: must not be negative");
   for (const auto& [key, v] : {std::pair{"beta1", c.beta1}, {"beta2", c.beta2}, {"momentum", c.momentum}}) in_unit(key, v);
   if (!(c.weight_decay >= 0)) fail("weight_decay: must not be negative, is " + std::to_string(c.weight_decay));

@@ -21,6 +21,8 @@ struct TrainConfig {
   bool decay_1d = false;
   double aux_expert = 0, aux_device = 0, aux_communication = 0, aux_sequence = 0, aux_mixtral = 0, z_loss = 0;
   double mtp_loss = 0.3;  // of the mean loss of the prediction modules, where the model has any
+  std::string indexer_stage = "sparse";  // what indexers do: "off", "dense", "sparse"
+  double indexer_kl = 1;                 // coefficient of their KL
   int64_t aux_devices = 1;  // contiguous expert groups of aux_device and aux_communication
   double bias_update_speed = 0;
   int64_t checkpoint_every = 0, keep = 3, eval_every = 0, gain_every = 0;
@@ -29,6 +31,7 @@ struct TrainConfig {
   double final_lr() const { return min_lr < 0 ? lr / 10 : min_lr; }
   DType compute() const { return dtype == "bf16" ? DType::bf16 : DType::f32; }
   model::Recompute policy() const;
+  model::IndexerTraining indexer() const { return {indexer_stage != "off", indexer_stage == "dense"}; }
 };
 
 // A run's description: what config.json of the run directory holds.

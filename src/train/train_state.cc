@@ -39,6 +39,8 @@ std::vector<optim::Parameter> optimizer_view(const std::vector<model::ParameterI
   std::vector<optim::Parameter> out;
   for (const auto& p : list) {
     if (p.role == Role::router_bias) continue;  // moved by the balance rule
+    const bool indexer = p.name.find(".indexer.") != std::string::npos;
+    if (indexer ? !c.indexer().learns : c.indexer().dense) continue;  // the warm-up trains nothing but indexers
     const bool matrix = p.role == Role::matrix || p.role == Role::output_projection || p.role == Role::router || p.role == Role::hc_fn;
     optim::Parameter q;
     q.name = p.name;
@@ -86,6 +88,19 @@ void add_loads(const model::StackTape& t, size_t& moe_layer, std::vector<std::ve
   }
 }
 
+// The indexers of the blocks that a step trains.
+int64_t count_indexers(const model::Model& m, int64_t blocks) {
+  return std::count_if(m.blocks.begin(), m.blocks.begin() + blocks,
+                       [](const model::BlockSpec& b) { return std::holds_alternative<layers::SparseMla::Spec>(b.attn); });
+}
+
+// Scales the losses for what the stage of the indexers lets move; places: positions of the step. In the warm-up every gradient but theirs is
+// zero, and so is its share of the norm.
+void scale_for_indexers(const TrainConfig& c, int64_t places, model::LossOptions& loss) {
+  if (c.indexer().learns) loss.indexer_scale = static_cast<float>(c.indexer_kl / static_cast<double>(std::max<int64_t>(1, places)));
+  if (c.indexer().dense) loss.scale = loss.balance_scale = 0;
+}
+
 optim::OptimizerOptions optimizer_options(const TrainConfig& c, double lr) {
   optim::OptimizerOptions o;
   o.lr = lr;
@@ -101,7 +116,7 @@ optim::OptimizerOptions optimizer_options(const TrainConfig& c, double lr) {
 
 model::MemoryPlan plan_run(const RunConfig& c, int threads) {
   const TrainConfig& t = c.train;
-  model::MemoryPlan plan = model::plan_training(c.model, t.compute(), t.batch_size / t.grad_accum, t.seq_len, t.policy(), threads);
+  model::MemoryPlan plan = model::plan_training(c.model, t.compute(), t.batch_size / t.grad_accum, t.seq_len, t.policy(), threads, t.indexer());
   Arena memory = Arena::measuring(), scratch = Arena::measuring();
   const model::Model m(c.model, t.compute(), t.seq_len, true, memory);
   optim::ParameterBlocks blocks;
@@ -123,6 +138,7 @@ TrainState::TrainState(const RunConfig& config, int threads)
   model_ = std::make_unique<model::Model>(config.model, config.train.compute(), config.train.seq_len, true, *memory_);
   for (auto& b : model_->blocks)
     if (auto* moe = std::get_if<layers::Moe::Spec>(&b.ffn)) *moe = with_balance(*moe, config);
+  model::set_indexer_training(*model_, config.train.indexer());
   blocks_.size = model::parameter_elements(model_->parameters);
   blocks_.weight = model_->block;
   blocks_.grad = memory_->take<float>(blocks_.size);
@@ -144,8 +160,13 @@ StepOutcome TrainState::step(int64_t step, const std::vector<data::Batch>& parts
   loss.scale = static_cast<float>(1.0 / static_cast<double>(std::max<int64_t>(1, out.tokens)));
   loss.z_coef = static_cast<float>(config_.train.z_loss);
   loss.balance_scale = 1.f / static_cast<float>(parts.size());
-  const size_t modules = config_.train.mtp_loss > 0 ? model_->weights.mtp.size() : 0;
+  const size_t modules = config_.train.mtp_loss > 0 && !config_.train.indexer().dense ? model_->weights.mtp.size() : 0;
   loss.mtp_scale = mtp_scales(parts, modules, config_.train.mtp_loss);
+  int64_t places = 0;
+  for (const auto& b : parts) places += static_cast<int64_t>(b.ids.size());
+  scale_for_indexers(config_.train, places, loss);
+  const int64_t indexers = config_.train.indexer().learns ? count_indexers(*model_, config_.model.num_hidden_layers + static_cast<int64_t>(modules)) : 0;
+  double index_loss = 0;
   ops::LossSums sums;
   double mtp = 0;
   for (const auto& b : parts) {
@@ -164,11 +185,13 @@ StepOutcome TrainState::step(int64_t step, const std::vector<data::Batch>& parts
     sums.z += r.sums.z;
     out.aux_loss += r.balance / static_cast<double>(parts.size());
     for (size_t k = 0; k < r.mtp.size(); ++k) mtp += r.mtp[k].cross_entropy * static_cast<double>(loss.mtp_scale[k]) / config_.train.mtp_loss;
+    index_loss += r.indexer;
     size_t moe_layer = 0;
     add_loads(tape, moe_layer, out.expert_load);
     for (const auto& module : tape.mtp) add_loads(module.stack, moe_layer, out.expert_load);
   }
   if (modules) out.mtp_loss = mtp;
+  if (indexers) out.indexer_loss = index_loss / static_cast<double>(std::max<int64_t>(1, places) * indexers);
   const double n = static_cast<double>(std::max<int64_t>(1, out.tokens));
   out.loss = sums.cross_entropy / n;
   out.z_loss = config_.train.z_loss * sums.z / n;
@@ -187,7 +210,7 @@ void TrainState::optimizer_step(int64_t step, StepOutcome& out) {
   const double factor = c.grad_clip > 0 ? optim::clip_factor(out.grad_norm, c.grad_clip) : 1.0;
   scratch_->reset();
   optim::optimizer_step(exec_, parameters_, blocks_, optimizer_options(c, out.lr), step + 1, factor, *scratch_);
-  if (c.bias_update_speed != 0) {
+  if (c.bias_update_speed != 0 && !c.indexer().dense) {
     size_t moe_layer = 0;
     for (auto& b : model_->weights.blocks) {
       auto* moe = std::get_if<layers::Moe::Weights>(&b.ffn);

@@ -24,6 +24,7 @@ namespace birkhoff::train {
 struct StepOutcome {
   double loss = 0, z_loss = 0, aux_loss = 0;  // nats a token; the z-loss and the sum of the balance losses, with their coefficients
   std::optional<double> mtp_loss;               // mean over the prediction modules, without its coefficient
+  std::optional<double> indexer_loss;  // KL of the indexers, nats a token and indexer, without its coefficient
   double grad_norm = 0, lr = 0;
   int64_t tokens = 0;
   double forward_ms = 0, backward_ms = 0, optimizer_ms = 0;

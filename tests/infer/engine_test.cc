@@ -15,6 +15,7 @@ namespace {
 
 using infer::Engine;
 using infer::Session;
+using layers::MlaForm;
 
 // A model directory of a small model.
 void write_model(const std::string& dir, const model::ModelConfig& c) {
@@ -54,7 +55,9 @@ struct Kind {
 std::vector<Kind> kinds() {
   model::ModelConfig direct = small_config("plain");
   direct.q_lora_rank = 0;
-  return {{"mla", wide_config("plain")}, {"mla_without_q_lora", direct}, {"gqa", small_config("plain", 1, false)}, {"mhc", wide_config("mhc")}, {"hc_gqa", small_config("hc", 3, false)}};
+  model::ModelConfig sparse = wide_config("plain");
+  sparse.index_n_heads = 3, sparse.index_head_dim = 16, sparse.index_topk = 20;
+  return {{"sparse_mla", sparse}, {"mla", wide_config("plain")}, {"mla_without_q_lora", direct}, {"gqa", small_config("plain", 1, false)}, {"mhc", wide_config("mhc")}, {"hc_gqa", small_config("hc", 3, false)}};
 }
 
 class Cache : public testing::TestWithParam<std::tuple<size_t, std::string>> {};
@@ -72,12 +75,39 @@ TEST_P(Cache, AnyPiecesGiveTheBitsOfTheFullForward) {
     const auto want = full_logits(engine, ids);
     ASSERT_EQ(want.size(), ids.size());
     for (size_t piece : {1, 7, 64, 137}) {
-      Session session(engine, 200);
+      Session session(engine, 200, MlaForm::expanded);
       for (size_t at = 0; at < ids.size(); at += piece) {
         const size_t n = std::min(piece, ids.size() - at);
         const auto got = session.feed({ids.data() + at, n});
         ASSERT_TRUE(same_bits(got, want[at + n - 1])) << "pieces of " << piece << ", token " << at + n - 1;
         ASSERT_EQ(session.length(), static_cast<int64_t>(at + n));
+      }
+    }
+  }
+}
+
+TEST_P(Cache, AbsorbedLatentsGiveItsValues) {
+  const auto& [index, compute] = GetParam();
+  const Kind kind = kinds()[index];
+  if (kind.config.kv_lora_rank == 0) return;
+  if (compute == "bf16" && kind.config.n_routed_experts > 0) return;  // a rounding may choose another expert, or another key
+  TempDir dir;
+  write_model(dir.path(), kind.config);
+  for (Isa isa : machine_isas()) {
+    const IsaScope scope(isa);
+    SCOPED_TRACE(isa_name(isa));
+    const Engine engine(dir.path(), options_of(compute));
+    const auto ids = random_ids(137, kind.config.vocab_size);
+    const auto want = full_logits(engine, ids);
+    for (size_t piece : {1, 7, 64}) {
+      for (MlaForm form : {MlaForm::automatic, MlaForm::absorbed}) {
+        Session session(engine, 200, form);
+        for (size_t at = 0; at < ids.size(); at += piece) {
+          const size_t n = std::min(piece, ids.size() - at);
+          const auto got = session.feed({ids.data() + at, n});
+          const auto& row = want[at + n - 1];
+          for (size_t v = 0; v < row.size(); ++v) ASSERT_NEAR(got[v], row[v], 1e-4) << "pieces of " << piece << ", token " << at + n - 1;
+        }
       }
     }
   }
@@ -92,7 +122,7 @@ TEST_P(Cache, GreedyGenerationIsTheArgmaxOfTheFullForward) {
   infer::SamplerOptions greedy;
   greedy.temperature = 0;
   std::vector<int32_t> ids = random_ids(5, kind.config.vocab_size);
-  Session session(engine, 40);
+  Session session(engine, 40, MlaForm::expanded);
   auto logits = session.feed(ids);
   for (int i = 0; i < 20; ++i) {
     const auto full = full_logits(one, ids);
@@ -111,7 +141,7 @@ TEST(Session, LongPromptsAreFedInPartsOfItsOwn) {
   write_model(dir.path(), small_config("mhc"));
   const Engine engine(dir.path(), options_of("bf16"));
   const auto ids = random_ids(390, 23);
-  Session session(engine, 400);
+  Session session(engine, 400, MlaForm::expanded);
   EXPECT_TRUE(same_bits(session.feed(ids), full_logits(engine, ids).back()));
 }
 
@@ -123,7 +153,7 @@ TEST(Session, SessionsDoNotDisturbEachOther) {
   const auto want = full_logits(engine, ids);
   const std::vector<int32_t> other(ids.rbegin(), ids.rend());
   const auto want_other = full_logits(engine, other);
-  Session a(engine, 60), b(engine, 300);
+  Session a(engine, 60, MlaForm::expanded), b(engine, 300, MlaForm::expanded);
   for (size_t t = 0; t < ids.size(); ++t) {
     ASSERT_TRUE(same_bits(a.feed({&ids[t], 1}), want[t]));
     ASSERT_TRUE(same_bits(b.feed({&other[t], 1}), want_other[t]));

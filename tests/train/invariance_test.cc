@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-#include "support/places.h"
+#include "support/batches.h"
 #include "support/small_model.h"
 #include "train/trainer.h"
 
@@ -19,26 +19,6 @@ train::RunConfig run_config(const std::string& residual, const std::string& dtyp
   c.train.lr = 3e-3, c.train.steps = 20, c.train.warmup_steps = 3;
   c.train.aux_sequence = 1e-3, c.train.aux_expert = 1e-3, c.train.z_loss = 1e-4, c.train.bias_update_speed = 1e-3;
   return c;
-}
-
-data::Batch batch(uint64_t step, int64_t rows, int64_t seq_len) {
-  data::Batch b;
-  b.rows = rows, b.seq_len = seq_len;
-  const Rng rng(9, step);
-  std::vector<int32_t> starts, sequences;
-  for (int64_t r = 0; r < rows; ++r) {
-    const auto first = static_cast<int32_t>(r * seq_len);
-    sequences.push_back(first);
-    starts.push_back(first);
-    starts.push_back(first + 1 + static_cast<int32_t>(rng.bits(1000 + static_cast<uint64_t>(r)) % static_cast<uint64_t>(seq_len - 1)));
-  }
-  const Packed at(rows * seq_len, starts, sequences);
-  for (uint64_t t = 0; t < static_cast<uint64_t>(rows * seq_len); ++t) {
-    b.ids.push_back(static_cast<int32_t>(rng.bits(t) % 97));
-    b.labels.push_back(static_cast<int32_t>((b.ids.back() * 7 + 3) % 97));
-  }
-  b.position = at.position, b.first_key = at.first_key, b.segment_start = at.segment_start, b.sequence_start = at.sequence_start;
-  return b;
 }
 
 struct Curve {

@@ -1,0 +1,106 @@
+// The stages of indexers in training (models.md F.2): what moves and what stands still, under every recompute policy and number of threads.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "support/batches.h"
+#include "support/small_model.h"
+#include "support/temp_dir.h"
+#include "train/trainer.h"
+
+namespace birkhoff::test {
+namespace {
+
+train::RunConfig run_config(const std::string& stage) {
+  train::RunConfig c;
+  c.model = wide_config("plain");
+  c.model.index_n_heads = 3, c.model.index_head_dim = 16, c.model.index_topk = 12;
+  model::validate(c.model);
+  c.train.seq_len = 80, c.train.batch_size = 4, c.train.grad_accum = 2;
+  c.train.dtype = "fp32", c.train.indexer_stage = stage;
+  c.train.lr = 3e-3, c.train.steps = 20;
+  return c;
+}
+
+struct Trained {
+  std::vector<double> losses, indexer;
+  std::vector<float> before, after;
+  std::vector<model::ParameterInfo> parameters;
+  bool operator==(const Trained& o) const { return losses == o.losses && indexer == o.indexer && after == o.after; }
+  // Names of tensors that moved.
+  bool moved(const model::ParameterInfo& p) const {
+    return std::memcmp(before.data() + p.offset, after.data() + p.offset, static_cast<size_t>(p.size()) * sizeof(float)) != 0;
+  }
+};
+
+Trained train_steps(const train::RunConfig& c, int threads, int steps) {
+  train::TrainState state(c, threads);
+  state.initialise();
+  Trained r;
+  r.parameters = state.model().parameters;
+  r.before.assign(state.model().block, state.model().block + state.elements());
+  for (int i = 0; i < steps; ++i) {
+    const int64_t rows = c.train.batch_size / c.train.grad_accum;
+    std::vector<data::Batch> parts;
+    for (int64_t p = 0; p < c.train.grad_accum; ++p) parts.push_back(batch(static_cast<uint64_t>(i * c.train.grad_accum + p), rows, c.train.seq_len));
+    const train::StepOutcome s = state.step(i, parts);
+    r.losses.push_back(s.loss);
+    if (s.indexer_loss) r.indexer.push_back(*s.indexer_loss);
+  }
+  r.after.assign(state.model().block, state.model().block + state.elements());
+  return r;
+}
+
+bool of_indexer(const std::string& name) { return name.find(".indexer.") != std::string::npos; }
+
+TEST(IndexerTraining, WarmUpMovesIndexersAlone) {
+  const Trained r = train_steps(run_config("dense"), 2, 15);
+  for (const auto& p : r.parameters) EXPECT_EQ(r.moved(p), of_indexer(p.name)) << p.name;
+  ASSERT_EQ(r.indexer.size(), 15u);
+  EXPECT_LT(r.indexer.back(), 0.8 * r.indexer.front());
+  EXPECT_GT(r.indexer.back(), 0);
+}
+
+TEST(IndexerTraining, SparseStageMovesEverything) {
+  const Trained r = train_steps(run_config("sparse"), 2, 20);
+  for (const auto& p : r.parameters) EXPECT_TRUE(r.moved(p) || p.role == layers::Role::router_bias) << p.name;
+  EXPECT_LT(r.losses.back(), 0.8 * r.losses.front());
+  ASSERT_EQ(r.indexer.size(), 20u);
+}
+
+TEST(IndexerTraining, OffLeavesIndexersAlone) {
+  const Trained off = train_steps(run_config("off"), 2, 4);
+  for (const auto& p : off.parameters) EXPECT_EQ(off.moved(p), !of_indexer(p.name) && p.role != layers::Role::router_bias) << p.name;
+  EXPECT_TRUE(off.indexer.empty());
+}
+
+TEST(IndexerTraining, TheSameBitsForAnyThreadsAndPolicy) {
+  for (const char* stage : {"dense", "sparse"}) {
+    const Trained one = train_steps(run_config(stage), 1, 4);
+    EXPECT_TRUE(train_steps(run_config(stage), 3, 4) == one) << stage;
+    for (const char* policy : {"site", "layer"}) {
+      train::RunConfig c = run_config(stage);
+      c.train.recompute = policy;
+      EXPECT_TRUE(train_steps(c, 2, 4) == one) << stage << " recompute " << policy;
+    }
+  }
+}
+
+TEST(IndexerTraining, SettingsAreChecked) {
+  const nlohmann::json base = {{"kv_lora_rank", 16}, {"q_lora_rank", 16}, {"qk_nope_head_dim", 8}, {"qk_rope_head_dim", 8}, {"v_head_dim", 8}, {"intermediate_size", 32},
+                               {"index_topk", 4},    {"index_n_heads", 2}, {"index_head_dim", 16}};
+  const auto make = [&](std::vector<std::string> set) { return train::make_run_config(base, set); };
+  EXPECT_TRUE(make({}).train.indexer().learns);
+  EXPECT_TRUE(make({"indexer_stage=dense"}).train.indexer().dense);
+  EXPECT_FALSE(make({"indexer_stage=off"}).train.indexer().learns);
+  expect_error([&] { make({"indexer_stage=warm"}); }, {"indexer_stage", "warm", "off, dense, sparse"});
+  expect_error([&] { make({"indexer_kl=0"}); }, {"indexer_kl", "0"});
+  expect_error([&] { make({"indexer_stage=dense", "index_topk=0"}); }, {"indexer_stage", "index_topk"});
+  expect_error([&] { make({"index_n_heads=0"}); }, {"index_n_heads", "0"});
+  expect_error([&] { make({"index_head_dim=4"}); }, {"index_head_dim", "4", "qk_rope_head_dim 8"});
+  expect_error([&] { make({"q_lora_rank=0"}); }, {"q_lora_rank"});
+  expect_error([&] { make({"kv_lora_rank=0"}); }, {"index_topk", "kv_lora_rank"});
+}
+
+}  // namespace
+}  // namespace birkhoff::test
