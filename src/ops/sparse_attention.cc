@@ -11,8 +11,9 @@ namespace {
 
 using kernels::AttentionRows;
 
-// Heads of one query that a forward task takes on, where a query alone fills a block: more would leave a decoding step with too few tasks.
-constexpr int64_t kTaskHeads = 32;
+// Heads of one query that a forward task takes on, where a query alone fills a block: all, so that their keys are gathered once, unless that
+// leaves too few tasks, as in a decoding step. It does not change a result.
+int64_t heads_per_task(int64_t group, int64_t pieces) { return pieces >= 16 ? group : std::min<int64_t>(group, 16); }
 
 int64_t group_of(const SparseAttentionShape& s) { return s.heads / s.kv_heads; }
 int64_t queries_per_block(const SparseAttentionShape& s) { return std::clamp<int64_t>(16 / group_of(s), 1, kernels::kMostQueries); }
@@ -103,7 +104,7 @@ void sparse_attention_forward(const Exec& exec, const SparseAttentionShape& s, C
   if (exec.dry() || q.rows == 0) return;
   if (sink.cols == 0)
     for (int64_t t = 0; t < keys.rows; ++t) BK_CHECK(keys.cols > 0 && keys.row(t)[0] >= 0);
-  const int64_t group = group_of(s), chunk = std::min(group, kTaskHeads), chunks = (group + chunk - 1) / chunk;
+  const int64_t group = group_of(s), chunk = heads_per_task(group, blocks.size() * s.kv_heads), chunks = (group + chunk - 1) / chunk;
   const auto& kernel = kernels::sparse_attention_kernels();
   const auto run = q.dtype == f32_t ? kernel.forward_f32 : kernel.forward_bf16;
   const int64_t flops = 2 * blocks.most_keys() * queries_per_block(s) * chunk * (s.qk_dim + s.v_dim);
