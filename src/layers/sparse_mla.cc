@@ -55,6 +55,7 @@ double dense_stage(const Exec& exec, const SparseMla::Spec& s, const TokenContex
   // One sequence after another, so that lists are as wide as a sequence is long.
   const auto T = sv.mla.q.rows;
   const auto sequences = static_cast<int64_t>(ctx.sequence_start.size());
+  BK_CHECK(sequences > 0);
   double loss = 0;
   for (int64_t i = 0; i < sequences; ++i) {
     Arena::Scope scope(scratch);
