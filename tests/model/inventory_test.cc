@@ -42,6 +42,7 @@ const Published kModels[] = {
     {"v3", "deepseek_v3", 671026419200, 36625618432, false, 35136},
     {"r1", "deepseek_v3", 671026419200, 36625618432, false, 35136},
     {"v3.1", "deepseek_v3", 671026419200, 36625618432, false, 35136},
+    {"v3.2", "deepseek_v32", 671877944064, 37477143296, false, 42944},
 };
 
 TEST(Inventory, PublishedModels) {
