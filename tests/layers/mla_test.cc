@@ -104,20 +104,10 @@ TEST(Mla, CacheInPieces) {
         for (const int64_t piece : {1, 7, 64}) {
           for (layers::MlaForm form : {layers::MlaForm::expanded, layers::MlaForm::absorbed, layers::MlaForm::automatic}) {
             SCOPED_TRACE(std::string(isa_name(isa)) + " " + dtype_name(t) + " pieces of " + std::to_string(piece) + " form " + std::to_string(static_cast<int>(form)));
-            Arena memory(size_t{8} << 20), scratch(size_t{8} << 20);
+            Arena memory(size_t{8} << 20);
             auto cache = Mla::Cache::take(memory, c.s, t, 90);
             cache.form = form;
-            Owned out(90, 24, t);
-            for (int64_t begin = 0; begin < 90; begin += piece) {
-              const auto n = static_cast<size_t>(std::min<int64_t>(piece, 90 - begin)), at = static_cast<size_t>(begin);
-              const int32_t start = 0;
-              const layers::TokenContext here{std::span<const int32_t>(c.at.position).subspan(at, n), std::span<const int32_t>(c.at.first_key).subspan(at, n),
-                                              {&start, 1}, {&start, 1}};
-              Arena::Scope pass(memory);
-              const auto rows = static_cast<int64_t>(n);
-              auto saved = Mla::reserve(memory, c.s, t, rows, false, &cache, begin);
-              Mla::forward(Exec(1), c.s, c.lw.w, rope, here, CMat(c.x).row_block(begin, rows), saved, Mat(out).row_block(begin, rows), scratch);
-            }
+            const Owned out = through_cache<Mla>(c.s, c.lw.w, rope, c.at.context(), c.x, cache, piece);
             if (form == layers::MlaForm::expanded)
               EXPECT_TRUE(out.same_bytes(c.y));
             else

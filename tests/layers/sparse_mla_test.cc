@@ -69,22 +69,10 @@ struct Case {
 
   // Tokens [0, T) through a cache in pieces.
   Owned cached(int64_t piece, MlaForm form) {
-    const Exec exec(1);
-    Arena memory(size_t{8} << 20), scratch(size_t{64} << 20);
+    Arena memory(size_t{8} << 20);
     auto cache = SparseMla::Cache::take(memory, s, t, tokens());
     cache.mla.form = form;
-    Owned out(tokens(), s.mla.dim, t);
-    const auto context = at.context();
-    for (int64_t begin = 0; begin < tokens(); begin += piece) {
-      const int64_t n = std::min(piece, tokens() - begin);
-      const auto part = [&](std::span<const int32_t> v) { return v.subspan(static_cast<size_t>(begin), static_cast<size_t>(n)); };
-      const int32_t start = 0;
-      const layers::TokenContext here{part(context.position), part(context.first_key), {&start, 1}, {&start, 1}};
-      Arena::Scope scope(memory);
-      auto saved = SparseMla::reserve(memory, s, t, n, false, &cache, begin);
-      SparseMla::forward(exec, s, lw.w, rope, here, CMat(x).row_block(begin, n), saved, Mat(out).row_block(begin, n), scratch);
-    }
-    return out;
+    return through_cache<SparseMla>(s, lw.w, rope, at.context(), x, cache, piece);
   }
 };
 

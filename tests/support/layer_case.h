@@ -9,6 +9,8 @@
 #include "core/arena.h"
 #include "layers/linear.h"
 #include "layers/parameter.h"
+#include "layers/tokens.h"
+#include "ops/rope.h"
 #include "reference/tensors.h"
 #include "support/matrix.h"
 
@@ -80,6 +82,25 @@ class LayerWeights {
   Arena memory_;
   Tensors<double> before_;
 };
+
+// Output [T, cols] of an attention layer whose tokens pass through `cache` in pieces.
+template <class Layer>
+Owned through_cache(const typename Layer::Spec& s, const typename Layer::Weights& w, const ops::RopeTable& rope, const layers::TokenContext& ctx, const Owned& x,
+                    typename Layer::Cache& cache, int64_t piece) {
+  Arena memory(size_t{8} << 20), scratch(size_t{64} << 20);
+  const CMat in = x;
+  Owned out(in.rows, in.cols, in.dtype);
+  for (int64_t begin = 0; begin < in.rows; begin += piece) {
+    const int64_t n = std::min(piece, in.rows - begin);
+    const auto part = [&](std::span<const int32_t> v) { return v.subspan(static_cast<size_t>(begin), static_cast<size_t>(n)); };
+    const int32_t start = 0;
+    const layers::TokenContext here{part(ctx.position), part(ctx.first_key), {&start, 1}, {&start, 1}};
+    Arena::Scope scope(memory);
+    auto saved = Layer::reserve(memory, s, in.dtype, n, false, &cache, begin);
+    Layer::forward(Exec(1), s, w, rope, here, in.row_block(begin, n), saved, Mat(out).row_block(begin, n), scratch);
+  }
+  return out;
+}
 
 // Error of a chain of `stages` ops, relative to the largest result: each stage sums at most `terms` products in fp32 (8 sqrt(terms) roundings,
 // as in sum_tolerance) and rounds what it stores; 4 allows for results smaller than the terms that they are sums of.
