@@ -15,7 +15,8 @@ namespace {
 using kernels::AttentionRows;
 using kernels::kMostQueries;
 
-constexpr int64_t kTile = 256;  // keys scored at a time
+constexpr int64_t kTile = 256;       // keys scored at a time
+constexpr int64_t kPartKeys = 2048;  // of a task of a few queries
 
 AttentionRows rows_at(CMat m, int64_t row) { return {m.row_block(row, m.rows - row).data, m.stride}; }
 
@@ -41,11 +42,15 @@ int32_t key_of(uint64_t r) { return static_cast<int32_t>(~static_cast<uint32_t>(
 class Best {
  public:
   Best(WorkerScratch& memory, int64_t most) : most_(most), ranks_(memory.take<uint64_t>(2 * most)) {}
-  void offer(float score, int32_t key) {
-    const uint64_t r = ranked(score, key);
+  void offer(uint64_t r) {
     if (r <= floor_) return;
     ranks_[count_++] = r;
     if (count_ == 2 * most_) keep_best();
+  }
+  // Ranks, then zeros.
+  void save(uint64_t* out) {
+    if (count_ > most_) keep_best();
+    std::fill(std::copy_n(ranks_, count_, out), out + most_, 0);
   }
   // Ascending keys, then -1.
   void write(int32_t* out) {
@@ -88,46 +93,82 @@ void list_visible(const Exec& exec, std::span<const int32_t> first, std::span<co
   }
 }
 
+namespace {
+
+// A block of queries against keys [begin, end): the best of each query go to its entry of `best`.
+struct Selection {
+  CMat q, k, w;
+  std::span<const int32_t> first, end;
+  IndexerShape shape;
+};
+void score_keys(const Selection& s, int64_t row, int64_t queries, int32_t begin, int32_t stop, std::vector<Best>& best) {
+  const auto& kernel = kernels::indexer_kernels();
+  WorkerScratch memory;
+  int32_t* tile = memory.take<int32_t>(kTile);
+  float* out = memory.take<float>(kTile * kMostQueries);
+  void* inner = memory.take_bytes(static_cast<size_t>(kernel.score_bytes(s.shape.dim, queries * s.shape.heads)));
+  for (int32_t k0 = begin; k0 < stop; k0 += kTile) {
+    const int64_t count = std::min<int64_t>(kTile, stop - k0);
+    std::iota(tile, tile + count, k0);
+    (s.q.dtype == f32_t ? kernel.scores_f32 : kernel.scores_bf16)({{tile, nullptr, count, queries}, rows_at(s.q, row), rows_at(s.k, 0), s.w.f32(row),
+                                                                   s.w.stride, s.shape.heads, s.shape.dim, out, inner});
+    for (int64_t i = 0; i < queries; ++i) {
+      const auto t = static_cast<size_t>(row + i);
+      const int32_t from = std::max(s.first[t], k0), to = std::min<int32_t>(s.end[t], k0 + static_cast<int32_t>(count));
+      for (int32_t key = from; key < to; ++key) best[static_cast<size_t>(i)].offer(ranked(out[(key - k0) * kMostQueries + i], key));
+    }
+  }
+}
+
+}  // namespace
+
 void indexer_select(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMat w, std::span<const int32_t> first,
-                    std::span<const int32_t> end, IndexMat keys, Arena&) {
+                    std::span<const int32_t> end, IndexMat keys, Arena& scratch) {
   check_operands(s, q, k, w);
   BK_CHECK_EQ(keys.rows, q.rows);
   BK_CHECK(keys.cols > 0);
-  if (exec.dry()) return;
+  // A single block of queries, as in decoding, is cut along the keys instead; the best of the parts' best are the best of all.
+  const int64_t parts = q.rows <= kMostQueries ? std::max<int64_t>(1, (k.rows + kPartKeys - 1) / kPartKeys) : 1;
+  Arena::Scope scope(scratch);
+  uint64_t* ranks = scratch.take<uint64_t>(parts > 1 ? parts * q.rows * keys.cols : 0);
+  if (exec.dry() || q.rows == 0) return;
   check_ranges(first, end, q.rows, k.rows);
   Exec::Span span(exec, Work::attention);
-  const auto& kernel = kernels::indexer_kernels();
-  const auto run = q.dtype == f32_t ? kernel.scores_f32 : kernel.scores_bf16;
-  exec.parallel_for((q.rows + kMostQueries - 1) / kMostQueries, [&](int64_t task) {
-    const int64_t row = task * kMostQueries, queries = std::min(kMostQueries, q.rows - row);
-    const auto first_of = [&](int64_t i) { return first[static_cast<size_t>(row + i)]; };
-    const auto end_of = [&](int64_t i) { return end[static_cast<size_t>(row + i)]; };
+  const Selection all{q, k, w, first, end, s};
+  const int64_t blocks = (q.rows + kMostQueries - 1) / kMostQueries;
+  exec.parallel_for(blocks * parts, [&](int64_t task) {
+    const int64_t row = task / parts * kMostQueries, queries = std::min(kMostQueries, q.rows - row), part = task % parts;
     int32_t begin = INT32_MAX, stop = 0;  // what the queries that have a choice can see
-    for (int64_t i = 0; i < queries; ++i) {
-      if (end_of(i) - first_of(i) <= keys.cols) {
-        list_range(first_of(i), end_of(i), keys.row(row + i), keys.cols);
+    for (int64_t t = row; t < row + queries; ++t) {
+      const auto i = static_cast<size_t>(t);
+      if (end[i] - first[i] <= keys.cols) {
+        if (part == 0) list_range(first[i], end[i], keys.row(t), keys.cols);
       } else {
-        begin = std::min(begin, first_of(i)), stop = std::max(stop, end_of(i));
+        begin = std::min(begin, first[i]), stop = std::max(stop, end[i]);
       }
     }
-    if (stop == 0) return;
+    if (parts > 1) begin = std::max<int32_t>(begin, static_cast<int32_t>(part * kPartKeys)), stop = std::min<int32_t>(stop, static_cast<int32_t>((part + 1) * kPartKeys));
     WorkerScratch memory;
     std::vector<Best> best;
     for (int64_t i = 0; i < queries; ++i) best.emplace_back(memory, keys.cols);
-    int32_t* tile = memory.take<int32_t>(kTile);
-    float* out = memory.take<float>(kTile * kMostQueries);
-    void* inner = memory.take_bytes(static_cast<size_t>(kernel.score_bytes(s.dim, queries * s.heads)));
-    for (int32_t k0 = begin; k0 < stop; k0 += kTile) {
-      const int64_t count = std::min<int64_t>(kTile, stop - k0);
-      std::iota(tile, tile + count, k0);
-      run({{tile, nullptr, count, queries}, rows_at(q, row), rows_at(k, 0), w.f32(row), w.stride, s.heads, s.dim, out, inner});
-      for (int64_t i = 0; i < queries; ++i) {
-        const int32_t from = std::max(first_of(i), k0), to = std::min<int32_t>(end_of(i), k0 + static_cast<int32_t>(count));
-        for (int32_t key = from; key < to; ++key) best[static_cast<size_t>(i)].offer(out[(key - k0) * kMostQueries + i], key);
-      }
+    if (begin < stop) score_keys(all, row, queries, begin, stop, best);
+    for (int64_t t = row; t < row + queries; ++t) {
+      const auto i = static_cast<size_t>(t);
+      if (end[i] - first[i] <= keys.cols) continue;
+      Best& b = best[static_cast<size_t>(t - row)];
+      if (parts > 1) b.save(ranks + (part * q.rows + t) * keys.cols);
+      else b.write(keys.row(t));
     }
-    for (int64_t i = 0; i < queries; ++i)
-      if (end_of(i) - first_of(i) > keys.cols) best[static_cast<size_t>(i)].write(keys.row(row + i));
+  });
+  if (parts == 1) return;
+  exec.parallel_for(q.rows, [&](int64_t t) {
+    const auto i = static_cast<size_t>(t);
+    if (end[i] - first[i] <= keys.cols) return;
+    WorkerScratch memory;
+    Best best(memory, keys.cols);
+    for (int64_t part = 0; part < parts; ++part)
+      for (int64_t j = 0; j < keys.cols; ++j) best.offer(ranks[(part * q.rows + t) * keys.cols + j]);
+    best.write(keys.row(t));
   });
 }
 

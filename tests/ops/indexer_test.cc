@@ -55,7 +55,7 @@ TEST(Indexer, SelectsTheBestVisibleKeys) {
     const IsaScope scope(isa);
     for (DType t : {f32_t, bf16_t}) {
       for (const auto& [queries, keys, heads, dim, most] : std::vector<std::array<int64_t, 5>>{
-               {1, 1, 1, 1, 1}, {40, 40, 4, 16, 7}, {1, 700, 3, 33, 20}, {5, 530, 17, 8, 64}, {35, 600, 2, 24, 1}, {16, 300, 4, 16, 290}}) {
+               {1, 1, 1, 1, 1}, {40, 40, 4, 16, 7}, {1, 700, 3, 33, 20}, {5, 530, 17, 8, 64}, {2, 4500, 2, 8, 100}, {35, 600, 2, 24, 1}, {16, 300, 4, 16, 290}}) {
         const Case c(queries, keys, heads, dim, t, static_cast<int32_t>(std::min<int64_t>(3, keys - queries)));
         const std::string what = std::string(isa_name(isa)) + " " + dtype_name(t) + " " + std::to_string(queries) + " of " + std::to_string(keys);
         expect_same_choice(c, c.select(most), c.ref().select(c.q.values(), c.k.values(), c.w.values(), c.first, c.end, static_cast<size_t>(most)), what);
@@ -79,11 +79,11 @@ TEST(Indexer, RowsAndThreadsDoNotMatter) {
   for (Isa isa : machine_isas()) {
     const IsaScope scope(isa);
     for (DType t : {f32_t, bf16_t}) {
-      const Case c(50, 400, 6, 24, t, 20);
+      const Case c(50, 2600, 6, 24, t, 20);  // more keys than a task of a single query takes on
       const KeyLists whole = c.select(30);
       EXPECT_EQ(whole, c.select(30, 3));
       for (int64_t row : {0, 20, 49}) {
-        Case one(1, 400, 6, 24, t);
+        Case one(1, 2600, 6, 24, t);
         for (int64_t i = 0; i < one.q.size(); ++i) one.q.set(i, c.q.at(row * one.q.size() + i));
         for (int64_t i = 0; i < 6; ++i) one.w.set(i, c.w.at(row, i));
         one.first = {c.first[static_cast<size_t>(row)]}, one.end = {c.end[static_cast<size_t>(row)]};
