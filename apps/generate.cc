@@ -9,7 +9,7 @@ namespace birkhoff::apps {
 namespace {
 
 struct Flags {
-  std::string model, prompt, prompt_file, tokens_file, dtype;
+  std::string model, prompt, prompt_file, tokens_file, dtype, mla = "auto";
   std::vector<std::string> stop;
   int64_t count = 200;
   infer::SamplerOptions sampling;
@@ -28,7 +28,15 @@ std::vector<int32_t> prompt_ids(const Flags& f, const model::ModelConfig& c) {
   return ids;
 }
 
+layers::MlaForm mla_form(const std::string& name) {
+  if (name == "auto") return layers::MlaForm::automatic;
+  if (name == "expanded") return layers::MlaForm::expanded;
+  if (name == "absorbed") return layers::MlaForm::absorbed;
+  throw Error("generate", "--mla " + name + ": unknown form", "one of auto, expanded, absorbed", ExitCode::usage);
+}
+
 int generate(const Flags& f, int threads) {
+  const layers::MlaForm form = mla_form(f.mla);
   infer::validate(f.sampling);
   if (f.count < 0) throw Error("generate", "-n must not be negative, is " + std::to_string(f.count), "", ExitCode::usage);
   infer::EngineOptions options;
@@ -38,7 +46,7 @@ int generate(const Flags& f, int threads) {
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
   const std::vector<int32_t> ids = prompt_ids(f, engine.model().config);
   const bool as_ids = !f.tokens_file.empty();
-  infer::Session session(engine, static_cast<int64_t>(ids.size()) + std::max<int64_t>(f.count, 1));
+  infer::Session session(engine, static_cast<int64_t>(ids.size()) + std::max<int64_t>(f.count, 1), form);
   std::span<const float> logits = session.feed(ids);
   std::string text;  // what was written so far, to look for stop strings
   for (int64_t i = 0; i < f.count && !stop_requested(); ++i) {
@@ -75,6 +83,7 @@ void add_generate(CLI::App& app, Program& p) {
   verb->add_option("--seed", f->sampling.seed)->capture_default_str();
   verb->add_option("--stop", f->stop, "stop after this text; repeatable")->allow_extra_args(false);
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
+  verb->add_option("--mla", f->mla, "how latent attention reads its cache: auto, expanded, absorbed")->capture_default_str();
   verb->add_option("--threads", p.threads, "default: all cores");
   verb->callback([f, &p] {
     p.run = [f, &p] {
