@@ -58,6 +58,7 @@ const std::vector<Case>& cases() {
       {"deepseek", "deepseek", merged({kExperts, {{"num_key_value_heads", 4}, {"n_shared_experts", 2}, {"first_k_dense_replace", 1}}})},
       {"deepseek_v2", "deepseek_v2", merged({kMla, kExperts, {{"q_lora_rank", 20}, {"topk_method", "group_limited_greedy"}, {"n_group", 4}, {"topk_group", 2}, {"n_shared_experts", 1}, {"first_k_dense_replace", 1}, {"routed_scaling_factor", 2.0}}})},
       {"deepseek_v3_mtp", "deepseek_v3", merged({kMla, kExperts, kV3, {{"q_lora_rank", 20}, {"num_nextn_predict_layers", 1}}})},
+      {"deepseek_v32", "deepseek_v32", merged({kMla, kExperts, kV3, {{"q_lora_rank", 20}, {"index_n_heads", 2}, {"index_head_dim", 16}, {"index_topk", 6}, {"num_nextn_predict_layers", 1}}})},
       {"hyper_connections", "birkhoff", merged({kGqa, {{"residual", "hc"}}})},
       {"gqa_mhc_experts", "birkhoff", merged({kGqa, kExperts, kV3, {{"residual", "mhc"}}})},
   };
@@ -78,6 +79,7 @@ TEST_P(Overfit, OneBatch) {
   train::StepOutcome last;
   for (int64_t i = 1; i < config.train.steps; ++i) last = state.step(i, {batch});
   EXPECT_LT(last.loss, 0.05);
+  EXPECT_EQ(first.indexer_loss.has_value(), config.model.uses_indexer());
   EXPECT_EQ(first.mtp_loss.has_value(), config.model.num_nextn_predict_layers > 0);
   if (first.mtp_loss) {
     EXPECT_GT(*first.mtp_loss, 3.5);
