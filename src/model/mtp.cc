@@ -64,7 +64,7 @@ void forward_mtp(const StackRun& r, std::span<const int32_t> ids, std::span<cons
     MtpTape& t = tapes[k];
     const MtpWeights& w = m.weights.mtp[k];
     if (!r.exec.dry()) shift(ids, labels, r.ctx, static_cast<int64_t>(k) + 1, t.next_ids, t.labels);
-    ops::embedding_forward(r.exec, m.weights.embed, r.exec.dry() ? ids : std::span<const int32_t>(t.next_ids), t.embedding);
+    m.embed(r.exec, r.exec.dry() ? ids : std::span<const int32_t>(t.next_ids), t.embedding);
     ops::rms_norm_forward(r.exec, t.embedding, w.enorm, eps, t.joined.col_block(0, D), t.e_rstd);
     ops::rms_norm_forward(r.exec, hidden, w.hnorm, eps, t.joined.col_block(D, D), t.h_rstd);
     layers::linear_forward(r.exec, w.proj, t.joined, t.stack.x[0]);
