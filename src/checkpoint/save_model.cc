@@ -98,18 +98,29 @@ class Plan {
     return true;
   }
 
-  TensorType target_type(const model::ParameterInfo& p) const {
-    if (!options_.type || options_.type == SaveType::f32 || keeps_fp32(p.role)) return TensorType::f32;
+  // Of a tensor that is encoded anew.
+  TensorType target_type(size_t i) const {
+    const model::ParameterInfo& p = parameters_[i];
+    if (keeps_fp32(p.role)) return TensorType::f32;
+    if (!options_.type) return options_.source ? type_like_source(i) : TensorType::f32;
+    if (options_.type == SaveType::f32) return TensorType::f32;
     return options_.type == SaveType::fp8 && quantised(p) ? TensorType::f8_e4m3 : TensorType::bf16;
+  }
+  // What has been FP4, or FP8 in another arrangement, becomes bf16.
+  TensorType type_like_source(size_t i) const {
+    if (is_fp8_blocks(i)) return TensorType::f8_e4m3;
+    return options_.source->weights[i]->type == TensorType::f32 ? TensorType::f32 : TensorType::bf16;
+  }
+  bool is_fp8_blocks(size_t i) const {
+    const TensorEntry* s = options_.source->scales[i];
+    return options_.source->weights[i]->type == TensorType::f8_e4m3 && s && s->type == TensorType::f32 && ends_with(s->name, "_scale_inv");
   }
 
   bool source_will_do(size_t i) const {
     if (!options_.source) return false;
-    const TensorEntry &e = *options_.source->weights[i];
     if (options_.type && !options_.keep_unchanged) {
-      const TensorEntry* s = options_.source->scales[i];
-      const TensorType want = target_type(parameters_[i]);
-      if (e.type != want || (want == TensorType::f8_e4m3 && !(s && s->type == TensorType::f32))) return false;
+      const TensorType want = target_type(i);
+      if (options_.source->weights[i]->type != want || (want == TensorType::f8_e4m3 && !is_fp8_blocks(i))) return false;
     }
     return unchanged(i);
   }
@@ -127,7 +138,7 @@ class Plan {
       }
       return;
     }
-    const TensorType type = target_type(p);
+    const TensorType type = target_type(i);
     list.push_back({{name, type, file_shape(p), nullptr, static_cast<size_t>(p.size() * io::tensor_type_bytes(type))}, nullptr, i});
     if (type != TensorType::f8_e4m3) return;
     const auto [block_rows, block_cols] = weight_block_size(config_);

@@ -23,7 +23,7 @@ SaveType parse_save_type(const std::string& name);
 enum class NameScheme { as_source, hub, hf };
 
 struct SaveOptions {
-  std::optional<SaveType> type;            // nothing: as in the source; fp32 where there is none
+  std::optional<SaveType> type;              // nothing: each tensor as in the source (FP4 that changed: bf16); fp32 where there is none
   NameScheme names = NameScheme::as_source;  // without a source: hub
   size_t shard_bytes = 5'000'000'000;
   const TensorMap* source = nullptr;  // the files the model came from
