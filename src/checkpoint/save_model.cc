@@ -27,7 +27,7 @@ struct Planned {
   bool scales = false;
 };
 
-bool keeps_fp32(Role r) { return r == Role::router_bias || r == Role::hc_fn || r == Role::hc_scale || r == Role::hc_base; }
+bool keeps_fp32(Role r) { return r == Role::bias || r == Role::router_bias || r == Role::hc_fn || r == Role::hc_scale || r == Role::hc_base; }
 
 bool ends_with(const std::string& s, const char* end) {
   const size_t n = std::strlen(end);
