@@ -4,6 +4,7 @@
 #include "apps/verbs.h"
 #include "core/arena.h"
 #include "core/cpu.h"
+#include "infer/bench_infer.h"
 #include "ops/gemm.h"
 #include "train/bench_train.h"
 
@@ -66,6 +67,18 @@ void print_train(const nlohmann::json& r) {
               r["isa"].get<std::string>().c_str());
 }
 
+void print_infer(const nlohmann::json& r) {
+  const auto num = [&](const char* key) { return r[key].get<double>(); };
+  std::printf("files %.0f MiB   one pass over the mapping %.0f ms   opening and one token %.0f ms (%.2f passes)\n", num("file_mib"), num("pass_ms"), num("open_and_token_ms"),
+              num("open_and_token_ms") / num("pass_ms"));
+  if (r.contains("prompt_tokens_per_s")) std::printf("prompt %.1f tokens/s\n", num("prompt_tokens_per_s"));
+  if (r.contains("decode_ms"))
+    std::printf("decoding %.1f tokens/s   token %.1f / %.1f / %.1f ms (min / median / max)\n", 1e3 / r["decode_ms"]["median"].get<double>(), r["decode_ms"]["min"].get<double>(),
+                r["decode_ms"]["median"].get<double>(), r["decode_ms"]["max"].get<double>());
+  std::printf("memory %.0f MiB after opening, %.0f MiB in all   %s   %s   %s\n", num("rss_opened_mib"), num("rss_mib"), r["dtype"].get<std::string>().c_str(),
+              r["cpu"].get<std::string>().c_str(), r["isa"].get<std::string>().c_str());
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app, Program& p) {
@@ -73,7 +86,8 @@ void add_bench(CLI::App& app, Program& p) {
     SettingsFlags settings;
     int64_t steps = 10;
     bool json = false;
-    std::string dtype = "bf16";
+    std::string dtype = "bf16", model, compute;
+    int64_t prompt = 128, decode = 16;
   };
   auto f = std::make_shared<Flags>();
   CLI::App* verb = app.add_subcommand("bench", "Measure this machine with this engine");
@@ -83,11 +97,29 @@ void add_bench(CLI::App& app, Program& p) {
   CLI::App* train = verb->add_subcommand("train", "Training steps on synthetic tokens");
   f->settings.add(*train);
   train->add_option("--steps", f->steps, "measured steps")->check(CLI::PositiveNumber)->capture_default_str();
-  for (CLI::App* v : {gemm, train}) {
+  CLI::App* infer = verb->add_subcommand("infer", "Opening a model, its prompt and decoding");
+  infer->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
+  infer->add_option("--prompt", f->prompt, "tokens of the prompt")->check(CLI::NonNegativeNumber)->capture_default_str();
+  infer->add_option("--decode", f->decode, "tokens decoded one by one")->check(CLI::NonNegativeNumber)->capture_default_str();
+  infer->add_option("--dtype", f->compute, "fp32 or bf16; default: as trained");
+  for (CLI::App* v : {gemm, train, infer}) {
     v->add_flag("--json", f->json);
     v->add_option("--threads", p.threads, "default: all cores");
   }
   gemm->callback([f, &p] { p.run = [f, &p] { return bench_gemm(f->dtype, f->json, p.thread_count()); }; });
+  infer->callback([f, &p] {
+    p.run = [f, &p] {
+      infer::EngineOptions options;
+      options.compute = f->compute;
+      options.threads = p.thread_count();
+      const nlohmann::json r = infer::bench_infer(f->model, options, f->prompt, f->decode);
+      if (f->json)
+        std::printf("%s\n", r.dump().c_str());
+      else
+        print_infer(r);
+      return 0;
+    };
+  });
   train->callback([f, &p] {
     p.run = [f, &p] {
       const nlohmann::json r = train::bench_train(train::make_run_config(f->settings.base(), f->settings.set), f->steps, p.thread_count());

@@ -17,7 +17,7 @@ MAY_INCLUDE = {
     "data": "io core",
     "layers": "ops core",
     "model": "layers ops io core",
-    "checkpoint": "model layers optim io core",
+    "checkpoint": "model layers optim ops io core",  # ops: files are read through its views of stored weights
     "infer": "checkpoint model layers ops core",
     "eval": "infer data model layers ops core checkpoint",
     "report": "io core",

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "io/safetensors.h"
+#include "checkpoint/tensor_map.h"
 #include "model/model.h"
 
 namespace birkhoff::checkpoint {
@@ -16,12 +16,12 @@ std::string resolve_model_directory(const std::string& path, std::string* note =
 
 nlohmann::json read_config_json(const std::string& directory);
 
-// Fills the masters of m from the safetensors of `directory` (F32, BF16 or F16, converted to fp32) and refreshes nothing.
-// Missing, extra, wrong-shaped and wrong-typed tensors are one Error that lists them all, our name and theirs. Ignored without
-// complaint: rotary_emb.inv_freq buffers, lm_head.weight of tied models, layers after the last (multi-token prediction).
+// Fills the masters of m from the tensors of `directory`, whatever number format they have (tensor_map.h), and refreshes nothing.
+// Throws Error with everything that does not match.
 void load_weights(const std::string& directory, model::Model& m);
 
-// Writes config.json (`config`) and model.safetensors, fp32 or bf16, into an existing directory.
-void save_weights(const std::string& directory, const model::Model& m, const nlohmann::json& config, DType dtype);
+// Writes config.json (`config`) and the weights, fp32 or bf16, into an existing directory. source: the files the model was loaded from; what has
+// not changed since is written with their bytes (save_model.h).
+void save_weights(const std::string& directory, const model::Model& m, const nlohmann::json& config, DType dtype, const TensorMap* source = nullptr);
 
 }  // namespace birkhoff::checkpoint

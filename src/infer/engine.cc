@@ -5,7 +5,9 @@
 #include <numeric>
 
 #include "checkpoint/hf_directory.h"
+#include "checkpoint/tensor_map.h"
 #include "core/error.h"
+#include "model/memory_plan.h"
 
 namespace birkhoff::infer {
 namespace {
@@ -46,6 +48,15 @@ Need measure_session(const model::Model& m, int64_t tokens, int64_t capacity, la
   return most;
 }
 
+// Pages of the mapped weights stay in memory while every token reads all of them.
+void require_memory(const std::string& directory, size_t file_bytes, size_t copy_bytes) {
+  const size_t have = model::machine_memory_bytes();
+  if (file_bytes + copy_bytes <= have) return;
+  const auto mib = [](size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
+  throw Error("memory", directory + ": weights of " + mib(file_bytes) + " and " + mib(copy_bytes) + " of copies, this machine has " + mib(have),
+              "use a machine with more memory, or a smaller number format (birkhoff convert)");
+}
+
 DType compute_type(const std::string& asked, const nlohmann::json& config) {
   std::string name = asked;
   if (name.empty() && config.contains("training")) name = config["training"].value("dtype", "");
@@ -70,12 +81,15 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   j.erase("training");
   const model::ModelConfig config = model::config_from_json(j);
   max_positions_ = options.max_positions ? options.max_positions : std::min<int64_t>(config.max_position_embeddings, 4096);
+  files_ = std::make_unique<checkpoint::WeightFiles>(directory_);
+  require_memory(directory_, files_->bytes(), 0);
+  model::Weights shapes(config);
+  const checkpoint::TensorMap map = checkpoint::match_tensors(*files_, config, model::list_parameters(shapes));
   Arena measuring = Arena::measuring();
-  model::Model(config, compute, max_positions_, false, measuring);
+  model::Model(config, compute, max_positions_, map.views, measuring);
+  require_memory(directory_, files_->bytes(), measuring.peak());
   memory_ = std::make_unique<Arena>(measuring.peak());
-  model_ = std::make_unique<model::Model>(config, compute, max_positions_, false, *memory_);
-  checkpoint::load_weights(directory_, *model_);
-  model_->refresh(exec_);
+  model_ = std::make_unique<model::Model>(config, compute, max_positions_, map.views, *memory_);
 }
 
 void Engine::full_logits(std::span<const int32_t> ids, const std::function<void(int64_t, std::span<const float>)>& row) const {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/weight_files.h"
 #include "core/arena.h"
 #include "core/exec.h"
 #include "model/transformer.h"
@@ -19,7 +20,8 @@ struct EngineOptions {
   int threads = 1;
 };
 
-// Weights and tables of one model directory. Const after construction; any number of sessions may share it from one thread at a time.
+// Weights and tables of one model directory. Matrices are read where they lie in the mapped files, in whatever number format; the files
+// must not change while the engine lives. Const after construction; any number of sessions may share it from one thread at a time.
 class Engine {
  public:
   // directory: as checkpoint::resolve_model_directory. Throws Error.
@@ -37,6 +39,7 @@ class Engine {
   std::string directory_, note_;
   Exec exec_;
   int64_t max_positions_ = 0;
+  std::unique_ptr<checkpoint::WeightFiles> files_;
   std::unique_ptr<Arena> memory_;
   std::unique_ptr<model::Model> model_;
 };

@@ -35,6 +35,8 @@ nlohmann::json read_json(const std::string& path) {
     const size_t start = text.rfind('\n', at ? at - 1 : 0);
     const size_t column = at - (start == std::string::npos || start >= at ? 0 : start + 1) + 1;
     throw Error("json", path + ":" + std::to_string(line) + ":" + std::to_string(column) + ": not JSON", "the file is damaged or was edited");
+  } catch (const nlohmann::json::out_of_range&) {  // a number that no double holds
+    throw Error("json", path + ": a number is out of range", "the file is damaged or was edited");
   }
 }
 

@@ -8,11 +8,14 @@
 #include <string>
 #include <vector>
 
+#include "io/mapped_file.h"
+
 namespace birkhoff::io {
 
 enum class TensorType : uint8_t { f64, f32, f16, bf16, f8_e4m3, f8_e5m2, f8_e8m0, i64, i32, i16, i8, u8, boolean };
 int64_t tensor_type_bytes(TensorType t);
 const char* tensor_type_name(TensorType t);  // as in the file: "F32", "BF16", ...
+bool find_tensor_type(const std::string& name, TensorType& type);  // false: unknown
 
 struct TensorEntry {
   std::string name;
@@ -34,22 +37,36 @@ struct TensorEntry {
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);  // throws Error naming the file and what is wrong with it
-  ~SafetensorsFile();
-  SafetensorsFile(SafetensorsFile&&) noexcept;
-  SafetensorsFile& operator=(SafetensorsFile&&) = delete;
 
   const std::vector<TensorEntry>& tensors() const { return tensors_; }  // in file order
   const TensorEntry* find(const std::string& name) const;               // nullptr when absent
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::string& path() const { return path_; }
+  size_t bytes() const { return file_.bytes().size(); }  // of the file
 
  private:
   std::string path_;
-  void* map_ = nullptr;
-  size_t map_bytes_ = 0;
+  MappedFile file_;
   std::vector<TensorEntry> tensors_;
   std::map<std::string, size_t> by_name_;
   std::map<std::string, std::string> metadata_;
+};
+
+// A file written as a stream: the header first, from what is known of the tensors (their `data` is not read), then their bytes in that order.
+// Throws Error (disk full, no permission); the path then holds a part: write under a temporary name and rename.
+class SafetensorsWriter {
+ public:
+  SafetensorsWriter(const std::string& path, std::span<const TensorEntry> tensors, const std::map<std::string, std::string>& metadata);
+  ~SafetensorsWriter();
+  SafetensorsWriter(const SafetensorsWriter&) = delete;
+  SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
+  void append(const void* data, size_t bytes);
+  void finish();  // syncs to disk; all bytes the header promises must have been appended
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+  uint64_t left_ = 0;  // bytes of data still to come
 };
 
 // Writes the tensors in the given order and syncs the file to disk. Throws Error (disk full, no permission); the path may then hold

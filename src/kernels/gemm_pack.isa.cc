@@ -146,6 +146,94 @@ void transpose_32x8(const bf16* w, int64_t stride, bf16* out, int64_t out_stride
 }
 #define BK_FAST_TRANSPOSE 1
 
+#elif defined(__AVX2__)
+
+// 8 x 8 transpose of 32-bit elements.
+void transpose8(__m256i (&r)[8]) {
+  __m256i t[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+    t[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {  // r[4 i + j]: lane l holds element 4 l + j of rows 4 i .. 4 i + 3
+    r[4 * i + 0] = _mm256_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 1] = _mm256_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    r[4 * i + 2] = _mm256_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    r[4 * i + 3] = _mm256_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    t[j] = _mm256_permute2x128_si256(r[j], r[4 + j], 0x20);
+    t[4 + j] = _mm256_permute2x128_si256(r[j], r[4 + j], 0x31);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) r[i] = t[i];
+}
+
+// 16 elements as bf16, those from n on as zeros.
+__m256i join(__m128i low, __m128i high) { return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1); }
+__m256i load16(const float* p, int64_t n) {
+  if (n >= 16) return join(narrow(load(p)), narrow(load(p + 8)));
+  const V low = load_n(p, static_cast<int>(smaller(n, 8))), high = n > 8 ? load_n(p + 8, static_cast<int>(n - 8)) : set1(0.f);
+  return join(narrow(low), narrow(high));
+}
+__m256i load16(const bf16* p, int64_t n) {
+  if (n >= 16) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  alignas(32) uint16_t t[16] = {};
+  __builtin_memcpy(t, p, static_cast<size_t>(n > 0 ? n : 0) * 2);
+  return _mm256_load_si256(reinterpret_cast<const __m256i*>(t));
+}
+
+template <class S>
+void transposed_to_pairs(const S* w, int64_t stride, int64_t n, int64_t k, bf16* panel) {
+  const int64_t padded = round_up(k, kKBlock);
+  for (int64_t j = 0; j < padded; j += 16) {
+    for (int64_t c = 0; c < kPanel; c += 8) {
+      __m256i r[8];
+      if (c + 8 <= n && k - j >= 16) {
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) r[i] = load16(w + (c + i) * stride + j, 16);
+      } else {
+        for (int i = 0; i < 8; ++i) r[i] = c + i < n && j < k ? load16(w + (c + i) * stride + j, k - j) : _mm256_setzero_si256();
+      }
+      transpose8(r);
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + (j + 2 * i) * kPanel + 2 * c), r[i]);
+    }
+  }
+}
+
+template <class S>
+void transposed_to_f32(const S* w, int64_t stride, int64_t n, int64_t k, float* panel) {
+  for (int64_t j = 0; j < k; j += 8) {
+    const int some = static_cast<int>(smaller(8, k - j));
+    for (int64_t c = 0; c < kPanel; c += 8) {
+      __m256i r[8];
+      for (int i = 0; i < 8; ++i) r[i] = c + i < n ? _mm256_castps_si256(load_some(w + (c + i) * stride + j, some)) : _mm256_setzero_si256();
+      transpose8(r);
+      for (int i = 0; i < some; ++i) _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + (j + i) * kPanel + c), r[i]);
+    }
+  }
+}
+
+// Rows a and b side by side.
+void store_pair(__m256i a, __m256i b, bf16* to) {
+  const __m256i low = _mm256_unpacklo_epi16(a, b), high = _mm256_unpackhi_epi16(a, b);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permute2x128_si256(low, high, 0x20));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 16), _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+template <class S>
+void pairs_of_panel(const S* w, int64_t stride, int64_t rows, int n, bf16* panel) {
+  for (int64_t j = 0; j < kKBlock; j += 2) {
+    const __m256i a = j < rows ? load16(w + j * stride, n) : _mm256_setzero_si256();
+    const __m256i b = j + 1 < rows ? load16(w + (j + 1) * stride, n) : _mm256_setzero_si256();
+    store_pair(a, b, panel + j * kPanel);
+  }
+}
+
 #else
 
 bf16 rounded(float x) { return to_bf16(x); }

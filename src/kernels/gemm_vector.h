@@ -29,6 +29,11 @@ inline int64_t vector_offset(int v, int64_t b_panel) {
   return v * kLanes / kPanel * b_panel + v * kLanes % kPanel;
 }
 
+// The same for panels of row pairs.
+inline int64_t pair_offset(int v, int64_t b_panel) {
+  return v * kLanes / kPanel * b_panel + 2 * (v * kLanes % kPanel);
+}
+
 template <int R, int NV>
 struct Sums {
   V v[R][NV];
@@ -119,19 +124,19 @@ struct PairsWidened {
   static void run(const GemmBlock& g, int64_t row, int64_t col, const void* panel) {
     Sums<R, NV> s;
     s.start(g, row, col);
-    const int64_t a_row = g.a_row, k_end = g.k;
+    const int64_t a_row = g.a_row, b_panel = g.b_panel, k_end = g.k;
     const float* a = static_cast<const float*>(g.a) + row * a_row;
     const bf16* b = static_cast<const bf16*>(panel);
     for (int64_t k = 0; k < k_end; k += 2, b += 2 * kPanel) {
       V bv[NV];
 #pragma GCC unroll 16
-      for (int j = 0; j < NV; ++j) bv[j] = even(b + 2 * kLanes * j);
+      for (int j = 0; j < NV; ++j) bv[j] = even(b + pair_offset(j, b_panel));
       step<R, NV>(s, a + k, a_row, bv);
       if (k + 1 == k_end) break;
       // Widening the odd row only now leaves a register for every sum: one sum kept in memory halves the speed.
       __asm__ volatile("" ::: "memory");
 #pragma GCC unroll 16
-      for (int j = 0; j < NV; ++j) bv[j] = odd(b + 2 * kLanes * j);
+      for (int j = 0; j < NV; ++j) bv[j] = odd(b + pair_offset(j, b_panel));
       step<R, NV>(s, a + k + 1, a_row, bv);
     }
     s.finish(g, row, col);
@@ -202,12 +207,30 @@ inline void run_rows(const GemmBlock& g, int64_t col, const void* panel) {
   if (row < g.m) kTail[g.m - row](g, row, col, panel);
 }
 
+#if defined(__AVX2__)
+// All R rows against NV vectors of B at a time, as far as whole groups of columns go; returns the first column left.
+template <class T, class Kernel, int R, int NV>
+inline int64_t run_wide(const GemmBlock& g) {
+  int64_t col = 0;
+  for (; col + NV * kLanes <= g.n; col += NV * kLanes)
+    Kernel::template run<R, NV>(g, 0, col, static_cast<const T*>(g.b) + col / kPanel * g.b_panel);
+  return col;
+}
+#endif
+
 // Columns in groups of kVectors vectors, then single panels.
 template <class T, class Kernel>
 inline void run_block(const GemmBlock& g) {
   constexpr int kCols = kVectors * kLanes;
   const T* b = static_cast<const T*>(g.b);
   int64_t col = 0;
+#if defined(__AVX2__)
+  // Few rows have few sums, each waiting for its last product: more columns at once. An element's sum is the same.
+  if (g.m == 1)
+    col = run_wide<T, Kernel, 1, 64 / kLanes>(g);
+  else if (g.m <= 3 && 32 / kLanes > kVectors)
+    col = g.m == 2 ? run_wide<T, Kernel, 2, 32 / kLanes>(g) : run_wide<T, Kernel, 3, 32 / kLanes>(g);
+#endif
   for (; col + kCols <= g.n; col += kCols) run_rows<Kernel, kVectors>(g, col, b + col / kPanel * g.b_panel);
   for (; col < g.n; col += kPanel) {
     const T* panel = b + col / kPanel * g.b_panel;

@@ -2,6 +2,8 @@
 
 #include <numeric>
 
+#include "core/error.h"
+
 namespace birkhoff::layers {
 
 void Linear::take_packed(Arena& arena, DType dtype, bool with_backward) {
@@ -11,6 +13,20 @@ void Linear::take_packed(Arena& arena, DType dtype, bool with_backward) {
     b.packed.clear();
     for (int64_t i = 0; i < w.rows / b.step; ++i)
       b.packed.push_back(b.transposed ? ops::Packed::take(arena, dtype, w.cols, b.rows) : ops::Packed::take(arena, dtype, b.rows, w.cols));
+  }
+}
+
+void Linear::read_from(const ops::StoredMatrix& file, DType dtype) {
+  BK_CHECK_EQ(file.rows, out());
+  BK_CHECK_EQ(file.cols, in());
+  w.data = nullptr;
+  forward = ops::Packed::transposed_rows(file, 0, out(), dtype);
+  for (RowBlocks& b : row_blocks) {
+    b.packed.clear();
+    for (int64_t i = 0; i < out() / b.step; ++i) {
+      const int64_t first = i * b.step + b.first;
+      b.packed.push_back(b.transposed ? ops::Packed::transposed_rows(file, first, b.rows, dtype) : ops::Packed::rows(file, first, b.rows, dtype));
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-// A weight matrix [out, in] and the packed copies that multiply by it.
+// A weight matrix [out, in] and what products read of it: packed copies, or the tensors of the model file themselves.
 #pragma once
 #include <string>
 #include <vector>
@@ -11,7 +11,8 @@
 namespace birkhoff::layers {
 
 // `w` is the fp32 master (or, in a gradient, the fp32 gradient; then the packed copies stay empty). `forward` packs w^T (y = x w^T) and
-// `backward` packs w (dx = dy w), in the compute type. A model that only runs forward leaves `backward` empty.
+// `backward` packs w (dx = dy w), in the compute type. A model that only runs forward leaves `backward` empty; when it reads its
+// weights from the mapped file, `w` is a shape without memory and `forward` a view of the file, in whatever number format.
 struct Linear {
   // Rows i * step + first .. + rows of w, for every i, that multiply on their own: y = x w_i^T (transposed) or y = x w_i.
   struct RowBlocks {
@@ -29,6 +30,8 @@ struct Linear {
   int64_t out() const { return w.rows; }
   int64_t in() const { return w.cols; }
   void take_packed(Arena& arena, DType dtype, bool with_backward);
+  // Products read `file` [out, in], which must outlive this; values are rounded to dtype where they are used.
+  void read_from(const ops::StoredMatrix& file, DType dtype);
   // Repacks from the master. Call after every change of w.
   void refresh(const Exec& exec) const;
 };

@@ -1,6 +1,9 @@
-// A model ready to run: its description, fp32 master weights in one block, packed copies in the compute type, rotary tables.
+// A model ready to run: its description, rotary tables and weights: fp32 masters in one block with packed copies in the compute type, or
+// (forward only) the tensors of the model file as they lie.
 #pragma once
 #include <cstdint>
+#include <deque>
+#include <span>
 #include <vector>
 
 #include "core/arena.h"
@@ -19,16 +22,30 @@ struct Model {
   std::vector<ParameterInfo> parameters;
   Weights weights;
   std::vector<ops::RopeTable> ropes;  // config.rope_specs()
-  float* block = nullptr;      // the masters, parameter_elements(parameters) floats
+  float* block = nullptr;      // the masters, parameter_elements(parameters) floats; null without
+  std::deque<ops::StoredMatrix> stored;  // views of the file that `weights` reads; the first is the embedding. Empty with masters
 
   // Takes masters and packed copies from `memory`, which must outlive the model. positions: longest sequence. Weights are
   // uninitialised; call refresh() after filling them.
   Model(const ModelConfig& c, DType compute_type, int64_t positions, bool for_training, Arena& memory);
+  // Forward only, without masters: tensors[i] is parameter i of list_parameters in its file, which must stay mapped. Matrices of products and
+  // the embedding are read there; everything else (norms, biases, hyper-connections) is small and becomes fp32 in `memory`.
+  Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredTensor> tensors, Arena& memory);
+  Model(const Model&) = delete;  // `weights` points into `stored`
+  Model& operator=(const Model&) = delete;
 
   int64_t sites() const { return 2 * config.num_hidden_layers; }
   const ops::SiteWeights& site(int64_t s) const;
   // Packed copies from the masters.
   void refresh(const Exec& exec);
+  // out [T, D] = rows of the embedding.
+  void embed(const Exec& exec, std::span<const int32_t> ids, Mat out) const;
+
+ private:
+  Model(const ModelConfig& c, DType compute_type);
+  void make_ropes(int64_t positions, const Arena& memory);
+  // The parameters that the matrix at `place`, bound to the layout from `base` on, is made of; they are not `copied`.
+  const ops::StoredMatrix& stack(const Mat& place, const float* base, std::span<const ops::StoredTensor> tensors, std::vector<bool>& copied);
 };
 
 }  // namespace birkhoff::model

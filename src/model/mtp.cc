@@ -129,7 +129,7 @@ void forward_mtp(const StackRun& r, std::span<const int32_t> ids, std::span<cons
     MtpTape& t = tapes[k];
     const MtpWeights& w = m.weights.mtp[k];
     if (!r.exec.dry()) shift(ids, labels, r.ctx, static_cast<int64_t>(k) + 1, t.next_ids, t.labels);
-    ops::embedding_forward(r.exec, m.weights.embed, r.exec.dry() ? ids : std::span<const int32_t>(t.next_ids), t.embedding);
+    m.embed(r.exec, r.exec.dry() ? ids : std::span<const int32_t>(t.next_ids), t.embedding);
     join(r, w, source_of(m, source, tapes, k), t);
     forward_stack(r, w.hc_head, t.stack);
     ops::rms_norm_forward(r.exec, t.stack.h, w.norm, m.residual.norm_eps, t.hidden, t.final_rstd);

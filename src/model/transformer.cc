@@ -22,7 +22,7 @@ void forward(const Exec& exec, const Model& m, std::span<const int32_t> ids, con
   {
     Arena::Scope scope(scratch);
     Mat e = scratch.mat(m.compute, T, m.config.hidden_size);
-    ops::embedding_forward(exec, m.weights.embed, ids, e);
+    m.embed(exec, ids, e);
     ops::expand_forward(exec, m.residual, e, t.x[0]);
   }
   layers::TokenContext tokens = ctx;

@@ -7,23 +7,39 @@
 namespace birkhoff::ops {
 namespace {
 constexpr int64_t kRows = 32, kCols = 64;  // of one task
-}
 
-void embedding_forward(const Exec& exec, CMat table, std::span<const int32_t> ids, Mat out) {
-  check_shape(out, static_cast<int64_t>(ids.size()), table.cols);
-  BK_CHECK(table.dtype == f32_t);
+// out row t = the fp32 row that row(ids[t], buffer of as many floats) returns.
+template <class Row>
+void copy_rows(const Exec& exec, int64_t vocab, std::span<const int32_t> ids, Mat out, Row&& row) {
   if (exec.dry()) return;
   Exec::Span span(exec, Work::elementwise);
   const auto& k = kernels::elementwise_kernels();
   exec.parallel_for((out.rows + kRows - 1) / kRows, [&](int64_t task) {
+    WorkerScratch scratch;
+    float* buffer = scratch.take<float>(out.cols);
     for (int64_t t = task * kRows; t < std::min(out.rows, (task + 1) * kRows); ++t) {
       const int32_t id = ids[static_cast<size_t>(t)];
-      BK_CHECK(id >= 0 && id < table.rows);
+      BK_CHECK(id >= 0 && id < vocab);
       if (out.dtype == f32_t)
-        k.copy_ff(table.f32(id), out.f32(t), table.cols);
+        k.copy_ff(row(id, buffer), out.f32(t), out.cols);
       else
-        k.copy_fb(table.f32(id), out.b16(t), table.cols);
+        k.copy_fb(row(id, buffer), out.b16(t), out.cols);
     }
+  });
+}
+}  // namespace
+
+void embedding_forward(const Exec& exec, CMat table, std::span<const int32_t> ids, Mat out) {
+  check_shape(out, static_cast<int64_t>(ids.size()), table.cols);
+  BK_CHECK(table.dtype == f32_t);
+  copy_rows(exec, table.rows, ids, out, [&](int32_t id, float*) { return table.f32(id); });
+}
+
+void embedding_forward(const Exec& exec, const StoredMatrix& table, std::span<const int32_t> ids, Mat out) {
+  check_shape(out, static_cast<int64_t>(ids.size()), table.cols);
+  copy_rows(exec, table.rows, ids, out, [&](int32_t id, float* row) {
+    expand_rows(table, id, 1, Mat(row, f32_t, 1, table.cols));
+    return row;
   });
 }
 

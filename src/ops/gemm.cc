@@ -23,15 +23,18 @@ struct Blocking {
   int64_t rows, cols, depth;
 };
 
-// A task keeps its columns of B (depth rows of them at a time) in the second-level cache while rows of A pass.
-Blocking choose_blocking(int64_t m, int64_t n, int64_t k, DType dtype) {
-  constexpr int64_t kCacheBytes = 1 << 20, kWholeDepth = 2048, kDepth = 512, kFewRowsBytes = 256 << 10, kTaskFlops = 48'000'000, kTasks = 8;
+// A task keeps its columns of B (depth rows of them at a time) in the second-level cache while rows of A pass. A stored B is
+// expanded depth rows at a time.
+Blocking choose_blocking(int64_t m, const Packed& p) {
+  const int64_t n = p.n, k = p.k;
+  const DType dtype = p.dtype;
+  constexpr int64_t kCacheBytes = 1 << 20, kWholeDepth = 2048, kDepth = 512, kFewRowsBytes = 256 << 10, kFewColumns = 64, kTaskFlops = 48'000'000, kTasks = 8;
   const int64_t row_bytes = std::max<int64_t>(1, k * dtype_bytes(dtype));
   Blocking b;
-  b.depth = k <= kWholeDepth ? k : kDepth;
-  const auto columns = [&](int64_t bytes, int64_t most) {
-    most = std::clamp(bytes / kGemmRows * kGemmRows, kGemmRows, most);
-    return round_up(div_up(n, std::max<int64_t>(1, div_up(n, most))), kGemmRows);
+  b.depth = k <= (p.stored ? kDepth : kWholeDepth) ? k : kDepth;
+  const auto columns = [&](int64_t count, int64_t most) {
+    most = std::clamp(count / kFewColumns * kFewColumns, kFewColumns, most);
+    return std::max(kGemmRows, round_up(div_up(n, std::max<int64_t>(1, div_up(n, most))), kGemmRows));
   };
   if (m <= kGemmRows) {  // B passes once, from memory
     b.rows = kGemmRows;
@@ -62,7 +65,8 @@ void run_task(const Task& t, CMat a, Mat c, GemmStore store, int64_t depth) {
   GemmBlock g;
   g.m = t.rows;
   g.n = t.cols;
-  g.b_panel = kPanel * (pairs ? round_up(p.k, kKBlock) : p.k);
+  const int64_t held = p.stored ? std::min(depth, p.k) : p.k;
+  g.b_panel = kPanel * (pairs ? round_up(held, kKBlock) : held);
   g.c = static_cast<char*>(c.data) + (t.row * c.stride + t.col) * dtype_bytes(c.dtype);
   g.c_row = c.stride;
   g.store = store;
@@ -71,13 +75,19 @@ void run_task(const Task& t, CMat a, Mat c, GemmStore store, int64_t depth) {
     g.partial = scratch.take<float>(kernels::partial_floats(t.rows, t.cols));
   }
   float* wide = widen ? scratch.take<float>(t.rows * depth) : nullptr;
+  void* panels = p.stored ? scratch.take_bytes(static_cast<size_t>(div_up(t.cols, kPanel) * g.b_panel * dtype_bytes(p.dtype))) : nullptr;
 
   int64_t k = 0;
   do {
     g.k = std::min(depth, p.k - k);
     g.first = k == 0;
     g.last = k + g.k == p.k;
-    g.b = static_cast<const char*>(p.data) + (t.col / kPanel * g.b_panel + k * kPanel) * dtype_bytes(p.dtype);
+    if (p.stored) {
+      expand_panels(p, t.col, t.cols, k, g.k, panels, g.b_panel);
+      g.b = panels;
+    } else {
+      g.b = static_cast<const char*>(p.data) + (t.col / kPanel * g.b_panel + k * kPanel) * dtype_bytes(p.dtype);
+    }
     if (widen) {
       kernels::pack_kernels().widen(a.b16(t.row) + k, a.stride, t.rows, g.k, wide, depth);
       g.a = wide;
@@ -122,7 +132,7 @@ void gemm(const Exec& exec, CMat a, const Packed& b, Mat c, Store store) {
   const GemmStore s = checked_store(a, b, c, store);
   if (exec.dry()) return;
   Exec::Span span(exec, Work::gemm);
-  const Blocking blocking = choose_blocking(c.rows, b.n, b.k, b.dtype);
+  const Blocking blocking = choose_blocking(c.rows, b);
   std::vector<Task> tasks;
   add_tasks(tasks, 0, c.rows, &b, blocking);
   run_tasks(exec, tasks, a, c, s, blocking.depth);
@@ -142,7 +152,7 @@ void grouped_gemm(const Exec& exec, CMat a, std::span<const int32_t> offsets, st
   BK_CHECK_LE(offsets.back(), a.rows);
   Exec::Span span(exec, Work::gemm);
   const auto groups = static_cast<int64_t>(b.size());
-  const Blocking blocking = choose_blocking(div_up(offsets.back(), groups), b[0].n, b[0].k, b[0].dtype);
+  const Blocking blocking = choose_blocking(div_up(offsets.back(), groups), b[0]);
   std::vector<Task> tasks;
   for (size_t i = 0; i < b.size(); ++i) {
     BK_CHECK_LE(offsets[i], offsets[i + 1]);

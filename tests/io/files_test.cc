@@ -192,6 +192,7 @@ TEST(Json, ErrorsSayWhere) {
   where("{\n  \"a\": tru\n}", "2:");
   where("{} x", "1:4");
   where(std::string("{\"a\": \"\xff\"}"), "1:");
+  expect_error([&] { io::read_json(dir.file("f.json", "{\"a\": 1e999}")); }, {"f.json", "out of range"});
   expect_error([&] { io::read_json(dir / "absent.json"); }, {"absent.json", "No such file"});
   expect_error([&] { io::read_json(dir.path()); }, {dir.path()});
   expect_error([&] { io::read_json(dir.file("deep.json", std::string(100000, '[') + std::string(100000, ']'))); }, {"deep", "nested deeper than 64"});

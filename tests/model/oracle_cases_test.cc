@@ -14,7 +14,7 @@ using test::case_dir;
 
 std::vector<std::string> cases() {
   std::vector<std::string> found;
-  for (const char* name : {"deepseek_v3", "deepseek_v32", "deepseek_v2_lite", "llama_gqa", "deepseek_v2", "llama", "llama_linear_rope", "llama_bf16", "mixtral", "deepseek_moe"})
+  for (const char* name : {"deepseek_v3", "deepseek_v32", "deepseek_v2_lite", "llama_gqa", "deepseek_v2", "llama", "llama_linear_rope", "llama_bf16", "mixtral", "deepseek_moe", "deepseek_v3_fp8"})
     if (std::filesystem::exists(case_dir(name))) found.push_back(name);
   return found;
 }

@@ -1,0 +1,69 @@
+#include <cstdio>
+#include <filesystem>
+
+#include "apps/verbs.h"
+#include "checkpoint/hf_directory.h"
+#include "checkpoint/save_model.h"
+#include "core/error.h"
+#include "io/atomic_file.h"
+
+namespace birkhoff::apps {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Flags {
+  std::string model, out, dtype, names;
+};
+
+// Tokenizer, generation_config.json, licence, ...: whatever is beside the weights.
+void copy_other_files(const std::string& from, const std::string& to) {
+  for (const auto& entry : fs::directory_iterator(from)) {
+    const std::string name = entry.path().filename().string(), extension = entry.path().extension().string();
+    if (!entry.is_regular_file() || extension == ".safetensors" || extension == ".bin" || name == "config.json" || name == "manifest.json" ||
+        name == "model.safetensors.index.json" || name == "pytorch_model.bin.index.json")
+      continue;
+    std::error_code ec;
+    fs::copy_file(entry.path(), fs::path(to) / name, ec);
+    if (ec) throw Error("convert", to + "/" + name + ": " + ec.message(), "free some space or choose another directory");
+  }
+}
+
+int convert(const Flags& f) {
+  std::string note;
+  const std::string from = checkpoint::resolve_model_directory(f.model, &note);
+  if (!note.empty()) std::fprintf(stderr, "birkhoff: %s\n", note.c_str());
+  if (fs::exists(f.out) && !(fs::is_directory(f.out) && fs::is_empty(f.out)))
+    throw Error("convert", f.out + ": exists and is not an empty directory", "give --out a new name");
+  nlohmann::json config_json = checkpoint::read_config_json(from);
+  config_json.erase("training");
+  const model::ModelConfig config = model::config_from_json(config_json);
+  model::Weights shapes(config);
+  const std::vector<model::ParameterInfo> parameters = model::list_parameters(shapes);
+  const checkpoint::WeightFiles files(from);
+  const checkpoint::TensorMap map = checkpoint::match_tensors(files, config, parameters);
+  checkpoint::SaveOptions options;
+  if (!f.dtype.empty()) options.type = checkpoint::parse_save_type(f.dtype);
+  if (!f.names.empty()) options.names = f.names == "hf" ? checkpoint::NameScheme::hf : checkpoint::NameScheme::hub;
+  options.source = &map;
+  options.keep_unchanged = false;
+  io::StagedDirectory staged(f.out);
+  copy_other_files(from, staged.path());
+  checkpoint::save_model(staged.path(), config, parameters, {}, config_json, options);
+  staged.publish();
+  return 0;
+}
+
+}  // namespace
+
+void add_convert(CLI::App& app, Program& p) {
+  auto f = std::make_shared<Flags>();
+  CLI::App* verb = app.add_subcommand("convert", "Write a model directory with another number format or other tensor names");
+  verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
+  verb->add_option("--out", f->out, "directory to create")->required();
+  verb->add_option("--dtype", f->dtype, "bf16, fp32 or fp8; default: every tensor as it is");
+  verb->add_option("--names", f->names, "hub or hf, for types whose files come with two sets of names; default: as they are")->check(CLI::IsMember({"hub", "hf"}));
+  verb->callback([f, &p] { p.run = [f] { return convert(*f); }; });
+}
+
+}  // namespace birkhoff::apps

@@ -1,0 +1,32 @@
+// Which tensors of a model directory are which parameters of a model, checked as a whole.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "checkpoint/weight_files.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "ops/stored_matrix.h"
+
+namespace birkhoff::checkpoint {
+
+struct TensorMap {
+  // By parameter, in the order of list_parameters: the tensor, its scales (null without) and both as a matrix. Vectors have one row.
+  std::vector<const io::TensorEntry*> weights, scales;
+  std::vector<ops::StoredTensor> views;
+  std::vector<const io::TensorEntry*> ignored;  // known to the type, no parameter of the model: buffers, copies
+};
+
+// Number formats: F32, F16, BF16, F8_E4M3 and F8_E5M2 (with `weight_scale_inv` or `.scale` of F32 or F8_E8M0 per block of
+// quantization_config.weight_block_size, 128 x 128), FP4 packed in I8 or U8 (with F8_E8M0 `.scale` per 32 inputs of a row).
+// Missing, unknown, duplicate, wrong-shaped and wrong-typed tensors are one Error that lists them all, our name and the file's.
+TensorMap match_tensors(const WeightFiles& files, const model::ModelConfig& config, const std::vector<model::ParameterInfo>& parameters);
+
+// The shape files have for a parameter.
+std::vector<int64_t> file_shape(const model::ParameterInfo& p);
+// Names under which files keep the scales of tensor `name`: V3's and V4's.
+std::vector<std::string> scale_names(const std::string& name);
+// Rows and columns that share a factor in FP8 files. Throws Error when the configuration has no sensible value.
+std::pair<int64_t, int64_t> weight_block_size(const model::ModelConfig& config);
+
+}  // namespace birkhoff::checkpoint

@@ -1,0 +1,117 @@
+#include "infer/bench_infer.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/hf_directory.h"
+#include "core/cpu.h"
+
+namespace birkhoff::infer {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
+
+constexpr int kTurns = 3;
+
+int64_t peak_rss_mib() {
+  std::ifstream in("/proc/self/status");
+  for (std::string line; std::getline(in, line);)
+    if (line.rfind("VmHWM:", 0) == 0) return std::atoll(line.c_str() + 6) / 1024;
+  return 0;
+}
+
+uint64_t sum_words(const std::byte* p, size_t bytes) {
+  uint64_t lanes[8] = {};
+  size_t i = 0;
+  for (; i + 64 <= bytes; i += 64) {
+    uint64_t words[8];
+    std::memcpy(words, p + i, 64);
+    for (int l = 0; l < 8; ++l) lanes[l] += words[l];
+  }
+  for (; i < bytes; ++i) lanes[0] += static_cast<uint64_t>(p[i]);
+  uint64_t sum = 0;
+  for (const uint64_t l : lanes) sum += l;
+  return sum;
+}
+
+// Seconds of mapping the files and reading all of them.
+double time_pass(const std::string& directory, const Exec& exec, uint64_t& sum) {
+  const auto start = Clock::now();
+  const checkpoint::WeightFiles files(directory);
+  struct Piece {
+    const std::byte* data;
+    size_t bytes;
+  };
+  constexpr size_t kPieceBytes = size_t{4} << 20;
+  std::vector<Piece> pieces;
+  for (const auto& [name, e] : files.tensors())
+    for (size_t at = 0; at < e->bytes; at += kPieceBytes) pieces.push_back({e->data + at, std::min(kPieceBytes, e->bytes - at)});
+  std::atomic<uint64_t> total{0};
+  exec.parallel_for(static_cast<int64_t>(pieces.size()), [&](int64_t i) { total += sum_words(pieces[static_cast<size_t>(i)].data, pieces[static_cast<size_t>(i)].bytes); });
+  sum += total;  // so that the reading is not left out
+  return seconds_since(start);
+}
+
+struct Opened {
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<Session> session;
+};
+double time_opening(const std::string& directory, const EngineOptions& options, int64_t capacity, Opened& o) {
+  const auto start = Clock::now();
+  o.engine = std::make_unique<Engine>(directory, options);
+  o.session = std::make_unique<Session>(*o.engine, capacity);
+  const int32_t first = 0;
+  o.session->feed({&first, 1});
+  return seconds_since(start);
+}
+
+}  // namespace
+
+nlohmann::json bench_infer(const std::string& directory, EngineOptions options, int64_t prompt, int64_t decode) {
+  options.max_positions = prompt + decode + 1;
+  const std::string weights = checkpoint::resolve_model_directory(directory);
+  const Exec exec(options.threads);
+  uint64_t sum = 0;
+  double pass = 1e30, opening = 1e30;
+  Opened o;
+  for (int i = 0; i < kTurns; ++i) {
+    o = {};  // the mapping goes before it is made again
+    pass = std::min(pass, time_pass(weights, exec, sum));
+    opening = std::min(opening, time_opening(weights, options, options.max_positions, o));
+  }
+  const int64_t rss_opened = peak_rss_mib();
+  const int64_t vocab = o.engine->model().config.vocab_size;
+  std::vector<int32_t> ids(static_cast<size_t>(prompt));
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>((static_cast<int64_t>(i) * 7919 + 13) % vocab);
+  auto start = Clock::now();
+  if (prompt) o.session->feed(ids);
+  const double prefill = seconds_since(start);
+  std::vector<double> steps;
+  for (int64_t i = 0; i < decode; ++i) {
+    const int32_t id = static_cast<int32_t>(i * 31 % vocab);
+    start = Clock::now();
+    o.session->feed({&id, 1});
+    steps.push_back(seconds_since(start));
+  }
+  std::sort(steps.begin(), steps.end());
+  nlohmann::json r = {{"file_mib", checkpoint::WeightFiles(weights).bytes() >> 20},
+                      {"pass_ms", pass * 1e3},
+                      {"open_and_token_ms", opening * 1e3},
+                      {"rss_opened_mib", rss_opened},
+                      {"rss_mib", peak_rss_mib()},
+                      {"checksum", sum},
+                      {"dtype", dtype_name(o.engine->model().compute)},
+                      {"threads", options.threads},
+                      {"cpu", cpu_model()},
+                      {"isa", isa_name(active_isa())}};
+  if (prompt) r["prompt_tokens_per_s"] = static_cast<double>(prompt) / prefill;
+  if (decode) r["decode_ms"] = {{"min", steps.front() * 1e3}, {"median", steps[steps.size() / 2] * 1e3}, {"max", steps.back() * 1e3}};
+  return r;
+}
+
+}  // namespace birkhoff::infer

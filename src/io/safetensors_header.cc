@@ -1,0 +1,185 @@
+#include "io/safetensors_header.h"
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <tuple>
+
+#include "core/error.h"
+
+namespace birkhoff::io {
+namespace {
+
+constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // as the format's own library
+constexpr size_t kMaxDims = 16;
+constexpr const char* kMetadata = "__metadata__";
+
+[[noreturn]] void fail(const std::string& path, const std::string& what, const std::string& hint = "") {
+  throw Error("safetensors", path + ": " + what, hint);
+}
+
+// Events of the parser -> entries. The only places with values: __metadata__ {string: string}, and per tensor dtype (string), shape and
+// data_offsets (natural numbers). Other keys of a tensor are passed over, whatever they hold.
+class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  HeaderReader(const std::string& path, uint64_t data_bytes, const std::byte* data) : path_(path), data_bytes_(data_bytes), data_(data) {}
+
+  bool null() override { return other(); }
+  bool boolean(bool) override { return other(); }
+  bool number_integer(number_integer_t) override { return number(false, 0); }
+  bool number_unsigned(number_unsigned_t v) override { return number(true, v); }
+  bool number_float(number_float_t, const string_t&) override { return number(false, 0); }
+  bool binary(binary_t&) override { return other(); }
+  bool string(string_t& v) override {
+    if (skipped_) return true;
+    if (depth_ == 2 && in_metadata_) {
+      header_.metadata[key_] = v;
+    } else if (depth_ == 2 && key_ == "dtype") {
+      dtype_ = v;
+      has_dtype_ = true;
+    } else {
+      return other();
+    }
+    return true;
+  }
+  bool start_object(std::size_t) override {
+    if (passed_over()) return ++skipped_, true;
+    if (depth_ >= 2) return other();
+    if (++depth_ == 2) begin_tensor();
+    return true;
+  }
+  bool end_object() override {
+    if (skipped_) return --skipped_, true;
+    if (depth_-- == 2) end_tensor();
+    return true;
+  }
+  bool start_array(std::size_t) override {
+    if (passed_over()) return ++skipped_, true;
+    if (depth_ == 2 && (key_ == "shape" || key_ == "data_offsets")) return ++depth_, true;
+    return other();
+  }
+  bool end_array() override {
+    if (skipped_)
+      --skipped_;
+    else
+      --depth_;
+    return true;
+  }
+  bool key(string_t& v) override {
+    if (skipped_) return true;
+    key_ = v;
+    if (depth_ == 1 && !names_.insert(v).second) fail(path_, v + ": stands twice in the header");
+    if (depth_ == 2 && !in_metadata_ && !keys_.insert(v).second) fail(path_, entry_.name + ": " + v + " stands twice");
+    return true;
+  }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
+
+  SafetensorsHeader take() { return std::move(header_); }
+
+ private:
+  // Inside, or at the start of, a value that means nothing here: of no use, no harm.
+  bool passed_over() const {
+    return skipped_ || (depth_ == 2 && (in_metadata_ || (key_ != "dtype" && key_ != "shape" && key_ != "data_offsets")));
+  }
+
+  // Any other value where none belongs.
+  bool other() {
+    if (passed_over()) return true;
+    if (depth_ == 0) fail(path_, "header is not a JSON object");
+    if (depth_ == 1) fail(path_, key_ + (key_ == kMetadata ? ": is not an object" : ": no dtype"));
+    fail(path_, entry_.name + ": no " + key_);
+  }
+
+  bool number(bool natural, uint64_t v) {
+    if (skipped_ || depth_ != 3) return other();
+    if (key_ == "shape") {
+      if (!natural || v > INT64_MAX) fail(path_, entry_.name + ": shape has a dimension that is no natural number");
+      if (entry_.shape.size() == kMaxDims) fail(path_, entry_.name + ": shape has more than " + std::to_string(kMaxDims) + " dimensions");
+      entry_.shape.push_back(static_cast<int64_t>(v));
+    } else {
+      if (!natural || offsets_.size() == 2) fail(path_, entry_.name + ": no data_offsets");
+      offsets_.push_back(v);
+    }
+    return true;
+  }
+
+  void begin_tensor() {
+    in_metadata_ = key_ == kMetadata;
+    entry_ = TensorEntry{};
+    entry_.name = key_;
+    has_dtype_ = false;
+    keys_.clear();
+    offsets_.clear();
+  }
+
+  void end_tensor() {
+    if (in_metadata_) {
+      in_metadata_ = false;
+      return;
+    }
+    const std::string& name = entry_.name;
+    if (!has_dtype_) fail(path_, name + ": no dtype");
+    if (!find_tensor_type(dtype_, entry_.type)) fail(path_, name + ": unknown dtype " + dtype_.substr(0, 40));
+    if (!keys_.count("shape")) fail(path_, name + ": no shape");
+    if (offsets_.size() != 2) fail(path_, name + ": no data_offsets");
+    uint64_t count = 1;
+    for (const int64_t d : entry_.shape) {
+      const auto n = static_cast<uint64_t>(d);
+      if (n != 0 && count > INT64_MAX / 16 / n) fail(path_, name + ": shape overflows");
+      count *= n;
+    }
+    const uint64_t begin = offsets_[0], end = offsets_[1];
+    if (begin > end || end > data_bytes_) {
+      fail(path_, name + ": data ends at " + std::to_string(end) + ", file has " + std::to_string(data_bytes_) + " bytes of data",
+           "the file is truncated");
+    }
+    if (end - begin != count * static_cast<uint64_t>(tensor_type_bytes(entry_.type)))
+      fail(path_, name + ": " + std::to_string(end - begin) + " bytes for " + std::to_string(count) + " elements of " + dtype_);
+    entry_.data = data_ + begin;
+    entry_.bytes = static_cast<size_t>(end - begin);
+    header_.tensors.push_back(std::move(entry_));
+  }
+
+  const std::string& path_;
+  const uint64_t data_bytes_;
+  const std::byte* const data_;
+  SafetensorsHeader header_;
+  int depth_ = 0;         // of the values that matter: 1 header, 2 tensor or metadata, 3 list of numbers
+  int64_t skipped_ = 0;   // nesting inside a value that is passed over
+  bool in_metadata_ = false, has_dtype_ = false;
+  std::string key_, dtype_;
+  std::set<std::string> names_, keys_;
+  TensorEntry entry_;
+  std::vector<uint64_t> offsets_;
+};
+
+void check_overlaps(const std::string& path, const std::vector<TensorEntry>& sorted) {
+  for (size_t i = 1; i < sorted.size(); ++i) {
+    const TensorEntry &a = sorted[i - 1], &b = sorted[i];
+    if (a.data + a.bytes > b.data) fail(path, a.name + " and " + b.name + ": their data overlap", "the header was edited or damaged");
+  }
+}
+
+}  // namespace
+
+SafetensorsHeader parse_safetensors_header(const std::string& path, std::span<const std::byte> file) {
+  if (file.size() < 8) fail(path, "has " + std::to_string(file.size()) + " bytes, too few for a header", "the file is truncated; fetch or write it again");
+  uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, file.data(), 8);
+  if (header_bytes > file.size() - 8) {
+    fail(path, "header claims " + std::to_string(header_bytes) + " bytes, file has " + std::to_string(file.size()),
+         "the file is truncated or not safetensors");
+  }
+  if (header_bytes > kMaxHeaderBytes) fail(path, "header claims " + std::to_string(header_bytes) + " bytes, at most " + std::to_string(kMaxHeaderBytes) + " are read");
+  const char* text = reinterpret_cast<const char*>(file.data()) + 8;
+  HeaderReader reader(path, file.size() - 8 - header_bytes, file.data() + 8 + header_bytes);
+  if (!nlohmann::json::sax_parse(text, text + header_bytes, &reader)) fail(path, "header is not a JSON object");
+  SafetensorsHeader h = reader.take();
+  std::sort(h.tensors.begin(), h.tensors.end(),
+            [](const TensorEntry& a, const TensorEntry& b) { return std::tie(a.data, a.bytes) < std::tie(b.data, b.bytes); });
+  check_overlaps(path, h.tensors);
+  return h;
+}
+
+}  // namespace birkhoff::io

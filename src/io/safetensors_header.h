@@ -1,0 +1,22 @@
+// The JSON header of a safetensors file, read as a stream: nothing it claims is believed or allocated before it is checked.
+#pragma once
+#include <cstddef>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/safetensors.h"
+
+namespace birkhoff::io {
+
+struct SafetensorsHeader {
+  std::vector<TensorEntry> tensors;  // in the order of their data
+  std::map<std::string, std::string> metadata;
+};
+
+// `file` is the whole file. Entries point into it. Throws Error{"safetensors", "<path>: ..."}: header length beyond the file or 100 MB, no
+// JSON, names that stand twice, unknown types, shapes that overflow, data outside the file, of the wrong size or shared.
+SafetensorsHeader parse_safetensors_header(const std::string& path, std::span<const std::byte> file);
+
+}  // namespace birkhoff::io
