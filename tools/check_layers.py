@@ -14,14 +14,14 @@ MAY_INCLUDE = {
     "text": "io core",
     "ops": "kernels core",
     "optim": "ops kernels core",
-    "data": "io core",
+    "data": "text io core",
     "layers": "ops core",
     "model": "layers ops io core",
     "checkpoint": "model layers optim io core",
-    "infer": "checkpoint model layers ops core",
-    "eval": "infer data model layers ops core checkpoint",
+    "infer": "checkpoint model text layers ops io core",
+    "eval": "infer data model text layers ops core checkpoint",
     "report": "io core",
-    "train": "report eval infer checkpoint model layers optim ops data io core",
+    "train": "report eval infer checkpoint model layers optim ops data text io core",
 }
 
 INCLUDE = re.compile(r'^\s*#include\s+"([^"]+)"', re.MULTILINE)
