@@ -1,31 +1,51 @@
+#include <algorithm>
 #include <cstdio>
+#include <optional>
 
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "infer/engine.h"
 #include "infer/sampler.h"
+#include "infer/text_model.h"
+#include "text/fim.h"
 
 namespace birkhoff::apps {
 namespace {
 
 struct Flags {
   std::string model, prompt, prompt_file, tokens_file, dtype, mla = "auto";
-  std::vector<std::string> stop;
+  std::vector<std::string> stop, fim;
   int64_t count = 200;
+  bool special = false;
   infer::SamplerOptions sampling;
 };
 
-std::vector<int32_t> prompt_ids(const Flags& f, const model::ModelConfig& c) {
-  const int given = !f.prompt.empty() + !f.prompt_file.empty() + !f.tokens_file.empty();
-  if (given > 1) throw Error("generate", "more than one of --prompt, --prompt-file, --tokens-file", "give one", ExitCode::usage);
-  if (!f.tokens_file.empty()) return read_token_file(f.tokens_file);
-  if (c.vocab_size != 256)
-    throw Error("generate", "the model has " + std::to_string(c.vocab_size) + " tokens and no tokenizer; only byte models (256) read text", "use --tokens-file");
-  std::string text = f.prompt_file.empty() ? f.prompt : read_text_file(f.prompt_file);
-  if (text.empty()) text = "\n";  // a byte model has no start token; a line break starts a passage
-  std::vector<int32_t> ids;
-  for (const char ch : text) ids.push_back(static_cast<unsigned char>(ch));
-  return ids;
+std::vector<int32_t> prompt_ids(const Flags& f, const infer::TextModel* model) {
+  const int given = !f.prompt.empty() + !f.prompt_file.empty() + !f.tokens_file.empty() + !f.fim.empty();
+  if (given > 1) throw Error("generate", "more than one of --prompt, --prompt-file, --tokens-file, --fim", "give one", ExitCode::usage);
+  if (!model) return read_token_file(f.tokens_file);
+  if (f.fim.empty()) return model->prompt(f.prompt_file.empty() ? f.prompt : read_text_file(f.prompt_file));
+  if (!model->tokenizer()) throw Error("generate", "--fim: a byte model has no tokens for filling in the middle", "use a model with a tokenizer that has them");
+  return text::fim_prompt(*model->tokenizer(), f.fim[0], f.fim[1]);
+}
+
+// Writes text as it becomes complete; true when one of the stop strings was written.
+bool write(const std::string& part, const std::vector<std::string>& stops, std::string& text) {
+  if (part.empty()) return false;
+  const size_t before = text.size();
+  text += part;
+  size_t end = text.size();
+  for (const std::string& s : stops) {
+    if (s.empty()) continue;
+    const size_t at = text.find(s, before >= s.size() ? before - s.size() + 1 : 0);
+    if (at != std::string::npos) end = std::min(end, at + s.size());
+  }
+  const bool stopped = end < text.size() || std::any_of(stops.begin(), stops.end(), [&](const std::string& s) {
+    return !s.empty() && end >= s.size() && text.compare(end - s.size(), s.size(), s) == 0;
+  });
+  std::fwrite(text.data() + before, 1, end - before, stdout);
+  std::fflush(stdout);
+  return stopped;
 }
 
 layers::MlaForm mla_form(const std::string& name) {
@@ -44,24 +64,30 @@ int generate(const Flags& f, int threads) {
   options.threads = threads;
   const infer::Engine engine(f.model, options);
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
-  const std::vector<int32_t> ids = prompt_ids(f, engine.model().config);
-  const bool as_ids = !f.tokens_file.empty();
+  // Ids in, ids out: no tokenizer is needed then, and none is looked for.
+  std::optional<infer::TextModel> model;
+  if (f.tokens_file.empty()) model.emplace(engine);
+  const std::vector<int32_t> ids = prompt_ids(f, model ? &*model : nullptr);
+  std::optional<infer::TextWriter> writer;
+  if (model) writer.emplace(*model, ids, !f.special);
   infer::Session session(engine, static_cast<int64_t>(ids.size()) + std::max<int64_t>(f.count, 1), form);
   std::span<const float> logits = session.feed(ids);
   std::string text;  // what was written so far, to look for stop strings
-  for (int64_t i = 0; i < f.count && !stop_requested(); ++i) {
-    const int32_t id = infer::sample(logits, f.sampling, static_cast<uint64_t>(i));
-    if (as_ids) {
+  bool stopped = false;
+  for (int64_t i = 0; i < f.count && !stopped && !stop_requested(); ++i) {
+    const auto index = static_cast<uint64_t>(i);
+    const int32_t id = model ? model->sample(logits, f.sampling, index) : infer::sample(logits, f.sampling, index);
+    if (!model) {
       std::printf("%s%d", i ? " " : "", id);
+      std::fflush(stdout);
+    } else if (model->ends(id)) {
+      break;
     } else {
-      text.push_back(static_cast<char>(id));
-      std::fputc(id, stdout);
+      stopped = write(writer->push(id), f.stop, text);
     }
-    std::fflush(stdout);
-    const auto ends = [&](const std::string& s) { return !s.empty() && text.size() >= s.size() && text.compare(text.size() - s.size(), s.size(), s) == 0; };
-    if (std::any_of(f.stop.begin(), f.stop.end(), ends)) break;
-    if (i + 1 < f.count) logits = session.feed({&id, 1});
+    if (i + 1 < f.count && !stopped) logits = session.feed({&id, 1});
   }
+  if (writer && !stopped) write(writer->finish(), f.stop, text);
   std::printf("\n");
   return 0;
 }
@@ -75,6 +101,8 @@ void add_generate(CLI::App& app, Program& p) {
   verb->add_option("-p,--prompt", f->prompt, "text to continue");
   verb->add_option("--prompt-file", f->prompt_file, "the same from a file");
   verb->add_option("--tokens-file", f->tokens_file, "whitespace-separated ids; ids are written too");
+  verb->add_option("--fim", f->fim, "PREFIX SUFFIX: write what belongs between the two")->expected(2);
+  verb->add_flag("--special", f->special, "write special tokens too");
   verb->add_option("-n,--count", f->count, "tokens to write")->capture_default_str();
   verb->add_option("--temp", f->sampling.temperature, "temperature; 0 takes the most probable")->capture_default_str();
   verb->add_option("--top-k", f->sampling.top_k, "0: all")->capture_default_str();

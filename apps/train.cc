@@ -1,10 +1,22 @@
 #include <unistd.h>
 
+#include <cstdlib>
+
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "train/trainer.h"
 
 namespace birkhoff::apps {
+namespace {
+
+// XDG base directory specification; "" (no cache) when the user has no home.
+std::string default_token_cache() {
+  const char *cache = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
+  if (cache && *cache) return std::string(cache) + "/birkhoff/tokens";
+  return home && *home ? std::string(home) + "/.cache/birkhoff/tokens" : "";
+}
+
+}  // namespace
 
 void add_train(CLI::App& app, Program& p) {
   struct Flags {
@@ -16,6 +28,8 @@ void add_train(CLI::App& app, Program& p) {
   f->settings.add(*verb);
   verb->add_option("--data", f->options.data, "PATH[@WEIGHT]: a file is a document, a folder its files; repeatable")->allow_extra_args(false);
   verb->add_option("--val", f->options.validation, "validation data instead of the last 5 % of each source")->allow_extra_args(false);
+  verb->add_option("--tokenizer", f->options.tokenizer, "directory with tokenizer.json or tokenizer.model; without it bytes are tokens");
+  verb->add_option("--token-cache", f->options.token_cache, "where tokenized data is kept; default: birkhoff/tokens in the user's cache");
   verb->add_option("--out", f->options.out, "run directory")->required();
   verb->add_flag("--resume", f->options.resume, "go on from the newest good checkpoint of --out");
   verb->add_flag("--quiet", f->options.quiet, "no progress");
@@ -27,6 +41,7 @@ void add_train(CLI::App& app, Program& p) {
       f->options.terminal = isatty(2) != 0;
       f->options.settings_base = f->settings.base();
       f->options.settings_set = f->settings.set;
+      if (f->options.token_cache.empty()) f->options.token_cache = default_token_cache();
       install_stop_handlers();
       return train::run_training(f->options, stop_requested());
     };

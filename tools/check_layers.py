@@ -18,10 +18,10 @@ MAY_INCLUDE = {
     "layers": "ops core",
     "model": "layers ops io core",
     "checkpoint": "model layers optim ops io core",  # ops: files are read through its views of stored weights
-    "infer": "checkpoint model layers ops core",
-    "eval": "infer data model layers ops core checkpoint",
+    "infer": "checkpoint model text layers ops io core",
+    "eval": "infer data model text layers ops core checkpoint",
     "report": "io core",
-    "train": "report eval infer checkpoint model layers optim ops data io core",
+    "train": "report eval infer checkpoint model layers optim ops data text io core",
 }
 
 INCLUDE = re.compile(r'^\s*#include\s+"([^"]+)"', re.MULTILINE)

@@ -179,6 +179,29 @@ def write_components():
             f.write(ascii_line({"tokenizer": spec, "cases": cases}))
 
 
+def train(texts, pre_tokenizer, vocab, specials):
+    """The merges that the reference's trainer learns, and its tokenizer."""
+    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False,
+             "byte_fallback": False, "vocab": {}, "merges": []}
+    reference = tokenizers.Tokenizer.from_str(json.dumps(tokenizer(model, pre_tokenizer)))
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=vocab, special_tokens=specials, show_progress=False,
+                                             initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    reference.train_from_iterator(texts, trainer)
+    merges = json.loads(reference.to_str())["model"]["merges"]
+    return ["".join(m) if isinstance(m, str) else " ".join(m) for m in merges], reference
+
+
+def write_trainer(data):
+    """Merges learned from the first 60,000 bytes of a text of this repository."""
+    text = (OUT.parents[2] / "data/tinyshakespeare.txt").read_bytes()[:60000].decode()
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    out = []
+    for name, folder in [("v3", "deepseek_v3"), ("llm", "deepseek_llm"), ("coder", "deepseek_coder"), ("gpt2", None)]:
+        pre = json.loads((data / "tokenizers" / folder / "tokenizer.json").read_text())["pre_tokenizer"] if folder else level
+        out.append({"pattern": name, "vocab": 700, "special": ["<a>", "</s>"], "merges": train([text], pre, 700, ["<a>", "</s>"])[0]})
+    (OUT / "trainer.json").write_text(json.dumps(out, separators=(",", ":")))
+
+
 def main():
     data = pathlib.Path(sys.argv[1])
     texts = strings(data)
@@ -189,6 +212,7 @@ def main():
     write_reduced(data, "coder", "deepseek_coder", texts, few)
     write_sentencepiece(data, texts)
     write_components()
+    write_trainer(data)
 
 
 if __name__ == "__main__":

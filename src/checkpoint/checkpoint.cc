@@ -80,6 +80,10 @@ std::string save_checkpoint(const std::string& run, int64_t step, const model::M
   const io::TensorEntry moments[] = {vector_entry("moment1", state.moment1, state.elements), vector_entry("moment2", state.moment2, state.elements)};
   io::write_safetensors(staged.path() + "/trainer_state/optimizer.safetensors", moments);
   io::write_json(staged.path() + "/trainer_state/position.json", state.position);
+  for (const std::string& file : state.files) {
+    fs::copy_file(file, fs::path(staged.path()) / fs::path(file).filename(), ec);
+    if (ec) throw Error("checkpoint", file + ": cannot be copied: " + ec.message());
+  }
   io::write_manifest(staged.path());
   staged.publish();
   io::replace_symlink(run + "/latest", std::string("checkpoints/") + kPrefix + std::to_string(step));

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "model/model.h"
 
@@ -13,7 +14,8 @@ struct TrainerState {
   float* moment1 = nullptr;  // [elements] in the layout of the masters
   float* moment2 = nullptr;
   int64_t elements = 0;
-  nlohmann::json position;   // step, tokens, best validation, ...: what the loop needs to go on
+  nlohmann::json position = {};   // step, tokens, best validation, ...: what the loop needs to go on
+  std::vector<std::string> files = {};  // copied into the checkpoint, such as the tokenizer's; not read back
 };
 
 // Writes RUN/checkpoints/step-N and points RUN/latest at it. Throws Error (disk full, ...) and leaves no half-written directory.

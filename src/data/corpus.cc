@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/rng.h"
+#include "data/documents.h"
 
 namespace birkhoff::data {
 namespace {
@@ -27,26 +28,20 @@ std::pair<std::string, double> split_weight(const std::string& argument) {
   return {argument.substr(0, at), weight};
 }
 
-std::vector<std::string> document_paths(const std::string& path) {
-  std::error_code ec;
-  if (!fs::exists(path, ec)) fail(path + ": no such file or folder", "check the path");
-  if (!fs::is_directory(path)) return {path};
-  std::vector<std::string> files;
-  for (const auto& e : fs::directory_iterator(path, ec))
-    if (e.is_regular_file()) files.push_back(e.path().string());
-  if (ec) fail(path + ": " + ec.message(), "check its permissions");
-  if (files.empty()) fail(path + ": the folder holds no files");
-  std::sort(files.begin(), files.end());
-  return files;
-}
-
 }  // namespace
 
-Corpus::Source Corpus::open_source(const std::string& argument) {
+Corpus::Source Corpus::open_source(const std::string& argument, const Tokenization* tokens) {
   Source s;
   std::tie(s.path, s.weight) = split_weight(argument);
+  if (tokens) {
+    s.shard.emplace(s.path, *tokens);
+    s.start.assign(s.shard->starts().begin(), s.shard->starts().end());
+    if (s.size() == 0) fail(s.path + ": is empty");
+    s.train_end = s.size();
+    return s;
+  }
   int64_t total = 0;
-  for (const std::string& file : document_paths(s.path)) {
+  for (const std::string& file : document_files(s.path)) {
     io::MappedFile mapped(file);
     if (mapped.bytes().empty()) continue;
     s.start.push_back(total);
@@ -59,18 +54,20 @@ Corpus::Source Corpus::open_source(const std::string& argument) {
   return s;
 }
 
-Corpus::Corpus(const std::vector<std::string>& training, const std::vector<std::string>& validation, int64_t seq_len, uint64_t seed) : seq_len_(seq_len), seed_(seed) {
+Corpus::Corpus(const std::vector<std::string>& training, const std::vector<std::string>& validation, int64_t seq_len, uint64_t seed, const Tokenization* tokens)
+    : seq_len_(seq_len), seed_(seed) {
+  const std::string unit = tokens ? " tokens " : " bytes ";
   const auto require = [&](const Source& s, int64_t have, const char* part) {
     if (have < seq_len + 1)
-      fail(s.path + ": " + std::to_string(have) + " bytes " + part + ", a window of seq_len " + std::to_string(seq_len) + " needs " + std::to_string(seq_len + 1),
+      fail(s.path + ": " + std::to_string(have) + unit + part + ", a window of seq_len " + std::to_string(seq_len) + " needs " + std::to_string(seq_len + 1),
            "give more data or a smaller seq_len");
   };
   for (const auto& a : validation) {
-    validation_.push_back(open_source(a));
+    validation_.push_back(open_source(a, tokens));
     require(validation_.back(), validation_.back().size(), "to validate");
   }
   for (const auto& a : training) {
-    Source s = open_source(a);
+    Source s = open_source(a, tokens);
     if (validation.empty()) {
       const int64_t held_back = std::max(s.size() / 20, seq_len + 1);
       s.train_end = s.val_begin = s.size() - held_back;
@@ -93,10 +90,10 @@ void Corpus::append_window(const Source& s, int64_t at, Batch& b) const {
       first = flat;
       b.segment_start.push_back(first);
     }
-    b.ids.push_back(s.byte(at + i, document));
+    b.ids.push_back(s.token(at + i, document));
     b.position.push_back(flat - first);
     b.first_key.push_back(first);
-    b.labels.push_back(at + i + 1 < s.start[document + 1] ? s.byte(at + i + 1, document) : kIgnoreLabel);
+    b.labels.push_back(at + i + 1 < s.start[document + 1] ? s.token(at + i + 1, document) : kIgnoreLabel);
   }
   ++b.rows;
 }

@@ -1,11 +1,13 @@
-// Files as token batches. Bytes are tokens; a file is a document; rows are windows of the concatenated documents of one source, in which
+// Files as token batches. Bytes are tokens, or a tokenizer's ids with an end token after every document; a file is a document; rows are windows of the concatenated documents of one source, in which
 // attention and positions restart where a document begins.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "data/token_shard.h"
 #include "io/mapped_file.h"
 
 namespace birkhoff::data {
@@ -25,8 +27,9 @@ inline constexpr int32_t kIgnoreLabel = -100;  // as in ops/cross_entropy.h
 class Corpus {
  public:
   // training, validation: PATH[@WEIGHT]; a file, or a folder whose regular files in name order are documents. Without validation sources the
-  // last 5 % of every training source validate. Throws Error: missing, unreadable, empty or too short data, bad weight.
-  Corpus(const std::vector<std::string>& training, const std::vector<std::string>& validation, int64_t seq_len, uint64_t seed);
+  // last 5 % of every training source validate. tokens: nullptr for bytes; then also .jsonl with "text". Throws Error: missing, unreadable, empty or
+  // too short data, bad weight; what TokenShard refuses.
+  Corpus(const std::vector<std::string>& training, const std::vector<std::string>& validation, int64_t seq_len, uint64_t seed, const Tokenization* tokens = nullptr);
 
   // Rows first_row .. first_row+rows-1 of step `step`, of batch_size rows in all: a pure function of (seed, step, row).
   Batch training_batch(int64_t step, int64_t batch_size, int64_t first_row, int64_t rows) const;
@@ -42,13 +45,16 @@ class Corpus {
     std::string path;
     double weight = 1;
     std::vector<io::MappedFile> files;
-    std::vector<int64_t> start;  // first byte of each document in the concatenation, and the end
-    int64_t train_end = 0;       // bytes [0, train_end) train
-    int64_t val_begin = 0;       // bytes [val_begin, end) validate
+    std::optional<TokenShard> shard;  // instead of files
+    std::vector<int64_t> start;  // first token of each document in the concatenation, and the end
+    int64_t train_end = 0;       // tokens [0, train_end) train
+    int64_t val_begin = 0;       // tokens [val_begin, end) validate
     int64_t size() const { return start.back(); }
-    uint8_t byte(int64_t at, size_t document) const { return files[document].bytes()[static_cast<size_t>(at - start[document])]; }
+    int32_t token(int64_t at, size_t document) const {
+      return shard ? shard->ids()[static_cast<size_t>(at)] : files[document].bytes()[static_cast<size_t>(at - start[document])];
+    }
   };
-  static Source open_source(const std::string& argument);
+  static Source open_source(const std::string& argument, const Tokenization* tokens);
   void append_window(const Source& s, int64_t at, Batch& b) const;
 
   int64_t seq_len_;

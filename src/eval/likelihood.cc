@@ -6,6 +6,7 @@
 #include "checkpoint/hf_directory.h"
 #include "core/error.h"
 #include "data/corpus.h"
+#include "infer/text_model.h"
 #include "model/transformer.h"
 
 namespace birkhoff::eval {
@@ -17,15 +18,14 @@ int64_t trained_seq_len(const std::string& directory) {
 }
 
 // Batches of one window each.
-std::vector<data::Batch> windows(const infer::Engine& engine, const std::vector<std::string>& paths, int64_t seq_len, bool validation_only) {
-  const model::Model& m = engine.model();
+std::vector<data::Batch> windows(const infer::Engine& engine, const infer::TextModel& text, const std::vector<std::string>& paths, int64_t seq_len, bool validation_only) {
   if (seq_len == 0) seq_len = std::min(trained_seq_len(engine.directory()), engine.max_positions());
   if (seq_len < 1 || seq_len > engine.max_positions())
     throw Error("eval", "--seq-len " + std::to_string(seq_len) + ", the model allows 1 to " + std::to_string(engine.max_positions()));
-  if (m.config.vocab_size != 256)
-    throw Error("eval", "the model has " + std::to_string(m.config.vocab_size) + " tokens and no tokenizer; only byte models (256) read text");
+  const data::Tokenization tokenization{text.tokenizer(), "", 0, 0, engine.exec().threads()};
+  const data::Tokenization* tokens = text.tokenizer() ? &tokenization : nullptr;
   // Validating "on" a path takes all of it.
-  const data::Corpus corpus = validation_only ? data::Corpus(paths, {}, seq_len, 0) : data::Corpus({}, paths, seq_len, 0);
+  const data::Corpus corpus = validation_only ? data::Corpus(paths, {}, seq_len, 0, tokens) : data::Corpus({}, paths, seq_len, 0, tokens);
   return corpus.validation_batches(1, 0);
 }
 
@@ -55,13 +55,15 @@ void over_windows(const infer::Engine& engine, const std::vector<data::Batch>& b
 
 Likelihood window_likelihood(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len, bool validation_only) {
   Likelihood r;
-  over_windows(engine, windows(engine, data, seq_len, validation_only), model::Tape::Keep::nothing,
+  const infer::TextModel text(engine);
+  over_windows(engine, windows(engine, text, data, seq_len, validation_only), model::Tape::Keep::nothing,
                [&](const Exec& exec, const data::Batch& b, const model::Tape& tape, Arena& scratch) {
                  const ops::LossSums s = ops::cross_entropy_forward(exec, tape.hidden, engine.model().weights.head.forward, b.labels, {}, scratch);
                  if (exec.dry()) return;
                  r.nats += s.cross_entropy;
                  r.tokens += s.tokens;
-                 r.bytes += s.tokens;  // a token is a byte
+                 for (const int32_t label : b.labels)
+                   if (label != data::kIgnoreLabel) r.bytes += text.tokenizer() ? text.tokenizer()->text_bytes(label) : 1;
                });
   return r;
 }
@@ -76,7 +78,7 @@ IndexerQuality indexer_quality(const infer::Engine& engine, const std::vector<st
   IndexerQuality r;
   const model::Model& m = engine.model();
   if (!m.config.uses_indexer()) return r;
-  over_windows(engine, windows(engine, data, seq_len, validation_only), model::Tape::Keep::for_backward,
+  over_windows(engine, windows(engine, infer::TextModel(engine), data, seq_len, validation_only), model::Tape::Keep::for_backward,
                [&](const Exec& exec, const data::Batch& b, const model::Tape& tape, Arena& scratch) {
                  size_t layer = 0;
                  for (size_t i = 0; i < tape.layers.size(); ++i) {

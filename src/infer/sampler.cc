@@ -37,7 +37,7 @@ int32_t sample(std::span<const float> logits, const SamplerOptions& o, uint64_t 
   }
   size_t keep = 0;
   double mass = 0;
-  while (keep < p.size() && (keep == 0 || (mass < o.top_p * sum && p[keep] >= o.min_p))) mass += p[keep++];
+  while (keep < p.size() && (keep == 0 || (p[keep] > 0 && mass < o.top_p * sum && p[keep] >= o.min_p))) mass += p[keep++];
   double u = Rng(o.seed, 0x5a3b1e).uniform(index) * mass;
   for (size_t i = 0; i < keep; ++i) {
     u -= p[i];

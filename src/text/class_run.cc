@@ -68,7 +68,7 @@ class Reader {
         if (*p_ == '[' || *p_ == '\\' || *p_ == '&') return false;
         last = next_char(p_);
       }
-      if (last < first) return false;
+      if (last < first || (work_ += last - first) > kMostWork) return false;
       set.add(first, last);
     }
     return true;
@@ -86,7 +86,9 @@ class Reader {
     }
     return take("{") && read_number(r.least) && take(",") && read_number(r.most) && take("}") && r.least == 1 && r.most >= 1;
   }
+  static constexpr uint64_t kMostWork = 4 << 20;  // code points put into sets; released patterns need a tenth of a million
   const char *p_, *end_;
+  uint64_t work_ = 0;
 };
 
 class ClassRun final : public Matcher {

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "text/tokenizer.h"
 #include "text/utf8.h"
 
@@ -6,6 +8,8 @@ namespace {
 constexpr size_t kMostOpen = 8;  // ids of one unfinished character; more are invalid bytes, written as they decode
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 }  // namespace
+
+void StreamDecoder::follow(std::span<const int32_t> ids) { context_.assign(ids.end() - static_cast<std::ptrdiff_t>(std::min(ids.size(), kMostOpen)), ids.end()); }
 
 std::string StreamDecoder::push(int32_t id) {
   if (skip_special_ && tokenizer_->is_special(id)) return "";

@@ -70,4 +70,16 @@ std::vector<std::vector<int32_t>> Tokenizer::encode_batch(std::span<const std::s
   return out;
 }
 
+int32_t Tokenizer::text_bytes(int32_t id) const {
+  std::string bytes;
+  if (is_special(id)) return 0;
+  if (append_bytes(id, bytes)) return static_cast<int32_t>(bytes.size());
+  const std::string piece = token(id).value_or("");
+  if (piece.size() == 6 && piece.compare(0, 3, "<0x") == 0) return 1;
+  constexpr std::string_view kSpace = "\u2581";  // three bytes that stand for one
+  int32_t n = static_cast<int32_t>(piece.size());
+  for (size_t at = piece.find(kSpace); at != std::string::npos; at = piece.find(kSpace, at + kSpace.size())) n -= static_cast<int32_t>(kSpace.size()) - 1;
+  return n;
+}
+
 }  // namespace birkhoff::text

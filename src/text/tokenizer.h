@@ -56,6 +56,9 @@ class Tokenizer {
   std::optional<int32_t> bos() const { return bos_; }
   std::optional<int32_t> eos() const { return eos_; }
   std::optional<int32_t> pad() const { return pad_; }
+  std::span<const int32_t> before() const { return before_; }  // what encode_with_special puts before a text
+  // Bytes of text that an id stands for within a text: 0 for special tokens and ids without a token.
+  int32_t text_bytes(int32_t id) const;
   // The files of the directory that make up the tokenizer, to be copied into a checkpoint.
   const std::vector<std::string>& files() const { return files_; }
 
@@ -71,6 +74,8 @@ class Tokenizer {
 class StreamDecoder {
  public:
   explicit StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special = false) : tokenizer_(std::move(tokenizer)), skip_special_(skip_special) {}
+  // The ids before the first push, already written: their text is not repeated, but what follows depends on it (a space between words).
+  void follow(std::span<const int32_t> ids);
   std::string push(int32_t id);
   std::string finish();  // what is left; bytes that never became a character as U+FFFD
 

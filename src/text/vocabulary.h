@@ -7,7 +7,7 @@
 
 namespace birkhoff::text {
 
-inline constexpr int32_t kMaxTokenId = (1 << 24) - 1;  // larger than any vocabulary; bounds what a file can make us allocate
+inline constexpr int32_t kMaxTokenId = (1 << 22) - 1;  // larger than any vocabulary; bounds what a small file can make us allocate
 
 class Vocabulary {
  public:

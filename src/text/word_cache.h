@@ -35,7 +35,6 @@ class WordCache {
   // Appends the ids of the word to out; false when it is not here.
   template <class Out>
   bool find(const Key& k, Out& out) {
-    if (lines_.empty()) lines_.resize(size_t{1} << kBits);
     size_t at = home(k);
     if (!(lines_[at].key == k) && !(lines_[at ^= 1].key == k)) return false;
     const Line& l = lines_[at];
@@ -44,6 +43,10 @@ class WordCache {
   }
   void insert(const Key& k, std::span<const int32_t> ids) {
     if (ids.size() > kMaxIds) return;
+    if (++inserted_ > lines_.size() && bits_ < kMostBits) {  // a long text: the few words seen so far are looked up again
+      bits_ = kMostBits;
+      lines_.assign(size_t{1} << bits_, Line{});
+    }
     const size_t at = home(k);
     lines_[at ^ 1] = lines_[at];  // the older of the two words gives way
     Line& l = lines_[at];
@@ -53,18 +56,20 @@ class WordCache {
   }
 
  private:
-  static constexpr int kBits = 15;  // 2 MiB
+  static constexpr int kFirstBits = 9, kMostBits = 15;  // 32 KiB, 2 MiB
   struct alignas(64) Line {
     Key key{};
     int32_t ids[kMaxIds];
     uint32_t count = 0;
   };
-  static size_t home(const Key& k) {
+  size_t home(const Key& k) const {
     uint64_t h = k.word[0] ^ k.word[1] * 0x9E3779B97F4A7C15u ^ k.word[2] * 0xC2B2AE3D27D4EB4Fu ^ k.word[3] * 0x165667B19E3779F9u;
     h = (h ^ h >> 29) * 0xBF58476D1CE4E5B9u;
-    return h >> (64 - kBits);
+    return h >> (64 - bits_);
   }
-  std::vector<Line> lines_;
+  int bits_ = kFirstBits;
+  size_t inserted_ = 0;
+  std::vector<Line> lines_ = std::vector<Line>(size_t{1} << kFirstBits);
 };
 
 }  // namespace birkhoff::text

@@ -19,6 +19,7 @@
 #include "train/progress.h"
 #include "report/report.h"
 #include "train/run_directory.h"
+#include "train/run_tokenizer.h"
 #include "train/sample_text.h"
 #include "train/trainer.h"
 
@@ -59,14 +60,20 @@ int64_t rss_mib() {
   return u.ru_maxrss / 1024;
 }
 
+data::Corpus open_corpus(const TrainOptions& o, const RunConfig& c, const std::shared_ptr<const text::Tokenizer>& tokenizer) {
+  const std::optional<data::Tokenization> tokens = run_tokenization(tokenizer, c, o.token_cache, o.threads);
+  return {o.data, o.validation, c.train.seq_len, static_cast<uint64_t>(c.train.seed), tokens ? &*tokens : nullptr};
+}
+
 // One run from its first or resumed step to its end.
 class Run {
  public:
-  Run(const TrainOptions& o, RunConfig config, RunDirectory& dir)
+  Run(const TrainOptions& o, RunConfig config, RunDirectory& dir, std::shared_ptr<const text::Tokenizer> tokenizer)
       : options_(o),
         config_(std::move(config)),
         dir_(dir),
-        corpus_(o.data, o.validation, config_.train.seq_len, static_cast<uint64_t>(config_.train.seed)),
+        tokenizer_(std::move(tokenizer)),
+        corpus_(open_corpus(o, config_, tokenizer_)),
         state_(config_, o.threads),
         progress_(config_.train.steps, o.terminal, o.quiet) {}
 
@@ -88,6 +95,7 @@ class Run {
   const TrainOptions& options_;
   RunConfig config_;
   RunDirectory& dir_;
+  std::shared_ptr<const text::Tokenizer> tokenizer_;  // nullptr: bytes are tokens
   data::Corpus corpus_;
   TrainState state_;
   Progress progress_;
@@ -102,7 +110,7 @@ void Run::start_or_resume() {
     std::string note;
     const std::string from = checkpoint::newest_good_checkpoint(dir_.path(), &note);
     if (!note.empty()) say(note);
-    checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.elements(), {}};
+    checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.elements(), {}, {}};
     checkpoint::load_checkpoint(from, state_.model(), saved);
     state_.model().refresh(state_.exec());
     at_ = position_from(saved.position);
@@ -177,8 +185,13 @@ void Run::check_finite(const StepOutcome& s) const {
 void Run::save() {
   if (saved_step_ == at_.step) return;
   if (const std::string tensor = state_.first_bad_tensor(); !tensor.empty()) stop_not_finite(at_.step, "a weight is not finite, nothing is saved", tensor);
-  checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.elements(), to_json(at_)};
-  checkpoint::save_checkpoint(dir_.path(), at_.step, state_.model(), run_config_to_json(config_), saved);
+  checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.elements(), to_json(at_), tokenizer_ ? tokenizer_->files() : std::vector<std::string>{}};
+  json config = run_config_to_json(config_);
+  if (tokenizer_) {  // so that other programs know where a text ends
+    if (tokenizer_->bos()) config["bos_token_id"] = *tokenizer_->bos();
+    config["eos_token_id"] = *tokenizer_->eos();
+  }
+  checkpoint::save_checkpoint(dir_.path(), at_.step, state_.model(), config, saved);
   saved_step_ = at_.step;
   checkpoint::prune_checkpoints(dir_.path(), config_.train.keep, config_.train.keep_best ? at_.best_step : -1);
 }
@@ -280,7 +293,10 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
   std::vector<std::string> notes;
   std::unique_ptr<RunDirectory> dir;
   RunConfig config;
+  std::shared_ptr<const text::Tokenizer> tokenizer;
   if (o.resume) {
+    if (!o.tokenizer.empty()) throw Error("resume", "--tokenizer: a run keeps the tokenizer it was started with", "leave it out", ExitCode::usage);
+    if (text::Tokenizer::exists(o.out)) tokenizer = text::Tokenizer::open(o.out);
     dir = std::make_unique<RunDirectory>(o.out, RunDirectory::Open::resume);
     config = resumed_config(o, *dir, notes);
     if (options.data.empty()) {
@@ -289,21 +305,26 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
       options.validation = run.at("validation").get<std::vector<std::string>>();
     }
   } else {
-    config = make_run_config(o.settings_base, o.settings_set);
+    if (!o.tokenizer.empty()) tokenizer = text::Tokenizer::open(o.tokenizer);
+    fit_vocabulary(tokenizer.get(), options.settings_base, o.settings_set);
+    config = make_run_config(options.settings_base, o.settings_set);
     if (o.data.empty()) throw Error("train", "no data", "give --data PATH", ExitCode::usage);
-    if (config.model.vocab_size < 256)
-      throw Error("train", "vocab_size: " + std::to_string(config.model.vocab_size) + " is less than the 256 byte values that are the tokens", "set vocab_size=256");
+    check_vocabulary(tokenizer.get(), config);
     // Everything that can be refused is refused before the directory comes into being.
-    data::Corpus(o.data, o.validation, config.train.seq_len, static_cast<uint64_t>(config.train.seed));
+    open_corpus(options, config, tokenizer);
     model::require_fits(plan_run(config, o.threads));
     dir = std::make_unique<RunDirectory>(o.out, RunDirectory::Open::fresh);
+    if (tokenizer) {
+      copy_tokenizer(*tokenizer, dir->path());
+      tokenizer = text::Tokenizer::open(dir->path());
+    }
   }
   for (const auto& n : notes) std::fprintf(stderr, "birkhoff: changed setting %s\n", n.c_str());
   {
-    Run run(options, config, *dir);
+    Run run(options, config, *dir, tokenizer);
     if (const int code = run.execute(stop)) return code;
   }  // the run's memory is returned before a model is opened to write the sample
-  report::write_report(dir->path(), config.model.vocab_size == 256 ? sample_text(dir->path(), config.train.seq_len, options.threads) : "");
+  report::write_report(dir->path(), tokenizer || config.model.vocab_size == 256 ? sample_text(dir->path(), config.train.seq_len, options.threads) : "");
   std::fprintf(stderr, "birkhoff: report: %s\n", dir->file("report.html").c_str());
   return 0;
 }

@@ -50,6 +50,7 @@ void for_each_field(C& c, F&& f) {
   f("keep_best", c.keep_best);
   f("eval_every", c.eval_every);
   f("gain_every", c.gain_every);
+  f("fim_rate", c.fim_rate);
 }
 
 [[noreturn]] void fail(const std::string& what, const std::string& hint = "") { throw Error("settings", what, hint); }
@@ -122,6 +123,7 @@ void validate(const TrainConfig& c, const model::ModelConfig& m) {
   for (const auto& [key, v] : {std::pair{"beta1", c.beta1}, {"beta2", c.beta2}, {"momentum", c.momentum}}) in_unit(key, v);
   if (!(c.weight_decay >= 0)) fail("weight_decay: must not be negative, is " + std::to_string(c.weight_decay));
   if (!(c.eps > 0)) fail("eps: must be positive");
+  if (!(c.fim_rate >= 0 && c.fim_rate <= 1)) fail("fim_rate: must be in [0, 1], is " + std::to_string(c.fim_rate));
   if (c.seq_len > m.max_position_embeddings)
     fail("seq_len: " + std::to_string(c.seq_len) + " is more than max_position_embeddings " + std::to_string(m.max_position_embeddings));
   if (m.n_routed_experts && m.n_routed_experts % c.aux_devices)

@@ -27,6 +27,7 @@ struct TrainConfig {
   double bias_update_speed = 0;
   int64_t checkpoint_every = 0, keep = 3, eval_every = 0, gain_every = 0;
   bool keep_best = true;
+  double fim_rate = 0;  // share of the documents rearranged for filling in the middle; needs a tokenizer that has the tokens
 
   double final_lr() const { return min_lr < 0 ? lr / 10 : min_lr; }
   DType compute() const { return dtype == "bf16" ? DType::bf16 : DType::f32; }

@@ -76,6 +76,8 @@ struct TrainOptions {
   nlohmann::json settings_base;           // preset or file
   std::vector<std::string> settings_set;  // key=value, over the base
   std::vector<std::string> data, validation;  // PATH[@WEIGHT]
+  std::string tokenizer;    // directory; "": bytes are tokens, or what the resumed run has
+  std::string token_cache;  // directory where tokenized data is kept, "" keeps none
   std::string out;
   bool resume = false;
   int threads = 1;

@@ -1,0 +1,62 @@
+#include "data/documents.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "io/mapped_file.h"
+
+namespace birkhoff::data {
+namespace {
+
+namespace fs = std::filesystem;
+
+[[noreturn]] void fail(const std::string& what, const std::string& hint = "") { throw Error("data", what, hint); }
+
+void for_each_line(std::string_view all, const std::string& file, const std::function<void(std::string_view, const std::string&)>& use) {
+  size_t number = 0;
+  for (size_t at = 0; at < all.size();) {
+    const size_t end = std::min(all.find('\n', at), all.size());
+    const std::string_view line = all.substr(at, end - at);
+    at = end + 1;
+    ++number;
+    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const std::string name = file + ":" + std::to_string(number);
+    const nlohmann::json j = nlohmann::json::parse(line, nullptr, false);
+    if (j.is_discarded()) fail(name + ": is not JSON", "every line of a .jsonl file is one JSON object");
+    if (!j.is_object() || !j.contains("text") || !j.at("text").is_string()) fail(name + ": has no string \"text\"", "expected {\"text\": \"...\"}");
+    const auto& text = j.at("text").get_ref<const std::string&>();
+    if (!text.empty()) use(text, name);
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> document_files(const std::string& path) {
+  std::error_code ec;
+  if (!fs::exists(path, ec)) fail(path + ": no such file or folder", "check the path");
+  if (!fs::is_directory(path)) return {path};
+  std::vector<std::string> files;
+  for (const auto& e : fs::directory_iterator(path, ec))
+    if (e.is_regular_file()) files.push_back(e.path().string());
+  if (ec) fail(path + ": " + ec.message(), "check its permissions");
+  if (files.empty()) fail(path + ": the folder holds no files");
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+void for_each_document(const std::string& path, const std::function<void(std::string_view, const std::string&)>& use) {
+  for (const std::string& file : document_files(path)) {
+    const io::MappedFile mapped(file);
+    const std::string_view all(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
+    if (all.empty()) continue;
+    if (fs::path(file).extension() == ".jsonl") {
+      for_each_line(all, file, use);
+    } else {
+      use(all, file);
+    }
+  }
+}
+
+}  // namespace birkhoff::data

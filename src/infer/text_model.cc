@@ -1,0 +1,76 @@
+#include "infer/text_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "io/json_file.h"
+
+namespace birkhoff::infer {
+namespace {
+
+constexpr int64_t kByteVocabulary = 256;
+
+// eos_token_id of a file of the directory: a number or a list.
+void read_ends(const std::string& directory, const char* file, std::vector<int32_t>& ends) {
+  const std::string path = directory + "/" + file;
+  if (!std::filesystem::exists(path)) return;
+  const nlohmann::json j = io::read_json(path);
+  if (!j.is_object() || !j.contains("eos_token_id")) return;
+  const nlohmann::json& v = j.at("eos_token_id");
+  for (const nlohmann::json& id : v.is_array() ? v : nlohmann::json::array({v}))
+    if (id.is_number_unsigned() && id.get<uint64_t>() <= INT32_MAX) ends.push_back(id.get<int32_t>());
+}
+
+}  // namespace
+
+bool TextModel::has_text(const Engine& engine) { return text::Tokenizer::exists(engine.directory()) || engine.model().config.vocab_size == kByteVocabulary; }
+
+TextModel::TextModel(const Engine& engine) {
+  const int64_t vocab = engine.model().config.vocab_size;
+  if (!has_text(engine))
+    throw Error("tokenizer", engine.directory() + ": the model has " + std::to_string(vocab) + " tokens and no tokenizer; only byte models (256) read text without one",
+                "put tokenizer.json beside the weights, or use --tokens-file");
+  if (!text::Tokenizer::exists(engine.directory())) return;
+  tokenizer_ = text::Tokenizer::open(engine.directory());
+  if (tokenizer_->size() > vocab)
+    throw Error("tokenizer", engine.directory() + ": the tokenizer has ids up to " + std::to_string(tokenizer_->size() - 1) + ", the model's vocabulary is " + std::to_string(vocab),
+                "the files of the directory do not belong together");
+  for (int32_t id = 0; id < vocab; ++id)
+    if (!tokenizer_->token(id)) padding_.push_back(id);
+  if (tokenizer_->eos()) ends_.push_back(*tokenizer_->eos());
+  for (const char* file : {"generation_config.json", "config.json"}) read_ends(engine.directory(), file, ends_);
+}
+
+std::vector<int32_t> TextModel::prompt(std::string_view text) const {
+  if (!tokenizer_) {
+    std::vector<int32_t> ids;
+    for (const char c : text.empty() ? std::string_view("\n") : text) ids.push_back(static_cast<unsigned char>(c));
+    return ids;
+  }
+  std::vector<int32_t> ids = tokenizer_->encode_with_special(text);
+  if (ids.empty() && tokenizer_->bos()) ids.push_back(*tokenizer_->bos());
+  if (ids.empty()) tokenizer_->encode("\n", ids);
+  return ids;
+}
+
+int32_t TextModel::sample(std::span<const float> logits, const SamplerOptions& options, uint64_t index) const {
+  if (padding_.empty()) return infer::sample(logits, options, index);
+  masked_.assign(logits.begin(), logits.end());
+  for (const int32_t id : padding_) masked_[static_cast<size_t>(id)] = -INFINITY;
+  return infer::sample(masked_, options, index);
+}
+
+bool TextModel::ends(int32_t id) const { return std::find(ends_.begin(), ends_.end(), id) != ends_.end(); }
+
+TextWriter::TextWriter(const TextModel& model, std::span<const int32_t> prompt, bool skip_special)
+    : decoder_(model.tokenizer() ? std::make_unique<text::StreamDecoder>(model.tokenizer(), skip_special) : nullptr) {
+  if (decoder_) decoder_->follow(prompt);
+}
+
+std::string TextWriter::push(int32_t id) { return decoder_ ? decoder_->push(id) : std::string(1, static_cast<char>(id)); }
+std::string TextWriter::finish() { return decoder_ ? decoder_->finish() : ""; }
+
+}  // namespace birkhoff::infer

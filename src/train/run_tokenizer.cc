@@ -1,0 +1,48 @@
+#include "train/run_tokenizer.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "text/fim.h"
+
+namespace birkhoff::train {
+
+namespace fs = std::filesystem;
+
+std::optional<data::Tokenization> run_tokenization(std::shared_ptr<const text::Tokenizer> tokenizer, const RunConfig& config, const std::string& cache, int threads) {
+  if (!tokenizer) return std::nullopt;
+  return data::Tokenization{std::move(tokenizer), cache, config.train.fim_rate, static_cast<uint64_t>(config.train.seed), threads};
+}
+
+void fit_vocabulary(const text::Tokenizer* tokenizer, nlohmann::json& base, const std::vector<std::string>& overrides) {
+  const bool asked = std::any_of(overrides.begin(), overrides.end(), [](const std::string& s) { return s.rfind("vocab_size=", 0) == 0; });
+  if (!tokenizer || asked) return;
+  if (base.is_null()) base = nlohmann::json::object();
+  if (base.value("vocab_size", int64_t{0}) < tokenizer->size()) base["vocab_size"] = tokenizer->size();
+}
+
+void check_vocabulary(const text::Tokenizer* tokenizer, const RunConfig& config) {
+  const int64_t have = config.model.vocab_size;
+  if (!tokenizer) {
+    if (have < 256) throw Error("train", "vocab_size: " + std::to_string(have) + " is less than the 256 byte values that are the tokens", "set vocab_size=256");
+    if (config.train.fim_rate > 0) throw Error("train", "fim_rate: bytes have no tokens for filling in the middle", "give --tokenizer DIR");
+    return;
+  }
+  if (have < tokenizer->size())
+    throw Error("train", "vocab_size: " + std::to_string(have) + " is less than the " + std::to_string(tokenizer->size()) + " tokens of the tokenizer", "set vocab_size=" + std::to_string(tokenizer->size()));
+  if (config.train.fim_rate > 0) text::find_fim_tokens(*tokenizer);
+}
+
+void copy_tokenizer(const text::Tokenizer& tokenizer, const std::string& run) {
+  for (const std::string& file : tokenizer.files()) {
+    const fs::path to = fs::path(run) / fs::path(file).filename();
+    std::error_code ec;
+    fs::copy_file(file, to, fs::copy_options::overwrite_existing, ec);
+    if (ec) throw Error("train", to.string() + ": " + ec.message());
+    fs::permissions(to, fs::perms::owner_write, fs::perm_options::add, ec);
+  }
+}
+
+}  // namespace birkhoff::train

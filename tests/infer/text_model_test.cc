@@ -1,0 +1,142 @@
+// Text through a model with its tokenizer.
+#include "infer/text_model.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/hf_directory.h"
+#include "eval/likelihood.h"
+#include "support/small_model.h"
+#include "support/temp_dir.h"
+#include "text/fim.h"
+
+namespace birkhoff::test {
+namespace {
+
+using infer::Engine;
+using infer::TextModel;
+using nlohmann::json;
+
+const std::string kGolden = std::string(BIRKHOFF_GOLDEN_DIR) + "/tokenizers/";
+
+// A small model with a real tokenizer and `padding` rows behind it.
+void write_model(const std::string& dir, const std::string& tokenizer, int64_t padding) {
+  const auto t = text::Tokenizer::open(kGolden + tokenizer);
+  model::ModelConfig c = small_config("plain", 1, false);
+  c.vocab_size = t->size() + padding;
+  const Exec exec(1);
+  SmallModel s(c, f32_t, 8, exec);
+  checkpoint::save_weights(dir, *s.m, model::config_to_json(s.m->config), f32_t);
+  for (const std::string& file : t->files()) std::filesystem::copy(file, dir);
+}
+
+infer::EngineOptions options() {
+  infer::EngineOptions o;
+  o.compute = "fp32", o.threads = 2, o.max_positions = 300;
+  return o;
+}
+
+TEST(TextModel, PaddingRowsAreNeverWritten) {
+  const TempDir dir;
+  write_model(dir.path(), "v3", 7);
+  const Engine engine(dir.path(), options());
+  const TextModel m(engine);
+  const auto size = static_cast<size_t>(m.tokenizer()->size());
+  std::vector<float> logits(size + 7, 0.f);
+  for (size_t i = 0; i < 7; ++i) logits[size + i] = 50.f;  // far ahead of all others
+  infer::SamplerOptions sampling;
+  for (uint64_t i = 0; i < 500; ++i) EXPECT_LT(static_cast<size_t>(m.sample(logits, sampling, i)), size);
+  sampling.temperature = 0;
+  EXPECT_EQ(m.sample(logits, sampling, 0), 0);
+  EXPECT_TRUE(m.ends(m.tokenizer()->eos().value()));
+  EXPECT_EQ(m.prompt("a")[0], m.tokenizer()->bos());
+  EXPECT_EQ(m.prompt(""), (std::vector<int32_t>{*m.tokenizer()->bos()}));
+}
+
+TEST(TextModel, EndsAreReadFromTheConfigs) {
+  const TempDir dir;
+  write_model(dir.path(), "v3", 0);
+  std::ofstream(dir.path() + "/generation_config.json") << R"({"eos_token_id": [7, 9]})";
+  const Engine engine(dir.path(), options());
+  const TextModel m(engine);
+  EXPECT_TRUE(m.ends(7) && m.ends(9) && m.ends(1) && !m.ends(8));
+}
+
+TEST(TextModel, ATokenizerLargerThanTheModelIsRefused) {
+  const TempDir dir;
+  write_model(dir.path(), "v3", -3);
+  const Engine engine(dir.path(), options());
+  EXPECT_THROW(TextModel{engine}, Error);
+}
+
+TEST(TextModel, FillInTheMiddlePrompt) {
+  const auto coder = text::Tokenizer::open(kGolden + "coder");
+  const auto id = [&](const char* s) { return coder->id(s).value(); };
+  std::vector<int32_t> expected = {id("<｜fim▁begin｜>")};
+  coder->encode("def f(", expected);
+  expected.push_back(id("<｜fim▁hole｜>"));
+  coder->encode("return x<｜fim▁end｜>", expected, text::Tokenizer::Added::plain);
+  expected.push_back(id("<｜fim▁end｜>"));
+  EXPECT_EQ(text::fim_prompt(*coder, "def f(", "return x<｜fim▁end｜>"), expected);
+  EXPECT_THROW(text::fim_prompt(*text::Tokenizer::open(kGolden + "llm"), "a", "b"), Error);
+}
+
+TEST(TextModel, EvalCountsBytesOfTheText) {
+  const TempDir dir;
+  write_model(dir.path(), "v3", 0);
+  const std::string text = "Shall I compare thee to a summer's day? Thou art more lovely — 日本.\n";
+  std::string all;
+  while (all.size() < 4000) all += text;
+  std::ofstream(dir.path() + "/data.txt") << all;
+  const Engine engine(dir.path(), options());
+  const TextModel m(engine);
+  const int64_t seq_len = 64;
+  const eval::Likelihood r = eval::window_likelihood(engine, {dir.path() + "/data.txt"}, seq_len, false);
+  std::vector<int32_t> ids = m.tokenizer()->encode(all);
+  ids.push_back(*m.tokenizer()->eos());
+  const int64_t windows = (static_cast<int64_t>(ids.size()) - 1) / seq_len;
+  EXPECT_EQ(r.tokens, windows * seq_len);
+  const std::vector<int32_t> predicted(ids.begin() + 1, ids.begin() + 1 + windows * seq_len);
+  std::string bytes;
+  for (const int32_t i : predicted)
+    if (!m.tokenizer()->is_special(i)) m.tokenizer()->append_bytes(i, bytes);
+  EXPECT_EQ(r.bytes, static_cast<int64_t>(bytes.size()));
+  EXPECT_NEAR(r.nats_per_byte() * static_cast<double>(r.bytes), r.nats_per_token() * static_cast<double>(r.tokens), 1e-6);
+}
+
+// The released small model from text to text; in BIRKHOFF_DATA.
+TEST(TextModel, Stories260K) {
+  const char* data = std::getenv("BIRKHOFF_DATA");
+  if (!data) GTEST_SKIP() << "BIRKHOFF_DATA is not set";
+  const std::string dir = std::string(data) + "/weights/stories260K";
+  const json golden = json::parse(std::ifstream(dir + "/golden.json"));
+  const Engine engine(dir, options());
+  const TextModel m(engine);
+  infer::SamplerOptions greedy;
+  greedy.temperature = 0;
+  for (const json& g : golden["greedy"]) {
+    const auto prompt = g["prompt"].get<std::string>();
+    const std::vector<int32_t> fed = m.prompt(prompt);
+    EXPECT_EQ(fed, g["prompt_ids"].get<std::vector<int32_t>>());
+    const auto ids = g["ids"].get<std::vector<int32_t>>();
+    infer::Session session(engine, 300);
+    infer::TextWriter writer(m, fed);
+    std::span<const float> logits = session.feed(fed);
+    std::vector<int32_t> written;
+    std::string text = prompt;
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const int32_t id = m.sample(logits, greedy, i);
+      written.push_back(id);
+      text += writer.push(id);
+      logits = session.feed({&id, 1});
+    }
+    EXPECT_EQ(written, ids) << prompt;
+    EXPECT_EQ(text + writer.finish(), g["text"].get<std::string>());
+  }
+}
+
+}  // namespace
+}  // namespace birkhoff::test
