@@ -138,4 +138,38 @@ void AddedTokens::find(std::string_view text, bool normalized, AddedScope scope,
   }
 }
 
+std::string find_in_parts(std::span<const Tokenizer::Part> parts, const AddedTokens& added, std::vector<AddedTokens::Found>& found) {
+  std::string text;
+  for (const Tokenizer::Part& part : parts) text += part.text;
+  check_text(text);
+  std::vector<AddedTokens::Found> here;
+  // Tokens of text[begin..end), with their place in text.
+  const auto find = [&](size_t begin, size_t end, bool normalized, AddedScope scope) {
+    here.clear();
+    added.find(std::string_view(text).substr(begin, end - begin), normalized, scope, here);
+    for (AddedTokens::Found& f : here) {
+      f.span.begin += static_cast<uint32_t>(begin);
+      f.span.end += static_cast<uint32_t>(begin);
+    }
+  };
+  size_t at = 0;
+  for (const Tokenizer::Part& part : parts) {
+    const size_t end = at + part.text.size();
+    const AddedScope scope = part.added == Tokenizer::Added::match ? AddedScope::all : AddedScope::letters;
+    find(at, end, false, scope);
+    std::vector<AddedTokens::Found> raw = here;
+    raw.push_back({{static_cast<uint32_t>(end), static_cast<uint32_t>(end)}, nullptr});
+    for (const AddedTokens::Found& f : raw) {
+      // Tokens of normalized text: here, where parts are still apart, by the text as it stands.
+      if (scope == AddedScope::all && f.span.begin > at) {
+        find(at, f.span.begin, true, scope);
+        found.insert(found.end(), here.begin(), here.end());
+      }
+      if (f.token) found.push_back(f);
+      at = f.span.end;
+    }
+  }
+  return text;
+}
+
 }  // namespace birkhoff::text

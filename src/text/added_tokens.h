@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "text/matcher.h"
+#include "text/tokenizer.h"
 
 namespace birkhoff::text {
 
@@ -64,5 +65,8 @@ class AddedTokens {
   std::map<int32_t, AddedToken> by_id_;
   std::map<std::string, int32_t, std::less<>> by_content_;
 };
+
+// The parts joined, and the tokens of raw text that lie within one of them. Throws Error as check_text().
+std::string find_in_parts(std::span<const Tokenizer::Part> parts, const AddedTokens& added, std::vector<AddedTokens::Found>& found);
 
 }  // namespace birkhoff::text

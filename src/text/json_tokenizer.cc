@@ -50,6 +50,29 @@ void JsonTokenizer::encode(std::string_view text, std::vector<int32_t>& ids, Add
   if (at < text.size()) encode_segment(text.substr(at), at == 0, scope, s, ids);
 }
 
+void JsonTokenizer::encode_parts(std::span<const Part> parts, std::vector<int32_t>& ids) const {
+  const Lease lease(*this);
+  Scratch& s = *lease;
+  s.raw.clear();
+  const std::string text = find_in_parts(parts, p_.added, s.raw);
+  // Tokens of normalized text are looked for in a stretch of one rule; where rules meet, letters alone are safe.
+  size_t first = 0, first_at = 0;  // the part that the stretch begins in; stretches come in order
+  const auto scope_of = [&](size_t begin, size_t end) {
+    while (first < parts.size() && first_at + parts[first].text.size() <= begin) first_at += parts[first++].text.size();
+    for (size_t k = first, start = first_at; k < parts.size() && start < end; start += parts[k++].text.size())
+      if (parts[k].added == Added::plain && !parts[k].text.empty()) return AddedScope::letters;
+    return AddedScope::all;
+  };
+  const std::string_view whole = text;
+  size_t at = 0;
+  for (const AddedTokens::Found& f : s.raw) {
+    if (f.span.begin > at) encode_segment(whole.substr(at, f.span.begin - at), at == 0, scope_of(at, f.span.begin), s, ids);
+    ids.push_back(f.token->id);
+    at = f.span.end;
+  }
+  if (at < whole.size()) encode_segment(whole.substr(at), at == 0, scope_of(at, whole.size()), s, ids);
+}
+
 void JsonTokenizer::encode_segment(std::string_view segment, bool at_start, AddedScope scope, Scratch& s, std::vector<int32_t>& ids) const {
   std::string changed;
   if (!p_.normalizers.empty()) {

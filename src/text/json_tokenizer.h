@@ -27,6 +27,7 @@ class JsonTokenizer final : public Tokenizer {
 
   using Tokenizer::encode;
   void encode(std::string_view text, std::vector<int32_t>& ids, Added added = Added::match) const override;
+  void encode_parts(std::span<const Part> parts, std::vector<int32_t>& ids) const override;
   std::string decode(std::span<const int32_t> ids, bool skip_special = false) const override;
   bool append_bytes(int32_t id, std::string& bytes) const override;
   int32_t size() const override;

@@ -41,6 +41,18 @@ class SentencePieceTokenizer final : public Tokenizer {
     encode_pieces(text.substr(at), ids);
   }
 
+  void encode_parts(std::span<const Part> parts, std::vector<int32_t>& ids) const override {
+    std::vector<AddedTokens::Found> found;
+    const std::string text = find_in_parts(parts, added_, found);
+    size_t at = 0;
+    for (const AddedTokens::Found& f : found) {
+      encode_pieces(std::string_view(text).substr(at, f.span.begin - at), ids);
+      ids.push_back(f.token->id);
+      at = f.span.end;
+    }
+    encode_pieces(std::string_view(text).substr(at), ids);
+  }
+
   std::string decode(std::span<const int32_t> ids, bool skip_special) const override {
     std::string out, part;
     std::vector<int> run;

@@ -30,6 +30,13 @@ class Tokenizer {
   // Appends the ids of text; no token is put around it.
   virtual void encode(std::string_view text, std::vector<int32_t>& ids, Added added = Added::match) const = 0;
   std::vector<int32_t> encode(std::string_view text, Added added = Added::match) const;
+  // One text in parts, each with its own rule for added tokens: a token is found within one part alone. What lies between two tokens is
+  // encoded as one text, so that words run across the borders of parts.
+  struct Part {
+    std::string_view text;
+    Added added = Added::match;
+  };
+  virtual void encode_parts(std::span<const Part> parts, std::vector<int32_t>& ids) const = 0;
   // With the tokens that the model expects around a text (add_bos_token and add_eos_token of tokenizer_config.json, else the post-processor).
   std::vector<int32_t> encode_with_special(std::string_view text, Added added = Added::match) const;
   // One list a text, in order, on up to `threads` threads.

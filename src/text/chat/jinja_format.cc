@@ -200,6 +200,8 @@ MaskedText format_value(Interp& in, const Value& v, std::string_view text) {
   const Spec spec = read_spec(in, text);
   if (text.empty()) return in.str(v);
   if (v.is_number() && !v.is(Kind::big) && spec.type != 's') {
+    if (v.is(Kind::real) && spec.type && std::string_view("dxXob").find(spec.type) != std::string_view::npos)
+      in.fail(std::string("unknown format code '") + spec.type + "' for an object of type 'float'");
     std::string sign;
     const MaskedText body(format_number(in, v, spec, sign));
     return padded(spec, sign, body, '>');
