@@ -14,7 +14,7 @@ MAY_INCLUDE = {
     "text": "io core",
     "ops": "kernels core",
     "optim": "ops kernels core",
-    "data": "io core",
+    "data": "text io core",
     "layers": "ops core",
     "model": "layers ops io core",
     "checkpoint": "model layers optim io core",
