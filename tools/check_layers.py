@@ -18,7 +18,7 @@ MAY_INCLUDE = {
     "layers": "ops core",
     "model": "layers ops io core",
     "checkpoint": "model layers optim io core",
-    "infer": "checkpoint model layers ops core",
+    "infer": "checkpoint model text layers ops io core",
     "eval": "infer data model layers ops core checkpoint",
     "report": "io core",
     "train": "report eval infer checkpoint model layers optim ops data io core",
