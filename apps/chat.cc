@@ -145,7 +145,7 @@ class Chat {
       const infer::Reply r = conversation_.reply(reply_, interrupted, std::ref(printer_));
       printer_.end();
       if (r.end == infer::ReplyEnd::interrupted) std::fputs("(stopped)\n", stderr);
-      if (r.end == infer::ReplyEnd::length) std::fprintf(stderr, "(no more room: %lld tokens)\n", static_cast<long long>(r.prompt_tokens + r.tokens));
+      if (r.end == infer::ReplyEnd::length) std::fprintf(stderr, "(cut off after %lld tokens; the conversation has %lld)\n", static_cast<long long>(r.tokens), static_cast<long long>(r.prompt_tokens + r.tokens));
     } catch (const Error&) {
       conversation_.drop_last();  // what could not be answered was not said
       throw;
