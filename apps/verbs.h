@@ -28,6 +28,7 @@ void add_bench(CLI::App& app, Program& p);
 void add_doctor(CLI::App& app, Program& p);
 void add_tokenize(CLI::App& app, Program& p);
 void add_train_tokenizer(CLI::App& app, Program& p);
+void add_chat(CLI::App& app, Program& p);
 void add_chat_format(CLI::App& app, Program& p);
 void add_chat_parse(CLI::App& app, Program& p);
 

@@ -48,12 +48,12 @@ bool ChatCorpus::is_chat_file(const std::string& path) {
 
 ChatCorpus::ChatCorpus(const std::vector<std::string>& training, const std::vector<std::string>& validation, std::shared_ptr<const text::Tokenizer> tokenizer,
                        const text::chat::ChatFormat& format, int64_t seq_len, uint64_t seed)
-    : tokenizer_(std::move(tokenizer)), format_(format), seq_len_(seq_len), seed_(seed) {
+    : tokenizer_(std::move(tokenizer)), seq_len_(seq_len), seed_(seed) {
   ChatCounts held_back;  // what happens to validation data is not counted among the training data
   for (const std::string& path : validation)
-    for (auto& conversation : read_file(path, held_back)) add(validation_, std::move(conversation), held_back);
+    for (auto& conversation : read_file(path, format, held_back)) add(validation_, std::move(conversation), held_back);
   for (const std::string& path : training) {
-    auto conversations = read_file(path, counts_);
+    auto conversations = read_file(path, format, counts_);
     size_t keep = conversations.size();
     if (validation.empty() && keep > 1) keep -= std::max<size_t>(1, keep / 20);
     for (size_t i = 0; i < conversations.size(); ++i)
@@ -69,7 +69,7 @@ ChatCorpus::ChatCorpus(const std::vector<std::string>& training, const std::vect
 }
 
 // One entry a conversation: its samples.
-std::vector<std::vector<ChatCorpus::Sample>> ChatCorpus::read_file(const std::string& path, ChatCounts& counts) const {
+std::vector<std::vector<ChatCorpus::Sample>> ChatCorpus::read_file(const std::string& path, const text::chat::ChatFormat& format, ChatCounts& counts) const {
   std::ifstream in = open(path);
   std::vector<std::vector<Sample>> out;
   size_t number = 0;
@@ -89,7 +89,7 @@ std::vector<std::vector<ChatCorpus::Sample>> ChatCorpus::read_file(const std::st
     text::chat::SampleNotes notes;
     std::vector<Sample> samples;
     try {
-      for (const text::chat::TrainingSample& stretches : text::chat::training_samples(format_, messages, get(input, "tools"), get(input, "options"), notes)) {
+      for (const text::chat::TrainingSample& stretches : text::chat::training_samples(format, messages, get(input, "tools"), get(input, "options"), notes)) {
         Sample& s = samples.emplace_back();
         for (const text::chat::Stretch& stretch : stretches) {
           const auto ids = text::chat::encode_marked(*tokenizer_, stretch.text);

@@ -45,13 +45,12 @@ class ChatCorpus {
     std::vector<Sample> samples;
     std::vector<std::vector<size_t>> rows;  // samples of each
   };
-  std::vector<std::vector<Sample>> read_file(const std::string& path, ChatCounts& counts) const;
+  std::vector<std::vector<Sample>> read_file(const std::string& path, const text::chat::ChatFormat& format, ChatCounts& counts) const;
   void add(Part& part, std::vector<Sample> conversation, ChatCounts& counts) const;
   void pack(Part& part, ChatCounts& counts) const;
   void append_row(const Part& part, size_t row, Batch& b) const;
 
   std::shared_ptr<const text::Tokenizer> tokenizer_;
-  const text::chat::ChatFormat& format_;
   int64_t seq_len_;
   uint64_t seed_;
   Part training_, validation_;

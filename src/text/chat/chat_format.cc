@@ -32,7 +32,8 @@ auto about(const fs::path& path, F&& f) {
   try {
     return f();
   } catch (const Error& e) {
-    throw Error(e.where(), path.string() + ": " + e.what(), e.hint(), e.code());
+    const std::string said = e.what();  // "[where] what"
+    throw Error(e.where(), path.string() + ": " + said.substr(said.find(']') + 2), e.hint(), e.code());
   }
 }
 

@@ -1,0 +1,133 @@
+#include "infer/conversation.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "io/json_file.h"
+#include "text/chat/marked_encode.h"
+
+namespace birkhoff::infer {
+namespace {
+
+using text::chat::DictObject;
+using text::chat::Value;
+
+Value message_of(const char* role, const std::string& content) {
+  auto dict = std::make_shared<DictObject>();
+  dict->set("role", Value::string(role));
+  dict->set("content", Value::string(content));
+  return Value::dict(std::move(dict));
+}
+
+// What goes into the history: optional keys only where they say something, as templates test for them.
+Value message_of(const text::chat::Answer& answer) {
+  const Value full = answer.to_message();
+  auto dict = std::make_shared<DictObject>();
+  for (const auto& [key, value] : full.as_dict().entries)
+    if (key.bytes() == "role" || key.bytes() == "content" || truth(value)) dict->set(key, value);
+  return Value::dict(std::move(dict));
+}
+
+Value format_options(const text::chat::ChatFormat& format, bool thinking) {
+  auto options = std::make_shared<DictObject>();
+  options->set("add_generation_prompt", Value::boolean(true));
+  if (format.encoder() == text::chat::ChatFormat::Encoder::none) options->set("enable_thinking", Value::boolean(thinking));
+  options->set("thinking", Value::boolean(thinking));
+  return Value::dict(std::move(options));
+}
+
+// Did the prompt end inside a thought?
+bool opens_thought(const std::string& prompt) {
+  const size_t end = prompt.find_last_not_of(" \n");
+  constexpr std::string_view kThink = "<think>";
+  return end != std::string::npos && std::string_view(prompt).substr(0, end + 1).ends_with(kThink);
+}
+
+void append_end_ids(const nlohmann::json& config, std::vector<int32_t>& ids) {
+  const auto it = config.find("eos_token_id");
+  if (it == config.end()) return;
+  for (const nlohmann::json& id : it->is_array() ? *it : nlohmann::json::array({*it}))
+    if (id.is_number_integer() && id.get<int64_t>() >= 0 && id.get<int64_t>() <= INT32_MAX) ids.push_back(id.get<int32_t>());
+}
+
+}  // namespace
+
+Conversation::Conversation(const Engine& engine)
+    : engine_(engine), tokenizer_(text::Tokenizer::open(engine.directory())), format_(text::chat::ChatFormat::open(engine.directory())) {
+  // What ends an answer: the tokenizer's EOS, the format's end of turn, and what the model's files name.
+  if (tokenizer_->eos()) end_ids_.push_back(*tokenizer_->eos());
+  if (const auto id = format_.eos().empty() ? std::nullopt : tokenizer_->id(format_.eos())) end_ids_.push_back(*id);
+  for (const char* name : {"config.json", "generation_config.json"})
+    if (const std::string path = engine.directory() + "/" + name; std::filesystem::exists(path)) append_end_ids(io::read_json(path), end_ids_);
+}
+
+void Conversation::clear() {
+  const bool system = !messages_.empty() && get(messages_[0], "role").bytes() == "system";
+  messages_.resize(system ? 1 : 0);
+}
+
+void Conversation::set_system(const std::string& text) {
+  messages_.clear();
+  if (!text.empty()) messages_.push_back(message_of("system", text));
+}
+
+void Conversation::add_user(const std::string& text) { messages_.push_back(message_of("user", text)); }
+void Conversation::add_tool_result(const std::string& text) { messages_.push_back(message_of("tool", text)); }
+void Conversation::drop_last() {
+  if (!messages_.empty()) messages_.pop_back();
+}
+
+// Feeds what the session does not hold yet. A prompt that departs from what it holds (formats forget old reasoning) starts a new session.
+std::span<const float> Conversation::feed_prompt(const std::vector<int32_t>& ids, Reply& reply) {
+  const int64_t room = engine_.max_positions();
+  if (static_cast<int64_t>(ids.size()) >= room)
+    throw Error("chat", "the conversation has " + std::to_string(ids.size()) + " tokens, the model reads " + std::to_string(room), "/reset starts over");
+  const bool extends = session_ && fed_.size() < ids.size() && std::equal(fed_.begin(), fed_.end(), ids.begin());
+  if (!extends) {
+    session_ = std::make_unique<Session>(engine_, room);
+    fed_.clear();
+  }
+  reply.prompt_tokens = static_cast<int64_t>(ids.size());
+  reply.reused_tokens = static_cast<int64_t>(fed_.size());
+  const std::span<const int32_t> rest = std::span(ids).subspan(fed_.size());
+  fed_ = ids;
+  return session_->feed(rest);
+}
+
+Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& stop, const std::function<void(const text::chat::Answer&)>& on_delta) {
+  const text::chat::MaskedText prompt = format_.render(Value::list(messages_), tools_, format_options(format_, options.thinking));
+  const std::vector<int32_t> ids = text::chat::encode_marked(*tokenizer_, prompt);
+  Reply reply;
+  std::span<const float> logits = feed_prompt(ids, reply);
+  const size_t known = std::min(logits.size(), static_cast<size_t>(tokenizer_->size()));  // padding rows of the vocabulary are no tokens
+  text::chat::AnswerParser parser(format_.parser(), opens_thought(prompt.bytes()));
+  text::StreamDecoder decoder(tokenizer_);  // with special tokens: the parser looks for them
+  const int64_t room = engine_.max_positions() - reply.prompt_tokens;
+  const int64_t most = options.max_tokens > 0 ? std::min(options.max_tokens, room) : room;
+  reply.end = ReplyEnd::length;
+  while (reply.tokens < most) {
+    if (stop) {
+      reply.end = ReplyEnd::interrupted;
+      break;
+    }
+    const int32_t id = sample(logits.first(known), options.sampling, static_cast<uint64_t>(reply.tokens));
+    ++reply.tokens;
+    if (std::find(end_ids_.begin(), end_ids_.end(), id) != end_ids_.end()) {
+      reply.end = ReplyEnd::finished;
+      break;
+    }
+    on_delta(parser.feed(decoder.push(id)));
+    if (reply.tokens == most) break;
+    fed_.push_back(id);
+    logits = session_->feed({&id, 1});
+  }
+  on_delta(parser.feed(decoder.finish()));
+  on_delta(parser.finish());
+  reply.answer = parser.answer();
+  messages_.push_back(message_of(reply.answer));
+  return reply;
+}
+
+}  // namespace birkhoff::infer

@@ -1,0 +1,63 @@
+// A conversation with a model in its own format: messages to prompt, prompt to tokens, tokens to a message.
+#pragma once
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "infer/engine.h"
+#include "infer/sampler.h"
+#include "text/chat/answer_parser.h"
+#include "text/chat/chat_format.h"
+#include "text/tokenizer.h"
+
+namespace birkhoff::infer {
+
+struct ReplyOptions {
+  SamplerOptions sampling;
+  int64_t max_tokens = 0;  // 0: as many as there is room for
+  bool thinking = false;   // passed on to the format
+};
+
+enum class ReplyEnd : uint8_t { finished, length, interrupted };
+
+struct Reply {
+  text::chat::Answer answer;
+  ReplyEnd end = ReplyEnd::finished;
+  int64_t prompt_tokens = 0, reused_tokens = 0, tokens = 0;
+};
+
+class Conversation {
+ public:
+  // Tokenizer and format are those of the engine's directory. Throws Error when it has none.
+  explicit Conversation(const Engine& engine);
+
+  // The history, as JSON has it. clear() keeps the system message.
+  const std::vector<text::chat::Value>& messages() const { return messages_; }
+  void clear();
+  void set_system(const std::string& text);  // "" removes it; starts over
+  void set_tools(const text::chat::Value& tools) { tools_ = tools; }
+  void add_user(const std::string& text);
+  void add_tool_result(const std::string& text);
+  void load(const std::vector<text::chat::Value>& messages) { messages_ = messages; }
+  void drop_last();  // takes back the last message
+
+  // Lets the model answer and appends its message, also when stop became true in the middle. on_delta receives what the answer
+  // grew by, in whole characters. Throws Error: the prompt does not fit, the format refuses the messages.
+  Reply reply(const ReplyOptions& options, const std::atomic<bool>& stop, const std::function<void(const text::chat::Answer&)>& on_delta);
+
+ private:
+  std::span<const float> feed_prompt(const std::vector<int32_t>& ids, Reply& reply);
+
+  const Engine& engine_;
+  std::shared_ptr<const text::Tokenizer> tokenizer_;
+  text::chat::ChatFormat format_;
+  std::vector<int32_t> end_ids_;
+  std::vector<text::chat::Value> messages_;
+  text::chat::Value tools_;
+  std::unique_ptr<Session> session_;
+  std::vector<int32_t> fed_;  // tokens that the session holds
+};
+
+}  // namespace birkhoff::infer
