@@ -245,22 +245,32 @@ void Run::finish() {
   io::write_json(dir_.file("run.json"), run);
 }
 
+// All settings under our names, whatever the released type the run's config.json is written as.
+json settings_of(RunConfig c) {
+  c.model.model_type = "birkhoff";
+  c.model.unknown_keys = "{}";
+  return run_config_to_json(c);
+}
+
 // Model settings may not change on resume; others may, and are named.
 RunConfig resumed_config(const TrainOptions& o, const RunDirectory& dir, std::vector<std::string>& notes) {
-  const json before = io::read_json(dir.file("config.json"));
-  json asked = before;
-  asked.erase("training");
+  const RunConfig was = run_config_from_json(io::read_json(dir.file("config.json")));
+  const json before = settings_of(was);
   json base = before;
+  base.erase("training");
+  base.update(before["training"]);
   base.update(o.settings_base);
-  const RunConfig now = make_run_config(base, o.settings_set);
-  const json after = run_config_to_json(now);
+  RunConfig now = make_run_config(base, o.settings_set);
+  now.model.model_type = was.model.model_type;
+  now.model.unknown_keys = was.model.unknown_keys;
+  const json after = settings_of(now);
   for (const auto& [key, value] : after.items()) {
     if (key == "training" || !before.contains(key) || before[key] == value) continue;
     throw Error("resume", key + ": the run has " + before[key].dump() + ", asked for " + value.dump(), "model settings cannot change within a run; start a new one");
   }
   for (const auto& [key, value] : after["training"].items()) {
-    const json was = before.contains("training") && before["training"].contains(key) ? before["training"][key] : json(nullptr);
-    if (was != value) notes.push_back(key + ": " + was.dump() + " -> " + value.dump() + (key == "steps" ? " (schedule recomputed)" : ""));
+    const json& earlier = before["training"][key];
+    if (earlier != value) notes.push_back(key + ": " + earlier.dump() + " -> " + value.dump() + (key == "steps" ? " (schedule recomputed)" : ""));
   }
   return now;
 }
