@@ -10,7 +10,7 @@ namespace birkhoff::kernels {
 struct RmsNormForward {
   const void* x;  // [rows, dim], x_stride elements between rows
   int64_t x_stride;
-  const float* w;  // [dim]
+  const float* w;  // [dim]; null: all ones
   float eps;
   void* y;  // [rows, dim]; may be x
   int64_t y_stride;
@@ -21,7 +21,7 @@ struct RmsNormForward {
 struct RmsNormBackward {
   const void* x;
   int64_t x_stride;
-  const float* w;
+  const float* w;  // null: all ones, and dw is not touched
   const float* rstd;
   int64_t rstd_stride;
   const void* dy;

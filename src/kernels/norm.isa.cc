@@ -20,6 +20,8 @@ float sum_lanes(int64_t n, F&& f) {
   return reduce_add((s0 + s1) + (s2 + s3));
 }
 
+V weight(const float* w, int64_t i, int n) { return w ? load_some(w + i, n) : set1(1.f); }
+
 template <class T>
 void rms_forward(const RmsNormForward& a) {
   for (int64_t r = 0; r < a.rows; ++r) {
@@ -32,7 +34,7 @@ void rms_forward(const RmsNormForward& a) {
     // The root of a float near 1e-20 and its reciprocal are normal numbers, so a zero row only multiplies zeros.
     const float rstd = 1.f / __builtin_sqrtf(squares / static_cast<float>(a.dim) + a.eps);
     for_lanes(a.dim, [&](int64_t i, int n) {
-      store_some(y + i, load_some(x + i, n) * set1(rstd) * load_some(a.w + i, n), n);
+      store_some(y + i, load_some(x + i, n) * set1(rstd) * weight(a.w, i, n), n);
     });
     a.rstd[r * a.rstd_stride] = rstd;
   }
@@ -41,7 +43,7 @@ void rms_forward(const RmsNormForward& a) {
 // With h = x rstd: dx = rstd (w dy - h mean(w dy h)), dw = sum over rows of dy h.
 template <class T>
 void rms_backward(const RmsNormBackward& a) {
-  for_lanes(a.dim, [&](int64_t i, int n) { store_some(a.dw + i, set1(0.f), n); });
+  if (a.w) for_lanes(a.dim, [&](int64_t i, int n) { store_some(a.dw + i, set1(0.f), n); });
   for (int64_t r = 0; r < a.rows; ++r) {
     const T* x = static_cast<const T*>(a.x) + r * a.x_stride;
     const T* dy = static_cast<const T*>(a.dy) + r * a.dy_stride;
@@ -49,14 +51,14 @@ void rms_backward(const RmsNormBackward& a) {
     const float rstd = a.rstd[r * a.rstd_stride];
     const float dot = sum_lanes(a.dim, [&](int64_t i, int n, V s) {
       const V h = load_some(x + i, n) * set1(rstd);
-      return fma(load_some(dy + i, n) * load_some(a.w + i, n), h, s);
+      return fma(load_some(dy + i, n) * weight(a.w, i, n), h, s);
     });
     const V mean = set1(-dot / static_cast<float>(a.dim));
     for_lanes(a.dim, [&](int64_t i, int n) {
       const V h = load_some(x + i, n) * set1(rstd);
       const V g = load_some(dy + i, n);
-      store_some(a.dw + i, fma(g, h, load_some(a.dw + i, n)), n);
-      store_some(dx + i, fma(h, mean, g * load_some(a.w + i, n)) * set1(rstd), n);
+      if (a.w) store_some(a.dw + i, fma(g, h, load_some(a.dw + i, n)), n);
+      store_some(dx + i, fma(h, mean, g * weight(a.w, i, n)) * set1(rstd), n);
     });
   }
 }

@@ -5,26 +5,31 @@
 namespace birkhoff::kernels::BK_ISA {
 namespace {
 
+// In this operand order a NaN survives.
+V at_most(V limit, V x) { return min(limit, x); }
+V within(V limit, V x) { return max(set1(0.f) - limit, min(limit, x)); }
+
 template <class T>
-void swiglu(const T* g, const T* u, float w, T* h, int64_t n) {
-  const V weight = set1(w);
+void swiglu(const T* g, const T* u, float w, float limit, T* h, int64_t n) {
+  const V weight = set1(w), most = set1(limit);
   for_lanes(n, [&](int64_t i, int k) {
-    const V gate = load_some(g + i, k);
-    store_some(h + i, weight * (gate * sigmoid(gate)) * load_some(u + i, k), k);
+    const V gate = at_most(most, load_some(g + i, k));
+    store_some(h + i, weight * (gate * sigmoid(gate)) * within(most, load_some(u + i, k)), k);
   });
 }
 
 template <class T>
-float swiglu_backward(const T* g, const T* u, float w, const T* dh, T* dg, T* du, int64_t n) {
-  const V weight = set1(w), one = set1(1.f);
+float swiglu_backward(const T* g, const T* u, float w, float limit, const T* dh, T* dg, T* du, int64_t n) {
+  const V weight = set1(w), one = set1(1.f), most = set1(limit), least = set1(-limit);
   V dot = set1(0.f);
   for_lanes(n, [&](int64_t i, int k) {
-    const V gate = load_some(g + i, k), up = load_some(u + i, k), d = load_some(dh + i, k);
+    const V gate_in = load_some(g + i, k), up_in = load_some(u + i, k), d = load_some(dh + i, k);
+    const V gate = at_most(most, gate_in), up = within(most, up_in);
     const V s = sigmoid(gate), silu = gate * s;
     dot = fma(d, silu * up, dot);
     const V dw = d * weight;
-    store_some(dg + i, dw * up * (s * (one + gate * (one - s))), k);
-    store_some(du + i, dw * silu, k);
+    store_some(dg + i, unless_above(gate_in, most, dw * up * (s * (one + gate * (one - s)))), k);
+    store_some(du + i, unless_above(up_in, most, unless_above(least, up_in, dw * silu)), k);
   });
   return reduce_add(dot);
 }

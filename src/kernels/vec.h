@@ -40,6 +40,8 @@ inline V max(V a, V b) { return _mm512_max_ps(a, b); }
 inline V min(V a, V b) { return _mm512_min_ps(a, b); }
 inline V sqrt(V a) { return _mm512_sqrt_ps(a); }
 inline V round(V a) { return _mm512_roundscale_ps(a, 8); }
+// x, or 0 where a > b
+inline V unless_above(V a, V b, V x) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_NGT_UQ), x); }
 // x * 2^n for integral n, with gradual underflow and overflow to infinity
 inline V scale2(V x, V n) { return _mm512_scalef_ps(x, n); }
 inline float reduce_add(V v) {
@@ -89,6 +91,7 @@ inline V max(V a, V b) { return _mm256_max_ps(a, b); }
 inline V min(V a, V b) { return _mm256_min_ps(a, b); }
 inline V sqrt(V a) { return _mm256_sqrt_ps(a); }
 inline V round(V a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline V unless_above(V a, V b, V x) { return _mm256_and_ps(_mm256_cmp_ps(a, b, _CMP_NGT_UQ), x); }
 inline V pow2(__m256i n) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23)); }
 inline V scale2(V x, V n) {  // in two halves: 2^n alone may not be a normal number
   const __m256i i = _mm256_cvtps_epi32(min(max(n, set1(-252.f)), set1(252.f)));
@@ -128,6 +131,7 @@ inline V max(V a, V b) { return a > b ? a : b; }
 inline V min(V a, V b) { return a < b ? a : b; }
 inline V sqrt(V a) { return __builtin_sqrtf(a); }
 inline V round(V a) { return __builtin_rintf(a); }
+inline V unless_above(V a, V b, V x) { return a > b ? 0.f : x; }
 inline V scale2(V x, V n) { return __builtin_ldexpf(x, static_cast<int>(min(max(n, -300.f), 300.f))); }
 inline float reduce_add(V v) { return v; }
 inline float reduce_max(V v) { return v; }

@@ -111,25 +111,53 @@ Routing Routing::take(Arena& a, int64_t tokens, int64_t experts, int64_t active)
   return r;
 }
 
-void route_forward(const Exec& exec, const RouterRule& rule, CMat logits, CMat bias, Routing& r) {
-  check_rule(rule);
-  check_shape(r.scores, logits.rows, rule.experts);
-  check_shape(logits, r.scores.rows, rule.experts);
-  check_shape(r.weights, logits.rows, rule.active);
-  BK_CHECK_EQ(rule.bias, bias.data != nullptr || (exec.dry() && rule.bias));
-  if (exec.dry()) return;
+namespace {
+
+// choose(token, scores, index) writes the K chosen experts, ascending.
+template <class Choose>
+void route(const Exec& exec, const RouterRule& rule, CMat logits, Routing& r, Choose&& choose_experts) {
   Exec::Span span(exec, Work::routing);
   for_tokens(exec, logits.rows, [&](int64_t t) {
     float* s = r.scores.f32(t);
     router_scores(rule.scoring, logits.f32(t), rule.experts, s);
     int32_t* index = r.index.data() + t * rule.active;
-    choose(rule, s, rule.bias ? bias.f32() : nullptr, index);
+    choose_experts(t, s, index);
     float sum = 0;
     for (int64_t k = 0; k < rule.active; ++k) sum += s[index[k]];
     const float factor = rule.normalise ? rule.scaling / (sum + 1e-20f) : rule.scaling;
     for (int64_t k = 0; k < rule.active; ++k) r.weights.f32(t)[k] = s[index[k]] * factor;
   });
   lay_out_rows(rule, logits.rows, r);
+}
+
+void check_routing(const RouterRule& rule, CMat logits, const Routing& r) {
+  check_rule(rule);
+  check_shape(r.scores, logits.rows, rule.experts);
+  check_shape(logits, r.scores.rows, rule.experts);
+  check_shape(r.weights, logits.rows, rule.active);
+}
+
+}  // namespace
+
+void route_forward(const Exec& exec, const RouterRule& rule, CMat logits, CMat bias, Routing& r) {
+  check_routing(rule, logits, r);
+  BK_CHECK_EQ(rule.bias, bias.data != nullptr || (exec.dry() && rule.bias));
+  if (exec.dry()) return;
+  route(exec, rule, logits, r, [&](int64_t, const float* s, int32_t* index) { choose(rule, s, rule.bias ? bias.f32() : nullptr, index); });
+}
+
+void route_given(const Exec& exec, const RouterRule& rule, CMat logits, CMat experts, Routing& r) {
+  check_routing(rule, logits, r);
+  check_shape(experts, logits.rows, rule.active);
+  if (exec.dry()) return;
+  route(exec, rule, logits, r, [&](int64_t t, const float*, int32_t* index) {
+    for (int64_t k = 0; k < rule.active; ++k) {
+      const float e = experts.f32(t)[k];
+      BK_CHECK(e >= 0 && e < static_cast<float>(rule.experts));
+      index[k] = static_cast<int32_t>(e);
+    }
+    std::sort(index, index + rule.active);
+  });
 }
 
 void route_backward(const Exec& exec, const RouterRule& rule, CMat logits, const Routing& r, CMat d_weights, Mat d_logits) {
@@ -150,7 +178,7 @@ void route_backward(const Exec& exec, const RouterRule& rule, CMat logits, const
     }
     const float denominator = sum + 1e-20f;
     for (int64_t k = 0; k < rule.active; ++k)
-      d_scores[index[k]] = rule.scaling * (rule.normalise ? (dw[k] - dot / denominator) / denominator : dw[k]);
+      d_scores[index[k]] += rule.scaling * (rule.normalise ? (dw[k] - dot / denominator) / denominator : dw[k]);
     router_scores_backward(rule.scoring, logits.f32(t), s, d_scores, rule.experts, d_logits.f32(t), /*accumulate=*/false);
   });
 }

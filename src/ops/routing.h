@@ -40,6 +40,9 @@ struct Routing {
 
 // logits [T, E] fp32, bias [1, E] fp32 (empty unless rule.bias). Ties: the lower expert index wins. Fills all of r.
 void route_forward(const Exec& exec, const RouterRule& rule, CMat logits, CMat bias, Routing& r);
+// Hash routing (models.md G.7): the choice is given, experts [T, K] fp32 whole numbers in any order (may be r.weights);
+// weights as above.
+void route_given(const Exec& exec, const RouterRule& rule, CMat logits, CMat experts, Routing& r);
 // d_logits [T, E] = gradient through the weights (assigned). d_weights [T, K] fp32. The choice is a constant.
 void route_backward(const Exec& exec, const RouterRule& rule, CMat logits, const Routing& r, CMat d_weights, Mat d_logits);
 

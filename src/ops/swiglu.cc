@@ -33,38 +33,42 @@ void check(CMat gu, CMat row_weight, CMat h) {
 }
 
 template <class T>
-void forward(const Exec& exec, CMat gu, CMat row_weight, Mat h) {
+void forward(const Exec& exec, CMat gu, CMat row_weight, Mat h, float limit) {
   const int64_t F = h.cols;
   for_rows(exec, gu.rows, F, [&](int64_t r) {
-    table<T>().swiglu(gu.row<T>(r), gu.row<T>(r) + F, row_weight.data ? *row_weight.f32(r) : 1.f, h.row<T>(r), F);
+    table<T>().swiglu(gu.row<T>(r), gu.row<T>(r) + F, row_weight.data ? *row_weight.f32(r) : 1.f, limit, h.row<T>(r), F);
   });
 }
 
 template <class T>
-void backward(const Exec& exec, CMat gu, CMat row_weight, CMat dh, Mat dgu, Mat d_row_weight) {
+void backward(const Exec& exec, CMat gu, CMat row_weight, CMat dh, Mat dgu, Mat d_row_weight, float limit) {
   const int64_t F = dh.cols;
   for_rows(exec, gu.rows, F, [&](int64_t r) {
-    const float dot = table<T>().swiglu_backward(gu.row<T>(r), gu.row<T>(r) + F, row_weight.data ? *row_weight.f32(r) : 1.f, dh.row<T>(r), dgu.row<T>(r), dgu.row<T>(r) + F, F);
+    const float w = row_weight.data ? *row_weight.f32(r) : 1.f;
+    const float dot = table<T>().swiglu_backward(gu.row<T>(r), gu.row<T>(r) + F, w, limit, dh.row<T>(r), dgu.row<T>(r), dgu.row<T>(r) + F, F);
     if (d_row_weight.data) *d_row_weight.f32(r) = dot;
   });
 }
 
 }  // namespace
 
-void swiglu_forward(const Exec& exec, CMat gu, CMat row_weight, Mat h) {
+void swiglu_forward(const Exec& exec, CMat gu, CMat row_weight, Mat h, float limit) {
   check(gu, row_weight, h);
   if (exec.dry()) return;
   Exec::Span span(exec, Work::elementwise);
-  gu.dtype == f32_t ? forward<float>(exec, gu, row_weight, h) : forward<bf16>(exec, gu, row_weight, h);
+  BK_CHECK(limit > 0);
+  gu.dtype == f32_t ? forward<float>(exec, gu, row_weight, h, limit) : forward<bf16>(exec, gu, row_weight, h, limit);
 }
 
-void swiglu_backward(const Exec& exec, CMat gu, CMat row_weight, CMat dh, Mat dgu, Mat d_row_weight) {
+void swiglu_backward(const Exec& exec, CMat gu, CMat row_weight, CMat dh, Mat dgu, Mat d_row_weight, float limit) {
   check(gu, row_weight, dh);
   check_shape(dgu, gu.rows, gu.cols);
   BK_CHECK_EQ(row_weight.data != nullptr, d_row_weight.data != nullptr);
   if (exec.dry()) return;
   Exec::Span span(exec, Work::elementwise);
-  gu.dtype == f32_t ? backward<float>(exec, gu, row_weight, dh, dgu, d_row_weight) : backward<bf16>(exec, gu, row_weight, dh, dgu, d_row_weight);
+  BK_CHECK(limit > 0);
+  gu.dtype == f32_t ? backward<float>(exec, gu, row_weight, dh, dgu, d_row_weight, limit)
+                    : backward<bf16>(exec, gu, row_weight, dh, dgu, d_row_weight, limit);
 }
 
 }  // namespace birkhoff::ops

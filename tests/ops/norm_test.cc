@@ -83,6 +83,25 @@ TEST(RmsNorm, Gradients) {
   }
 }
 
+// Without a weight the result is that of a weight of ones, bit for bit.
+TEST(RmsNorm, NoWeightIsOnes) {
+  for (Isa isa : machine_isas()) {
+    const IsaScope scope(isa);
+    for (DType t : {f32_t, bf16_t})
+      for (int64_t dim : {1, 7, 8, 9, 33}) {
+        const Exec exec(1);
+        const Owned x = random(3, dim, 1, 2.0, t), dy = random(3, dim, 2, 1.0, t), ones(1, dim, std::vector<double>(static_cast<size_t>(dim), 1.0));
+        Owned y(3, dim, t), y1(3, dim, t), rstd(3, 1), dx(3, dim, t), dx1(3, dim, t), dw(1, dim);
+        Arena scratch(1 << 16);
+        ops::rms_norm_forward(exec, x, ones, kEps, y1, rstd);
+        ops::rms_norm_backward(exec, x, ones, rstd, dy, dx1, dw, scratch);
+        ops::rms_norm_forward(exec, x, CMat{}, kEps, y, rstd);
+        ops::rms_norm_backward(exec, x, CMat{}, rstd, dy, dx, Mat{}, scratch);
+        EXPECT_TRUE(y.same_bytes(y1) && dx.same_bytes(dx1)) << dim;
+      }
+  }
+}
+
 TEST(RmsNorm, ZeroRowsAndTinyEps) {
   const Exec exec(1);
   const Owned x(2, 48), w = random(1, 48, 1), dy = random(2, 48, 2);

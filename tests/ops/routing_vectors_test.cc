@@ -65,6 +65,32 @@ TEST_P(Vectors, Routers) {
   }
 }
 
+TEST_P(Vectors, HashRouting) {
+  const RouterRule hash = rule(Scoring::sqrtsoftplus, false, false, true, 1.5f);
+  const std::string key = "route.sqrtsoftplus_hash";
+  const int64_t T = test::golden_shape(file(), key + ".logits")[0];
+  const Owned logits(T, kExperts, golden(file(), key + ".logits")), cotangent(T, kActive, golden(file(), key + ".cotangent"));
+  const auto index = golden(file(), key + ".index"), weight = golden(file(), key + ".weight"), want = golden(file(), key + ".d_logits");
+  Owned given(T, kActive, index);
+  for (int64_t t = 0; t < T; ++t) {  // a table lists experts in any order; weights come in ascending order of the expert
+    const double first = given.at(t, 0);
+    given.set(t * kActive, given.at(t, kActive - 1));
+    given.set(t * kActive + kActive - 1, first);
+  }
+  ops::Routing r = ops::Routing::take(memory_, T, kExperts, kActive);
+  ops::route_given(exec_, hash, logits, given, r);
+  std::vector<double> got;
+  for (int64_t i = 0; i < T * kActive; ++i) {
+    ASSERT_EQ(r.index[static_cast<size_t>(i)], index[static_cast<size_t>(i)]) << i;
+    got.push_back(r.weights.f32()[i]);
+  }
+  test::expect_close(got, weight, 16 * 0x1p-24 * test::largest(weight), key);
+  Owned d_logits(T, kExperts);
+  ops::route_backward(exec_, hash, logits, r, cotangent, d_logits);
+  test::expect_close(d_logits.values(), want, 32 * 0x1p-24 * std::max(1.0, test::largest(weight)) * test::largest(cotangent.values()), key + ".d_logits");
+  EXPECT_EQ(r.offsets.back(), T * kActive);
+}
+
 TEST_P(Vectors, BalanceLosses) {
   ops::BalanceCoefficients expert, device, communication, sequence_v2, batch_v2, sequence, mixtral;
   expert.expert = 0.01;
