@@ -87,6 +87,21 @@ bool convert(const TensorEntry& e, float* out) {
   }
 }
 
+// Experts by token id. False for other types, and for experts that do not exist.
+template <class T>
+bool copy_experts(const TensorEntry& e, int64_t experts, float* out) {
+  for (size_t i = 0; i < static_cast<size_t>(e.size()); ++i) {
+    const T expert = element<T>(e, i);
+    if (expert < 0 || expert >= experts) return false;
+    out[i] = static_cast<float>(expert);
+  }
+  return true;
+}
+bool convert_experts(const TensorEntry& e, int64_t experts, float* out) {
+  if (e.type == TensorType::i64) return copy_experts<int64_t>(e, experts, out);
+  return e.type == TensorType::i32 && copy_experts<int32_t>(e, experts, out);
+}
+
 }  // namespace
 
 std::string resolve_model_directory(const std::string& path, std::string* note) {
@@ -120,7 +135,9 @@ void load_weights(const std::string& directory, model::Model& m) {
     const TensorEntry& e = *it->second;
     if (e.shape != file_shape(t, role))
       complain("shape     " + name + ": expected " + shape_text(file_shape(t, role)) + ", file has " + shape_text(e.shape));
-    else if (!convert(e, t.f32()))
+    else if (role == Role::expert_table && !convert_experts(e, m.config.n_routed_experts, t.f32()))
+      complain("type      " + name + ": I64 or I32 below n_routed_experts " + std::to_string(m.config.n_routed_experts) + " expected, file has " + io::tensor_type_name(e.type));
+    else if (role != Role::expert_table && !convert(e, t.f32()))
       complain("type      " + name + ": F32, BF16 or F16 expected, file has " + io::tensor_type_name(e.type));
     have.erase(it);
   });
@@ -134,11 +151,18 @@ void save_weights(const std::string& directory, const model::Model& m, const nlo
   io::write_json(directory + "/config.json", config);
   std::vector<TensorEntry> entries;
   std::vector<std::vector<bf16>> converted;
+  std::vector<std::vector<int64_t>> tables;
   const model::ModelType& type = model::find_model_type(m.config.model_type);
   model::Weights weights = m.weights;  // views; for_each wants them writable
   weights.for_each([&](const std::string& name, Mat& t, Role role) {
     TensorEntry e{type.file_names(m.config, name).front(), TensorType::f32, file_shape(t, role), reinterpret_cast<const std::byte*>(t.f32()), static_cast<size_t>(t.size()) * 4};
-    const bool keep_fp32 = dtype == DType::f32 || role == Role::router_bias || role == Role::hc_fn || role == Role::hc_scale || role == Role::hc_base;
+    if (role == Role::expert_table) {
+      tables.emplace_back(t.f32(), t.f32() + t.size());
+      e.type = TensorType::i64;
+      e.data = reinterpret_cast<const std::byte*>(tables.back().data());
+      e.bytes *= 2;
+    }
+    const bool keep_fp32 = dtype == DType::f32 || role == Role::expert_table || role == Role::bias || role == Role::position_bias || role == Role::router_bias || role == Role::hc_fn || role == Role::hc_scale || role == Role::hc_base;
     if (!keep_fp32) {
       converted.emplace_back(static_cast<size_t>(t.size()));
       for (int64_t i = 0; i < t.size(); ++i) converted.back()[static_cast<size_t>(i)] = to_bf16(t.f32()[i]);

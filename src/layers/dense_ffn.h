@@ -4,6 +4,7 @@
 
 #include "layers/linear.h"
 #include "layers/parameter.h"
+#include "ops/swiglu.h"
 
 namespace birkhoff::layers {
 
@@ -11,6 +12,7 @@ struct DenseFfn {
   struct Spec {
     using Layer = DenseFfn;
     int64_t dim = 0, inter = 0;
+    float limit = ops::kNoLimit;  // clamps gate and up (swiglu_limit)
   };
   struct Weights {
     Linear gate_up;  // [2F, D]: gate above up

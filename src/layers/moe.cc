@@ -1,6 +1,7 @@
 #include "layers/moe.h"
 
 #include "ops/elementwise.h"
+#include "ops/embedding.h"
 #include "ops/swiglu.h"
 
 namespace birkhoff::layers {
@@ -19,6 +20,7 @@ std::vector<T> of_experts(const std::vector<DenseFfn::Weights>& experts, Get get
 
 Moe::Weights::Weights(const Spec& s) : router(s.rule.experts, s.dim) {
   if (s.rule.bias) bias = Mat(nullptr, DType::f32, 1, s.rule.experts);
+  if (s.hash_vocab) table = Mat(nullptr, DType::f32, s.hash_vocab, s.rule.active);
   experts.assign(static_cast<size_t>(s.rule.experts), DenseFfn::Weights(s.expert()));
   if (s.shared_inter) shared = DenseFfn::Weights(s.shared());
 }
@@ -36,9 +38,14 @@ void Moe::reserve_activations(Arena& arena, const Spec& s, DType dtype, int64_t 
   if (s.shared_inter) saved.shared = DenseFfn::reserve(arena, s.shared(), dtype, tokens);
 }
 
-void Moe::route(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved) {
+void Moe::route(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x, Saved& saved) {
   linear_forward(exec, w.router, x, saved.logits);
-  ops::route_forward(exec, s.rule, saved.logits, w.bias, saved.routing);
+  if (!s.hash_vocab) {
+    ops::route_forward(exec, s.rule, saved.logits, w.bias, saved.routing);
+    return;
+  }
+  ops::embedding_forward(exec, w.table, ctx.token_id, saved.routing.weights);
+  ops::route_given(exec, s.rule, saved.logits, saved.routing.weights, saved.routing);
 }
 
 void Moe::forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y, Arena& scratch) {
@@ -49,7 +56,7 @@ void Moe::forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Sav
   ops::slots_to_rows(exec, r, r.weights, saved.row_weight);
   ops::grouped_gemm(exec, saved.rows, r.offsets, of_experts<ops::Packed>(w.experts, [](auto& e) { return e.gate_up.forward; }), saved.gu);
   Mat h = scratch.mat(x.dtype, saved.rows.rows, s.inter), out = scratch.mat(x.dtype, saved.rows.rows, s.dim);
-  ops::swiglu_forward(exec, saved.gu, saved.row_weight, h);
+  ops::swiglu_forward(exec, saved.gu, saved.row_weight, h, s.limit);
   ops::grouped_gemm(exec, h, r.offsets, of_experts<ops::Packed>(w.experts, [](auto& e) { return e.down.forward; }), out);
   ops::combine_forward(exec, r, out, y, /*accumulate=*/s.shared_inter != 0);
 }
@@ -69,10 +76,10 @@ void Moe::backward(const Exec& exec, const Spec& s, const Weights& w, const Toke
       Arena::Scope down(scratch);
       Mat d_out = scratch.mat(dt, rows, s.dim), h = scratch.mat(dt, rows, s.inter), dh = scratch.mat(dt, rows, s.inter);
       ops::combine_backward(exec, r, dy, d_out);
-      ops::swiglu_forward(exec, saved.gu, saved.row_weight, h);
+      ops::swiglu_forward(exec, saved.gu, saved.row_weight, h, s.limit);
       ops::grouped_weight_grad(exec, d_out, h, r.offsets, of_experts<Mat>(g.experts, [](auto& e) { return e.down.w; }), scratch);
       ops::grouped_gemm(exec, d_out, r.offsets, of_experts<ops::Packed>(w.experts, [](auto& e) { return e.down.backward; }), dh);
-      ops::swiglu_backward(exec, saved.gu, saved.row_weight, dh, dgu, d_row_weight);
+      ops::swiglu_backward(exec, saved.gu, saved.row_weight, dh, dgu, d_row_weight, s.limit);
     }
     ops::grouped_weight_grad(exec, dgu, saved.rows, r.offsets, of_experts<Mat>(g.experts, [](auto& e) { return e.gate_up.w; }), scratch);
     ops::grouped_gemm(exec, dgu, r.offsets, of_experts<ops::Packed>(w.experts, [](auto& e) { return e.gate_up.backward; }), d_in_rows);

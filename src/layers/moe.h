@@ -16,12 +16,15 @@ struct Moe {
     int64_t shared_inter = 0;     // width of all shared experts together, 0 = none
     ops::RouterRule rule;
     ops::BalanceCoefficients balance;  // training only
-    DenseFfn::Spec expert() const { return {dim, inter}; }
-    DenseFfn::Spec shared() const { return {dim, shared_inter}; }
+    float limit = ops::kNoLimit;       // swiglu_limit, of routed and shared experts
+    int64_t hash_vocab = 0;            // > 0: experts are looked up by token id in a table of so many rows
+    DenseFfn::Spec expert() const { return {dim, inter, limit}; }
+    DenseFfn::Spec shared() const { return {dim, shared_inter, limit}; }
   };
   struct Weights {
     Linear router;  // gate.weight [E, D], always multiplied in fp32
     Mat bias;       // e_score_correction_bias [1, E] when the rule has one
+    Mat table;      // tid2eid [hash_vocab, K], whole numbers
     std::vector<DenseFfn::Weights> experts;
     DenseFfn::Weights shared;
     Weights() = default;
@@ -30,6 +33,7 @@ struct Moe {
     void for_each(const std::string& p, F&& f) {
       f(p + "gate.weight", router.w, Role::router);
       if (!bias.empty()) f(p + "gate.e_score_correction_bias", bias, Role::router_bias);
+      if (!table.empty()) f(p + "gate.tid2eid", table, Role::expert_table);
       for (size_t e = 0; e < experts.size(); ++e) experts[e].for_each(p + "experts." + std::to_string(e) + ".", f);
       if (shared.inter()) shared.for_each(p + "shared_experts.", f);
     }
@@ -51,7 +55,7 @@ struct Moe {
   static void reserve_activations(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Saved& saved);
 
   // route fills saved.routing; forward needs it and computes y. Recomputation repeats forward alone.
-  static void route(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved);
+  static void route(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x, Saved& saved);
   static void forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y, Arena& scratch);
   // dx assigned. Adds the balance losses of this layer to balance_loss and loss_scale times their gradient to the router's.
   static void backward(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x, const Saved& saved, CMat dy,

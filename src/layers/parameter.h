@@ -14,8 +14,10 @@ enum class Role : uint8_t {
   head,
   norm,              // RMSNorm weight
   bias,              // added inside a layer, one per channel or head (attention sinks); zero at the start
+  position_bias,     // of the gates of a compressor, [ratio, channels]; zero at the start
   router,            // gate.weight, fp32 arithmetic
   router_bias,       // e_score_correction_bias: no gradient, moved by the balance rule
+  expert_table,      // tid2eid, whole numbers [V, K]: no gradient, never changes, not counted as parameters
   hc_fn,             // hyper-connection projection
   hc_scale,          // gating factors
   hc_base            // static part

@@ -3,6 +3,7 @@
 #pragma once
 #include <variant>
 
+#include "layers/compressed_attention.h"
 #include "layers/dense_ffn.h"
 #include "layers/gqa.h"
 #include "layers/mla.h"
@@ -11,10 +12,10 @@
 
 namespace birkhoff::model {
 
-using AttentionSpec = std::variant<layers::Mla::Spec, layers::Gqa::Spec, layers::SparseMla::Spec>;
-using AttentionWeights = std::variant<layers::Mla::Weights, layers::Gqa::Weights, layers::SparseMla::Weights>;
-using AttentionSaved = std::variant<layers::Mla::Saved, layers::Gqa::Saved, layers::SparseMla::Saved>;
-using AttentionCache = std::variant<layers::Mla::Cache, layers::Gqa::Cache, layers::SparseMla::Cache>;
+using AttentionSpec = std::variant<layers::Mla::Spec, layers::Gqa::Spec, layers::SparseMla::Spec, layers::CompressedAttention::Spec>;
+using AttentionWeights = std::variant<layers::Mla::Weights, layers::Gqa::Weights, layers::SparseMla::Weights, layers::CompressedAttention::Weights>;
+using AttentionSaved = std::variant<layers::Mla::Saved, layers::Gqa::Saved, layers::SparseMla::Saved, layers::CompressedAttention::Saved>;
+using AttentionCache = std::variant<layers::Mla::Cache, layers::Gqa::Cache, layers::SparseMla::Cache, layers::CompressedAttention::Cache>;
 
 using FfnSpec = std::variant<layers::DenseFfn::Spec, layers::Moe::Spec>;
 using FfnWeights = std::variant<layers::DenseFfn::Weights, layers::Moe::Weights>;

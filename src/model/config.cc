@@ -48,6 +48,13 @@ void for_each_field(C& c, F&& f) {
   f("routed_scaling_factor", c.routed_scaling_factor);
   f("rope_theta", c.rope_theta);
   f("rope_interleave", c.rope_interleave);
+  f("compress_ratios", c.compress_ratios);
+  f("sliding_window", c.sliding_window);
+  f("o_groups", c.o_groups);
+  f("o_lora_rank", c.o_lora_rank);
+  f("compress_rope_theta", c.compress_rope_theta);
+  f("num_hash_layers", c.num_hash_layers);
+  f("swiglu_limit", c.swiglu_limit);
   f("max_position_embeddings", c.max_position_embeddings);
   f("rms_norm_eps", c.rms_norm_eps);
   f("initializer_range", c.initializer_range);
@@ -139,16 +146,53 @@ void validate_indexer(const ModelConfig& c) {
          "the indexer rotates as many channels as the keys do");
 }
 
+// V4: one latent head that is key and value, low-rank queries, grouped output projection.
+void validate_compressed_attention(ModelConfig& c) {
+  if (c.uses_mla()) fail("compress_ratios: not together with kv_lora_rank " + std::to_string(c.kv_lora_rank), "V4's attention has no latent expansion");
+  const auto listed = static_cast<int64_t>(c.compress_ratios.size());
+  if (listed < c.num_hidden_layers || listed > c.num_hidden_layers + std::max<int64_t>(1, c.num_nextn_predict_layers))
+    fail("compress_ratios: " + std::to_string(listed) + " entries for num_hidden_layers " + std::to_string(c.num_hidden_layers),
+         "one for every layer, and one for every prediction module after them");
+  bool indexed = false;
+  for (const int64_t r : c.compress_ratios) {
+    in_range("compress_ratios", r, 0);
+    indexed |= r == layers::CompressedAttention::Spec::kIndexedRatio;
+  }
+  if (c.num_key_value_heads == 0) c.num_key_value_heads = 1;
+  if (c.num_key_value_heads != 1) fail("num_key_value_heads: V4's attention has one, not " + std::to_string(c.num_key_value_heads));
+  positive("head_dim", c.head_dim);
+  positive("qk_rope_head_dim", c.qk_rope_head_dim);
+  positive("q_lora_rank", c.q_lora_rank);
+  positive("o_lora_rank", c.o_lora_rank);
+  positive("o_groups", c.o_groups);
+  positive("sliding_window", c.sliding_window);
+  if (c.num_attention_heads % c.o_groups)
+    fail("o_groups: " + std::to_string(c.o_groups) + " does not divide num_attention_heads " + std::to_string(c.num_attention_heads));
+  const auto holds_rope = [&](const char* key, int64_t dim) {
+    if (c.qk_rope_head_dim > dim) fail(std::string("qk_rope_head_dim: ") + std::to_string(c.qk_rope_head_dim) + " is more than " + key + " " + std::to_string(dim));
+  };
+  holds_rope("head_dim", c.head_dim);
+  if (!(c.compress_rope_theta > 1)) fail("compress_rope_theta: must be more than 1, is " + std::to_string(c.compress_rope_theta));
+  if (!indexed) return;
+  positive("index_n_heads", c.index_n_heads);
+  positive("index_head_dim", c.index_head_dim);
+  positive("index_topk", c.index_topk);
+  holds_rope("index_head_dim", c.index_head_dim);
+}
+
 void validate_attention(ModelConfig& c) {
   positive("num_attention_heads", c.num_attention_heads);
   in_range("kv_lora_rank", c.kv_lora_rank, 0);
-  if (c.num_key_value_heads == 0) c.num_key_value_heads = c.num_attention_heads;
-  if (c.uses_mla()) {
+  if (c.uses_compressed_attention()) {
+    validate_compressed_attention(c);
+  } else if (c.uses_mla()) {
+    if (c.num_key_value_heads == 0) c.num_key_value_heads = c.num_attention_heads;
     positive("qk_nope_head_dim", c.qk_nope_head_dim);
     positive("qk_rope_head_dim", c.qk_rope_head_dim);
     positive("v_head_dim", c.v_head_dim);
     in_range("q_lora_rank", c.q_lora_rank, 0);
   } else {
+    if (c.num_key_value_heads == 0) c.num_key_value_heads = c.num_attention_heads;
     if (c.head_dim == 0) {
       if (c.hidden_size % c.num_attention_heads)
         fail("num_attention_heads: " + std::to_string(c.num_attention_heads) + " does not divide hidden_size " + std::to_string(c.hidden_size),
@@ -162,9 +206,9 @@ void validate_attention(ModelConfig& c) {
            std::to_string(c.num_attention_heads));
   }
   in_range("index_topk", c.index_topk, 0);
-  if (c.uses_indexer()) validate_indexer(c);
+  if (c.uses_indexer() && !c.uses_compressed_attention()) validate_indexer(c);
   if (c.rope_dim() % 2)
-    fail(std::string(c.uses_mla() ? "qk_rope_head_dim" : "head_dim") + ": rotary width must be even, is " + std::to_string(c.rope_dim()));
+    fail(std::string(c.uses_mla() || c.uses_compressed_attention() ? "qk_rope_head_dim" : "head_dim") + ": rotary width must be even, is " + std::to_string(c.rope_dim()));
 }
 
 void validate_experts(const ModelConfig& c) {
@@ -223,10 +267,16 @@ void validate(ModelConfig& c) {
   for (int64_t i = 0; i < c.blocks(); ++i) any_dense |= !c.is_moe_layer(i);
   if (any_dense) positive("intermediate_size", c.intermediate_size);
   if (c.n_routed_experts > 0) validate_experts(c);
+  in_range("num_hash_layers", c.num_hash_layers, 0);
+  if (!(c.swiglu_limit >= 0)) fail("swiglu_limit: must not be negative, is " + std::to_string(c.swiglu_limit));
   validate_residual(c);
-  if (c.num_nextn_predict_layers && c.residual != "plain")
-    fail("num_nextn_predict_layers: " + std::to_string(c.num_nextn_predict_layers) + " prediction modules on a residual \"" + c.residual + "\"", "set residual=plain, or num_nextn_predict_layers=0");
   validate_type(c);
+}
+
+bool ModelConfig::uses_indexer() const {
+  if (index_topk <= 0) return false;
+  return !uses_compressed_attention() ||
+         std::count(compress_ratios.begin(), compress_ratios.end(), layers::CompressedAttention::Spec::kIndexedRatio) > 0;
 }
 
 layers::Mla::Spec ModelConfig::mla_spec() const {
@@ -264,8 +314,30 @@ layers::Gqa::Spec ModelConfig::gqa_spec() const {
           ops::RopeLayout::half_split};
 }
 
-layers::Moe::Spec ModelConfig::moe_spec() const {
+layers::CompressedAttention::Spec ModelConfig::compressed_attention_spec(int64_t block) const {
+  layers::CompressedAttention::Spec s;
+  s.dim = hidden_size;
+  s.heads = num_attention_heads;
+  s.head_dim = head_dim;
+  s.rope = qk_rope_head_dim;
+  s.q_lora = q_lora_rank;
+  s.groups = o_groups;
+  s.o_lora = o_lora_rank;
+  s.window = sliding_window;
+  s.ratio = compress_ratio(block);
+  if (s.indexed()) {
+    s.index_heads = index_n_heads;
+    s.index_dim = index_head_dim;
+    s.index_topk = index_topk;
+  }
+  s.eps = static_cast<float>(rms_norm_eps);
+  return s;
+}
+
+layers::Moe::Spec ModelConfig::moe_spec(int64_t block) const {
   layers::Moe::Spec s;
+  if (swiglu_limit > 0) s.limit = static_cast<float>(swiglu_limit);
+  if (block < num_hash_layers) s.hash_vocab = vocab_size;
   s.dim = hidden_size;
   s.inter = moe_intermediate_size;
   s.shared_inter = n_shared_experts * moe_intermediate_size;
@@ -276,7 +348,7 @@ layers::Moe::Spec ModelConfig::moe_spec() const {
     s.rule.groups = n_group;
     s.rule.active_groups = topk_group;
   }
-  s.rule.bias = topk_method == "noaux_tc";
+  s.rule.bias = topk_method == "noaux_tc" && block >= num_hash_layers;
   s.rule.normalise = norm_topk_prob && (scoring_func != "softmax" || num_experts_per_tok > 1);
   // V2 multiplies by the factor only where it does not normalise (models.md D.5); V3 and V4 do both.
   s.rule.scaling = s.rule.normalise && scoring_func == "softmax" ? 1.f : static_cast<float>(routed_scaling_factor);
@@ -305,16 +377,24 @@ BlockSpec ModelConfig::block_spec(int64_t block) const {
     b.attn = sparse_mla_spec();
   else if (uses_mla())
     b.attn = mla_spec();
+  else if (uses_compressed_attention())
+    b.attn = compressed_attention_spec(block);
   else
     b.attn = gqa_spec();
   if (is_moe_layer(block))
-    b.ffn = moe_spec();
+    b.ffn = moe_spec(block);
   else
-    b.ffn = layers::DenseFfn::Spec{hidden_size, intermediate_size};
+    b.ffn = layers::DenseFfn::Spec{hidden_size, intermediate_size, swiglu_limit > 0 ? static_cast<float>(swiglu_limit) : ops::kNoLimit};
+  b.rope = compress_ratio(block) > 0;
   return b;
 }
 
-std::vector<RopeSpec> ModelConfig::rope_specs() const { return {{rope_dim(), rope_theta, rope_scaling}}; }
+std::vector<RopeSpec> ModelConfig::rope_specs() const {
+  if (!uses_compressed_attention()) return {{rope_dim(), rope_theta, rope_scaling}};
+  ops::RopeScaling plain = rope_scaling;  // V4 scales positions of compressing layers, and no magnitude (models.md G.3)
+  plain.mscale = plain.mscale_all_dim = 0;
+  return {{rope_dim(), rope_theta, {}}, {rope_dim(), compress_rope_theta, plain}};
+}
 
 bool set_model_field(ModelConfig& c, const std::string& key, const json& value) {
   bool found = false;

@@ -35,6 +35,12 @@ struct ModelConfig {
   double rope_theta = 10000.0;
   bool rope_interleave = true;  // MLA's decoupled part; MHA / GQA rotate half-split
   ops::RopeScaling rope_scaling;
+  // V4's attention (compress_ratios not empty): per layer 0 (window alone), 4 (CSA) or another ratio (HCA); layers past the list have 0.
+  std::vector<int64_t> compress_ratios;
+  int64_t sliding_window = 0, o_groups = 1, o_lora_rank = 0;
+  double compress_rope_theta = 160000.0;  // of layers that compress; rope_scaling is theirs too
+  int64_t num_hash_layers = 0;  // first layers whose experts are looked up by token
+  double swiglu_limit = 0;      // 0: none
   int64_t max_position_embeddings = 4096;
   double rms_norm_eps = 1e-6, initializer_range = 0.02;
   bool tie_word_embeddings = false;
@@ -51,7 +57,12 @@ struct ModelConfig {
   std::string unknown_keys = "{}";  // JSON text of keys we do not use: kept on re-save
 
   bool uses_mla() const { return kv_lora_rank > 0; }
-  bool uses_indexer() const { return index_topk > 0; }
+  bool uses_compressed_attention() const { return !compress_ratios.empty(); }
+  int64_t compress_ratio(int64_t block) const {
+    return block < static_cast<int64_t>(compress_ratios.size()) ? compress_ratios[static_cast<size_t>(block)] : 0;
+  }
+  // Some layer has one: every layer of latent attention, of V4's attention those of ratio 4.
+  bool uses_indexer() const;
   bool is_moe_layer(int64_t layer) const {
     return n_routed_experts > 0 && layer >= first_k_dense_replace && layer % moe_layer_freq == 0;
   }
@@ -62,13 +73,14 @@ struct ModelConfig {
   std::vector<RopeSpec> rope_specs() const;
   ops::ResidualSpec residual_spec() const;
   int64_t blocks() const { return num_hidden_layers + num_nextn_predict_layers; }
-  int64_t rope_dim() const { return uses_mla() ? qk_rope_head_dim : head_dim; }
+  int64_t rope_dim() const { return uses_mla() || uses_compressed_attention() ? qk_rope_head_dim : head_dim; }
 
  private:
   layers::Mla::Spec mla_spec() const;
   layers::SparseMla::Spec sparse_mla_spec() const;
   layers::Gqa::Spec gqa_spec() const;
-  layers::Moe::Spec moe_spec() const;
+  layers::CompressedAttention::Spec compressed_attention_spec(int64_t block) const;
+  layers::Moe::Spec moe_spec(int64_t block) const;
 };
 
 // Checks ranges and contradictions (num_experts_per_tok > n_routed_experts, odd rotary width, groups that do not divide, ...) and fills

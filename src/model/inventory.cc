@@ -40,6 +40,7 @@ Inventory take_inventory(const ModelConfig& c) {
   Weights w(c);
   int64_t products = 0;  // weights that multiply every token
   w.for_each([&](const std::string& name, Mat& m, Role role) {
+    if (role == Role::expert_table) return;  // whole numbers, not parameters
     if (types::block_of(name) >= c.num_hidden_layers) {  // multi-token prediction: counted apart (models.md K.1)
       v.mtp += m.size();
       return;

@@ -36,6 +36,16 @@ void assign_field(const std::string& key, const nlohmann::json& v, std::string& 
   out = v.get<std::string>();
 }
 
+void assign_field(const std::string& key, const nlohmann::json& v, std::vector<int64_t>& out) {
+  if (!v.is_array() && !v.is_null()) expected(key, "a list of whole numbers", v);
+  out.clear();
+  for (const auto& element : v) {
+    if (element.is_null()) expected(key, "a list of whole numbers", v);
+    out.emplace_back();
+    assign_field(key, element, out.back());
+  }
+}
+
 void require_one_of(const std::string& key, const std::string& value, const std::vector<std::string>& allowed) {
   if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) return;
   std::string list;

@@ -13,6 +13,7 @@ void assign_field(const std::string& key, const nlohmann::json& value, int64_t& 
 void assign_field(const std::string& key, const nlohmann::json& value, double& out);
 void assign_field(const std::string& key, const nlohmann::json& value, bool& out);
 void assign_field(const std::string& key, const nlohmann::json& value, std::string& out);
+void assign_field(const std::string& key, const nlohmann::json& value, std::vector<int64_t>& out);  // null: empty
 
 // Throws unless value is one of `allowed`; the error lists them and the nearest.
 void require_one_of(const std::string& key, const std::string& value, const std::vector<std::string>& allowed);

@@ -62,14 +62,14 @@ void run_site(const StackRun& r, SiteOf s, CMat in, LayerTape& t, Mat y, bool re
         const auto& w = std::get<typename Layer::Weights>(b.ffn);
         auto& saved = std::get<typename Layer::Saved>(t.ffn);
         if constexpr (std::is_same_v<Layer, layers::Moe>)
-          if (!recomputing) Layer::route(r.exec, ffn, w, in, saved);
+          if (!recomputing) Layer::route(r.exec, ffn, w, r.ctx, in, saved);
         Layer::forward(r.exec, ffn, w, in, saved, y, r.scratch);
       },
       spec.ffn);
 }
 
 template <class Layer>
-constexpr bool kHasIndexer = std::is_same_v<Layer, layers::SparseMla>;
+constexpr bool kHasIndexer = std::is_same_v<Layer, layers::SparseMla> || std::is_same_v<Layer, layers::CompressedAttention>;
 
 void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t, CMat dy, LayerLosses& losses, Mat d_in, Weights& grads) {
   const BlockSpec& spec = spec_of(r.m, s.block);
@@ -148,7 +148,11 @@ LayerActivations rebuild_layer(const StackRun& r, const StackTape& t, int64_t l)
 
 void set_indexer_training(Model& m, IndexerTraining t) {
   for (BlockSpec& b : m.blocks)
-    if (auto* sparse = std::get_if<layers::SparseMla::Spec>(&b.attn)) sparse->dense = t.dense;
+    std::visit(
+        [&](auto& attn) {
+          if constexpr (kHasIndexer<LayerOf<std::decay_t<decltype(attn)>>>) attn.dense = t.dense;
+        },
+        b.attn);
 }
 
 KvCache KvCache::take(Arena& arena, const Model& m, int64_t capacity, layers::MlaForm form) {
@@ -223,14 +227,14 @@ void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTap
 }
 
 void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, CMat d_h, LayerLosses& losses, Mat dx, Weights& grads,
-                    ops::HeadWeights& d_collapse) {
+                    ops::HeadWeights& d_collapse, bool accumulate) {
   BK_CHECK(t.keep == StackTape::Keep::for_backward);
   Arena::Scope whole(r.scratch);
   const Model& m = r.m;
   const int64_t T = t.tokens, D = m.config.hidden_size, L = static_cast<int64_t>(t.layers.size());
   Mat dy = r.scratch.mat(m.compute, T, D), d_in = r.scratch.mat(m.compute, T, D);
   ops::site_close_backward(r.exec, m.residual, collapse, t.head, t.x.back(), d_h, d_collapse, residual_of(m, site_of(t, 2 * L - 1)), t.site.back(), dx,
-                           dy, r.scratch);
+                           dy, r.scratch, accumulate);
   for (int64_t l = L - 1; l >= 0; --l) {
     Arena::Scope scope(r.scratch);
     const LayerActivations v = rebuild_layer(r, t, l);

@@ -68,8 +68,9 @@ struct LayerLosses {
   layers::IndexerLoss indexer;
 };
 
-// d_h [T, D] -> dx [T, n*D], the gradient of t.x[0] (assigned); grads and d_collapse += , of the layers' own losses too.
+// d_h [T, D] -> dx [T, n*D], the gradient of t.x[0] (assigned); grads and d_collapse += , of the layers' own losses too. accumulate: dx comes
+// with a gradient of the last state, t.x.back(), from elsewhere.
 void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, CMat d_h, LayerLosses& losses, Mat dx, Weights& grads,
-                    ops::HeadWeights& d_collapse);
+                    ops::HeadWeights& d_collapse, bool accumulate = false);
 
 }  // namespace birkhoff::model

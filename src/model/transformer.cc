@@ -1,5 +1,6 @@
 #include "model/transformer.h"
 
+#include "ops/elementwise.h"
 #include "ops/embedding.h"
 #include "ops/norm.h"
 
@@ -24,7 +25,9 @@ void forward(const Exec& exec, const Model& m, std::span<const int32_t> ids, con
     ops::embedding_forward(exec, m.weights.embed, ids, e);
     ops::expand_forward(exec, m.residual, e, t.x[0]);
   }
-  forward_stack({exec, m, ctx, scratch}, m.weights.hc_head, t, cache);
+  layers::TokenContext tokens = ctx;
+  tokens.token_id = ids;
+  forward_stack({exec, m, tokens, scratch}, m.weights.hc_head, t, cache);
   ops::rms_norm_forward(exec, t.h, m.weights.norm, m.residual.norm_eps, t.hidden, t.final_rstd);
   if (cache) cache->length += T;
 }
@@ -39,12 +42,15 @@ LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> i
                                             grads.head.w, scratch);
   const StackRun run{exec, m, ctx, scratch};
   LayerLosses layer_losses{loss.balance_scale, 0, {loss.indexer_scale, 0}};
+  const bool streams = m.residual.kind != ops::ResidualKind::plain, from_streams = streams && !t.mtp.empty();
   if (!t.mtp.empty()) {
-    forward_mtp(run, ids, labels, t.hidden, t.mtp);
-    result.mtp = backward_mtp(run, t.hidden, t.mtp, loss.mtp_scale, layer_losses, d_hidden, grads);
+    if (streams) ops::zero(exec, dx);
+    const CMat source = mtp_source(m, t, t.hidden);
+    forward_mtp(run, ids, labels, source, t.mtp);
+    result.mtp = backward_mtp(run, source, t.mtp, loss.mtp_scale, layer_losses, streams ? dx : d_hidden, grads);
   }
   ops::rms_norm_backward(exec, t.h, m.weights.norm, t.final_rstd, d_hidden, d_hidden, grads.norm, scratch);
-  backward_stack(run, m.weights.hc_head, t, d_hidden, layer_losses, dx, grads, grads.hc_head);
+  backward_stack(run, m.weights.hc_head, t, d_hidden, layer_losses, dx, grads, grads.hc_head, from_streams);
   result.balance = layer_losses.balance;
   result.indexer = layer_losses.indexer.sum;
   ops::expand_backward(exec, m.residual, dx, d_hidden);

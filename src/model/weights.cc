@@ -1,6 +1,8 @@
 #include "model/weights.h"
 
 #include <algorithm>
+#include <numeric>
+#include <vector>
 
 #include "core/rng.h"
 
@@ -35,6 +37,20 @@ void fill_normal(Mat m, double sd, uint64_t seed, const std::string& name) {
   const Rng rng(seed, name_key(name));
   float* p = m.f32();
   for (int64_t i = 0; i < m.size(); ++i) p[i] = static_cast<float>(sd * rng.normal(static_cast<uint64_t>(i)));
+}
+
+// Hash routing from scratch: every token id gets `m.cols` different experts, uniformly (the table of the released models is unpublished).
+void fill_experts(Mat m, int64_t experts, uint64_t seed, const std::string& name) {
+  const Rng rng(seed, name_key(name));
+  std::vector<float> order(static_cast<size_t>(experts));
+  for (int64_t row = 0; row < m.rows; ++row) {
+    std::iota(order.begin(), order.end(), 0.f);
+    for (int64_t k = 0; k < m.cols; ++k) {  // the first steps of a shuffle
+      const uint64_t pick = rng.bits(static_cast<uint64_t>(row * m.cols + k)) % static_cast<uint64_t>(experts - k);
+      std::swap(order[static_cast<size_t>(k)], order[static_cast<size_t>(k) + pick]);
+      m.f32(row)[k] = order[static_cast<size_t>(k)];
+    }
+  }
 }
 
 // Static parts of a site: what the coefficients are when the dynamic part is silent.
@@ -74,10 +90,20 @@ Weights::Weights(const ModelConfig& c) : embed(shape(c.vocab_size, c.hidden_size
     std::visit([&](const auto& s) { b.attn = typename LayerOf<std::decay_t<decltype(s)>>::Weights(s); }, spec.attn);
     std::visit([&](const auto& s) { b.ffn = typename LayerOf<std::decay_t<decltype(s)>>::Weights(s); }, spec.ffn);
   }
-  for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k)
-    mtp.push_back({shape(1, c.hidden_size), shape(1, c.hidden_size), layers::Linear(c.hidden_size, 2 * c.hidden_size), shape(1, c.hidden_size)});
-  if (residual.kind == ops::ResidualKind::mhc && c.hc_head == "learned")
-    hc_head = {shape(residual.streams, residual.streams * residual.dim), shape(1, 1), shape(1, residual.streams)};
+  const auto collapse = [&] {
+    if (residual.kind != ops::ResidualKind::mhc || c.hc_head != "learned") return ops::HeadWeights{};
+    return ops::HeadWeights{shape(residual.streams, residual.streams * residual.dim), shape(1, 1), shape(1, residual.streams)};
+  };
+  hc_head = collapse();
+  for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k) {
+    const int64_t D = c.hidden_size;
+    MtpWeights module{shape(1, D), shape(1, D), {}, {}, {}, collapse(), shape(1, D)};
+    if (residual.kind == ops::ResidualKind::plain)
+      module.proj = layers::Linear(D, 2 * D);
+    else
+      module.e_proj = module.h_proj = layers::Linear(D, D);
+    mtp.push_back(module);
+  }
 }
 
 std::vector<ParameterInfo> list_parameters(Weights& w) {
@@ -110,7 +136,9 @@ void initialise(const ModelConfig& c, Weights& w, uint64_t seed) {
       case Role::router: fill_normal(m, c.initializer_range, seed, name); break;
       case Role::norm: fill(m, 1.f); break;
       case Role::router_bias:
-      case Role::bias: fill(m, 0.f); break;
+      case Role::bias:
+      case Role::position_bias: fill(m, 0.f); break;
+      case Role::expert_table: fill_experts(m, c.n_routed_experts, seed, name); break;
       case Role::hc_fn: fill_normal(m, c.residual == "mhc" ? c.hc_init_phi_std : 0.0, seed, name); break;
       case Role::hc_scale: fill(m, static_cast<float>(c.hc_init_scale)); break;
       case Role::hc_base: fill(m, 0.f); break;

@@ -18,9 +18,11 @@ struct BlockWeights {
 
 // What a multi-token prediction module has besides its block (mtp.h).
 struct MtpWeights {
-  Mat enorm, hnorm;     // [1, D]
-  layers::Linear proj;  // eh_proj [D, 2D]
-  Mat norm;             // [1, D] before the shared head
+  Mat enorm, hnorm;              // [1, D]
+  layers::Linear proj;           // one stream: eh_proj [D, 2D]
+  layers::Linear e_proj, h_proj; // several: [D, D] each
+  ops::HeadWeights hc_head;      // several: their collapse
+  Mat norm;                      // [1, D] before the shared head
 };
 
 struct Weights {
@@ -48,8 +50,15 @@ struct Weights {
         MtpWeights& module = mtp[i - main_blocks];
         f(p + "enorm.weight", module.enorm, Role::norm);
         f(p + "hnorm.weight", module.hnorm, Role::norm);
-        f(p + "eh_proj.weight", module.proj.w, Role::matrix);
-        f(p + "shared_head.norm.weight", module.norm, Role::norm);
+        if (module.proj.out()) {
+          f(p + "eh_proj.weight", module.proj.w, Role::matrix);
+          f(p + "shared_head.norm.weight", module.norm, Role::norm);
+        } else {
+          f(p + "e_proj.weight", module.e_proj.w, Role::matrix);
+          f(p + "h_proj.weight", module.h_proj.w, Role::matrix);
+          for_each_head(p + "hc_head_", module.hc_head, f);
+          f(p + "norm.weight", module.norm, Role::norm);
+        }
       }
       f(p + "input_layernorm.weight", b.attn_site.norm, Role::norm);
       for_each_hc(p + "hc_attn_", b.attn_site, f);
@@ -58,11 +67,7 @@ struct Weights {
       for_each_hc(p + "hc_ffn_", b.ffn_site, f);
       std::visit([&](auto& a) { a.for_each(p + "mlp.", f); }, b.ffn);
     }
-    if (!hc_head.fn.empty()) {
-      f("model.hc_head_fn", hc_head.fn, Role::hc_fn);
-      f("model.hc_head_scale", hc_head.scale, Role::hc_scale);
-      f("model.hc_head_base", hc_head.base, Role::hc_base);
-    }
+    for_each_head("model.hc_head_", hc_head, f);
     f("model.norm.weight", norm, Role::norm);
     if (tied)
       head.w = embed;
@@ -78,7 +83,9 @@ struct Weights {
       std::visit([&](auto& a) { a.for_each_linear([&](layers::Linear& l) { f(l, false); }); }, b.ffn);
       if (auto* moe = std::get_if<layers::Moe::Weights>(&b.ffn)) f(moe->router, true);
     }
-    for (MtpWeights& module : mtp) f(module.proj, false);
+    for (MtpWeights& module : mtp)
+      for (layers::Linear* l : {&module.proj, &module.e_proj, &module.h_proj})
+        if (l->out()) f(*l, false);
     f(head, false);
   }
 
@@ -87,6 +94,14 @@ struct Weights {
   static void for_each_linear_of(W& w, F& f) {
     w.for_each_linear([&](layers::Linear& l) { f(l, false); });
     if constexpr (requires { w.for_each_fp32_linear([](layers::Linear&) {}); }) w.for_each_fp32_linear([&](layers::Linear& l) { f(l, true); });
+  }
+  template <class F>
+  static void for_each_head(const std::string& p, ops::HeadWeights& h, F& f) {
+    using layers::Role;
+    if (h.fn.empty()) return;
+    f(p + "fn", h.fn, Role::hc_fn);
+    f(p + "scale", h.scale, Role::hc_scale);
+    f(p + "base", h.base, Role::hc_base);
   }
   template <class F>
   static void for_each_hc(const std::string& p, ops::SiteWeights& s, F& f) {

@@ -80,11 +80,12 @@ void site_close(const Exec& exec, const ResidualSpec& spec, const SiteWeights& f
                 Mat x_end, const HeadWeights& head, HeadSaved& head_saved, Mat h, Arena& scratch);
 
 // Gradients of parameters are added (+=), of activations assigned.
-// dh, x_end -> dx_end; then through the write of the last site (x, y its state and output): dy.
+// dh, x_end -> dx_end; then through the write of the last site (x, y its state and output): dy. accumulate: dx_end holds a gradient that
+// x_end has from elsewhere (prediction modules read the streams), which counts too.
 // The part of dX that flows through H_res is left to retreat(), which needs dx_end again.
 void site_close_backward(const Exec& exec, const ResidualSpec& spec, const HeadWeights& head, const HeadSaved& head_saved, CMat x_end,
                          CMat dh, HeadWeights& d_head, const SiteWeights& last, const SiteSaved& last_saved, Mat dx_end, Mat dy,
-                         Arena& scratch);
+                         Arena& scratch, bool accumulate = false);
 // Site `at` (state x, output y, its input's gradient d_in, gradient dx_next of the state after it) -> dx (of its own state; may be
 // dx_next), parameter gradients of `at` including its pre-norm; then through the write of the site before it: d_y_before
 // (its g only). before == nullptr for site 0: d_y_before is not touched.

@@ -237,6 +237,7 @@ struct CloseBackward {
   CMat x, dh;
   Mat dx, dy;
   const Partials& partial;
+  bool accumulate;
 
   template <class T>
   void task(int64_t index) const {
@@ -272,14 +273,15 @@ struct CloseBackward {
     float *weights = scratch.take<float>(count * n), *correction = scratch.take<float>(count * kMaxStreams);
     std::fill_n(weights, count * n, 1.f);
     const T* proj = projection ? collapse<T>(first, count, index, assign, weights, correction, scratch) : nullptr;
-    const float zeros[kMaxStreams * kMaxStreams] = {};
+    float after[kMaxStreams * kMaxStreams] = {};  // how a gradient that is there already takes part
+    for (int64_t j = 0; accumulate && j < n; ++j) after[j * n + j] = 1;
     SiteMaps maps;
     for (int64_t t = 0; t < count; ++t) {
       const int64_t row = first + t;
       if (t % kTokens == 0)
         site_maps(s, last, projects(s) ? last_saved.logits.f32(row) : nullptr, static_cast<int>(std::min<int64_t>(kTokens, count - t)), kPostMap, maps);
-      // dx_i = w_i dh + projection terms: the state's gradient with no state after it.
-      streams<T>().state_gradient(x.row<T>(row), x.row<T>(row), dh.row<T>(row), zeros, weights + t * n, proj ? proj + t * wide : nullptr, correction + t * kMaxStreams, dx.row<T>(row),
+      // dx_i = w_i dh + projection terms: the state's gradient with no state after it, or as if one were after it unmixed.
+      streams<T>().state_gradient(x.row<T>(row), accumulate ? dx.row<T>(row) : x.row<T>(row), dh.row<T>(row), after, weights + t * n, proj ? proj + t * wide : nullptr, correction + t * kMaxStreams, dx.row<T>(row),
                                   maps.post[t % kTokens], dy.row<T>(row), static_cast<int>(n), s.dim);
     }
   }
@@ -288,14 +290,14 @@ struct CloseBackward {
 }  // namespace
 
 void site_close_backward(const Exec& exec, const ResidualSpec& s, const HeadWeights& head, const HeadSaved& head_saved, CMat x_end, CMat dh, HeadWeights& d_head,
-                         const SiteWeights& last, const SiteSaved& last_saved, Mat dx_end, Mat dy, Arena& scratch) {
+                         const SiteWeights& last, const SiteSaved& last_saved, Mat dx_end, Mat dy, Arena& scratch, bool accumulate) {
   const int64_t T = x_end.rows, n = s.streams, tasks = (T + task_tokens(T) - 1) / task_tokens(T);
   check_shape(dh, T, s.dim);
   check_shape(dx_end, T, n * s.dim);
   check_shape(dy, T, s.dim);
   if (plain(s)) {
-    copy(exec, dh, dx_end);
-    copy(exec, dh, dy);
+    accumulate ? add(exec, dh, dx_end) : copy(exec, dh, dx_end);
+    copy(exec, dx_end, dy);
     return;
   }
   Exec::Span span(exec, Work::residual);
@@ -304,7 +306,7 @@ void site_close_backward(const Exec& exec, const ResidualSpec& s, const HeadWeig
   std::optional<Projection> p;
   if (learned) p.emplace(exec, head.fn, x_end.dtype, true, scratch);
   const Partials partial(scratch, s, tasks, learned ? head.fn.size() : 0);
-  const CloseBackward r{s, head, head_saved, last, last_saved, p ? &*p : nullptr, x_end, dh, dx_end, dy, partial};
+  const CloseBackward r{s, head, head_saved, last, last_saved, p ? &*p : nullptr, x_end, dh, dx_end, dy, partial, accumulate};
   exec.parallel_for(tasks, [&](int64_t i) { x_end.dtype == f32_t ? r.task<float>(i) : r.task<bf16>(i); });
   if (!learned) return;
   add_parts(exec, partial.base, d_head.base);

@@ -38,7 +38,7 @@ std::vector<optim::Parameter> optimizer_view(const std::vector<model::ParameterI
   using layers::Role;
   std::vector<optim::Parameter> out;
   for (const auto& p : list) {
-    if (p.role == Role::router_bias) continue;  // moved by the balance rule
+    if (p.role == Role::router_bias || p.role == Role::expert_table) continue;  // moved by the balance rule; never
     const bool indexer = p.name.find(".indexer.") != std::string::npos;
     if (indexer ? !c.indexer().learns : c.indexer().dense) continue;  // the warm-up trains nothing but indexers
     const bool matrix = p.role == Role::matrix || p.role == Role::output_projection || p.role == Role::router || p.role == Role::hc_fn;
@@ -90,8 +90,10 @@ void add_loads(const model::StackTape& t, size_t& moe_layer, std::vector<std::ve
 
 // The indexers of the blocks that a step trains.
 int64_t count_indexers(const model::Model& m, int64_t blocks) {
-  return std::count_if(m.blocks.begin(), m.blocks.begin() + blocks,
-                       [](const model::BlockSpec& b) { return std::holds_alternative<layers::SparseMla::Spec>(b.attn); });
+  return std::count_if(m.blocks.begin(), m.blocks.begin() + blocks, [](const model::BlockSpec& b) {
+    const auto* v4 = std::get_if<layers::CompressedAttention::Spec>(&b.attn);
+    return std::holds_alternative<layers::SparseMla::Spec>(b.attn) || (v4 && v4->indexed());
+  });
 }
 
 // Scales the losses for what the stage of the indexers lets move; places: positions of the step. In the warm-up every gradient but theirs is

@@ -57,7 +57,7 @@ std::vector<Kind> kinds() {
   direct.q_lora_rank = 0;
   model::ModelConfig sparse = wide_config("plain");
   sparse.index_n_heads = 3, sparse.index_head_dim = 16, sparse.index_topk = 20;
-  return {{"sparse_mla", sparse}, {"mla", wide_config("plain")}, {"mla_without_q_lora", direct}, {"gqa", small_config("plain", 1, false)}, {"mhc", wide_config("mhc")}, {"hc_gqa", small_config("hc", 3, false)}};
+  return {{"sparse_mla", sparse}, {"mla", wide_config("plain")}, {"mla_without_q_lora", direct}, {"gqa", small_config("plain", 1, false)}, {"mhc", wide_config("mhc")}, {"hc_gqa", small_config("hc", 3, false)}, {"v4", wide_v4_config()}};
 }
 
 // Feeds ids in pieces; check(last token of the piece, logits).

@@ -40,6 +40,7 @@ reference::Moe reference_of(const Moe::Spec& s) {
   m.router = {score, n(s.rule.experts), n(s.rule.active), n(s.rule.groups), n(s.rule.active_groups), s.rule.bias, s.rule.normalise, static_cast<double>(s.rule.scaling)};
   const auto& b = s.balance;
   m.balance = {b.expert, b.device, b.communication, b.sequence, b.mixtral, n(b.devices), n(b.devices_per_token)};
+  m.limit = static_cast<double>(s.limit);
   return m;
 }
 
@@ -51,6 +52,7 @@ struct Case {
   Owned x, dy, y, dx;
   double balance = 0;
   std::vector<size_t> index;
+  std::vector<int32_t> ids;
 
   Case(const Moe::Spec& spec, const Packed& places, DType type)
       : s(spec),
@@ -58,18 +60,24 @@ struct Case {
         t(type),
         lw(Moe::Weights(spec), type, 11),
         x(random(tokens(), spec.dim, 1, 1.0, type)),
-        dy(random(tokens(), spec.dim, 2, 1.0, type)) {}
+        dy(random(tokens(), spec.dim, 2, 1.0, type)) {
+    for (int64_t i = 0; s.hash_vocab && i < tokens(); ++i) ids.push_back(static_cast<int32_t>((i * 7 + 3) % s.hash_vocab));
+    for (int64_t i = 0; i < lw.w.table.size(); ++i)  // K different experts a row, not in ascending order
+      lw.w.table.f32()[i] = static_cast<float>((i / s.rule.active * 5 + (s.rule.active - i % s.rule.active) * 3) % s.rule.experts);
+  }
   int64_t tokens() const { return static_cast<int64_t>(at.position.size()); }
 
   void run(int threads) {
     const Exec exec(threads);
+    layers::TokenContext ctx = at.context();
+    ctx.token_id = ids;
     Arena memory(size_t{8} << 20), scratch(size_t{8} << 20);
     y = random(tokens(), s.dim, 4, 1.0, t), dx = random(tokens(), s.dim, 5, 1.0, t);  // assigned: old values must not matter
     lw.reset_gradients();
     Moe::Saved saved;
     Moe::reserve_routing(memory, s, tokens(), saved);
     Moe::reserve_activations(memory, s, t, tokens(), saved);
-    Moe::route(exec, s, lw.w, x, saved);
+    Moe::route(exec, s, lw.w, ctx, x, saved);
     Moe::forward(exec, s, lw.w, x, saved, y, scratch);
     balance = 0.25;  // added to
     Moe::backward(exec, s, lw.w, at.context(), x, saved, dy, kLossScale, dx, lw.grad, balance, scratch);
@@ -90,11 +98,11 @@ void check(const Moe::Spec& s, const Packed& places, size_t most) {
     const auto want = reference::complex_gradient(
         values,
         [&](const auto& z) {
-          const auto r = spec(z, "", z.at("x"), T, places.sequence_start);
+          const auto r = spec(z, "", z.at("x"), T, places.sequence_start, c.ids);
           return reference::dot(cotangent, r.y) + static_cast<double>(kLossScale) * r.balance;
         },
         most);
-    const auto r = spec(values, "", values.at("x"), T, places.sequence_start);
+    const auto r = spec(values, "", values.at("x"), T, places.sequence_start, c.ids);
     const double e = chain_tolerance(7, std::max({s.dim, s.inter, s.shared_inter, c.tokens()}), t);
     for (Isa isa : machine_isas()) {
       const IsaScope scope(isa);
@@ -122,6 +130,17 @@ TEST(Moe, EveryRouterForwardAndGradients) {
     check(spec_of(r.rule, 9, 5, 0), Packed(8), 60);
     check(spec_of(r.rule, 6, 4, 7), Packed(1), 60);
     check(spec_of(r.rule, 12, 17, 10), Packed(40, {0, 20}, {0, 20}), 8);
+  }
+}
+
+// V4: the gate's limit cuts a good part of these activations; the first layers look their experts up by token.
+TEST(Moe, ClampedAndHashed) {
+  for (const int64_t vocab : {0, 11}) {
+    ops::RouterRule rule = rule_of(Scoring::sqrtsoftplus, 7, 2, 1, 1, vocab == 0, true, 1.5f);
+    Moe::Spec s = spec_of(rule, 9, 5, 6);
+    s.limit = 0.8f;
+    s.hash_vocab = vocab;
+    check(s, Packed(25, {0, 20}, {0, 20}), 30);
   }
 }
 

@@ -43,6 +43,8 @@ const Published kModels[] = {
     {"r1", "deepseek_v3", 671026419200, 36625618432, false, 35136},
     {"v3.1", "deepseek_v3", 671026419200, 36625618432, false, 35136},
     {"v3.2", "deepseek_v32", 671877944064, 37477143296, false, 42944},
+    {"v4-flash", "deepseek_v4", 284332240471, 13270101591, false, 3440},
+    {"v4-pro", "deepseek_v4", 1572997201763, 48852402019, false, 4924},
 };
 
 TEST(Inventory, PublishedModels) {
@@ -68,6 +70,35 @@ TEST(Inventory, OtherCountingRules) {
   const model::Inventory v3 = model::take_inventory(preset("v3"));
   EXPECT_EQ(v3.active_with_embedding, 37552297472);
   EXPECT_EQ(v3.mtp, 11610068224);  // unique parameters of the module: no copy of embedding or head
+}
+
+// models.md G.3, G.11 and K.1: layers by their kind, prediction modules, the constant window.
+TEST(Inventory, V4) {
+  const struct {
+    const char* name;
+    int64_t with_embedding, mtp, hyper_connections, window, csa, hca;
+  } models[] = {{"v4-flash", 13799632471, 6610048891, 786486, 106956352, 126098624, 111216704}, {"v4-pro", 49779081059, 25840145979, 1376310, 0, 331292416, 307300992}};
+  for (const auto& want : models) {
+    SCOPED_TRACE(want.name);
+    const model::ModelConfig c = preset(want.name);
+    const model::Inventory v = model::take_inventory(c);
+    EXPECT_EQ(v.active_with_embedding, want.with_embedding);
+    EXPECT_EQ(v.mtp, want.mtp);
+    EXPECT_EQ(v.kv_constant_bytes, c.num_hidden_layers * 128 * 512 * 2);
+    model::Weights w(c);
+    for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+      int64_t attention = 0, hyper = 0;
+      std::visit([&](auto& a) { a.for_each("", [&](const std::string&, Mat& m, layers::Role) { attention += m.size(); }); }, w.blocks[static_cast<size_t>(i)].attn);
+      for (const ops::SiteWeights* site : {&w.blocks[static_cast<size_t>(i)].attn_site, &w.blocks[static_cast<size_t>(i)].ffn_site})
+        hyper += site->fn.size() + site->scale.size() + site->base.size();
+      EXPECT_EQ(attention, c.compress_ratio(i) == 0 ? want.window : c.compress_ratio(i) == 4 ? want.csa : want.hca) << "layer " << i;
+      EXPECT_EQ(hyper, want.hyper_connections);
+    }
+    const auto ropes = c.rope_specs();
+    const ops::YarnRange range = ops::yarn_range(ropes[1].dim, ropes[1].theta, ropes[1].scaling);
+    EXPECT_TRUE(range.low == 15 && range.high == 25);
+    EXPECT_EQ(ops::yarn_mscale(ropes[1].scaling.factor, ropes[1].scaling.mscale), 1);  // no correction of the magnitude
+  }
 }
 
 TEST(Inventory, AttentionOfOneLayer) {

@@ -74,8 +74,7 @@ TEST(Mtp, TargetsStayInTheirDocument) {
 }
 
 // Two modules in a chain, gradient along a random direction against central differences of the loss that the model itself reports.
-TEST(Mtp, ChainOfModulesAgainstDifferences) {
-  model::ModelConfig c = small_config("plain");
+void check_chain(model::ModelConfig c) {
   c.num_nextn_predict_layers = 2;
   const Exec exec(1);
   SmallModel s(c, DType::f32, 5, exec);
@@ -107,7 +106,8 @@ TEST(Mtp, ChainOfModulesAgainstDifferences) {
   const std::vector<float> gradient = s.gradient_bits();
   size_t checked = 0;
   for (const auto& p : s.m->parameters) {
-    if (p.role == layers::Role::router_bias || p.role == layers::Role::router) continue;  // a step could change the choice
+    // A step could change the choice; an indexer makes nothing but one.
+    if (p.role == layers::Role::router_bias || p.role == layers::Role::router || p.role == layers::Role::expert_table || p.name.find(".indexer.") != std::string::npos) continue;
     const Rng rng(3, static_cast<uint64_t>(p.offset));
     std::vector<float> direction(static_cast<size_t>(p.size())), kept_values(s.m->block + p.offset, s.m->block + p.offset + p.size());
     double along = 0, norm = 0;
@@ -130,6 +130,55 @@ TEST(Mtp, ChainOfModulesAgainstDifferences) {
     checked += std::abs(along) / std::sqrt(norm) > 3e-3;
   }
   EXPECT_GT(checked, 20u);
+}
+
+TEST(Mtp, ChainOfModulesAgainstDifferences) { check_chain(small_config("plain")); }
+TEST(Mtp, ChainOverStreamsAgainstDifferences) { check_chain(small_config("mhc")); }
+TEST(Mtp, ChainOfV4ModulesAgainstDifferences) {
+  model::ModelConfig c = small_v4_config();
+  c.compress_ratios.push_back(0);
+  c.index_topk = 64, c.num_experts_per_tok = c.n_routed_experts;  // no choice that a step could change
+  check_chain(c);
+}
+
+// models.md G.8: what a module of V4 reads, in double, from the streams before their collapse.
+TEST(Mtp, JoinOfStreams) {
+  model::ModelConfig c = small_v4_config();
+  c.num_nextn_predict_layers = 1;
+  const Exec exec(2);
+  SmallModel s(c, DType::f32, 5, exec);
+  const int64_t T = 13, D = c.hidden_size, n = c.hc_mult;
+  std::vector<int32_t> ids, position, first_key(T, 0), start{0};
+  for (int32_t i = 0; i < T; ++i) ids.push_back((i * 5 + 2) % 23), position.push_back(i);
+  std::vector<int32_t> labels(ids.begin() + 1, ids.end());
+  labels.push_back(1);
+  const layers::TokenContext ctx{position, first_key, start, start};
+  s.tape = model::reserve_tape(s.kept, *s.m, T, model::Tape::Keep::for_backward);
+  s.tape.mtp = model::reserve_mtp(s.kept, *s.m, T, model::Recompute::none);
+  model::forward(exec, *s.m, ids, ctx, s.tape, s.scratch);
+  model::forward_mtp({exec, *s.m, ctx, s.scratch}, ids, labels, model::mtp_source(*s.m, s.tape, s.tape.hidden), s.tape.mtp);
+  const auto w = s.values();
+  const std::string p = "model.layers.3.";
+  const auto normed = [&](const float* x, const std::vector<double>& weight) {
+    double squares = 0;
+    for (int64_t d = 0; d < D; ++d) squares += static_cast<double>(x[d]) * static_cast<double>(x[d]);
+    std::vector<double> y;
+    for (int64_t d = 0; d < D; ++d) y.push_back(weight[static_cast<size_t>(d)] * static_cast<double>(x[d]) / std::sqrt(squares / static_cast<double>(D) + c.rms_norm_eps));
+    return y;
+  };
+  const auto product = [&](const std::vector<double>& weight, const std::vector<double>& x, int64_t row) {
+    double sum = 0;
+    for (int64_t d = 0; d < D; ++d) sum += weight[static_cast<size_t>(row * D + d)] * x[static_cast<size_t>(d)];
+    return sum;
+  };
+  for (int64_t t = 0; t + 1 < T; ++t) {
+    const auto e = normed(s.m->weights.embed.f32(ids[static_cast<size_t>(t + 1)]), w.at(p + "enorm.weight"));
+    for (int64_t i = 0; i < n; ++i) {
+      const auto h = normed(s.tape.x.back().f32(t) + i * D, w.at(p + "hnorm.weight"));
+      for (int64_t d = 0; d < D; ++d)
+        EXPECT_NEAR(s.tape.mtp[0].stack.x[0].f32(t)[i * D + d], product(w.at(p + "e_proj.weight"), e, d) + product(w.at(p + "h_proj.weight"), h, d), 2e-5) << t << " " << i << " " << d;
+    }
+  }
 }
 
 }  // namespace

@@ -163,14 +163,20 @@ S silu(S x) {
   return x / (1.0 + std::exp(-x));
 }
 
-// down(silu(gate x) * up x)
+// down(silu(gate x) * up x); with a limit gate is cut above it, up on both sides.
 struct SwiGlu {
   size_t dim, inter;
+  double limit = INFINITY;
 
   template <class S>
   std::vector<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, size_t T) const {
     auto h = linear(x, w.at(p + "gate_proj.weight"), T, dim, inter);
-    const auto up = linear(x, w.at(p + "up_proj.weight"), T, dim, inter);
+    auto up = linear(x, w.at(p + "up_proj.weight"), T, dim, inter);
+    for (size_t i = 0; i < h.size(); ++i) {
+      if (real_part(h[i]) > limit) h[i] = limit;
+      if (real_part(up[i]) > limit) up[i] = limit;
+      if (real_part(up[i]) < -limit) up[i] = -limit;
+    }
     for (size_t i = 0; i < h.size(); ++i) h[i] = silu(h[i]) * up[i];
     return linear(h, w.at(p + "down_proj.weight"), T, inter, dim);
   }

@@ -116,10 +116,11 @@ struct Moe {
   size_t dim, inter, shared_inter;
   Router router;
   Balance balance;
+  double limit = INFINITY;
 
-  // sequences: first token of each.
+  // sequences: first token of each. ids: the tokens, where experts are looked up by them.
   template <class S>
-  MoeResult<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, size_t T, const std::vector<int32_t>& sequences) const {
+  MoeResult<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, size_t T, const std::vector<int32_t>& sequences, const std::vector<int32_t>& ids = {}) const {
     MoeResult<S> r;
     const auto logits = linear(x, w.at(p + "gate.weight"), T, dim, router.experts);
     const std::vector<S> bias = router.bias ? w.at(p + "gate.e_score_correction_bias") : std::vector<S>{};
@@ -127,14 +128,19 @@ struct Moe {
     std::vector<std::vector<S>> affinity;
     for (size_t t = 0; t < T; ++t) {
       const auto s = router.scores(logits.data() + t * router.experts);
-      const auto chosen = router.choose(s, bias);
+      auto chosen = router.choose(s, bias);
+      if (!ids.empty()) {
+        const S* row = w.at(p + "gate.tid2eid").data() + static_cast<size_t>(ids[t]) * router.active;
+        for (size_t k = 0; k < router.active; ++k) chosen[k] = static_cast<size_t>(real_part(row[k]));
+        std::sort(chosen.begin(), chosen.end());
+      }
       S sum = 0, all = 0;
       for (const S& v : s) all += v;
       for (size_t e : chosen) sum += s[e];
       const std::vector<S> row(x.begin() + static_cast<std::ptrdiff_t>(t * dim), x.begin() + static_cast<std::ptrdiff_t>((t + 1) * dim));
       for (size_t e : chosen) {
         const S weight = s[e] * router.scaling / (router.normalise ? sum + 1e-20 : S(1));
-        const auto out = SwiGlu{dim, inter}(w, p + "experts." + std::to_string(e) + ".", row, 1);
+        const auto out = SwiGlu{dim, inter, limit}(w, p + "experts." + std::to_string(e) + ".", row, 1);
         for (size_t c = 0; c < dim; ++c) r.y[t * dim + c] += weight * out[c];
         r.index.push_back(e);
       }
@@ -142,7 +148,7 @@ struct Moe {
       for (const S& v : s) affinity.back().push_back(v / all);
     }
     if (shared_inter) {
-      const auto out = SwiGlu{dim, shared_inter}(w, p + "shared_experts.", x, T);
+      const auto out = SwiGlu{dim, shared_inter, limit}(w, p + "shared_experts.", x, T);
       for (size_t i = 0; i < out.size(); ++i) r.y[i] += out[i];
     }
     if (T == 0) return r;

@@ -11,10 +11,10 @@
 namespace birkhoff::test {
 namespace {
 
-train::RunConfig run_config(const std::string& stage) {
+train::RunConfig run_config(const std::string& stage, bool v4 = false) {
   train::RunConfig c;
-  c.model = wide_config("plain");
-  c.model.index_n_heads = 3, c.model.index_head_dim = 16, c.model.index_topk = 12;
+  c.model = v4 ? wide_v4_config() : wide_config("plain");
+  if (!v4) c.model.index_n_heads = 3, c.model.index_head_dim = 16, c.model.index_topk = 12;
   model::validate(c.model);
   c.train.seq_len = 80, c.train.batch_size = 4, c.train.grad_accum = 2;
   c.train.dtype = "fp32", c.train.indexer_stage = stage;
@@ -61,6 +61,25 @@ TEST(IndexerTraining, WarmUpMovesIndexersAlone) {
   EXPECT_GT(r.indexer.back(), 0);
 }
 
+// V4: the indexers of its CSA layers learn over the compressed entries a token sees.
+TEST(IndexerTraining, V4Stages) {
+  const Trained dense = train_steps(run_config("dense", true), 2, 15);
+  for (const auto& p : dense.parameters) EXPECT_EQ(dense.moved(p), of_indexer(p.name)) << p.name;
+  ASSERT_EQ(dense.indexer.size(), 15u);
+  EXPECT_LT(dense.indexer.back(), dense.indexer.front());
+  EXPECT_GT(dense.indexer.back(), 0);
+  const Trained sparse = train_steps(run_config("sparse", true), 2, 20);
+  for (const auto& p : sparse.parameters)
+    EXPECT_EQ(sparse.moved(p), p.role != layers::Role::router_bias && p.role != layers::Role::expert_table) << p.name;
+  EXPECT_LT(sparse.losses.back(), 0.8 * sparse.losses.front());
+  ASSERT_EQ(sparse.indexer.size(), 20u);
+  const Trained off = train_steps(run_config("off", true), 2, 3);
+  for (const auto& p : off.parameters)
+    if (of_indexer(p.name)) {
+      EXPECT_FALSE(off.moved(p)) << p.name;
+    }
+}
+
 TEST(IndexerTraining, SparseStageMovesEverything) {
   const Trained r = train_steps(run_config("sparse"), 2, 20);
   for (const auto& p : r.parameters) EXPECT_TRUE(r.moved(p) || p.role == layers::Role::router_bias) << p.name;
@@ -75,15 +94,16 @@ TEST(IndexerTraining, OffLeavesIndexersAlone) {
 }
 
 TEST(IndexerTraining, TheSameBitsForAnyThreadsAndPolicy) {
-  for (const char* stage : {"dense", "sparse"}) {
-    const Trained one = train_steps(run_config(stage), 1, 4);
-    EXPECT_TRUE(train_steps(run_config(stage), 3, 4) == one) << stage;
-    for (const char* policy : {"site", "layer"}) {
-      train::RunConfig c = run_config(stage);
-      c.train.recompute = policy;
-      EXPECT_TRUE(train_steps(c, 2, 4) == one) << stage << " recompute " << policy;
+  for (const bool v4 : {false, true})
+    for (const char* stage : {"dense", "sparse"}) {
+      const Trained one = train_steps(run_config(stage, v4), 1, 4);
+      EXPECT_TRUE(train_steps(run_config(stage, v4), 3, 4) == one) << stage;
+      for (const char* policy : {"site", "layer"}) {
+        train::RunConfig c = run_config(stage, v4);
+        c.train.recompute = policy;
+        EXPECT_TRUE(train_steps(c, 2, 4) == one) << stage << " recompute " << policy;
+      }
     }
-  }
 }
 
 TEST(IndexerTraining, SettingsAreChecked) {

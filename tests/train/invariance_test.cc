@@ -12,7 +12,8 @@ namespace {
 
 train::RunConfig run_config(const std::string& residual, const std::string& dtype, const std::string& recompute) {
   train::RunConfig c;
-  c.model = wide_config(residual);
+  c.model = residual == "v4" ? wide_v4_config() : wide_config(residual);
+  if (residual == "v4") c.model.num_nextn_predict_layers = 1, c.train.mtp_loss = 0.3;
   model::validate(c.model);
   c.train.seq_len = 80, c.train.batch_size = 4, c.train.grad_accum = 2;
   c.train.dtype = dtype, c.train.recompute = recompute;
@@ -39,7 +40,7 @@ Curve train_steps(const train::RunConfig& c, int threads, int steps) {
     for (int64_t p = 0; p < c.train.grad_accum; ++p) parts.push_back(batch(static_cast<uint64_t>(i * c.train.grad_accum + p), rows, c.train.seq_len));
     const train::StepOutcome s = state.step(i, parts);
     curve.losses.push_back(s.loss);
-    for (double v : {s.z_loss, s.aux_loss, s.grad_norm}) curve.others.push_back(v);
+    for (double v : {s.z_loss, s.aux_loss, s.grad_norm, s.mtp_loss.value_or(0), s.indexer_loss.value_or(0)}) curve.others.push_back(v);
   }
   curve.weights.assign(state.model().block, state.model().block + state.elements());
   return curve;
@@ -74,7 +75,7 @@ TEST_P(Training, Muon) {
   EXPECT_TRUE(train_steps(c, 3, 4) == one);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, Training, testing::Combine(testing::Values("plain", "hc", "mhc"), testing::Values("fp32", "bf16")),
+INSTANTIATE_TEST_SUITE_P(Kinds, Training, testing::Combine(testing::Values("plain", "hc", "mhc", "v4"), testing::Values("fp32", "bf16")),
                          [](const auto& p) { return std::get<0>(p.param) + "_" + std::get<1>(p.param); });
 
 }  // namespace

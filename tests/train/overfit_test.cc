@@ -45,6 +45,14 @@ json merged(std::initializer_list<json> parts) {
   return j;
 }
 
+// A layer of every kind: window alone and experts by token, CSA, HCA.
+const json kV4 = merged({kExperts,
+                         {{"residual", "mhc"},           {"num_hidden_layers", 3},    {"intermediate_size", 0},  {"head_dim", 16},      {"qk_rope_head_dim", 8},
+                          {"q_lora_rank", 20},           {"o_groups", 2},             {"o_lora_rank", 12},       {"sliding_window", 4}, {"compress_ratios", {0, 4, 5, 0}},
+                          {"index_n_heads", 2},          {"index_head_dim", 16},      {"index_topk", 2},         {"num_hash_layers", 1}, {"swiglu_limit", 10.0},
+                          {"scoring_func", "sqrtsoftplus"}, {"topk_method", "noaux_tc"}, {"norm_topk_prob", true}, {"n_shared_experts", 1}, {"routed_scaling_factor", 1.5},
+                          {"num_nextn_predict_layers", 1}}});
+
 struct Case {
   const char* name;
   const char* type;  // under which the run is saved
@@ -59,6 +67,8 @@ const std::vector<Case>& cases() {
       {"deepseek_v2", "deepseek_v2", merged({kMla, kExperts, {{"q_lora_rank", 20}, {"topk_method", "group_limited_greedy"}, {"n_group", 4}, {"topk_group", 2}, {"n_shared_experts", 1}, {"first_k_dense_replace", 1}, {"routed_scaling_factor", 2.0}}})},
       {"deepseek_v3_mtp", "deepseek_v3", merged({kMla, kExperts, kV3, {{"q_lora_rank", 20}, {"num_nextn_predict_layers", 1}}})},
       {"deepseek_v32", "deepseek_v32", merged({kMla, kExperts, kV3, {{"q_lora_rank", 20}, {"index_n_heads", 2}, {"index_head_dim", 16}, {"index_topk", 6}, {"num_nextn_predict_layers", 1}}})},
+      {"deepseek_v4", "deepseek_v4", kV4},
+      {"deepseek_v4_muon", "deepseek_v4", merged({kV4, {{"optimizer", "muon"}, {"lr", 1e-2}}})},
       {"hyper_connections", "birkhoff", merged({kGqa, {{"residual", "hc"}}})},
       {"gqa_mhc_experts", "birkhoff", merged({kGqa, kExperts, kV3, {{"residual", "mhc"}}})},
   };

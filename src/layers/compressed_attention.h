@@ -1,0 +1,126 @@
+// Attention of DeepSeek-V4 (models.md G.3 - G.6): one latent row per token is key and value of every head; a query sees the last `window`
+// tokens and compressed entries of the past.
+//   ratio 0         the window alone
+//   ratio 4 (CSA)   windows of 4 tokens that overlap; an indexer chooses the entries
+//   other (HCA)     windows of `ratio` tokens; every visible entry is attended
+// A sink per head only enlarges the softmax's denominator. The output of a head is turned back by its query's position, and projected in
+// groups of heads.
+#pragma once
+#include <span>
+#include <string>
+#include <vector>
+
+#include "layers/compressor.h"
+#include "layers/entry_indexer.h"
+#include "layers/linear.h"
+#include "layers/parameter.h"
+#include "layers/tokens.h"
+#include "ops/rope.h"
+#include "ops/sparse_attention.h"
+
+namespace birkhoff::layers {
+
+struct CompressedAttention {
+  struct Spec {
+    using Layer = CompressedAttention;
+    int64_t dim = 0, heads = 0, head_dim = 0, rope = 0, q_lora = 0;
+    int64_t groups = 1, o_lora = 0;  // of the output projection
+    int64_t window = 0, ratio = 0;
+    int64_t index_heads = 0, index_dim = 0, index_topk = 0;  // with an indexer
+    float eps = 1e-6f;
+    bool dense = false;  // the indexer's warm-up: attention sees every visible entry, and so does the KL
+
+    static constexpr int64_t kIndexedRatio = 4;
+    bool indexed() const { return ratio == kIndexedRatio; }
+    int64_t group_cols() const { return heads * head_dim / groups; }
+    Compressor::Spec compressor() const { return {dim, {head_dim, ratio, indexed()}, rope, eps}; }
+    EntryIndexer::Spec indexer() const {
+      return {dim, q_lora, index_heads, index_dim, index_topk, ratio, rope, eps, dense};
+    }
+    // Per `ratio` tokens one entry and one key of the indexer; and the window. (The rows that compressors keep of an unfinished window are not
+    // counted: models.md G.11.)
+    CacheSize cache_size() const {
+      const auto entry = static_cast<double>(head_dim + (indexed() ? index_dim : 0));
+      return {ratio ? entry / static_cast<double>(ratio) : 0, window * head_dim};
+    }
+    // Per query and key of a long context; the window is left out.
+    int64_t score_products() const { return ratio ? (2 * heads * head_dim + (indexed() ? index_heads * (index_dim + 1) : 0)) / ratio : 0; }
+  };
+  struct Weights {
+    Linear in;                // [q_lora + head_dim, dim]: q_a_proj above kv_proj
+    Mat q_norm, kv_norm;      // [1, q_lora], [1, head_dim]
+    Linear q_b;               // [heads*head_dim, q_lora]
+    Mat sinks;                // [1, heads]
+    Mat o_a;                  // [groups*o_lora, group_cols]
+    std::vector<Linear> o_a_of;  // its groups of rows, [o_lora, group_cols] each
+    Linear o_b;               // [dim, groups*o_lora]
+    Compressor::Weights compressor;  // ratio > 0
+    EntryIndexer::Weights indexer;   // indexed
+    int64_t q_lora = 0;
+    Weights() = default;
+    explicit Weights(const Spec& s);
+    bool compressed() const { return !compressor.norm.empty(); }
+    bool indexed() const { return indexer.weights.out() > 0; }
+    template <class F>
+    void for_each(const std::string& p, F&& f) {
+      Mat q = in.w.row_block(0, q_lora), kv = in.w.row_block(q_lora, in.w.rows - q_lora);
+      f(p + "q_a_proj.weight", q, Role::matrix);
+      in.w.data = q.data;
+      f(p + "kv_proj.weight", kv, Role::matrix);
+      f(p + "q_a_norm.weight", q_norm, Role::norm);
+      f(p + "q_b_proj.weight", q_b.w, Role::matrix);
+      f(p + "kv_norm.weight", kv_norm, Role::norm);
+      f(p + "sinks", sinks, Role::bias);
+      f(p + "o_a_proj.weight", o_a, Role::matrix);
+      for (size_t g = 0; g < o_a_of.size(); ++g) o_a_of[g].w = o_a.row_block(static_cast<int64_t>(g) * o_a_of[g].out(), o_a_of[g].out());
+      f(p + "o_b_proj.weight", o_b.w, Role::output_projection);
+      if (compressed()) compressor.for_each(p + "compressor.", f);
+      if (indexed()) indexer.for_each(p + "compressor.indexer.", f);
+    }
+    template <class F>
+    void for_each_linear(F&& f) {
+      f(in);
+      f(q_b);
+      for (Linear& l : o_a_of) f(l);
+      f(o_b);
+      if (compressed()) compressor.for_each_linear(f);
+      if (indexed()) indexer.for_each_linear(f);
+    }
+    template <class F>
+    void for_each_fp32_linear(F&& f) {
+      if (indexed()) indexer.for_each_fp32_linear(f);
+    }
+  };
+  // What a sequence keeps of its earlier tokens.
+  struct Cache {
+    Mat kv;                     // [window + entries, head_dim]: the last tokens, the newest in row window - 1, then all entries
+    Mat index_keys;             // [entries, index_dim]
+    Compressor::Cache pending, index_pending;
+    static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity);
+  };
+  struct Saved {
+    Mat a;                      // [T, q_lora + head_dim]: the first product
+    Mat cq, q_rstd, kv_rstd;    // normalised query latent [T, q_lora]
+    Mat q_raw, head_rstd;       // [T, heads*head_dim] before its norm, [T*heads, 1]
+    Mat q;                      // [T, heads*head_dim] normalised and rotated
+    Mat kv;                     // [keys + entries, head_dim]: rows of tokens, then entries
+    Mat o, lse;                 // [T, heads*head_dim] before it is turned back, [T, heads]
+    Mat y;                      // [T, groups*o_lora]
+    ops::CompressorPlan plan;
+    Compressor::Saved compressor;
+    EntryIndexer::Saved indexer;
+    Cache* cache = nullptr;     // continued: `cached` earlier tokens
+    int64_t cached = 0;
+    std::span<int32_t> first;   // [T] first row of kv a query may see, where a cache decides it
+  };
+  // Continues the sequence of `cached` tokens in `cache`; without a cache the T tokens are all there is.
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache = nullptr, int64_t cached = 0);
+  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                      Saved& saved, Mat y, Arena& scratch);
+  // Without a cache. dx assigned, grad += . With kl.scale != 0 the indexer learns: its gradient is that of its KL alone, which reaches nothing
+  // else.
+  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                       const Saved& saved, CMat dy, Mat dx, Weights& grad, IndexerLoss& kl, Arena& scratch);
+};
+
+}  // namespace birkhoff::layers

@@ -1,0 +1,59 @@
+#include "layers/compressor.h"
+
+#include "ops/elementwise.h"
+#include "ops/norm.h"
+
+namespace birkhoff::layers {
+
+Compressor::Weights::Weights(const Spec& s)
+    : kv_gate(2 * s.shape.row_cols(), s.dim),
+      position_bias(nullptr, DType::f32, s.shape.ratio, s.shape.row_cols()),
+      norm(nullptr, DType::f32, 1, s.shape.dim) {}
+
+Compressor::Cache Compressor::Cache::take(Arena& arena, const Spec& s) {
+  return {arena.mat(f32_t, s.shape.most_pending_rows(), 2 * s.shape.row_cols())};
+}
+
+Compressor::Saved Compressor::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, int64_t cached) {
+  const int64_t rows = s.shape.pending_rows(cached) + tokens, most = s.shape.most_windows(cached, tokens);
+  return {arena.mat(f32_t, rows, 2 * s.shape.row_cols()), arena.mat(dtype, most, s.shape.dim), arena.mat(f32_t, most, 1)};
+}
+
+void Compressor::forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const ops::CompressorPlan& plan, CMat x,
+                         Saved& sv, Mat entries, Cache* cache, int64_t cached, Arena& scratch) {
+  Arena::Scope scope(scratch);
+  const auto n = static_cast<int64_t>(plan.windows.size());
+  const int64_t before = sv.kz.rows - x.rows;
+  if (before) ops::copy(exec, cache->pending.row_block(0, before), sv.kz.row_block(0, before));
+  // Keys and gates stay fp32: a softmax over them decides what an entry holds.
+  linear_forward(exec, w.kv_gate, x, sv.kz.row_block(before, x.rows));
+  if (cache) {
+    const int64_t left = s.shape.pending_rows(cached + x.rows);
+    ops::copy(exec, sv.kz.row_block(sv.kz.rows - left, left), cache->pending.row_block(0, left));
+  }
+  Mat sum = scratch.mat(f32_t, n, s.shape.dim);
+  ops::compress_forward(exec, s.shape, plan.windows, sv.kz, w.position_bias, sum);
+  const Mat pooled = sv.pooled.row_block(0, n);
+  ops::copy(exec, sum, pooled);
+  ops::rms_norm_forward(exec, pooled, w.norm, s.eps, entries, sv.rstd.row_block(0, n));
+  ops::rope_apply(exec, rope, ops::RopeLayout::interleaved, plan.position, entries, s.shape.dim - s.rope, 1, s.shape.dim);
+}
+
+void Compressor::backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const ops::CompressorPlan& plan, CMat x,
+                          const Saved& sv, Mat d_entries, Mat dx, Weights& g, Arena& scratch) {
+  Arena::Scope scope(scratch);
+  const auto n = static_cast<int64_t>(plan.windows.size());
+  ops::rope_apply(exec, rope, ops::RopeLayout::interleaved, plan.position, d_entries, s.shape.dim - s.rope, 1, s.shape.dim, /*inverse=*/true);
+  ops::rms_norm_backward(exec, sv.pooled.row_block(0, n), w.norm, sv.rstd.row_block(0, n), d_entries, d_entries, g.norm, scratch);
+  Mat d_sum = scratch.mat(f32_t, n, s.shape.dim), d_kz = scratch.mat(f32_t, x.rows, sv.kz.cols);
+  ops::copy(exec, d_entries, d_sum);
+  ops::compress_backward(exec, s.shape, plan.windows, sv.kz, w.position_bias, d_sum, d_kz, g.position_bias);
+  Mat dy = d_kz;
+  if (x.dtype != f32_t) {
+    dy = scratch.mat(x.dtype, x.rows, sv.kz.cols);
+    ops::copy(exec, d_kz, dy);
+  }
+  linear_backward(exec, w.kv_gate, x, dy, dx, g.kv_gate, scratch);
+}
+
+}  // namespace birkhoff::layers

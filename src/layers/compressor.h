@@ -1,0 +1,61 @@
+// The compressor of DeepSeek-V4's attention and of its indexer (models.md G.4): pooled windows, RMSNorm, RoPE on the last channels at the
+// window's first token.
+#pragma once
+#include <string>
+
+#include "layers/linear.h"
+#include "layers/parameter.h"
+#include "ops/compressor.h"
+#include "ops/rope.h"
+
+namespace birkhoff::layers {
+
+struct Compressor {
+  struct Spec {
+    int64_t dim = 0;  // of the tokens
+    ops::CompressorShape shape;
+    int64_t rope = 0;
+    float eps = 1e-6f;
+  };
+  struct Weights {
+    Linear kv_gate;     // [2 row_cols, dim]: wkv above wgate
+    Mat position_bias;  // ape [ratio, row_cols]
+    Mat norm;           // [1, entry dim]
+    Weights() = default;
+    explicit Weights(const Spec& s);
+    template <class F>
+    void for_each(const std::string& p, F&& f) {
+      const int64_t half = kv_gate.w.rows / 2;
+      Mat kv = kv_gate.w.row_block(0, half), gate = kv_gate.w.row_block(half, half);
+      f(p + "kv_proj.weight", kv, Role::matrix);
+      kv_gate.w.data = kv.data;
+      f(p + "gate_proj.weight", gate, Role::matrix);
+      f(p + "position_bias", position_bias, Role::position_bias);
+      f(p + "kv_norm.weight", norm, Role::norm);
+    }
+    template <class F>
+    void for_each_linear(F&& f) {
+      f(kv_gate);
+    }
+  };
+  // Of a continued sequence: the rows of tokens that will take part in an entry yet to come.
+  struct Cache {
+    Mat pending;  // [most_pending_rows, 2 row_cols] fp32
+    static Cache take(Arena& arena, const Spec& s);
+  };
+  struct Saved {
+    Mat kz;      // [pending + T, 2 row_cols] fp32: keys and gates
+    Mat pooled;  // [windows, entry dim] before the norm
+    Mat rstd;    // [windows, 1]
+  };
+  // Rows of `cached` earlier tokens of the sequence are in the cache (0 without one).
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, int64_t cached);
+  // x [T, dim] -> entries [plan.windows, entry dim] assigned. With a cache the sequence continues, and the cache then holds T tokens more.
+  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const ops::CompressorPlan& plan, CMat x,
+                      Saved& saved, Mat entries, Cache* cache, int64_t cached, Arena& scratch);
+  // Without a cache. d_entries is overwritten; dx [T, dim] assigned, or left out when empty (a detached input).
+  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const ops::CompressorPlan& plan, CMat x,
+                       const Saved& saved, Mat d_entries, Mat dx, Weights& grad, Arena& scratch);
+};
+
+}  // namespace birkhoff::layers
