@@ -137,7 +137,7 @@ TEST(Mtp, ChainOverStreamsAgainstDifferences) { check_chain(small_config("mhc"))
 TEST(Mtp, ChainOfV4ModulesAgainstDifferences) {
   model::ModelConfig c = small_v4_config();
   c.compress_ratios.push_back(0);
-  c.index_topk = 64;  // no choice that a step could change
+  c.index_topk = 64, c.num_experts_per_tok = c.n_routed_experts;  // no choice that a step could change
   check_chain(c);
 }
 

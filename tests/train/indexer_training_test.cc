@@ -132,32 +132,6 @@ TEST(IndexerTraining, AStageFollowsAnotherInOneRun) {
   expect_error([&] { train::run_training(o, stop); }, {"index_topk", "4", "5", "cannot change"});
 }
 
-// The recipe of the paper: one run, resumed with another stage. Its config.json is that of the released type.
-TEST(IndexerTraining, AStageFollowsAnotherInOneRun) {
-  TempDir dir;
-  std::string text;
-  for (int i = 0; i < 4000; ++i) text += "line " + std::to_string(i) + "\n";
-  train::TrainOptions o;
-  o.settings_base = {{"hidden_size", 32},     {"num_attention_heads", 2},   {"kv_lora_rank", 16},      {"q_lora_rank", 16},     {"qk_nope_head_dim", 8}, {"qk_rope_head_dim", 8},
-                     {"v_head_dim", 8},       {"intermediate_size", 32},    {"n_routed_experts", 4},   {"num_experts_per_tok", 2}, {"moe_intermediate_size", 16},
-                     {"scoring_func", "sigmoid"}, {"topk_method", "noaux_tc"}, {"norm_topk_prob", true}, {"index_topk", 4},       {"index_n_heads", 2},    {"index_head_dim", 16},
-                     {"seq_len", 32},         {"batch_size", 2},            {"steps", 2}};
-  o.data = {dir.file("text.txt", text)}, o.out = dir / "run", o.quiet = true;
-  std::atomic<bool> stop = false;
-  ASSERT_EQ(train::run_training(o, stop), 0);
-  EXPECT_EQ(nlohmann::json::parse(read_file(dir / "run/config.json"))["model_type"], "deepseek_v32");
-  o.settings_base = nlohmann::json::object();
-  o.settings_set = {"steps=4", "indexer_stage=dense"};
-  o.resume = true;
-  ASSERT_EQ(train::run_training(o, stop), 0);
-  const auto config = nlohmann::json::parse(read_file(dir / "run/config.json"));
-  EXPECT_EQ(config["model_type"], "deepseek_v32");
-  EXPECT_EQ(config["training"]["indexer_stage"], "dense");
-  EXPECT_EQ(train::read_metrics(dir / "run/metrics.jsonl").size(), 4u);
-  o.settings_set = {"index_topk=5"};
-  expect_error([&] { train::run_training(o, stop); }, {"index_topk", "4", "5", "cannot change"});
-}
-
 TEST(IndexerTraining, SettingsAreChecked) {
   const nlohmann::json base = {{"kv_lora_rank", 16}, {"q_lora_rank", 16}, {"qk_nope_head_dim", 8}, {"qk_rope_head_dim", 8}, {"v_head_dim", 8}, {"intermediate_size", 32},
                                {"index_topk", 4},    {"index_n_heads", 2}, {"index_head_dim", 16}};
