@@ -50,9 +50,9 @@ class Text(Case):
         return subprocess.run([PROGRAM, *map(str, arguments)], input=text, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
 
     def test_a_model_of_tokens_is_trained_resumed_and_writes(self):
-        self.train_text(self.dir / "straight")
+        self.train_text(self.dir / "straight", schedule="constant")
         run = self.dir / "run"
-        self.train_text(run, steps=10)
+        self.train_text(run, steps=10, schedule="constant")
         self.assertEqual(len(list(self.cache.iterdir())), 1)
         shutil.rmtree(self.cache)
         shutil.move(self.tokenizer, self.dir / "elsewhere")  # the run depends on nothing outside
