@@ -16,15 +16,15 @@ void Linear::take_packed(Arena& arena, DType dtype, bool with_backward) {
   }
 }
 
-void Linear::read_from(const ops::StoredMatrix& file, DType dtype) {
-  BK_CHECK_EQ(file.rows, out());
+void Linear::read_from(const ops::StoredMatrix& file, int64_t first_row, DType dtype) {
+  BK_CHECK_LE(first_row + out(), file.rows);
   BK_CHECK_EQ(file.cols, in());
   w.data = nullptr;
-  forward = ops::Packed::transposed_rows(file, 0, out(), dtype);
+  forward = ops::Packed::transposed_rows(file, first_row, out(), dtype);
   for (RowBlocks& b : row_blocks) {
     b.packed.clear();
     for (int64_t i = 0; i < out() / b.step; ++i) {
-      const int64_t first = i * b.step + b.first;
+      const int64_t first = first_row + i * b.step + b.first;
       b.packed.push_back(b.transposed ? ops::Packed::transposed_rows(file, first, b.rows, dtype) : ops::Packed::rows(file, first, b.rows, dtype));
     }
   }

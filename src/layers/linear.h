@@ -30,8 +30,8 @@ struct Linear {
   int64_t out() const { return w.rows; }
   int64_t in() const { return w.cols; }
   void take_packed(Arena& arena, DType dtype, bool with_backward);
-  // Products read `file` [out, in], which must outlive this; values are rounded to dtype where they are used.
-  void read_from(const ops::StoredMatrix& file, DType dtype);
+  // Products read rows [first_row, first_row + out) of `file`, which must outlive this; values are rounded to dtype where they are used.
+  void read_from(const ops::StoredMatrix& file, int64_t first_row, DType dtype);
   // Repacks from the master. Call after every change of w.
   void refresh(const Exec& exec) const;
 };

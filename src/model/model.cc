@@ -24,17 +24,18 @@ Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, bool f
   make_ropes(positions, memory);
 }
 
-const ops::StoredMatrix& Model::stack(const Mat& place, const float* base, std::span<const ops::StoredTensor> tensors, std::vector<bool>& copied) {
+Model::Stacked Model::stack(const Mat& place, const float* base, std::span<const ops::StoredTensor> tensors, std::vector<bool>& copied) {
   const int64_t begin = place.f32() - base, end = begin + place.size();
   ops::StoredMatrix& m = stored.emplace_back();
-  auto p = std::lower_bound(parameters.begin(), parameters.end(), begin, [](const ParameterInfo& q, int64_t at) { return q.offset < at; });
+  auto p = std::upper_bound(parameters.begin(), parameters.end(), begin, [](int64_t at, const ParameterInfo& q) { return at < q.offset; }) - 1;
+  const int64_t first_row = (begin - p->offset) / place.cols;
   for (; p != parameters.end() && p->offset < end; ++p) {
     const auto i = static_cast<size_t>(p - parameters.begin());
     m.append(tensors[i]);
     copied[i] = false;
   }
-  BK_CHECK_EQ(m.rows, place.rows);
-  return m;
+  BK_CHECK(m.rows == place.rows || m.parts.size() == 1);
+  return {&m, first_row};
 }
 
 Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredTensor> tensors, Arena& memory)
@@ -46,7 +47,10 @@ Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::s
   bind(weights, const_cast<float*>(base));
   std::vector<bool> copied(parameters.size(), true);
   stack(weights.embed, base, tensors, copied);
-  weights.for_each_linear([&](layers::Linear& l, bool always_fp32) { l.read_from(stack(l.w, base, tensors, copied), always_fp32 ? f32_t : compute); });
+  weights.for_each_linear([&](layers::Linear& l, bool always_fp32) {
+    const Stacked at = stack(l.w, base, tensors, copied);
+    l.read_from(*at.matrix, at.first_row, always_fp32 ? f32_t : compute);
+  });
   size_t i = 0;
   weights.for_each([&](const std::string&, Mat& m, layers::Role) {
     m.data = copied[i] ? memory.take<float>(m.size()) : nullptr;

@@ -11,7 +11,7 @@ namespace {
 
 std::vector<std::string> cases() {
   std::vector<std::string> found;
-  for (const char* name : {"deepseek_v3", "deepseek_v2_lite", "llama_gqa", "deepseek_v2", "llama", "llama_linear_rope", "llama_bf16", "mixtral", "deepseek_moe", "deepseek_v3_fp8"})
+  for (const char* name : {"deepseek_v3", "deepseek_v2_lite", "llama_gqa", "deepseek_v2", "llama", "llama_linear_rope", "llama_bf16", "mixtral", "deepseek_moe", "deepseek_v3_fp8", "deepseek_v4", "deepseek_v4_hf", "deepseek_v4_fp4"})
     if (std::filesystem::exists(case_dir(name))) found.push_back(name);
   return found;
 }

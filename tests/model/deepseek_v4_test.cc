@@ -156,7 +156,7 @@ TEST_P(DeepseekV4, PiecesAreTheWhole) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Goldens, DeepseekV4, testing::Values("deepseek_v4", "deepseek_v4_hf"), [](const auto& p) { return p.param; });
+INSTANTIATE_TEST_SUITE_P(Goldens, DeepseekV4, testing::Values("deepseek_v4", "deepseek_v4_hf", "deepseek_v4_fp4"), [](const auto& p) { return p.param; });
 
 }  // namespace
 }  // namespace birkhoff
