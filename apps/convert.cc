@@ -1,7 +1,9 @@
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 
 #include "apps/verbs.h"
+#include "checkpoint/adapter.h"
 #include "checkpoint/hf_directory.h"
 #include "checkpoint/save_model.h"
 #include "core/error.h"
@@ -13,7 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Flags {
-  std::string model, out, dtype, names;
+  std::string model, adapter, out, dtype, names;
 };
 
 // Tokenizer, generation_config.json, licence, ...: whatever is beside the weights.
@@ -47,9 +49,18 @@ int convert(const Flags& f) {
   if (!f.names.empty()) options.names = f.names == "hf" ? checkpoint::NameScheme::hf : checkpoint::NameScheme::hub;
   options.source = &map;
   options.keep_unchanged = false;
+  // Merged weights: the file's rows plus the adapter's.
+  std::optional<checkpoint::AdapterFiles> adapter;
+  if (!f.adapter.empty() || checkpoint::has_adapter(from)) adapter.emplace(f.adapter.empty() ? from : f.adapter, config);
+  const checkpoint::RowReader merged = [&](size_t i, int64_t first, int64_t count, Mat out) {
+    ops::StoredMatrix w;
+    w.append(map.views[i]);
+    ops::expand_rows(w, first, count, out);
+    adapter->add_to(parameters[i].name, first, out);
+  };
   io::StagedDirectory staged(f.out);
   copy_other_files(from, staged.path());
-  checkpoint::save_model(staged.path(), config, parameters, {}, config_json, options);
+  checkpoint::save_model(staged.path(), config, parameters, adapter ? merged : checkpoint::RowReader(), config_json, options);
   staged.publish();
   return 0;
 }
@@ -60,6 +71,7 @@ void add_convert(CLI::App& app, Program& p) {
   auto f = std::make_shared<Flags>();
   CLI::App* verb = app.add_subcommand("convert", "Write a model directory with another number format or other tensor names");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
+  verb->add_option("--adapter", f->adapter, "LoRA adapter to merge: a PEFT directory, a run or a checkpoint; default: that of a run trained with one");
   verb->add_option("--out", f->out, "directory to create")->required();
   verb->add_option("--dtype", f->dtype, "bf16, fp32 or fp8; default: every tensor as it is");
   verb->add_option("--names", f->names, "hub or hf, for types whose files come with two sets of names; default: as they are")->check(CLI::IsMember({"hub", "hf"}));

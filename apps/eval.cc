@@ -9,7 +9,7 @@ namespace birkhoff::apps {
 
 void add_eval(CLI::App& app, Program& p) {
   struct Flags {
-    std::string model, dtype;
+    std::string model, adapter, dtype;
     std::vector<std::string> data;
     int64_t seq_len = 0;
     bool validation = false, json = false;
@@ -17,6 +17,7 @@ void add_eval(CLI::App& app, Program& p) {
   auto f = std::make_shared<Flags>();
   CLI::App* verb = app.add_subcommand("eval", "Loss of a model on data, over consecutive windows");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
+  verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");
   verb->add_option("--data", f->data, "file or folder; repeatable")->required()->allow_extra_args(false);
   verb->add_option("--seq-len", f->seq_len, "window; default: as trained");
   verb->add_flag("--validation", f->validation, "only the last 5 % of each source, as in training");
@@ -27,6 +28,7 @@ void add_eval(CLI::App& app, Program& p) {
     p.run = [f, &p] {
       infer::EngineOptions options;
       options.compute = f->dtype;
+      options.adapter = f->adapter;
       options.threads = p.thread_count();
       const infer::Engine engine(f->model, options);
       if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());

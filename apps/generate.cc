@@ -13,7 +13,7 @@ namespace birkhoff::apps {
 namespace {
 
 struct Flags {
-  std::string model, prompt, prompt_file, tokens_file, dtype, mla = "auto";
+  std::string model, adapter, prompt, prompt_file, tokens_file, dtype, mla = "auto";
   std::vector<std::string> stop, fim;
   int64_t count = 200;
   bool special = false;
@@ -61,6 +61,7 @@ int generate(const Flags& f, int threads) {
   if (f.count < 0) throw Error("generate", "-n must not be negative, is " + std::to_string(f.count), "", ExitCode::usage);
   infer::EngineOptions options;
   options.compute = f.dtype;
+  options.adapter = f.adapter;
   options.threads = threads;
   const infer::Engine engine(f.model, options);
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
@@ -98,6 +99,7 @@ void add_generate(CLI::App& app, Program& p) {
   auto f = std::make_shared<Flags>();
   CLI::App* verb = app.add_subcommand("generate", "Continue a prompt");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
+  verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");
   verb->add_option("-p,--prompt", f->prompt, "text to continue");
   verb->add_option("--prompt-file", f->prompt_file, "the same from a file");
   verb->add_option("--tokens-file", f->tokens_file, "whitespace-separated ids; ids are written too");

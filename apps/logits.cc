@@ -9,11 +9,12 @@ namespace birkhoff::apps {
 
 void add_logits(CLI::App& app, Program& p) {
   struct Flags {
-    std::string model, tokens_file, out, dtype;
+    std::string model, adapter, tokens_file, out, dtype;
   };
   auto f = std::make_shared<Flags>();
   CLI::App* verb = app.add_subcommand("logits", "Write the logits of a token sequence: tensor `logits` [T, V] F32");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
+  verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");
   verb->add_option("--tokens-file", f->tokens_file, "whitespace-separated token ids")->required();
   verb->add_option("--out", f->out, "safetensors file to write")->required();
   verb->add_option("--dtype", f->dtype, "fp32 or bf16; default: as trained");
@@ -23,6 +24,7 @@ void add_logits(CLI::App& app, Program& p) {
       const std::vector<int32_t> ids = read_token_file(f->tokens_file);
       infer::EngineOptions options;
       options.compute = f->dtype;
+      options.adapter = f->adapter;
       options.threads = p.thread_count();
       options.max_positions = std::max<int64_t>(static_cast<int64_t>(ids.size()), 1);
       const infer::Engine engine(f->model, options);

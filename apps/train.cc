@@ -31,6 +31,7 @@ void add_train(CLI::App& app, Program& p) {
   verb->add_option("--tokenizer", f->options.tokenizer, "directory with tokenizer.json or tokenizer.model; without it bytes are tokens");
   verb->add_option("--token-cache", f->options.token_cache, "where tokenized data is kept; default: birkhoff/tokens in the user's cache");
   verb->add_option("--out", f->options.out, "run directory")->required();
+  verb->add_option("--init", f->options.init, "start from the weights of this run, checkpoint or model directory");
   verb->add_flag("--resume", f->options.resume, "go on from the newest good checkpoint of --out");
   verb->add_flag("--quiet", f->options.quiet, "no progress");
   verb->add_option("--threads", p.threads, "default: all cores");

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "checkpoint/adapter.h"
 #include "checkpoint/hf_directory.h"
 #include "core/error.h"
 #include "io/atomic_file.h"
@@ -77,6 +78,10 @@ std::string save_checkpoint(const std::string& run, int64_t step, const model::M
   std::error_code ec;
   fs::create_directories(staged.path() + "/trainer_state", ec);
   save_weights(staged.path(), m, config, DType::f32);
+  if (!m.lora.empty()) {
+    fs::create_directories(staged.path() + "/adapter", ec);
+    save_adapter(staged.path() + "/adapter", m, state.base_model);
+  }
   const io::TensorEntry moments[] = {vector_entry("moment1", state.moment1, state.elements), vector_entry("moment2", state.moment2, state.elements)};
   io::write_safetensors(staged.path() + "/trainer_state/optimizer.safetensors", moments);
   io::write_json(staged.path() + "/trainer_state/position.json", state.position);
@@ -87,6 +92,7 @@ std::string save_checkpoint(const std::string& run, int64_t step, const model::M
   io::write_manifest(staged.path());
   staged.publish();
   io::replace_symlink(run + "/latest", std::string("checkpoints/") + kPrefix + std::to_string(step));
+  if (!m.lora.empty()) io::replace_symlink(run + "/adapter", "latest/adapter");
   return final_path;
 }
 
@@ -118,6 +124,7 @@ std::string newest_good_checkpoint(const std::string& run, std::string* note) {
 
 void load_checkpoint(const std::string& directory, model::Model& m, TrainerState& state) {
   load_weights(directory, m);
+  if (!m.lora.empty()) AdapterFiles(directory, m.config).load(m);
   const io::SafetensorsFile file(directory + "/trainer_state/optimizer.safetensors");
   for (const auto& [name, to] : {std::pair{"moment1", state.moment1}, std::pair{"moment2", state.moment2}}) {
     const io::TensorEntry* e = file.find(name);

@@ -11,14 +11,15 @@
 namespace birkhoff::checkpoint {
 
 struct TrainerState {
-  float* moment1 = nullptr;  // [elements] in the layout of the masters
+  float* moment1 = nullptr;  // [elements] in the layout of model/trainable.h
   float* moment2 = nullptr;
   int64_t elements = 0;
   nlohmann::json position = {};   // step, tokens, best validation, ...: what the loop needs to go on
   std::vector<std::string> files = {};  // copied into the checkpoint, such as the tokenizer's; not read back
+  std::string base_model = {};  // what adapters were trained over, for their adapter_config.json
 };
 
-// Writes RUN/checkpoints/step-N and points RUN/latest at it. Throws Error (disk full, ...) and leaves no half-written directory.
+// Writes RUN/checkpoints/step-N and points RUN/latest at it, and RUN/adapter at the adapter inside when the model has one. Throws Error (disk full, ...) and leaves no half-written directory.
 std::string save_checkpoint(const std::string& run, int64_t step, const model::Model& m, const nlohmann::json& config, const TrainerState& state);
 
 // Removes all but the newest `keep` checkpoints and step `best` (-1: none), and what killed processes left half written.
@@ -28,7 +29,7 @@ void prune_checkpoints(const std::string& run, int64_t keep, int64_t best);
 std::string newest_good_checkpoint(const std::string& run, std::string* note);
 bool has_checkpoints(const std::string& run);
 
-// Reads weights and trainer state. state.moment1/2 must point at `elements` floats. Checks the model's settings against the checkpoint's.
+// Reads weights, adapters and trainer state. state.moment1/2 must point at `elements` floats. Checks the model's settings against the checkpoint's.
 void load_checkpoint(const std::string& directory, model::Model& m, TrainerState& state);
 
 }  // namespace birkhoff::checkpoint

@@ -12,6 +12,22 @@
 namespace birkhoff::checkpoint {
 namespace fs = std::filesystem;
 
+bool read_as_f32(const io::TensorEntry& e, float* out) {
+  ops::StoredTensor t;
+  switch (e.type) {
+    case io::TensorType::f32: t.type = ops::StoredType::f32; break;
+    case io::TensorType::bf16: t.type = ops::StoredType::bf16; break;
+    case io::TensorType::f16: t.type = ops::StoredType::f16; break;
+    default: return false;
+  }
+  t.data = reinterpret_cast<const uint8_t*>(e.data);
+  t.rows = 1, t.cols = e.size();
+  ops::StoredMatrix m;
+  m.append(t);
+  ops::expand_rows(m, 0, 1, Mat(out, f32_t, 1, e.size()));
+  return true;
+}
+
 std::string resolve_model_directory(const std::string& path, std::string* note) {
   if (!fs::is_directory(path)) throw Error("checkpoint", path + ": " + (fs::exists(path) ? "is not a directory" : "does not exist"), "give a run, a checkpoint or a model directory");
   if (fs::is_directory(path + "/checkpoints")) return newest_good_checkpoint(path, note);

@@ -20,6 +20,9 @@ nlohmann::json read_config_json(const std::string& directory);
 // Throws Error with everything that does not match.
 void load_weights(const std::string& directory, model::Model& m);
 
+// The elements of one tensor as fp32. False, and nothing is written, for other types than F32, BF16 and F16.
+bool read_as_f32(const io::TensorEntry& e, float* out);
+
 // Writes config.json (`config`) and the weights, fp32 or bf16, into an existing directory. source: the files the model was loaded from; what has
 // not changed since is written with their bytes (save_model.h).
 void save_weights(const std::string& directory, const model::Model& m, const nlohmann::json& config, DType dtype, const TensorMap* source = nullptr);

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 
+#include "checkpoint/adapter.h"
 #include "checkpoint/hf_directory.h"
 #include "checkpoint/tensor_map.h"
 #include "core/error.h"
@@ -81,15 +83,25 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   j.erase("training");
   const model::ModelConfig config = model::config_from_json(j);
   max_positions_ = options.max_positions ? options.max_positions : std::min<int64_t>(config.max_position_embeddings, 4096);
+  std::optional<checkpoint::AdapterFiles> adapter;
+  if (!options.adapter.empty())
+    adapter.emplace(options.adapter, config);
+  else if (checkpoint::has_adapter(directory_))
+    adapter.emplace(directory_, config);
   files_ = std::make_unique<checkpoint::WeightFiles>(directory_);
   require_memory(directory_, files_->bytes(), 0);
   model::Weights shapes(config);
   const checkpoint::TensorMap map = checkpoint::match_tensors(*files_, config, model::list_parameters(shapes));
   Arena measuring = Arena::measuring();
-  model::Model(config, compute, max_positions_, map.views, measuring);
+  model::Model measured(config, compute, max_positions_, map.views, measuring);
+  if (adapter) measured.attach_adapters(adapter->spec(), false, measuring);
   require_memory(directory_, files_->bytes(), measuring.peak());
   memory_ = std::make_unique<Arena>(measuring.peak());
   model_ = std::make_unique<model::Model>(config, compute, max_positions_, map.views, *memory_);
+  if (!adapter) return;
+  model_->attach_adapters(adapter->spec(), false, *memory_);
+  adapter->load(*model_);
+  model_->refresh_adapters(exec_);
 }
 
 void Engine::full_logits(std::span<const int32_t> ids, const std::function<void(int64_t, std::span<const float>)>& row) const {

@@ -18,6 +18,7 @@ struct EngineOptions {
   std::string compute;      // "bf16" or "fp32"; "": what the directory's training used, else bf16
   int64_t max_positions = 0;  // longest sequence; 0: the model's max_position_embeddings, at most 4096
   int threads = 1;
+  std::string adapter;  // LoRA adapter to run beside the weights (checkpoint/adapter.h). "": the one of a checkpoint that was trained with adapters
 };
 
 // Weights and tables of one model directory. Matrices are read where they lie in the mapped files, in whatever number format; the files

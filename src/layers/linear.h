@@ -1,5 +1,7 @@
 // A weight matrix [out, in] and what products read of it: packed copies, or the tensors of the model file themselves.
 #pragma once
+#include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -7,8 +9,18 @@
 #include "core/exec.h"
 #include "core/view.h"
 #include "ops/gemm.h"
+#include "ops/low_rank.h"
 
 namespace birkhoff::layers {
+
+// A low-rank addition (LoRA) to rows first_row .. first_row + b.rows of a Linear, which may hold several tensors of a file: x -> scale (x a^T) b^T.
+// It stays beside w: training moves a and b alone. In a gradient, a and b are its gradients and `products` stays empty.
+struct Adapter {
+  int64_t first_row = 0;
+  Mat a, b;  // fp32 [r, in], [rows, r]
+  ops::LowRank products;
+  std::vector<std::vector<ops::LowRank>> row_blocks;  // of Linear::row_blocks, forward only
+};
 
 // `w` is the fp32 master (or, in a gradient, the fp32 gradient; then the packed copies stay empty). `forward` packs w^T (y = x w^T) and
 // `backward` packs w (dx = dy w), in the compute type. A model that only runs forward leaves `backward` empty; when it reads its
@@ -24,6 +36,7 @@ struct Linear {
   Mat w;
   ops::Packed forward, backward;
   std::vector<RowBlocks> row_blocks;
+  std::vector<Adapter> adapters;
 
   Linear() = default;
   Linear(int64_t out, int64_t in) : w(nullptr, DType::f32, out, in) {}
@@ -32,15 +45,24 @@ struct Linear {
   void take_packed(Arena& arena, DType dtype, bool with_backward);
   // Products read rows [first_row, first_row + out) of `file`, which must outlive this; values are rounded to dtype where they are used.
   void read_from(const ops::StoredMatrix& file, int64_t first_row, DType dtype);
-  // Repacks from the master. Call after every change of w.
+  // The products of the adapters, whose shapes are set.
+  void take_adapters(Arena& arena, float scale, bool with_backward);
+  // Repacks from the master, adapters too. Call after every change.
   void refresh(const Exec& exec) const;
+  void refresh_adapters(const Exec& exec) const;
 };
 
-// y [T, out] = x w^T.
+// y [T, out] = x w^T + adapters.
 void linear_forward(const Exec& exec, const Linear& l, CMat x, Mat y);
-// Block i of l.row_blocks[which] times columns i * x_step .. of x, written to columns i * y_step .. of y.
+// Block i of l.row_blocks[which] times columns i * x_step .. of x, written to columns i * y_step .. of y, adapters included.
 void linear_row_blocks(const Exec& exec, const Linear& l, size_t which, CMat x, int64_t x_step, Mat y, int64_t y_step);
-// dx [T, in] = dy w (assigned; skipped when dx is an empty view), grad.w += dy^T x.
+// dx [T, in] assigned (skipped when dx is an empty view), grad.w += dy^T x (skipped when grad.w has no memory: w is frozen), the gradients of
+// the adapters += .
 void linear_backward(const Exec& exec, const Linear& l, CMat x, CMat dy, Mat dx, Linear& grad, Arena& scratch);
+
+// The same for groups of consecutive rows, each with a Linear of its own (ops::grouped_gemm). All have one shape and adapters for the same rows.
+void grouped_linear_forward(const Exec& exec, std::span<const Linear* const> l, CMat x, std::span<const int32_t> offsets, Mat y);
+void grouped_linear_backward(const Exec& exec, std::span<const Linear* const> l, CMat x, CMat dy, std::span<const int32_t> offsets, Mat dx,
+                             std::span<Linear* const> grad, Arena& scratch);
 
 }  // namespace birkhoff::layers

@@ -7,14 +7,19 @@
 namespace birkhoff::layers {
 namespace {
 
-// The packed copies (or gradients) of one product for all experts, in expert order.
-template <class T, class Get>
-std::vector<T> of_experts(const std::vector<DenseFfn::Weights>& experts, Get get) {
-  std::vector<T> v;
-  v.reserve(experts.size());
-  for (const auto& e : experts) v.push_back(get(e));
+// One product of all experts, in expert order.
+std::vector<const Linear*> of_experts(const std::vector<DenseFfn::Weights>& experts, Linear DenseFfn::Weights::*which) {
+  std::vector<const Linear*> v;
+  for (const auto& e : experts) v.push_back(&(e.*which));
   return v;
 }
+std::vector<Linear*> of_experts(std::vector<DenseFfn::Weights>& experts, Linear DenseFfn::Weights::*which) {
+  std::vector<Linear*> v;
+  for (auto& e : experts) v.push_back(&(e.*which));
+  return v;
+}
+constexpr auto kGateUp = &DenseFfn::Weights::gate_up;
+constexpr auto kDown = &DenseFfn::Weights::down;
 
 }  // namespace
 
@@ -54,10 +59,10 @@ void Moe::forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Sav
   if (s.shared_inter) DenseFfn::forward(exec, s.shared(), w.shared, x, saved.shared, y, scratch);
   ops::dispatch_forward(exec, r, x, saved.rows);
   ops::slots_to_rows(exec, r, r.weights, saved.row_weight);
-  ops::grouped_gemm(exec, saved.rows, r.offsets, of_experts<ops::Packed>(w.experts, [](auto& e) { return e.gate_up.forward; }), saved.gu);
+  grouped_linear_forward(exec, of_experts(w.experts, kGateUp), saved.rows, r.offsets, saved.gu);
   Mat h = scratch.mat(x.dtype, saved.rows.rows, s.inter), out = scratch.mat(x.dtype, saved.rows.rows, s.dim);
   ops::swiglu_forward(exec, saved.gu, saved.row_weight, h, s.limit);
-  ops::grouped_gemm(exec, h, r.offsets, of_experts<ops::Packed>(w.experts, [](auto& e) { return e.down.forward; }), out);
+  grouped_linear_forward(exec, of_experts(w.experts, kDown), h, r.offsets, out);
   ops::combine_forward(exec, r, out, y, /*accumulate=*/s.shared_inter != 0);
 }
 
@@ -77,12 +82,10 @@ void Moe::backward(const Exec& exec, const Spec& s, const Weights& w, const Toke
       Mat d_out = scratch.mat(dt, rows, s.dim), h = scratch.mat(dt, rows, s.inter), dh = scratch.mat(dt, rows, s.inter);
       ops::combine_backward(exec, r, dy, d_out);
       ops::swiglu_forward(exec, saved.gu, saved.row_weight, h, s.limit);
-      ops::grouped_weight_grad(exec, d_out, h, r.offsets, of_experts<Mat>(g.experts, [](auto& e) { return e.down.w; }), scratch);
-      ops::grouped_gemm(exec, d_out, r.offsets, of_experts<ops::Packed>(w.experts, [](auto& e) { return e.down.backward; }), dh);
+      grouped_linear_backward(exec, of_experts(w.experts, kDown), h, d_out, r.offsets, dh, of_experts(g.experts, kDown), scratch);
       ops::swiglu_backward(exec, saved.gu, saved.row_weight, dh, dgu, d_row_weight, s.limit);
     }
-    ops::grouped_weight_grad(exec, dgu, saved.rows, r.offsets, of_experts<Mat>(g.experts, [](auto& e) { return e.gate_up.w; }), scratch);
-    ops::grouped_gemm(exec, dgu, r.offsets, of_experts<ops::Packed>(w.experts, [](auto& e) { return e.gate_up.backward; }), d_in_rows);
+    grouped_linear_backward(exec, of_experts(w.experts, kGateUp), saved.rows, dgu, r.offsets, d_in_rows, of_experts(g.experts, kGateUp), scratch);
   }
   if (s.shared_inter) DenseFfn::backward(exec, s.shared(), w.shared, x, saved.shared, dy, dx, g.shared, scratch);
   ops::dispatch_backward(exec, r, d_in_rows, dx, /*accumulate=*/s.shared_inter != 0);

@@ -25,17 +25,20 @@ std::string mib(size_t bytes) {
 }  // namespace
 
 MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int64_t seq_len, Recompute policy, int threads,
-                         IndexerTraining indexer) {
+                         IndexerTraining indexer, const TrainingScope& scope) {
   MemoryPlan plan;
   const int64_t tokens = rows * seq_len;
   Arena memory = Arena::measuring(), grad_memory = Arena::measuring(), kept = Arena::measuring(), scratch = Arena::measuring();
   Model m(c, compute, seq_len, true, memory);
   set_indexer_training(m, indexer);
-  Weights grads(c);
-  bind(grads, grad_memory.take<float>(parameter_elements(m.parameters)));
+  m.attach_adapters(scope.lora, true, memory);
+  const TrainableSet set = choose_trainable(m, scope.trainable);
+  Weights grads = bind_gradients(m, set, grad_memory.take<float>(set.gradient_elements));
   plan.weights = memory.peak();
   plan.gradients = grad_memory.peak();
-  plan.optimizer = 2 * plan.gradients;
+  Arena moments = Arena::measuring();
+  for (int64_t n : {set.moment_elements, set.moment_elements}) moments.take<float>(n);
+  plan.optimizer = moments.peak();
 
   const Exec dry = Exec::dry_run(threads);
   Arena places = Arena::measuring();  // a plan costs no memory, and a dry step reads nothing

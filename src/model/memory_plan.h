@@ -4,13 +4,14 @@
 #include <cstdint>
 #include <string>
 
+#include "model/trainable.h"
 #include "model/transformer.h"
 
 namespace birkhoff::model {
 
 struct MemoryPlan {
   size_t weights = 0;    // fp32 masters and packed copies
-  size_t gradients = 0;  // fp32
+  size_t gradients = 0;  // fp32, of what is trained (trainable.h)
   size_t optimizer = 0;  // two moments
   size_t kept = 0;       // activations that wait for backward
   size_t scratch = 0;    // working memory of the composing thread
@@ -21,7 +22,7 @@ struct MemoryPlan {
 
 // tokens: of one part of a step (rows * seq_len). positions: longest sequence.
 MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int64_t seq_len, Recompute policy, int threads,
-                         IndexerTraining indexer = {});
+                         IndexerTraining indexer = {}, const TrainingScope& scope = {});
 
 // Memory this process may use: physical memory, or less when a cgroup limits it.
 size_t machine_memory_bytes();

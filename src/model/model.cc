@@ -64,6 +64,22 @@ Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::s
   make_ropes(positions, memory);
 }
 
+void Model::attach_adapters(const LoraSpec& spec, bool for_training, Arena& memory) {
+  BK_CHECK(lora.empty());
+  lora = spec;
+  if (spec.empty()) return;
+  add_adapters(config, spec, weights);
+  adapters = list_adapters(config, spec, weights);
+  adapter_block = memory.take<float>(parameter_elements(adapters));
+  size_t i = 0;
+  for_each_adapter_matrix(weights, [&](Mat& m) { m.data = adapter_block + adapters[i++].offset; });
+  weights.for_each_linear([&](layers::Linear& l, bool) { l.take_adapters(memory, spec.scale(), for_training); });
+}
+
+void Model::refresh_adapters(const Exec& exec) {
+  weights.for_each_linear([&](layers::Linear& l, bool) { l.refresh_adapters(exec); });
+}
+
 const ops::SiteWeights& Model::site(int64_t s) const {
   const BlockWeights& b = weights.blocks[static_cast<size_t>(s / 2)];
   return s % 2 == 0 ? b.attn_site : b.ffn_site;

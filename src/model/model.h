@@ -9,6 +9,7 @@
 #include "core/arena.h"
 #include "core/exec.h"
 #include "model/config.h"
+#include "model/lora.h"
 #include "model/weights.h"
 #include "ops/rope.h"
 
@@ -24,6 +25,9 @@ struct Model {
   std::vector<ops::RopeTable> ropes;  // config.rope_specs()
   float* block = nullptr;      // the masters, parameter_elements(parameters) floats; null without
   std::deque<ops::StoredMatrix> stored;  // views of the file that `weights` reads; the first is the embedding. Empty with masters
+  LoraSpec lora;
+  std::vector<ParameterInfo> adapters;  // matrices of the adapters, if any, in a block of their own
+  float* adapter_block = nullptr;
 
   // Takes masters and packed copies from `memory`, which must outlive the model. positions: longest sequence. Weights are
   // uninitialised; call refresh() after filling them.
@@ -33,6 +37,10 @@ struct Model {
   Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredTensor> tensors, Arena& memory);
   Model(const Model&) = delete;  // `weights` points into `stored`
   Model& operator=(const Model&) = delete;
+
+  // Gives linear layers uninitialised adapters with memory from `memory`; call refresh() or refresh_adapters() after filling them. Once only.
+  void attach_adapters(const LoraSpec& spec, bool for_training, Arena& memory);
+  void refresh_adapters(const Exec& exec);
 
   int64_t sites() const { return 2 * config.num_hidden_layers; }
   const ops::SiteWeights& site(int64_t s) const;

@@ -25,12 +25,6 @@ ops::SiteWeights site_weights(const ops::ResidualSpec& s) {
   return w;
 }
 
-uint64_t name_key(const std::string& name) {  // FNV-1a
-  uint64_t h = 0xcbf29ce484222325ull;
-  for (const char ch : name) h = (h ^ static_cast<unsigned char>(ch)) * 0x100000001b3ull;
-  return h;
-}
-
 void fill(Mat m, float v) { std::fill(m.f32(), m.f32() + m.size(), v); }
 
 void fill_normal(Mat m, double sd, uint64_t seed, const std::string& name) {
@@ -77,6 +71,12 @@ void initialise_base(const ModelConfig& c, int64_t site, Mat base) {
 }
 
 }  // namespace
+
+uint64_t name_key(const std::string& name) {  // FNV-1a
+  uint64_t h = 0xcbf29ce484222325ull;
+  for (const char ch : name) h = (h ^ static_cast<unsigned char>(ch)) * 0x100000001b3ull;
+  return h;
+}
 
 Weights::Weights(const ModelConfig& c) : embed(shape(c.vocab_size, c.hidden_size)), norm(shape(1, c.hidden_size)), tied(c.tie_word_embeddings) {
   const ops::ResidualSpec residual = c.residual_spec();

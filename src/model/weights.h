@@ -126,6 +126,8 @@ int64_t parameter_elements(const std::vector<ParameterInfo>& list);
 // Points every tensor into the block.
 void bind(Weights& w, float* block);
 
+// The stream of random numbers that a tensor of this name draws from.
+uint64_t name_key(const std::string& name);
 // Fills the bound weights. Every tensor draws from its own stream, keyed by seed and name. Scheme: linear layers and embedding
 // N(0, initializer_range), norms 1, hyper-connections as mhc.md 1.6 (settings hc_init_*), biases 0.
 void initialise(const ModelConfig& c, Weights& w, uint64_t seed);

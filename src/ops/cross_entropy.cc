@@ -137,7 +137,7 @@ LossSums cross_entropy_backward(const Exec& exec, CMat hidden, const Packed& hea
     // bf16 gradients fill the first half of each row of logits.
     const CMat d_logits(logits.data, hidden.dtype, tokens, vocab, hidden.dtype == f32_t ? vocab : 2 * vocab);
     gemm(exec, d_logits, head, d_hidden.row_block(first, tokens));
-    gemm_weight_grad(exec, d_logits, x, d_head, scratch);
+    if (d_head.data) gemm_weight_grad(exec, d_logits, x, d_head, scratch);
   });
   return sums;
 }

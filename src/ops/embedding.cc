@@ -47,7 +47,7 @@ void embedding_forward(const Exec& exec, const StoredMatrix& table, std::span<co
 void embedding_backward(const Exec& exec, std::span<const int32_t> ids, CMat d_out, Mat d_table) {
   check_shape(d_out, static_cast<int64_t>(ids.size()), d_table.cols);
   BK_CHECK(d_table.dtype == f32_t);
-  if (exec.dry()) return;
+  if (exec.dry() || !d_table.data) return;
   Exec::Span span(exec, Work::elementwise);
   const auto& k = kernels::elementwise_kernels();
   exec.parallel_for((d_table.cols + kCols - 1) / kCols, [&](int64_t task) {

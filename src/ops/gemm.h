@@ -58,7 +58,8 @@ void grouped_gemm(const Exec& exec, CMat a, std::span<const int32_t> offsets, st
 void gemm_weight_grad(const Exec& exec, CMat dy, CMat x, Mat dw, Arena& scratch, Store store = Store::accumulate);
 // The same on the calling thread alone, for use inside a task.
 void gemm_weight_grad_serial(CMat dy, CMat x, Mat dw, Store store);
-// The same per group of rows: dw[g] += dy_g^T x_g. Groups of no rows leave dw[g] as it is (Store::assign: zeros).
+// The same per group of rows: dw[g] += dy_g^T x_g. Groups of no rows leave dw[g] as it is (Store::assign: zeros); a dw[g] without memory is
+// left out.
 void grouped_weight_grad(const Exec& exec, CMat dy, CMat x, std::span<const int32_t> offsets, std::span<const Mat> dw,
                          Arena& scratch, Store store = Store::accumulate);
 

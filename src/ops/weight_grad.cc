@@ -224,7 +224,7 @@ void grouped_weight_grad(const Exec& exec, CMat dy, CMat x, std::span<const int3
   for (size_t g = 0; g < dw.size(); ++g) {
     BK_CHECK_LE(offsets[g], offsets[g + 1]);
     const int64_t rows = offsets[g + 1] - offsets[g];
-    if (rows == 0 && store == Store::accumulate) continue;
+    if (!dw[g].data || (rows == 0 && store == Store::accumulate)) continue;
     add_tasks(tasks, p, dy.row_block(offsets[g], rows), x.row_block(offsets[g], rows), dw[g].f32(), dw[g].stride, 0,
               store == Store::assign ? GemmStore::assign_f32 : GemmStore::add_f32);
   }

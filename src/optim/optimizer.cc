@@ -30,7 +30,7 @@ void muon_update(const Exec& exec, const Parameter& p, const ParameterBlocks& b,
   newton_schulz(exec, direction, update, scratch);
   const double rate = o.lr * 0.18 * std::sqrt(static_cast<double>(std::max(p.rows, p.cols)));
   for_chunks(exec, n, [&](int64_t, int64_t at, int64_t count) {
-    k.apply(b.weight + p.offset + at, update.f32() + at, count, decay, static_cast<float>(rate));
+    k.apply(p.weight + at, update.f32() + at, count, decay, static_cast<float>(rate));
   });
 }
 
@@ -60,6 +60,7 @@ void optimizer_step(const Exec& exec, std::span<const Parameter> parameters, con
 
   // Neighbouring tensors that are treated alike are one pass.
   struct Run {
+    float* weight;
     int64_t begin, end;
     float decay;
   };
@@ -74,25 +75,27 @@ void optimizer_step(const Exec& exec, std::span<const Parameter> parameters, con
       continue;
     }
     const int64_t end = p.offset + p.rows * p.cols;
-    if (!runs.empty() && runs.back().end == p.offset && runs.back().decay == decay_of(p))
+    const bool follows = !runs.empty() && runs.back().end == p.offset && runs.back().weight + (runs.back().end - runs.back().begin) == p.weight;
+    if (follows && runs.back().decay == decay_of(p))
       runs.back().end = end;
     else
-      runs.push_back({p.offset, end, decay_of(p)});
+      runs.push_back({p.weight, p.offset, end, decay_of(p)});
   }
   if (exec.dry()) return;
   if (covered < b.size) std::memset(b.grad + covered, 0, static_cast<size_t>(b.size - covered) * 4);
   struct Task {
+    float* weight;
     int64_t at, count;
     float decay;
   };
   std::vector<Task> tasks;
   for (const Run& r : runs)
-    for (int64_t at = r.begin; at < r.end; at += kChunk) tasks.push_back({at, std::min(kChunk, r.end - at), r.decay});
+    for (int64_t at = r.begin; at < r.end; at += kChunk) tasks.push_back({r.weight + (at - r.begin), at, std::min(kChunk, r.end - at), r.decay});
   exec.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
     const Task& t = tasks[static_cast<size_t>(i)];
     kernels::AdamwFactors mine = f;
     mine.decay = t.decay;
-    kernels::optimizer_kernels().adamw(b.weight + t.at, b.grad + t.at, b.moment1 + t.at, b.moment2 + t.at, t.count, mine);
+    kernels::optimizer_kernels().adamw(t.weight, b.grad + t.at, b.moment1 + t.at, b.moment2 + t.at, t.count, mine);
   });
 }
 

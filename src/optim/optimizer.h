@@ -9,17 +9,18 @@
 
 namespace birkhoff::optim {
 
-// One tensor of the blocks.
+// One tensor: its weights, and where its gradient and moments lie in their blocks.
 struct Parameter {
   std::string name;
+  float* weight = nullptr;
   int64_t offset = 0, rows = 0, cols = 0;
   bool decay = true;  // weight decay applies
   bool muon = false;  // Muon instead of AdamW
 };
 
-// Same layout in all four; `size` floats each.
+// One layout; `size` floats of gradients, moments as far as parameters have any.
 struct ParameterBlocks {
-  float *weight = nullptr, *grad = nullptr, *moment1 = nullptr, *moment2 = nullptr;
+  float *grad = nullptr, *moment1 = nullptr, *moment2 = nullptr;
   int64_t size = 0;
 };
 

@@ -9,7 +9,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "checkpoint/adapter.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/hf_directory.h"
 #include "core/cpu.h"
 #include "core/error.h"
 #include "io/json_file.h"
@@ -65,6 +67,28 @@ data::Corpus open_corpus(const TrainOptions& o, const RunConfig& c, const std::s
   return {o.data, o.validation, c.train.seq_len, static_cast<uint64_t>(c.train.seed), tokens ? &*tokens : nullptr};
 }
 
+std::string absolute(const std::string& path) { return path.empty() ? "" : std::filesystem::absolute(path).lexically_normal().string(); }
+
+// The weights of a directory; a checkpoint that was trained with adapters gives both together.
+void load_whole(const std::string& directory, model::Model& m) {
+  checkpoint::load_weights(directory, m);
+  if (!checkpoint::has_adapter(directory)) return;
+  const checkpoint::AdapterFiles adapter(directory, m.config);
+  for (const model::ParameterInfo& p : m.parameters) adapter.add_to(p.name, 0, Mat(m.block + p.offset, f32_t, p.rows, p.cols));
+}
+
+// "1234", or "12 of 1234 + 8 adapter" when only some are trained.
+std::string parameters_text(const model::TrainableSet& set) {
+  int64_t model = 0, trained = 0, adapters = 0;
+  for (const auto& p : set.parameters) {
+    const bool adapter = p.info.name.find(".lora_") != std::string::npos;
+    (adapter ? adapters : model) += p.info.size();
+    if (p.trained && !adapter) trained += p.info.size();
+  }
+  if (trained == model && !adapters) return std::to_string(model);
+  return std::to_string(trained) + " of " + std::to_string(model) + (adapters ? " and " + std::to_string(adapters) + " adapter" : "");
+}
+
 // One run from its first or resumed step to its end.
 class Run {
  public:
@@ -73,6 +97,7 @@ class Run {
         config_(std::move(config)),
         dir_(dir),
         tokenizer_(std::move(tokenizer)),
+        base_model_(absolute(o.init)),
         corpus_(open_corpus(o, config_, tokenizer_)),
         state_(config_, o.threads),
         progress_(config_.train.steps, o.terminal, o.quiet) {}
@@ -96,6 +121,7 @@ class Run {
   RunConfig config_;
   RunDirectory& dir_;
   std::shared_ptr<const text::Tokenizer> tokenizer_;  // nullptr: bytes are tokens
+  std::string base_model_;  // where the weights came from, "" for a fresh model
   data::Corpus corpus_;
   TrainState state_;
   Progress progress_;
@@ -110,7 +136,7 @@ void Run::start_or_resume() {
     std::string note;
     const std::string from = checkpoint::newest_good_checkpoint(dir_.path(), &note);
     if (!note.empty()) say(note);
-    checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.elements(), {}, {}};
+    checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.moment_elements(), {}, {}, base_model_};
     checkpoint::load_checkpoint(from, state_.model(), saved);
     state_.model().refresh(state_.exec());
     at_ = position_from(saved.position);
@@ -118,7 +144,10 @@ void Run::start_or_resume() {
     say("resumed " + from + " at step " + std::to_string(at_.step));
   } else {
     if (options_.resume) say("no finished checkpoint: starting at step 0");
-    state_.initialise();
+    if (base_model_.empty())
+      state_.initialise();
+    else
+      state_.initialise([&](model::Model& m) { load_whole(checkpoint::resolve_model_directory(base_model_), m); });
   }
   metrics_ = std::make_unique<MetricsWriter>(dir_.file("metrics.jsonl"), at_.step);
   write_run_json("running");
@@ -185,7 +214,8 @@ void Run::check_finite(const StepOutcome& s) const {
 void Run::save() {
   if (saved_step_ == at_.step) return;
   if (const std::string tensor = state_.first_bad_tensor(); !tensor.empty()) stop_not_finite(at_.step, "a weight is not finite, nothing is saved", tensor);
-  checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.elements(), to_json(at_), tokenizer_ ? tokenizer_->files() : std::vector<std::string>{}};
+  checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.moment_elements(), to_json(at_), tokenizer_ ? tokenizer_->files() : std::vector<std::string>{},
+                                 base_model_};
   json config = run_config_to_json(config_);
   if (tokenizer_) {  // so that other programs know where a text ends
     if (tokenizer_->bos()) config["bos_token_id"] = *tokenizer_->bos();
@@ -206,6 +236,7 @@ void Run::write_run_json(const std::string& status) const {
                                          {"time", when},
                                          {"data", options_.data},
                                          {"validation", options_.validation},
+                                         {"init", base_model_},
                                          {"threads", options_.threads},
                                          {"cpu", cpu_model()},
                                          {"isa", isa_name(active_isa())},
@@ -218,7 +249,7 @@ void Run::write_run_json(const std::string& status) const {
 int Run::execute(const std::atomic<bool>& stop) {
   start_or_resume();
   const TrainConfig& c = config_.train;
-  say("training " + std::to_string(state_.elements()) + " parameters, " + std::to_string(c.steps) + " steps of " + std::to_string(c.batch_size * c.seq_len) +
+  say("training " + parameters_text(state_.trainable()) + " parameters, " + std::to_string(c.steps) + " steps of " + std::to_string(c.batch_size * c.seq_len) +
       " tokens; planned memory " + std::to_string(state_.plan().total() >> 20) + " MiB");
   while (at_.step < c.steps && !stop) {
     state_.exec().seconds().fill(0);
@@ -258,6 +289,9 @@ void Run::finish() {
   io::write_json(dir_.file("run.json"), run);
 }
 
+// What is trained decides what a checkpoint holds.
+bool fixed_within_run(const std::string& key) { return key == "trainable" || key.rfind("lora.", 0) == 0; }
+
 // All settings under our names, whatever the released type the run's config.json is written as.
 json settings_of(RunConfig c) {
   c.model.model_type = "birkhoff";
@@ -283,9 +317,19 @@ RunConfig resumed_config(const TrainOptions& o, const RunDirectory& dir, std::ve
   }
   for (const auto& [key, value] : after["training"].items()) {
     const json& earlier = before["training"][key];
+    if (earlier != value && fixed_within_run(key))
+      throw Error("resume", key + ": the run has " + earlier.dump() + ", asked for " + value.dump(), "it cannot change within a run; start a new one with --init " + dir.path());
     if (earlier != value) notes.push_back(key + ": " + earlier.dump() + " -> " + value.dump() + (key == "steps" ? " (schedule recomputed)" : ""));
   }
   return now;
+}
+
+// The model of --init, with the training settings that were given.
+RunConfig further_config(const TrainOptions& o, const std::string& directory) {
+  json j = checkpoint::read_config_json(directory);
+  for (const char* key : {"training", "quantization_config", "torch_dtype", "dtype"}) j.erase(key);  // of that directory's run and files
+  const model::ModelConfig from = model::config_from_json(j);
+  return make_run_config(o.settings_base, o.settings_set, &from);
 }
 
 }  // namespace
@@ -296,20 +340,24 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
   std::unique_ptr<RunDirectory> dir;
   RunConfig config;
   std::shared_ptr<const text::Tokenizer> tokenizer;
+  if (o.resume && !o.init.empty()) throw Error("train", "--init and --resume together", "--init starts a new run, --resume goes on with one", ExitCode::usage);
   if (o.resume) {
     if (!o.tokenizer.empty()) throw Error("resume", "--tokenizer: a run keeps the tokenizer it was started with", "leave it out", ExitCode::usage);
     if (text::Tokenizer::exists(o.out)) tokenizer = text::Tokenizer::open(o.out);
     dir = std::make_unique<RunDirectory>(o.out, RunDirectory::Open::resume);
     config = resumed_config(o, *dir, notes);
+    const json run = io::read_json(dir->file("run.json"));
+    options.init = run.value("init", "");
     if (options.data.empty()) {
-      const json run = io::read_json(dir->file("run.json"));
       options.data = run.at("data").get<std::vector<std::string>>();
       options.validation = run.at("validation").get<std::vector<std::string>>();
     }
   } else {
+    const std::string init = o.init.empty() ? "" : checkpoint::resolve_model_directory(o.init);
     if (!o.tokenizer.empty()) tokenizer = text::Tokenizer::open(o.tokenizer);
-    fit_vocabulary(tokenizer.get(), options.settings_base, o.settings_set);
-    config = make_run_config(options.settings_base, o.settings_set);
+    else if (!init.empty() && text::Tokenizer::exists(init)) tokenizer = text::Tokenizer::open(init);
+    if (init.empty()) fit_vocabulary(tokenizer.get(), options.settings_base, o.settings_set);
+    config = init.empty() ? make_run_config(options.settings_base, o.settings_set) : further_config(o, init);
     if (o.data.empty()) throw Error("train", "no data", "give --data PATH", ExitCode::usage);
     check_vocabulary(tokenizer.get(), config);
     // Everything that can be refused is refused before the directory comes into being.

@@ -51,6 +51,10 @@ void for_each_field(C& c, F&& f) {
   f("eval_every", c.eval_every);
   f("gain_every", c.gain_every);
   f("fim_rate", c.fim_rate);
+  f("trainable", c.trainable);
+  f("lora.rank", c.lora_rank);
+  f("lora.alpha", c.lora_alpha);
+  f("lora.targets", c.lora_targets);
 }
 
 [[noreturn]] void fail(const std::string& what, const std::string& hint = "") { throw Error("settings", what, hint); }
@@ -65,7 +69,20 @@ bool set_train_field(TrainConfig& c, const std::string& key, const json& value) 
   return found;
 }
 
-void set(RunConfig& c, const std::string& key, const json& value) {
+// A list of words, or its text on a command line, as one string.
+json comma_separated(const json& value) {
+  const json list = value.is_string() ? json::parse(value.get<std::string>(), nullptr, false) : value;
+  if (!list.is_array()) return value;
+  std::string joined;
+  for (const json& word : list) {
+    if (!word.is_string()) return value;  // refused where a string is expected
+    joined += (joined.empty() ? "" : ",") + word.get<std::string>();
+  }
+  return joined;
+}
+
+void set(RunConfig& c, const std::string& key, const json& given) {
+  const json value = key == "lora.targets" ? comma_separated(given) : given;
   if (set_train_field(c.train, key, value) || model::set_model_field(c.model, key, value)) return;
   const std::string near = nearest(key, setting_names());
   throw Error("settings", "unknown setting \"" + key + "\"" + (near.empty() ? "" : "; did you mean \"" + near + "\"?"),
@@ -101,8 +118,18 @@ void validate_sizes(const TrainConfig& c) {
          "raise grad_accum");
 }
 
+void validate_lora(const TrainConfig& c, const model::ModelConfig& m) {
+  at_least("lora.rank", c.lora_rank, 0);
+  if (c.lora_rank > model::kMaxLoraRank) fail("lora.rank: " + std::to_string(c.lora_rank) + " is more than the largest supported, " + std::to_string(model::kMaxLoraRank));
+  if (!(c.lora_alpha >= 0)) fail("lora.alpha: must be positive, is " + std::to_string(c.lora_alpha));
+  if (c.lora_rank == 0 && (c.lora_alpha != 0 || !c.lora_targets.empty()))
+    fail("lora.rank: must be at least 1 for adapters, is 0", "set lora.rank, or leave lora.alpha and lora.targets out");
+  if (c.lora_rank) model::lora_modules(m, c.lora_targets);
+}
+
 void validate(const TrainConfig& c, const model::ModelConfig& m) {
   validate_sizes(c);
+  validate_lora(c, m);
   at_least("steps", c.steps, 0);
   at_least("batch_ramp", c.batch_ramp, 0);
   at_least("warmup_steps", c.warmup_steps, 0);
@@ -132,15 +159,39 @@ void validate(const TrainConfig& c, const model::ModelConfig& m) {
     fail("bias_update_speed: topk_method \"" + m.topk_method + "\" has no bias to move", "set topk_method=noaux_tc, or bias_update_speed=0");
 }
 
+// All settings of a model under our names.
+json plain_settings(model::ModelConfig c) {
+  c.model_type = "birkhoff";
+  c.unknown_keys = "{}";
+  return model::config_to_json(c);
+}
+
+void require_same_model(const model::ModelConfig& has, const model::ModelConfig& asked) {
+  if (has.model_type != asked.model_type && asked.model_type != "birkhoff")
+    fail("model_type: the model has \"" + has.model_type + "\", asked for \"" + asked.model_type + "\"", "model settings come with the weights; leave them out");
+  const json before = plain_settings(has), after = plain_settings(asked);
+  for (const auto& [key, value] : after.items())
+    if (before.value(key, json(nullptr)) != value)
+      fail(key + ": the model has " + before.value(key, json(nullptr)).dump() + ", asked for " + value.dump(), "model settings come with the weights; leave them out");
+}
+
 }  // namespace
 
 model::Recompute TrainConfig::policy() const {
   return recompute == "none" ? model::Recompute::none : recompute == "site" ? model::Recompute::site : model::Recompute::layer;
 }
 
-RunConfig make_run_config(const json& base, const std::vector<std::string>& overrides) {
+model::TrainingScope TrainConfig::scope(const model::ModelConfig& m) const {
+  model::TrainingScope s;
+  s.trainable = trainable;
+  if (lora_rank) s.lora = {lora_rank, lora_alpha != 0 ? lora_alpha : static_cast<double>(lora_rank), model::lora_modules(m, lora_targets)};
+  return s;
+}
+
+RunConfig make_run_config(const json& base, const std::vector<std::string>& overrides, const model::ModelConfig* from) {
   if (!base.is_object()) fail("the configuration is not a JSON object");
   RunConfig c;
+  if (from) c.model = *from;
   for (const auto& [key, value] : base.items()) {
     if (key == "training" && value.is_object()) {
       for (const auto& [k, v] : value.items()) set(c, k, v);
@@ -153,8 +204,12 @@ RunConfig make_run_config(const json& base, const std::vector<std::string>& over
     if (eq == std::string::npos || eq == 0) throw Error("settings", "--set " + text + ": expected key=value", "", ExitCode::usage);
     set(c, text.substr(0, eq), parse_value(text.substr(eq + 1)));
   }
+  if (from) {
+    require_same_model(*from, c.model);
+    c.model = *from;
+  }
   model::validate(c.model);
-  c.model.model_type = model::describing_type(c.model);
+  if (!from) c.model.model_type = model::describing_type(c.model);
   validate(c.train, c.model);
   return c;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "model/trainable.h"
 #include "model/transformer.h"
 
 namespace birkhoff::train {
@@ -28,11 +29,17 @@ struct TrainConfig {
   int64_t checkpoint_every = 0, keep = 3, eval_every = 0, gain_every = 0;
   bool keep_best = true;
   double fim_rate = 0;  // share of the documents rearranged for filling in the middle; needs a tokenizer that has the tokens
+  std::string trainable;     // expression over tensor names; the rest is frozen. "": everything, or the adapters alone
+  int64_t lora_rank = 0;     // lora.rank, 0: no adapters
+  double lora_alpha = 0;     // lora.alpha, 0: lora.rank
+  std::string lora_targets;  // lora.targets, model/lora.h
 
   double final_lr() const { return min_lr < 0 ? lr / 10 : min_lr; }
   DType compute() const { return dtype == "bf16" ? DType::bf16 : DType::f32; }
   model::Recompute policy() const;
   model::IndexerTraining indexer() const { return {indexer_stage != "off", indexer_stage == "dense"}; }
+  // Throws Error for targets that the model does not have.
+  model::TrainingScope scope(const model::ModelConfig& m) const;
 };
 
 // A run's description: what config.json of the run directory holds.
@@ -43,7 +50,8 @@ struct RunConfig {
 
 // Settings in order of precedence, lowest first: `base` (a preset's or file's JSON), then `overrides`, "key=value" each. A file may nest
 // training settings under "training". Unknown keys are an Error with the nearest name; so are contradictions.
-RunConfig make_run_config(const nlohmann::json& base, const std::vector<std::string>& overrides);
+// from: a model whose settings the run takes over; given ones may repeat them, and an Error names one that differs, with both values.
+RunConfig make_run_config(const nlohmann::json& base, const std::vector<std::string>& overrides, const model::ModelConfig* from = nullptr);
 nlohmann::json run_config_to_json(const RunConfig& c);
 RunConfig run_config_from_json(const nlohmann::json& j);
 // Every name --set knows.

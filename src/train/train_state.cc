@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <set>
 
 #include "core/error.h"
 #include "ops/routing.h"
@@ -34,17 +35,18 @@ optim::Schedule schedule_of(const TrainConfig& c) {
 }
 
 // mhc.md 1.5: no decay on norms, biases, gating factors and static parts; with decay_1d on those too. Muon takes 2-D weights, phi and router.
-std::vector<optim::Parameter> optimizer_view(const std::vector<model::ParameterInfo>& list, const TrainConfig& c) {
+std::vector<optim::Parameter> optimizer_view(const model::TrainableSet& set, const TrainConfig& c) {
   using layers::Role;
   std::vector<optim::Parameter> out;
-  for (const auto& p : list) {
-    if (p.role == Role::router_bias || p.role == Role::expert_table) continue;  // moved by the balance rule; never
+  for (const auto& [p, weight, state, trained] : set.parameters) {
+    if (!trained || p.role == Role::router_bias) continue;  // the bias is moved by the balance rule
     const bool indexer = p.name.find(".indexer.") != std::string::npos;
     if (indexer ? !c.indexer().learns : c.indexer().dense) continue;  // the warm-up trains nothing but indexers
     const bool matrix = p.role == Role::matrix || p.role == Role::output_projection || p.role == Role::router || p.role == Role::hc_fn;
     optim::Parameter q;
     q.name = p.name;
-    q.offset = p.offset;
+    q.weight = weight;
+    q.offset = state;
     q.rows = p.rows;
     q.cols = p.cols;
     q.decay = matrix || p.role == Role::embedding || p.role == Role::head || c.decay_1d;
@@ -118,12 +120,15 @@ optim::OptimizerOptions optimizer_options(const TrainConfig& c, double lr) {
 
 model::MemoryPlan plan_run(const RunConfig& c, int threads) {
   const TrainConfig& t = c.train;
-  model::MemoryPlan plan = model::plan_training(c.model, t.compute(), t.batch_size / t.grad_accum, t.seq_len, t.policy(), threads, t.indexer());
+  model::MemoryPlan plan =
+      model::plan_training(c.model, t.compute(), t.batch_size / t.grad_accum, t.seq_len, t.policy(), threads, t.indexer(), t.scope(c.model));
   Arena memory = Arena::measuring(), scratch = Arena::measuring();
-  const model::Model m(c.model, t.compute(), t.seq_len, true, memory);
+  model::Model m(c.model, t.compute(), t.seq_len, true, memory);
+  m.attach_adapters(t.scope(c.model).lora, true, memory);
+  const model::TrainableSet set = model::choose_trainable(m, t.trainable);
   optim::ParameterBlocks blocks;
-  blocks.size = model::parameter_elements(m.parameters);
-  optim::optimizer_step(Exec::dry_run(threads), optimizer_view(m.parameters, t), blocks, optimizer_options(t, t.lr), 1, 1, scratch);
+  blocks.size = set.gradient_elements;
+  optim::optimizer_step(Exec::dry_run(threads), optimizer_view(set, t), blocks, optimizer_options(t, t.lr), 1, 1, scratch);
   plan.scratch = std::max(plan.scratch, scratch.peak());
   return plan;
 }
@@ -141,17 +146,23 @@ TrainState::TrainState(const RunConfig& config, int threads)
   for (auto& b : model_->blocks)
     if (auto* moe = std::get_if<layers::Moe::Spec>(&b.ffn)) *moe = with_balance(*moe, config);
   model::set_indexer_training(*model_, config.train.indexer());
-  blocks_.size = model::parameter_elements(model_->parameters);
-  blocks_.weight = model_->block;
+  model_->attach_adapters(config.train.scope(config.model).lora, true, *memory_);
+  trainable_ = model::choose_trainable(*model_, config.train.trainable);
+  blocks_.size = trainable_.gradient_elements;
   blocks_.grad = memory_->take<float>(blocks_.size);
-  blocks_.moment1 = memory_->take<float>(blocks_.size);
-  blocks_.moment2 = memory_->take<float>(blocks_.size);
-  model::bind(grads_, blocks_.grad);  // fresh pages are zero
-  parameters_ = optimizer_view(model_->parameters, config.train);
+  blocks_.moment1 = memory_->take<float>(trainable_.moment_elements);
+  blocks_.moment2 = memory_->take<float>(trainable_.moment_elements);
+  grads_ = model::bind_gradients(*model_, trainable_, blocks_.grad);  // fresh pages are zero
+  parameters_ = optimizer_view(trainable_, config.train);
 }
 
-void TrainState::initialise() {
-  model::initialise(config_.model, model_->weights, static_cast<uint64_t>(config_.train.seed));
+void TrainState::initialise(const std::function<void(model::Model&)>& load) {
+  const auto seed = static_cast<uint64_t>(config_.train.seed);
+  if (load)
+    load(*model_);
+  else
+    model::initialise(config_.model, model_->weights, seed);
+  model::initialise_adapters(model_->adapters, model_->adapter_block, seed);
   model_->refresh(exec_);
 }
 
@@ -206,6 +217,7 @@ StepOutcome TrainState::step(int64_t step, const std::vector<data::Batch>& parts
 void TrainState::optimizer_step(int64_t step, StepOutcome& out) {
   Exec::Span span(exec_, Work::optimizer);
   const TrainConfig& c = config_.train;
+  model::clear_frozen(trainable_, blocks_.grad);
   out.grad_norm = optim::global_norm(exec_, blocks_.grad, blocks_.size);
   out.lr = optim::learning_rate(schedule_of(c), step);
   if (!std::isfinite(out.loss) || !std::isfinite(out.grad_norm)) return;  // the loop stops and says why; weights stay as they are
@@ -213,12 +225,15 @@ void TrainState::optimizer_step(int64_t step, StepOutcome& out) {
   scratch_->reset();
   optim::optimizer_step(exec_, parameters_, blocks_, optimizer_options(c, out.lr), step + 1, factor, *scratch_);
   if (c.bias_update_speed != 0 && !c.indexer().dense) {
+    std::set<const void*> moving;
+    for (const auto& p : trainable_.parameters)
+      if (p.trained && p.info.role == layers::Role::router_bias) moving.insert(p.weight);
     size_t moe_layer = 0;
     for (auto& b : model_->weights.blocks) {
       auto* moe = std::get_if<layers::Moe::Weights>(&b.ffn);
       if (!moe) continue;
       if (moe_layer == out.expert_load.size()) break;  // prediction modules that are not trained
-      if (!moe->bias.empty()) ops::update_router_bias(out.expert_load[moe_layer], c.bias_update_speed, moe->bias);
+      if (!moe->bias.empty() && moving.count(moe->bias.data)) ops::update_router_bias(out.expert_load[moe_layer], c.bias_update_speed, moe->bias);
       ++moe_layer;
     }
   }
@@ -258,12 +273,11 @@ GainRecord TrainState::measure_gains(const data::Batch& b) {
 }
 
 std::string TrainState::first_bad_tensor() const {
-  for (const auto& [base, suffix] : {std::pair{blocks_.weight, ""}, std::pair{blocks_.grad, " (gradient)"}}) {
-    for (const auto& p : model_->parameters) {
-      const float* v = base + p.offset;
-      if (std::any_of(v, v + p.size(), [](float x) { return !std::isfinite(x); })) return p.name + suffix;
-    }
-  }
+  const auto bad = [](const float* v, int64_t n) { return std::any_of(v, v + n, [](float x) { return !std::isfinite(x); }); };
+  for (const auto& p : trainable_.parameters)
+    if (bad(p.weight, p.info.size())) return p.info.name;
+  for (const auto& p : trainable_.parameters)
+    if (p.state >= 0 && bad(blocks_.grad + p.state, p.info.size())) return p.info.name + " (gradient)";
   return "";
 }
 

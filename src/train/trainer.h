@@ -39,7 +39,8 @@ class TrainState {
  public:
   // Plans first and refuses what does not fit, before anything is allocated.
   TrainState(const RunConfig& config, int threads);
-  void initialise();  // fresh weights from the seed
+  // Fresh weights from the seed. `load` fills the model's own instead, when given; adapters are fresh in either case.
+  void initialise(const std::function<void(model::Model&)>& load = nullptr);
 
   // One step at position `step` on the given parts (equal to grad_accum, or fewer while the batch ramps up).
   StepOutcome step(int64_t step, const std::vector<data::Batch>& parts);
@@ -55,7 +56,8 @@ class TrainState {
   const Exec& exec() const { return exec_; }
   float* moment1() { return blocks_.moment1; }
   float* moment2() { return blocks_.moment2; }
-  int64_t elements() const { return blocks_.size; }
+  int64_t moment_elements() const { return trainable_.moment_elements; }
+  const model::TrainableSet& trainable() const { return trainable_; }
   // Name of the first weight (or else gradient) tensor that holds a NaN or infinity; "" when all are finite.
   std::string first_bad_tensor() const;
 
@@ -66,6 +68,7 @@ class TrainState {
   Exec exec_;
   std::unique_ptr<Arena> memory_, kept_, scratch_;
   std::unique_ptr<model::Model> model_;
+  model::TrainableSet trainable_;
   model::Weights grads_;
   optim::ParameterBlocks blocks_;
   std::vector<optim::Parameter> parameters_;
@@ -79,6 +82,7 @@ struct TrainOptions {
   std::string tokenizer;    // directory; "": bytes are tokens, or what the resumed run has
   std::string token_cache;  // directory where tokenized data is kept, "" keeps none
   std::string out;
+  std::string init;  // a run, checkpoint or model directory whose weights the run starts from
   bool resume = false;
   int threads = 1;
   std::string command_line;

@@ -35,7 +35,10 @@ struct Blocks {
     const auto& p = parameters[i];
     for (int64_t j = 0; j < p.rows * p.cols; ++j) grad[static_cast<size_t>(p.offset + j)] = static_cast<float>(g[j]);
   }
-  optim::ParameterBlocks view() { return {weight.data(), grad.data(), moment1.data(), moment2.data(), static_cast<int64_t>(weight.size())}; }
+  optim::ParameterBlocks view() {
+    for (auto& p : parameters) p.weight = weight.data() + p.offset;
+    return {grad.data(), moment1.data(), moment2.data(), static_cast<int64_t>(grad.size())};
+  }
   std::vector<double> values(const std::vector<float>& block, size_t i) const {
     const auto& p = parameters[i];
     return {block.begin() + p.offset, block.begin() + p.offset + p.rows * p.cols};

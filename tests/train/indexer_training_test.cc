@@ -38,7 +38,7 @@ Trained train_steps(const train::RunConfig& c, int threads, int steps) {
   state.initialise();
   Trained r;
   r.parameters = state.model().parameters;
-  r.before.assign(state.model().block, state.model().block + state.elements());
+  r.before.assign(state.model().block, state.model().block + model::parameter_elements(r.parameters));
   for (int i = 0; i < steps; ++i) {
     const int64_t rows = c.train.batch_size / c.train.grad_accum;
     std::vector<data::Batch> parts;
@@ -47,7 +47,7 @@ Trained train_steps(const train::RunConfig& c, int threads, int steps) {
     r.losses.push_back(s.loss);
     if (s.indexer_loss) r.indexer.push_back(*s.indexer_loss);
   }
-  r.after.assign(state.model().block, state.model().block + state.elements());
+  r.after.assign(state.model().block, state.model().block + model::parameter_elements(r.parameters));
   return r;
 }
 

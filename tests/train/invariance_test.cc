@@ -42,7 +42,7 @@ Curve train_steps(const train::RunConfig& c, int threads, int steps) {
     curve.losses.push_back(s.loss);
     for (double v : {s.z_loss, s.aux_loss, s.grad_norm, s.mtp_loss.value_or(0), s.indexer_loss.value_or(0)}) curve.others.push_back(v);
   }
-  curve.weights.assign(state.model().block, state.model().block + state.elements());
+  curve.weights.assign(state.model().block, state.model().block + model::parameter_elements(state.model().parameters));
   return curve;
 }
 
