@@ -14,7 +14,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ALSO = {"gemm_weight_grad", "grouped_weight_grad", "site_retreat", "balance_losses", "rope_apply"}
 
 # Parts of another backward: the public pass that runs them and is checked.
-PART_OF = {"site_maps_backward": "site_retreat", "head_weights_backward": "site_close_backward", "Indexer::backward": "SparseMla::backward"}
+PART_OF = {"site_maps_backward": "site_retreat", "head_weights_backward": "site_close_backward", "Indexer::backward": "SparseMla::backward",
+           "Compressor::backward": "CompressedAttention::backward", "EntryIndexer::backward": "CompressedAttention::backward"}
 
 DERIVATIVE = re.compile(r"complex_step|complex_gradient|central_|expect_transposed|_vectors|tangent|reference_gradient|inverse")
 DECLARED = re.compile(r"^(?:void|double|LossSums)\s+(\w+)\(", re.MULTILINE)

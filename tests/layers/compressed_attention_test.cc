@@ -7,7 +7,8 @@
 namespace birkhoff::test {
 namespace {
 
-using Attn = layers::CompressedAttention;
+using layers::CompressedAttention;
+using Attn = CompressedAttention;
 constexpr float kIndexerScale = 0.3f;
 
 Attn::Spec spec_of(int64_t ratio, int64_t window = 4) {
@@ -51,7 +52,7 @@ struct Case {
     kl = {indexer_scale, 0.25};  // added to
     auto saved = Attn::reserve(memory, s, t, tokens(), true);
     Attn::forward(exec, s, lw.w, rope, at.context(), x, saved, y, scratch);
-    Attn::backward(exec, s, lw.w, rope, at.context(), x, saved, dy, dx, lw.grad, kl, scratch);
+    CompressedAttention::backward(exec, s, lw.w, rope, at.context(), x, saved, dy, dx, lw.grad, kl, scratch);
     kl.sum -= 0.25;
     EXPECT_EQ(scratch.used(), 0u);
     chosen.assign(static_cast<size_t>(tokens()), {});
