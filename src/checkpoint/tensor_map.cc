@@ -59,7 +59,7 @@ class Matcher {
     const TensorEntry* e = nullptr;
     for (const std::string& n : names) {
       const TensorEntry* found = files_.find(n);
-      if (!found) continue;
+      if (!found || found == e) continue;  // naming schemes may agree on a name
       used_.insert(n);
       if (e)
         complain("duplicate " + n + ": " + e->name + " is the same tensor");
