@@ -110,7 +110,7 @@ class Run {
   std::vector<data::Batch> training_parts(int64_t step) const;
   bool due(int64_t every) const { return every > 0 && at_.step % every == 0; }
   StepRecord record_of(const StepOutcome& s, double step_ms) const;
-  void measure(StepRecord& r);
+  bool measure(StepRecord& r);
   void check_finite(const StepOutcome& s) const;
   [[noreturn]] void stop_not_finite(int64_t step, const std::string& what, const std::string& tensor) const;
   void save();
@@ -185,17 +185,20 @@ StepRecord Run::record_of(const StepOutcome& s, double step_ms) const {
   return r;
 }
 
-void Run::measure(StepRecord& r) {
+// True when the weights are the best so far by validation loss.
+bool Run::measure(StepRecord& r) {
   const TrainConfig& c = config_.train;
+  bool best = false;
   if (due(c.eval_every)) {
     r.val_loss = state_.evaluate(corpus_.validation_batches(c.batch_size / c.grad_accum, kRunValidationWindows));
-    if (*r.val_loss < at_.best_val) {
+    best = *r.val_loss < at_.best_val;
+    if (best) {
       at_.best_val = *r.val_loss;
       at_.best_step = at_.step;
-      if (c.keep_best) save();
     }
   }
   if (due(c.gain_every) && config_.model.residual != "plain") r.gain = state_.measure_gains(corpus_.validation_batches(1, 1).front());
+  return best;
 }
 
 // Nothing that is not finite is trained on or saved.
@@ -262,10 +265,10 @@ int Run::execute(const std::atomic<bool>& stop) {
     at_.train_seconds += step_ms / 1e3;
     StepRecord r = record_of(s, step_ms);
     if (due(c.gain_every) || at_.step == c.steps) r.expert_load = s.expert_load;
-    measure(r);
-    metrics_->write(r);
+    const bool best = measure(r);
+    metrics_->write(r);  // before the checkpoint: a run killed in between takes the step again and writes it again
     progress_.step(at_.step, s.loss, r.tokens_per_s, r.val_loss);
-    if (due(c.checkpoint_every)) save();
+    if (due(c.checkpoint_every) || (best && c.keep_best)) save();
   }
   if (at_.step < c.steps) {
     save();
