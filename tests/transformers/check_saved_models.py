@@ -63,7 +63,7 @@ def settings(**values):
 def our_logits(program, folder, model, *flags):
     out = folder / "logits.safetensors"
     birkhoff(program, "logits", "-m", model, "--tokens-file", folder / "ids.txt", "--dtype", "fp32", "--out", out, *flags)
-    return load_file(out)["logits"]
+    return load_file(out)["logits"].clone()  # the file is written again by the next call
 
 
 def reference_model(kind, checkpoint, oracle):
