@@ -61,7 +61,9 @@ SABOTAGES = [
     ("clip-lifts", "optim/optimizer.cc", "return std::min(1.0, limit / (norm + 1e-6));", "return limit / (norm + 1e-6);", "optim_training_vectors_test"),
     ("cosine-start", "optim/schedule.cc", "std::cos(std::numbers::pi * (at - start) / (total - start))", "std::cos(std::numbers::pi * at / total)", "optim_training_vectors_test"),
     # Data, checkpoints, inference
-    ("label-across-documents", "data/corpus.cc", "at + i + 1 < s.start[document + 1] ? s.byte(at + i + 1, document) : kIgnoreLabel", "at + i + 1 < s.start[document + 1] ? s.byte(at + i + 1, document) : 0", "data_corpus_test"),
+    ("label-across-documents", "data/corpus.cc", "at + i + 1 < s.start[document + 1] ? s.token(at + i + 1, document) : kIgnoreLabel", "at + i + 1 < s.start[document + 1] ? s.token(at + i + 1, document) : 0", "data_corpus_test"),
+    ("learn-users", "data/chat_corpus.cc", "s.learn.resize(s.ids.size(), stretch.learn);", "s.learn.resize(s.ids.size(), true);", "train_chat_gradient_test"),
+    ("held-back-conversations", "data/chat_corpus.cc", "keep -= std::max<size_t>(1, keep / 20);", "keep -= 1;", "data_chat_corpus_test"),
     ("second-moment", "checkpoint/checkpoint.cc", 'std::pair{"moment2", state.moment2}', 'std::pair{"moment1", state.moment2}', "checkpoint_checkpoint_test"),
     ("not-finite-saved", "checkpoint/checkpoint.cc", "if (!std::isfinite(v)) return", "if (false) return", "checkpoint_checkpoint_test"),
     ("cache-length", "model/transformer.cc", "if (cache) cache->length += T;", "if (cache) cache->length += T > 1 ? T : 0;", "infer_engine_test"),

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/rng.h"
+#include "data/documents.h"
 #include "text/chat/json_value.h"
 #include "text/chat/marked_encode.h"
 #include "text/chat/training_sample.h"
@@ -38,7 +39,7 @@ bool ChatCorpus::is_chat_file(const std::string& path) {
   for (std::string line; std::getline(in, line);) {
     if (is_blank(line)) continue;
     try {
-      return get(text::chat::parse_json(line), "messages").is_sequence();
+      return !get(text::chat::parse_json(line), "messages").is(Kind::undefined);
     } catch (const Error&) {
       return false;
     }
@@ -49,23 +50,24 @@ bool ChatCorpus::is_chat_file(const std::string& path) {
 ChatCorpus::ChatCorpus(const std::vector<std::string>& training, const std::vector<std::string>& validation, std::shared_ptr<const text::Tokenizer> tokenizer,
                        const text::chat::ChatFormat& format, int64_t seq_len, uint64_t seed)
     : tokenizer_(std::move(tokenizer)), seq_len_(seq_len), seed_(seed) {
-  ChatCounts held_back;  // what happens to validation data is not counted among the training data
   for (const std::string& path : validation)
-    for (auto& conversation : read_file(path, format, held_back)) add(validation_, std::move(conversation), held_back);
-  for (const std::string& path : training) {
-    auto conversations = read_file(path, format, counts_);
-    size_t keep = conversations.size();
-    if (validation.empty() && keep > 1) keep -= std::max<size_t>(1, keep / 20);
-    for (size_t i = 0; i < conversations.size(); ++i)
-      i < keep ? add(training_, std::move(conversations[i]), counts_) : add(validation_, std::move(conversations[i]), held_back);
-  }
+    for (const std::string& file : document_files(path))
+      for (auto& conversation : read_file(file, format, held_back_)) add(validation_, std::move(conversation), held_back_);
+  for (const std::string& path : training)
+    for (const std::string& file : document_files(path)) {
+      auto conversations = read_file(file, format, counts_);
+      size_t keep = conversations.size();
+      if (validation.empty() && keep > 1) keep -= std::max<size_t>(1, keep / 20);
+      for (size_t i = 0; i < conversations.size(); ++i)
+        i < keep ? add(training_, std::move(conversations[i]), counts_) : add(validation_, std::move(conversations[i]), held_back_);
+    }
   for (const Part* part : {&training_, &validation_})
     if (part->samples.empty())
       fail(std::string("no conversation ") + (part == &training_ ? "to train on" : "to validate") + " has a turn of the assistant that fits into seq_len " + std::to_string(seq_len) +
                (counts_.first_refusal.empty() ? "" : "; first refusal: " + counts_.first_refusal),
            "give more conversations or a larger seq_len");
   pack(training_, counts_);
-  pack(validation_, held_back);
+  pack(validation_, held_back_);
 }
 
 // One entry a conversation: its samples.
@@ -84,7 +86,9 @@ std::vector<std::vector<ChatCorpus::Sample>> ChatCorpus::read_file(const std::st
       fail(where + ": " + e.what());
     }
     const Value messages = get(input, "messages");
-    if (!messages.is_sequence()) fail(where + ": no list \"messages\"", "a line is {\"messages\": [{\"role\", \"content\"}, ...], \"tools\": [...]}");
+    if (!messages.is_sequence()) 
+      fail(where + ": no list \"messages\"" + (get(input, "text").is(Kind::undefined) ? "" : " but \"text\""),
+           "in a file of conversations every line is {\"messages\": [{\"role\", \"content\"}, ...], \"tools\": [...]}");
     ++counts.conversations;
     text::chat::SampleNotes notes;
     std::vector<Sample> samples;
@@ -205,18 +209,29 @@ std::vector<Batch> ChatCorpus::validation_batches(int64_t rows, int64_t limit) c
   return batches;
 }
 
+namespace {
+
+std::string n(int64_t v) { return std::to_string(v); }
+
+// What a part lost, a line each.
+std::string describe_losses(const ChatCounts& c, const std::string& part) {
+  std::string out;
+  if (c.cut) out += "\n" + part + n(c.cut) + " samples were longer than seq_len and lost " + n(c.cut_tokens) + " tokens";
+  if (c.dropped) out += "\n" + part + n(c.dropped) + " samples had nothing to learn and were dropped";
+  if (c.rewritten) out += "\n" + part + n(c.rewritten) + " turns were left out: the format writes what went before them differently";
+  if (c.without_end) out += "\n" + part + n(c.without_end) + " turns have no end token: the model will not learn to stop";
+  if (c.refused) out += "\n" + part + n(c.refused) + " conversations were refused by the chat format; first: " + c.first_refusal;
+  return out;
+}
+
+}  // namespace
+
 std::string ChatCorpus::describe() const {
   const ChatCounts& c = counts_;
-  const auto n = [](int64_t v) { return std::to_string(v); };
   std::string out = n(c.conversations) + " conversations, " + n(c.turns) + " turns of the assistant; " + n(c.tokens) + " tokens to train on, " + n(c.learnt_tokens) + " of them learnt, in " +
                     n(c.rows) + " rows of " + n(seq_len_) + " (" + n(100 * c.tokens / std::max<int64_t>(1, c.rows * seq_len_)) + " % full); " + n(static_cast<int64_t>(validation_.samples.size())) +
                     " samples held back";
-  if (c.cut) out += "\n" + n(c.cut) + " samples were longer than seq_len and lost " + n(c.cut_tokens) + " tokens";
-  if (c.dropped) out += "\n" + n(c.dropped) + " samples had nothing to learn and were dropped";
-  if (c.rewritten) out += "\n" + n(c.rewritten) + " turns were left out: the format writes what went before them differently";
-  if (c.without_end) out += "\n" + n(c.without_end) + " turns have no end token: the model will not learn to stop";
-  if (c.refused) out += "\n" + n(c.refused) + " conversations were refused by the chat format; first: " + c.first_refusal;
-  return out;
+  return out + describe_losses(c, "") + describe_losses(held_back_, "held back: ");
 }
 
 }  // namespace birkhoff::data

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "data/corpus.h"
+#include "data/batch.h"
 #include "text/chat/chat_format.h"
 #include "text/tokenizer.h"
 
@@ -20,18 +20,18 @@ struct ChatCounts {
   std::string first_refusal;
 };
 
-class ChatCorpus {
+class ChatCorpus final : public BatchSource {
  public:
-  // Without validation files the last 5 % of the conversations of every file (at least one) validate. Throws Error with file and line:
+  // training, validation: a .jsonl file, or a folder of them. Without validation files the last 5 % of the conversations of every file (at least one) validate. Throws Error with file and line:
   // not JSON, no messages; with the files: nothing to learn.
   ChatCorpus(const std::vector<std::string>& training, const std::vector<std::string>& validation, std::shared_ptr<const text::Tokenizer> tokenizer,
              const text::chat::ChatFormat& format, int64_t seq_len, uint64_t seed);
 
-  // Is the first line of the file a conversation?
+  // Is it a .jsonl file whose first line has messages?
   static bool is_chat_file(const std::string& path);
 
-  Batch training_batch(int64_t step, int64_t batch_size, int64_t first_row, int64_t rows) const;
-  std::vector<Batch> validation_batches(int64_t rows, int64_t limit) const;
+  Batch training_batch(int64_t step, int64_t batch_size, int64_t first_row, int64_t rows) const override;
+  std::vector<Batch> validation_batches(int64_t rows, int64_t limit) const override;
   const ChatCounts& counts() const { return counts_; }  // of the training part
   // What was read, cut and dropped, in a few lines.
   std::string describe() const;
@@ -54,7 +54,7 @@ class ChatCorpus {
   int64_t seq_len_;
   uint64_t seed_;
   Part training_, validation_;
-  ChatCounts counts_;
+  ChatCounts counts_, held_back_;
 };
 
 }  // namespace birkhoff::data

@@ -1,9 +1,6 @@
 #include "data/corpus.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstdlib>
-#include <filesystem>
 
 #include "core/error.h"
 #include "core/rng.h"
@@ -12,21 +9,7 @@
 namespace birkhoff::data {
 namespace {
 
-namespace fs = std::filesystem;
-
 [[noreturn]] void fail(const std::string& what, const std::string& hint = "") { throw Error("data", what, hint); }
-
-// "PATH@0.5" -> weight 0.5, unless a file of that whole name exists.
-std::pair<std::string, double> split_weight(const std::string& argument) {
-  const size_t at = argument.rfind('@');
-  if (at == std::string::npos || fs::exists(argument)) return {argument, 1.0};
-  const std::string text = argument.substr(at + 1);
-  char* end = nullptr;
-  const double weight = std::strtod(text.c_str(), &end);
-  if (text.empty() || *end != '\0' || !std::isfinite(weight) || weight <= 0)
-    fail(argument + ": the weight \"" + text + "\" is no positive number", "write PATH or PATH@WEIGHT, for example text.txt@0.5");
-  return {argument.substr(0, at), weight};
-}
 
 }  // namespace
 

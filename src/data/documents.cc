@@ -1,6 +1,8 @@
 #include "data/documents.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -25,13 +27,28 @@ void for_each_line(std::string_view all, const std::string& file, const std::fun
     const std::string name = file + ":" + std::to_string(number);
     const nlohmann::json j = nlohmann::json::parse(line, nullptr, false);
     if (j.is_discarded()) fail(name + ": is not JSON", "every line of a .jsonl file is one JSON object");
-    if (!j.is_object() || !j.contains("text") || !j.at("text").is_string()) fail(name + ": has no string \"text\"", "expected {\"text\": \"...\"}");
+    if (!j.is_object() || !j.contains("text") || !j.at("text").is_string()) {
+      const bool conversation = j.is_object() && j.contains("messages");
+      fail(name + ": has no string \"text\"" + (conversation ? " but \"messages\"" : ""),
+           conversation ? "conversations and texts belong into files of their own" : "expected {\"text\": \"...\"}, or in a file of conversations {\"messages\": [...]}");
+    }
     const auto& text = j.at("text").get_ref<const std::string&>();
     if (!text.empty()) use(text, name);
   }
 }
 
 }  // namespace
+
+std::pair<std::string, double> split_weight(const std::string& argument) {
+  const size_t at = argument.rfind('@');
+  if (at == std::string::npos || fs::exists(argument)) return {argument, 1.0};
+  const std::string text = argument.substr(at + 1);
+  char* end = nullptr;
+  const double weight = std::strtod(text.c_str(), &end);
+  if (text.empty() || *end != '\0' || !std::isfinite(weight) || weight <= 0)
+    fail(argument + ": the weight \"" + text + "\" is no positive number", "write PATH or PATH@WEIGHT, for example text.txt@0.5");
+  return {argument.substr(0, at), weight};
+}
 
 std::vector<std::string> document_files(const std::string& path) {
   std::error_code ec;

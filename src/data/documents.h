@@ -3,9 +3,13 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace birkhoff::data {
+
+// "PATH@0.5" -> PATH and 0.5; PATH and 1 without a weight, or where a file of the whole name exists. Throws Error: no positive number.
+std::pair<std::string, double> split_weight(const std::string& argument);
 
 // The files of a path in order. Throws Error: missing, unreadable, an empty folder.
 std::vector<std::string> document_files(const std::string& path);

@@ -20,6 +20,7 @@
 #include "optim/schedule.h"
 #include "train/progress.h"
 #include "report/report.h"
+#include "train/run_data.h"
 #include "train/run_directory.h"
 #include "train/run_tokenizer.h"
 #include "train/sample_text.h"
@@ -62,11 +63,6 @@ int64_t rss_mib() {
   return u.ru_maxrss / 1024;
 }
 
-data::Corpus open_corpus(const TrainOptions& o, const RunConfig& c, const std::shared_ptr<const text::Tokenizer>& tokenizer) {
-  const std::optional<data::Tokenization> tokens = run_tokenization(tokenizer, c, o.token_cache, o.threads);
-  return {o.data, o.validation, c.train.seq_len, static_cast<uint64_t>(c.train.seed), tokens ? &*tokens : nullptr};
-}
-
 std::string absolute(const std::string& path) { return path.empty() ? "" : std::filesystem::absolute(path).lexically_normal().string(); }
 
 // The weights of a directory; a checkpoint that was trained with adapters gives both together.
@@ -92,13 +88,13 @@ std::string parameters_text(const model::TrainableSet& set) {
 // One run from its first or resumed step to its end.
 class Run {
  public:
-  Run(const TrainOptions& o, RunConfig config, RunDirectory& dir, std::shared_ptr<const text::Tokenizer> tokenizer)
+  Run(const TrainOptions& o, RunConfig config, RunDirectory& dir, std::shared_ptr<const text::Tokenizer> tokenizer, RunData data)
       : options_(o),
         config_(std::move(config)),
         dir_(dir),
         tokenizer_(std::move(tokenizer)),
         base_model_(absolute(o.init)),
-        corpus_(open_corpus(o, config_, tokenizer_)),
+        data_(std::move(data)),
         state_(config_, o.threads),
         progress_(config_.train.steps, o.terminal, o.quiet) {}
 
@@ -122,7 +118,7 @@ class Run {
   RunDirectory& dir_;
   std::shared_ptr<const text::Tokenizer> tokenizer_;  // nullptr: bytes are tokens
   std::string base_model_;  // where the weights came from, "" for a fresh model
-  data::Corpus corpus_;
+  RunData data_;
   TrainState state_;
   Progress progress_;
   Position at_;
@@ -159,7 +155,7 @@ std::vector<data::Batch> Run::training_parts(int64_t step) const {
   int64_t total = c.batch_size;
   if (c.batch_ramp > 0) total = optim::ramped_batch(c.batch_size, c.batch_ramp, step);
   std::vector<data::Batch> parts;
-  for (int64_t first = 0; first < total; first += rows) parts.push_back(corpus_.training_batch(step, c.batch_size, first, std::min(rows, total - first)));
+  for (int64_t first = 0; first < total; first += rows) parts.push_back(data_.batches->training_batch(step, c.batch_size, first, std::min(rows, total - first)));
   return parts;
 }
 
@@ -190,14 +186,14 @@ bool Run::measure(StepRecord& r) {
   const TrainConfig& c = config_.train;
   bool best = false;
   if (due(c.eval_every)) {
-    r.val_loss = state_.evaluate(corpus_.validation_batches(c.batch_size / c.grad_accum, kRunValidationWindows));
+    r.val_loss = state_.evaluate(data_.batches->validation_batches(c.batch_size / c.grad_accum, kRunValidationWindows));
     best = *r.val_loss < at_.best_val;
     if (best) {
       at_.best_val = *r.val_loss;
       at_.best_step = at_.step;
     }
   }
-  if (due(c.gain_every) && config_.model.residual != "plain") r.gain = state_.measure_gains(corpus_.validation_batches(1, 1).front());
+  if (due(c.gain_every) && config_.model.residual != "plain") r.gain = state_.measure_gains(data_.batches->validation_batches(1, 1).front());
   return best;
 }
 
@@ -222,7 +218,7 @@ void Run::save() {
   json config = run_config_to_json(config_);
   if (tokenizer_) {  // so that other programs know where a text ends
     if (tokenizer_->bos()) config["bos_token_id"] = *tokenizer_->bos();
-    config["eos_token_id"] = *tokenizer_->eos();
+    if (tokenizer_->eos()) config["eos_token_id"] = *tokenizer_->eos();
   }
   checkpoint::save_checkpoint(dir_.path(), at_.step, state_.model(), config, saved);
   saved_step_ = at_.step;
@@ -240,6 +236,7 @@ void Run::write_run_json(const std::string& status) const {
                                          {"data", options_.data},
                                          {"validation", options_.validation},
                                          {"init", base_model_},
+                                         {"conversations", data_.counts},
                                          {"threads", options_.threads},
                                          {"cpu", cpu_model()},
                                          {"isa", isa_name(active_isa())},
@@ -252,6 +249,7 @@ void Run::write_run_json(const std::string& status) const {
 int Run::execute(const std::atomic<bool>& stop) {
   start_or_resume();
   const TrainConfig& c = config_.train;
+  if (!data_.notes.empty()) say(data_.notes);
   say("training " + parameters_text(state_.trainable()) + " parameters, " + std::to_string(c.steps) + " steps of " + std::to_string(c.batch_size * c.seq_len) +
       " tokens; planned memory " + std::to_string(state_.plan().total() >> 20) + " MiB");
   while (at_.step < c.steps && !stop) {
@@ -282,7 +280,7 @@ int Run::execute(const std::atomic<bool>& stop) {
 
 void Run::finish() {
   save();
-  const double val = state_.evaluate(corpus_.validation_batches(config_.train.batch_size / config_.train.grad_accum, 0));
+  const double val = state_.evaluate(data_.batches->validation_batches(config_.train.batch_size / config_.train.grad_accum, 0));
   char text[160];
   std::snprintf(text, sizeof text, "done: %lld steps in %.1f s of training, validation loss %.4f nats/token", static_cast<long long>(at_.step), at_.train_seconds, val);
   say(text);
@@ -343,9 +341,11 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
   std::unique_ptr<RunDirectory> dir;
   RunConfig config;
   std::shared_ptr<const text::Tokenizer> tokenizer;
+  RunData data;
   if (o.resume && !o.init.empty()) throw Error("train", "--init and --resume together", "--init starts a new run, --resume goes on with one", ExitCode::usage);
   if (o.resume) {
-    if (!o.tokenizer.empty()) throw Error("resume", "--tokenizer: a run keeps the tokenizer it was started with", "leave it out", ExitCode::usage);
+    for (const auto& [flag, value] : {std::pair{"--tokenizer", &o.tokenizer}, {"--template", &o.chat_template}, {"--encoder", &o.chat_encoder}})
+      if (!value->empty()) throw Error("resume", std::string(flag) + ": a run keeps the " + (value == &o.tokenizer ? "tokenizer" : "chat format") + " it was started with", "leave it out", ExitCode::usage);
     if (text::Tokenizer::exists(o.out)) tokenizer = text::Tokenizer::open(o.out);
     dir = std::make_unique<RunDirectory>(o.out, RunDirectory::Open::resume);
     config = resumed_config(o, *dir, notes);
@@ -355,6 +355,7 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
       options.data = run.at("data").get<std::vector<std::string>>();
       options.validation = run.at("validation").get<std::vector<std::string>>();
     }
+    data = open_run_data(options, config, tokenizer, o.out);
   } else {
     const std::string init = o.init.empty() ? "" : checkpoint::resolve_model_directory(o.init);
     if (!o.tokenizer.empty()) tokenizer = text::Tokenizer::open(o.tokenizer);
@@ -364,17 +365,18 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
     if (o.data.empty()) throw Error("train", "no data", "give --data PATH", ExitCode::usage);
     check_vocabulary(tokenizer.get(), config);
     // Everything that can be refused is refused before the directory comes into being.
-    open_corpus(options, config, tokenizer);
+    data = open_run_data(options, config, tokenizer, o.tokenizer.empty() ? init : o.tokenizer);
     model::require_fits(plan_run(config, o.threads));
     dir = std::make_unique<RunDirectory>(o.out, RunDirectory::Open::fresh);
     if (tokenizer) {
       copy_tokenizer(*tokenizer, dir->path());
+      keep_chat_format(options, data, dir->path(), config);
       tokenizer = text::Tokenizer::open(dir->path());
     }
   }
   for (const auto& n : notes) std::fprintf(stderr, "birkhoff: changed setting %s\n", n.c_str());
   {
-    Run run(options, config, *dir, tokenizer);
+    Run run(options, config, *dir, tokenizer, std::move(data));
     if (const int code = run.execute(stop)) return code;
   }  // the run's memory is returned before a model is opened to write the sample
   report::write_report(dir->path(), tokenizer || config.model.vocab_size == 256 ? sample_text(dir->path(), config.train.seq_len, options.threads) : "");

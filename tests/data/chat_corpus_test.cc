@@ -110,6 +110,19 @@ TEST_F(ChatCorpusTest, WhatIsCutOrDroppedIsCounted) {
   EXPECT_NE(c.describe().find("2 samples were longer"), std::string::npos) << c.describe();
 }
 
+TEST_F(ChatCorpusTest, AFolderIsItsFilesAndEachHoldsBackItsOwn) {
+  const std::string lines = test::read_file(conversations(2));
+  const test::TempDir folder;
+  folder.file("a.jsonl", lines);
+  folder.file("b.jsonl", lines + R"({"messages": [{"role": "user"}]})" + "\n");
+  const ChatCorpus c({folder.path()}, {folder / "a.jsonl"}, tokenizer, format, 128, 1);
+  EXPECT_EQ(c.counts().samples, 4);
+  const ChatCorpus halves({folder.path()}, {}, tokenizer, format, 128, 1);
+  EXPECT_EQ(halves.counts().samples, 2);
+  // What is lost among the held back is said, too.
+  EXPECT_NE(ChatCorpus({folder / "a.jsonl"}, {folder / "b.jsonl"}, tokenizer, format, 128, 1).describe().find("held back: 1 conversations were refused"), std::string::npos);
+}
+
 TEST_F(ChatCorpusTest, BadFilesAreNamedWithTheirLine) {
   const auto complaint = [&](const std::string& content) {
     try {
@@ -120,7 +133,7 @@ TEST_F(ChatCorpusTest, BadFilesAreNamedWithTheirLine) {
     return std::string();
   };
   EXPECT_NE(complaint("{\"messages\": []}\nno json\n").find("bad.jsonl:2"), std::string::npos);
-  EXPECT_NE(complaint("\n{\"text\": \"x\"}\n").find("bad.jsonl:2"), std::string::npos);
+  EXPECT_NE(complaint("\n{\"text\": \"x\"}\n").find("bad.jsonl:2: no list \"messages\" but \"text\""), std::string::npos);
   EXPECT_NE(complaint("{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n").find("no conversation"), std::string::npos);
   EXPECT_THROW(corpus(dir / "absent.jsonl"), Error);
   EXPECT_TRUE(ChatCorpus::is_chat_file(conversations(1)));

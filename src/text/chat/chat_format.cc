@@ -73,6 +73,39 @@ std::string guess_parser(const std::string& source) {
   return has("</think>") ? "v3" : "";
 }
 
+using Sources = std::map<std::string, std::string>;  // templates by name
+
+// The templates of tokenizer_config.json, if there is one; its special tokens go into tokens.
+Sources read_tokenizer_config(const fs::path& path, std::map<std::string, std::string>& tokens) {
+  Sources sources;
+  if (!fs::exists(path)) return sources;
+  const Value config = about(path, [&] { return parse_json(read_file(path)); });
+  if (!config.is(Kind::dict)) throw Error("chat", path.string() + ": not a JSON object");
+  for (const auto& [key, value] : config.as_dict().entries) {
+    const Value token = value.is(Kind::dict) ? get(value, "content") : value;
+    if (key.bytes().ends_with("_token") && !key.bytes().starts_with("add_") && token.is(Kind::string)) tokens[key.bytes()] = token.bytes();
+  }
+  const Value chat = get(config, "chat_template");
+  if (chat.is(Kind::string)) sources["default"] = chat.bytes();
+  if (!chat.is_sequence()) return sources;
+  for (const Value& named : chat.items()) {
+    const Value name = get(named, "name"), source = get(named, "template");
+    if (!name.is(Kind::string) || !source.is(Kind::string)) throw Error("chat", path.string() + ": an entry of chat_template has no name or no template");
+    sources[name.bytes()] = source.bytes();
+  }
+  return sources;
+}
+
+// Templates in files of their own stand in the place of those of tokenizer_config.json, as in transformers.
+Sources read_template_files(const fs::path& dir) {
+  Sources sources;
+  if (const fs::path path = dir / "chat_template.jinja"; fs::exists(path)) sources["default"] = read_file(path);
+  if (const fs::path folder = dir / "additional_chat_templates"; fs::is_directory(folder))
+    for (const auto& entry : fs::directory_iterator(folder))
+      if (entry.path().extension() == ".jinja") sources[entry.path().stem().string()] = read_file(entry.path());
+  return sources;
+}
+
 }  // namespace
 
 Value mark_content(const Value& messages) {
@@ -100,43 +133,25 @@ ChatFormat ChatFormat::from_template(std::string_view source) {
   return out;
 }
 
-ChatFormat ChatFormat::open(const std::string& directory) {
-  const fs::path dir(directory);
+std::string ChatFormat::encoder_of_type(const std::string& model_type) { return model_type == "deepseek_v32" ? "v3.2" : model_type == "deepseek_v4" ? "v4" : ""; }
+
+ChatFormat ChatFormat::open(const std::string& directory, const std::string& template_file) {
+  const fs::path dir(directory), config_path = dir / "config.json";
+  const Value config = fs::exists(config_path) ? about(config_path, [&] { return parse_json(read_file(config_path)); }) : Value();
+  const Value encoder = get(config, "chat_encoder"), type = get(config, "model_type");
+  if (template_file.empty() && encoder.is(Kind::string)) return about(config_path, [&] { return native(encoder.bytes()); });
   ChatFormat out;
-  std::map<std::string, std::string> sources;
-  if (const fs::path path = dir / "tokenizer_config.json"; fs::exists(path)) {
-    const Value config = about(path, [&] { return parse_json(read_file(path)); });
-    if (!config.is(Kind::dict)) throw Error("chat", path.string() + ": not a JSON object");
-    for (const auto& [key, value] : config.as_dict().entries) {
-      const Value token = value.is(Kind::dict) ? get(value, "content") : value;
-      if (key.bytes().ends_with("_token") && !key.bytes().starts_with("add_") && token.is(Kind::string)) out.special_tokens_[key.bytes()] = token.bytes();
-    }
-    const Value chat = get(config, "chat_template");
-    if (chat.is(Kind::string)) sources["default"] = chat.bytes();
-    if (chat.is_sequence())
-      for (const Value& named : chat.items()) {
-        const Value name = get(named, "name"), source = get(named, "template");
-        if (!name.is(Kind::string) || !source.is(Kind::string)) throw Error("chat", path.string() + ": an entry of chat_template has no name or no template");
-        sources[name.bytes()] = source.bytes();
-      }
-  }
-  if (const fs::path path = dir / "chat_template.jinja"; fs::exists(path)) sources["default"] = read_file(path);
-  if (const fs::path folder = dir / "additional_chat_templates"; fs::is_directory(folder))
-    for (const auto& entry : fs::directory_iterator(folder))
-      if (entry.path().extension() == ".jinja") sources[entry.path().stem().string()] = read_file(entry.path());
+  Sources sources = read_tokenizer_config(dir / "tokenizer_config.json", out.special_tokens_);
+  if (Sources own = template_file.empty() ? read_template_files(dir) : Sources{{"default", read_file(template_file)}}; !own.empty()) sources = std::move(own);
   for (const auto& [name, source] : sources)
-    out.templates_[name] = about(dir, [&source = source] { return std::make_shared<const jinja::Template>(source); });
+    out.templates_[name] = about(template_file.empty() ? dir : fs::path(template_file), [&source = source] { return std::make_shared<const jinja::Template>(source); });
   out.eos_ = out.special_tokens_["eos_token"];
   if (!sources.empty()) {
     out.parser_ = guess_parser(sources.count("default") ? sources["default"] : sources.begin()->second);
     return out;
   }
-  const fs::path path = dir / "config.json";
-  const Value config = fs::exists(path) ? about(path, [&] { return parse_json(read_file(path)); }) : Value();
-  const Value type = get(config, "model_type");
   const std::string model = type.is(Kind::string) ? type.bytes() : "";
-  if (model == "deepseek_v32") return native("v3.2");
-  if (model == "deepseek_v4") return native("v4");
+  if (const std::string name = encoder_of_type(model); !name.empty()) return native(name);
   throw Error("chat", directory + ": no chat template, and model_type '" + model + "' has no encoder of its own",
               "put a chat_template.jinja into the directory, or give --template FILE or --encoder v3.2|v4");
 }

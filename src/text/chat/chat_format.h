@@ -22,9 +22,12 @@ class ChatFormat {
   static ChatFormat native(const std::string& name);
   // One template file; BOS and EOS are DeepSeek's.
   static ChatFormat from_template(std::string_view source);
-  // tokenizer_config.json (chat_template as text or as a list of named ones; special tokens), chat_template.jinja,
-  // additional_chat_templates/*.jinja; without a template the encoder of config.json's model_type. Throws Error: none of these.
-  static ChatFormat open(const std::string& directory);
+  // The encoder that config.json names as chat_encoder; else chat_template.jinja and additional_chat_templates/*.jinja; else chat_template of
+  // tokenizer_config.json (text, or a list of named ones); else the encoder of config.json's model_type. Special tokens are those of
+  // tokenizer_config.json. template_file, unless empty: instead of the directory's own. Throws Error: none of these.
+  static ChatFormat open(const std::string& directory, const std::string& template_file = "");
+  // "v3.2", "v4", or "" for a model_type whose conversations have templates.
+  static std::string encoder_of_type(const std::string& model_type);
 
   // messages, tools: as JSON has them (json_value.h), unmarked. tools may be undefined or null. options: an object of template
   // variables (add_generation_prompt, thinking, ...; chat_template chooses a named one) or of the encoder's options.

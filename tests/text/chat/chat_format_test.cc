@@ -117,8 +117,15 @@ TEST(ChatFormat, DirectoriesSayWhatTheyHold) {
   format = ChatFormat::open(dir.path());
   EXPECT_EQ(format.render(messages, {}, dict({{"x", text("!")}})).bytes(), "JTrue!");
   EXPECT_EQ(format.render(messages, {}, dict({{"chat_template", text("extra")}})).bytes(), "X");
+  EXPECT_EQ(format.render(messages, tools, {}).bytes(), "JFalse") << "files stand in the place of the templates of tokenizer_config.json";
   dir.file("chat_template.jinja", "{% if %}");
   EXPECT_THROW(ChatFormat::open(dir.path()), Error);
+  dir.file("config.json", R"({"model_type": "deepseek_v3", "chat_encoder": "v4"})");
+  EXPECT_EQ(ChatFormat::open(dir.path()).encoder(), ChatFormat::Encoder::v4);
+  dir.file("config.json", R"({"model_type": "deepseek_v3", "chat_encoder": "v5"})");
+  EXPECT_THROW(ChatFormat::open(dir.path()), Error);
+  dir.file("tokenizer_config.json", R"({"eos_token": "</s>", "chat_template": "D"})");
+  EXPECT_EQ(ChatFormat::open(dir.path(), dir.file("other.jinja", "O{{ eos_token }}")).render(messages, {}, {}).bytes(), "O</s>") << "a file that is named comes first";
 }
 
 TEST(ChatFormat, RefusesWhatTheFamiliesRefuse) {

@@ -1,0 +1,90 @@
+#include "train/run_data.h"
+
+#include <filesystem>
+
+#include "core/error.h"
+#include "data/chat_corpus.h"
+#include "data/corpus.h"
+#include "data/documents.h"
+#include "train/run_tokenizer.h"
+
+namespace birkhoff::train {
+namespace {
+
+namespace fs = std::filesystem;
+using text::chat::ChatFormat;
+
+// Are the files of the run conversations? Throws Error when some are.
+bool are_conversations(const TrainOptions& o) {
+  std::string chat, other, weighted;
+  for (const auto* list : {&o.data, &o.validation})
+    for (const std::string& argument : *list) {
+      const std::string path = data::split_weight(argument).first;
+      for (const std::string& file : data::document_files(path)) {
+        const bool is_chat = data::ChatCorpus::is_chat_file(file);
+        (is_chat ? chat : other) = file;
+        if (is_chat && path != argument) weighted = argument;
+      }
+    }
+  if (chat.empty()) return false;
+  if (!other.empty()) throw Error("data", "conversations and documents in one run: " + chat + " and " + other, "fine-tune on conversations in a run of their own, with --init");
+  if (!weighted.empty()) throw Error("data", weighted + ": conversations take no weight, every epoch reads all of them", "leave the weight out; give a file twice to read it twice as often");
+  return true;
+}
+
+ChatFormat open_format(const TrainOptions& o, const std::string& directory) {
+  if (!o.chat_encoder.empty()) return ChatFormat::native(o.chat_encoder);
+  try {
+    return ChatFormat::open(directory, o.chat_template);
+  } catch (const Error& e) {
+    if (!o.chat_template.empty()) throw;
+    const std::string said = e.what();  // "[where] what"
+    throw Error(e.where(), said.substr(said.find(']') + 2), "give --template FILE or --encoder v3.2|v4", e.code());
+  }
+}
+
+nlohmann::json to_json(const data::ChatCounts& c) {
+  return {{"conversations", c.conversations}, {"turns", c.turns},       {"samples", c.samples},         {"rows", c.rows},       {"tokens", c.tokens},           {"learnt_tokens", c.learnt_tokens},
+          {"refused", c.refused},             {"rewritten", c.rewritten}, {"without_end", c.without_end}, {"cut", c.cut},         {"cut_tokens", c.cut_tokens}, {"dropped", c.dropped}};
+}
+
+}  // namespace
+
+RunData open_run_data(const TrainOptions& o, const RunConfig& c, const std::shared_ptr<const text::Tokenizer>& tokenizer, const std::string& format_directory) {
+  RunData out;
+  const auto seed = static_cast<uint64_t>(c.train.seed);
+  if (!are_conversations(o)) {
+    if (!o.chat_template.empty() || !o.chat_encoder.empty())
+      throw Error("train", "a chat format is given, but " + o.data.at(0) + " holds no conversations", "--template and --encoder are for .jsonl files with \"messages\"", ExitCode::usage);
+    const std::optional<data::Tokenization> tokens = run_tokenization(tokenizer, c, o.token_cache, o.threads);
+    out.batches = std::make_unique<data::Corpus>(o.data, o.validation, c.train.seq_len, seed, tokens ? &*tokens : nullptr);
+    return out;
+  }
+  if (!tokenizer) throw Error("data", o.data.at(0) + ": conversations need a tokenizer", "give --tokenizer DIR, or --init with a model that has one");
+  if (c.train.fim_rate > 0) throw Error("train", "fim_rate: conversations are not rearranged for filling in the middle, it is " + std::to_string(c.train.fim_rate), "set fim_rate=0");
+  out.format = open_format(o, format_directory);
+  const std::string& end = out.format->eos();
+  if (!end.empty() && !tokenizer->id(end)) throw Error("train", "the chat format ends turns with " + end + ", which is no token of the tokenizer", "the format and the tokenizer do not belong together");
+  auto corpus = std::make_unique<data::ChatCorpus>(o.data, o.validation, tokenizer, *out.format, c.train.seq_len, seed);
+  out.notes = corpus->describe();
+  out.counts = to_json(corpus->counts());
+  out.batches = std::move(corpus);
+  return out;
+}
+
+void keep_chat_format(const TrainOptions& o, const RunData& data, const std::string& run, RunConfig& c) {
+  if (!data.format) return;
+  const std::string own = ChatFormat::encoder_of_type(c.model.model_type);
+  const bool native = data.format->encoder() != ChatFormat::Encoder::none;
+  if (native && (own != data.format->parser() || !o.chat_encoder.empty())) {
+    nlohmann::json keys = nlohmann::json::parse(c.model.unknown_keys);
+    keys["chat_encoder"] = data.format->parser();
+    c.model.unknown_keys = keys.dump();
+  }
+  if (o.chat_template.empty()) return;
+  std::error_code ec;
+  fs::copy_file(o.chat_template, fs::path(run) / "chat_template.jinja", fs::copy_options::overwrite_existing, ec);
+  if (ec) throw Error("train", o.chat_template + ": cannot be copied: " + ec.message());
+}
+
+}  // namespace birkhoff::train
