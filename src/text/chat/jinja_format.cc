@@ -36,11 +36,9 @@ std::string printf_real(const char* flags, int precision, char type, double d) {
 }
 
 std::string digits_of(uint64_t n, unsigned base, bool upper) {
+  const std::string_view symbols = upper ? "0123456789ABCDEF" : "0123456789abcdef";
   std::string out;
-  do {
-    out.insert(out.begin(), (upper ? "0123456789ABCDEF" : "0123456789abcdef")[n % base]);
-    n /= base;
-  } while (n);
+  for (bool first = true; first || n > 0; first = false, n /= base) out.insert(out.begin(), symbols[n % base]);
   return out;
 }
 
