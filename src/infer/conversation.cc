@@ -1,11 +1,8 @@
 #include "infer/conversation.h"
 
 #include <algorithm>
-#include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "io/json_file.h"
 #include "text/chat/marked_encode.h"
 
 namespace birkhoff::infer {
@@ -45,22 +42,11 @@ bool opens_thought(const std::string& prompt) {
   return end != std::string::npos && std::string_view(prompt).substr(0, end + 1).ends_with(kThink);
 }
 
-void append_end_ids(const nlohmann::json& config, std::vector<int32_t>& ids) {
-  const auto it = config.find("eos_token_id");
-  if (it == config.end()) return;
-  for (const nlohmann::json& id : it->is_array() ? *it : nlohmann::json::array({*it}))
-    if (id.is_number_integer() && id.get<int64_t>() >= 0 && id.get<int64_t>() <= INT32_MAX) ids.push_back(id.get<int32_t>());
-}
-
 }  // namespace
 
-Conversation::Conversation(const Engine& engine)
-    : engine_(engine), tokenizer_(text::Tokenizer::open(engine.directory())), format_(text::chat::ChatFormat::open(engine.directory())) {
-  // What ends an answer: the tokenizer's EOS, the format's end of turn, and what the model's files name.
-  if (tokenizer_->eos()) end_ids_.push_back(*tokenizer_->eos());
-  if (const auto id = format_.eos().empty() ? std::nullopt : tokenizer_->id(format_.eos())) end_ids_.push_back(*id);
-  for (const char* name : {"config.json", "generation_config.json"})
-    if (const std::string path = engine.directory() + "/" + name; std::filesystem::exists(path)) append_end_ids(io::read_json(path), end_ids_);
+Conversation::Conversation(const Engine& engine) : engine_(engine), text_(engine), format_(text::chat::ChatFormat::open(engine.directory())) {
+  if (!text_.tokenizer()) throw Error("chat", engine.directory() + ": the model reads bytes, a conversation needs the tokens of a chat format", "put tokenizer.json beside the weights");
+  if (!format_.eos().empty()) turn_end_ = text_.tokenizer()->id(format_.eos());
 }
 
 void Conversation::clear() {
@@ -98,12 +84,11 @@ std::span<const float> Conversation::feed_prompt(const std::vector<int32_t>& ids
 
 Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& stop, const std::function<void(const text::chat::Answer&)>& on_delta) {
   const text::chat::MaskedText prompt = format_.render(Value::list(messages_), tools_, format_options(format_, options.thinking));
-  const std::vector<int32_t> ids = text::chat::encode_marked(*tokenizer_, prompt);
+  const std::vector<int32_t> ids = text::chat::encode_marked(*text_.tokenizer(), prompt);
   Reply reply;
   std::span<const float> logits = feed_prompt(ids, reply);
-  const size_t known = std::min(logits.size(), static_cast<size_t>(tokenizer_->size()));  // padding rows of the vocabulary are no tokens
   text::chat::AnswerParser parser(format_.parser(), opens_thought(prompt.bytes()));
-  text::StreamDecoder decoder(tokenizer_);  // with special tokens: the parser looks for them
+  text::StreamDecoder decoder(text_.tokenizer());  // with special tokens: the parser looks for them
   const int64_t room = engine_.max_positions() - reply.prompt_tokens;
   const int64_t most = options.max_tokens > 0 ? std::min(options.max_tokens, room) : room;
   reply.end = ReplyEnd::length;
@@ -112,9 +97,9 @@ Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& 
       reply.end = ReplyEnd::interrupted;
       break;
     }
-    const int32_t id = sample(logits.first(known), options.sampling, static_cast<uint64_t>(reply.tokens));
+    const int32_t id = text_.sample(logits, options.sampling, static_cast<uint64_t>(reply.tokens));
     ++reply.tokens;
-    if (std::find(end_ids_.begin(), end_ids_.end(), id) != end_ids_.end()) {
+    if (text_.ends(id) || id == turn_end_) {
       reply.end = ReplyEnd::finished;
       break;
     }

@@ -3,14 +3,15 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "infer/engine.h"
 #include "infer/sampler.h"
+#include "infer/text_model.h"
 #include "text/chat/answer_parser.h"
 #include "text/chat/chat_format.h"
-#include "text/tokenizer.h"
 
 namespace birkhoff::infer {
 
@@ -51,9 +52,9 @@ class Conversation {
   std::span<const float> feed_prompt(const std::vector<int32_t>& ids, Reply& reply);
 
   const Engine& engine_;
-  std::shared_ptr<const text::Tokenizer> tokenizer_;
+  TextModel text_;
   text::chat::ChatFormat format_;
-  std::vector<int32_t> end_ids_;
+  std::optional<int32_t> turn_end_;  // the format's end of a turn, beside the ids that end every text
   std::vector<text::chat::Value> messages_;
   text::chat::Value tools_;
   std::unique_ptr<Session> session_;

@@ -7,10 +7,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/hf_directory.h"
 #include "eval/likelihood.h"
-#include "support/small_model.h"
 #include "support/temp_dir.h"
+#include "support/tokenized_model.h"
 #include "text/fim.h"
 
 namespace birkhoff::test {
@@ -22,17 +21,6 @@ using nlohmann::json;
 
 const std::string kGolden = std::string(BIRKHOFF_GOLDEN_DIR) + "/tokenizers/";
 
-// A small model with a real tokenizer and `padding` rows behind it.
-void write_model(const std::string& dir, const std::string& tokenizer, int64_t padding) {
-  const auto t = text::Tokenizer::open(kGolden + tokenizer);
-  model::ModelConfig c = small_config("plain", 1, false);
-  c.vocab_size = t->size() + padding;
-  const Exec exec(1);
-  SmallModel s(c, f32_t, 8, exec);
-  checkpoint::save_weights(dir, *s.m, model::config_to_json(s.m->config), f32_t);
-  for (const std::string& file : t->files()) std::filesystem::copy(file, dir);
-}
-
 infer::EngineOptions options() {
   infer::EngineOptions o;
   o.compute = "fp32", o.threads = 2, o.max_positions = 300;
@@ -41,7 +29,7 @@ infer::EngineOptions options() {
 
 TEST(TextModel, PaddingRowsAreNeverWritten) {
   const TempDir dir;
-  write_model(dir.path(), "v3", 7);
+  write_tokenized_model(dir.path(), "v3", 7);
   const Engine engine(dir.path(), options());
   const TextModel m(engine);
   const auto size = static_cast<size_t>(m.tokenizer()->size());
@@ -58,7 +46,7 @@ TEST(TextModel, PaddingRowsAreNeverWritten) {
 
 TEST(TextModel, EndsAreReadFromTheConfigs) {
   const TempDir dir;
-  write_model(dir.path(), "v3", 0);
+  write_tokenized_model(dir.path(), "v3", 0);
   std::ofstream(dir.path() + "/generation_config.json") << R"({"eos_token_id": [7, 9]})";
   const Engine engine(dir.path(), options());
   const TextModel m(engine);
@@ -67,7 +55,7 @@ TEST(TextModel, EndsAreReadFromTheConfigs) {
 
 TEST(TextModel, ATokenizerLargerThanTheModelIsRefused) {
   const TempDir dir;
-  write_model(dir.path(), "v3", -3);
+  write_tokenized_model(dir.path(), "v3", -3);
   const Engine engine(dir.path(), options());
   EXPECT_THROW(TextModel{engine}, Error);
 }
@@ -86,7 +74,7 @@ TEST(TextModel, FillInTheMiddlePrompt) {
 
 TEST(TextModel, EvalCountsBytesOfTheText) {
   const TempDir dir;
-  write_model(dir.path(), "v3", 0);
+  write_tokenized_model(dir.path(), "v3", 0);
   const std::string text = "Shall I compare thee to a summer's day? Thou art more lovely — 日本.\n";
   std::string all;
   while (all.size() < 4000) all += text;
