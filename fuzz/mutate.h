@@ -4,7 +4,7 @@
 //   fuzz_X --input FILE       one input as it is
 //
 // An input may be accepted or refused with Error. Anything else fails the run and leaves the input in fuzz_X.bad: a crash, another exception,
-// more than a second, or more than 64 MiB of live memory (operator new) while it is looked at. Meant to run under the address and undefined
+// more than a second of processor time, or more than 64 MiB of live memory (operator new) while it is looked at. Meant to run under the address and undefined
 // sanitizers (cmake preset asan).
 #pragma once
 #include <cstdint>
