@@ -75,7 +75,7 @@ inline void store_raw(bf16* p, Raw<bf16> r, int n) {
   for (int i = 0; i < n; ++i) p[i] = t[i];
 }
 inline void pack(Pair v, Raw<bf16>& r) {
-  r.bits = _mm256_or_si256(_mm256_cvtepu16_epi32(narrow(v.a)), _mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow(v.b)), 16));
+  r.bits = _mm256_blend_epi16(_mm256_srli_epi32(round_bits(v.a), 16), round_bits(v.b), 0xaa);
 }
 #else
 template <>

@@ -8,7 +8,8 @@ inline constexpr float kLog2e = 1.44269504f, kLn2 = 0.693147181f;
 // A masked score. Finite, so that no difference of two of them is NaN, and so low that 2^(it times any scale) is exactly 0.
 inline constexpr float kMasked = -1e30f;
 
-// 2^x: relative error 5e-7 where the result is rounded to bf16 anyway, 1.5 ulp for fp32; exactly 1 at 0, exactly 0 below -252.
+// 2^x: relative error 5e-7 where the result is rounded to bf16 anyway, 1.5 ulp for fp32; exactly 1 at 0, exactly 0 below
+// -252, on AVX2 from -127 on.
 template <class T>
 inline V exp2(V x) {
   const V n = round(x), r = x - n;
@@ -25,21 +26,16 @@ inline V exp2(V x) {
     p = multiply_add(p, r, set1(0.24022652208805084f));
     p = multiply_add(p, r, set1(0.6931472420692444f));
   }
-  return scale2(multiply_add(p, r, set1(1.f)), n);
+  return scale2_flushed(multiply_add(p, r, set1(1.f)), n);
 }
 
 // The value as type T would hold it.
 template <class T>
 inline V rounded(V v) {
-  if constexpr (sizeof(T) == 4) {
+  if constexpr (sizeof(T) == 4)
     return v;
-  } else {
-#if defined(__AVX2__)
-    return widen(narrow(v));
-#else
-    return to_float(to_bf16(v));
-#endif
-  }
+  else
+    return rounded_to_bf16(v);
 }
 
 // Per lane: x where a > b, else y.

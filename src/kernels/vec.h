@@ -3,6 +3,8 @@
 //   V                   kLanes floats: 16 (avx512, amx), 8 (avx2), 1 (scalar)
 //   load / store        float or bf16 memory, unaligned; bf16 is widened on load, rounded to nearest even on store
 //   load_n / store_n    the first n lanes only (0 <= n <= kLanes); the others load as 0 and are not written
+//   scale2_flushed      scale2 of 0.5 < x < 2 that may give 0 for n <= -127, where that is cheaper
+//   rounded_to_bf16     what a store to bf16 and a load give
 //   reduce_add/_max     in a fixed order, so a sum depends on the data alone
 #pragma once
 #include <stddef.h>
@@ -44,6 +46,8 @@ inline V round(V a) { return _mm512_roundscale_ps(a, 8); }
 inline V unless_above(V a, V b, V x) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_NGT_UQ), x); }
 // x * 2^n for integral n, with gradual underflow and overflow to infinity
 inline V scale2(V x, V n) { return _mm512_scalef_ps(x, n); }
+inline V scale2_flushed(V x, V n) { return scale2(x, n); }
+inline V rounded_to_bf16(V v) { return widen(narrow(v)); }
 inline float reduce_add(V v) {
   const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
   const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -71,13 +75,16 @@ inline V load_n(const bf16* p, int n) {
 }
 inline void store(float* p, V v) { _mm256_storeu_ps(p, v); }
 inline void store_n(float* p, V v, int n) { _mm256_maskstore_ps(p, lanes_mask(n), v); }
-inline __m128i narrow(V v) {
+// bf16 in the upper half of each lane, rounded to nearest even; the lower half is not zero.
+inline __m256i round_bits(V v) {
   const __m256i u = _mm256_castps_si256(v);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
-  const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
-  const __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(0x40));
-  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-  const __m256i r = _mm256_blendv_epi8(rounded, quiet, nan);
+  const __m256i rounded = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  const __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+  return _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q)));
+}
+inline __m128i narrow(V v) {
+  const __m256i r = _mm256_srli_epi32(round_bits(v), 16);
   return _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
 }
 inline void store(bf16* p, V v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow(v)); }
@@ -98,6 +105,8 @@ inline V scale2(V x, V n) {  // in two halves: 2^n alone may not be a normal num
   const __m256i h = _mm256_srai_epi32(i, 1);
   return x * pow2(h) * pow2(_mm256_sub_epi32(i, h));
 }
+inline V scale2_flushed(V x, V n) { return x * pow2(_mm256_cvtps_epi32(min(set1(128.f), max(set1(-127.f), n)))); }
+inline V rounded_to_bf16(V v) { return _mm256_castsi256_ps(_mm256_and_si256(round_bits(v), _mm256_set1_epi32(static_cast<int>(0xffff0000u)))); }
 inline float reduce_add(V v) {
   const __m128 b = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
@@ -133,6 +142,8 @@ inline V sqrt(V a) { return __builtin_sqrtf(a); }
 inline V round(V a) { return __builtin_rintf(a); }
 inline V unless_above(V a, V b, V x) { return a > b ? 0.f : x; }
 inline V scale2(V x, V n) { return __builtin_ldexpf(x, static_cast<int>(min(max(n, -300.f), 300.f))); }
+inline V scale2_flushed(V x, V n) { return scale2(x, n); }
+inline V rounded_to_bf16(V v) { return to_float(to_bf16(v)); }
 inline float reduce_add(V v) { return v; }
 inline float reduce_max(V v) { return v; }
 
