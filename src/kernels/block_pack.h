@@ -3,8 +3,11 @@
 // `row(i)` is a pointer to row i of X; X has `rows` rows and `cols` columns. Results are padded with zeros to the extents given.
 #pragma once
 #include "kernels/block_product.h"
+#include "kernels/transpose.h"
 
 namespace birkhoff::kernels::BK_ISA {
+
+inline int clamp_count(int64_t n, int most) { return n <= 0 ? 0 : n >= most ? most : static_cast<int>(n); }
 
 #if defined(__AVX512F__)
 // In place: v[i] lane j becomes v[j] lane i.
@@ -27,7 +30,6 @@ inline void transpose16(__m512i (&v)[16]) {
     v[12 + c] = _mm512_shuffle_i32x4(r, s, 0xDD);
   }
 }
-inline int clamp_count(int64_t n, int most) { return n <= 0 ? 0 : n >= most ? most : static_cast<int>(n); }
 inline __mmask32 mask32(int n) { return n >= 32 ? 0xffffffffu : (1u << n) - 1u; }
 
 // Two rows of bf16 woven into pairs: dword j = (even[j], odd[j]), for n <= 16 columns. A null row is zeros.
@@ -72,6 +74,25 @@ inline void transpose_f32(Row&& row, int64_t rows, int64_t cols, float* out, int
       for (int i = 0; i < 16; ++i) v[i] = r + i < rows && n ? (__m512i)load_n(row(r + i) + c, n) : _mm512_setzero_si512();
       transpose16(v);
       for (int i = 0; i < 16; ++i) _mm512_storeu_si512(out + (c + i) * ld + r, v[i]);
+    }
+  }
+#elif defined(__AVX2__)
+  for (int64_t r = 0; r < out_cols; r += 8) {
+    const int count = clamp_count(rows - r, 8);
+    decltype(row(0)) x[8];
+    for (int i = 0; i < count; ++i) x[i] = row(r + i);
+    for (int64_t c = 0; c < out_rows; c += 8) {
+      const int n = clamp_count(cols - c, 8);
+      __m256i v[8];
+      if (n == 8 && count == 8) {
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) v[i] = (__m256i)load(x[i] + c);
+      } else {
+        for (int i = 0; i < 8; ++i) v[i] = i < count && n ? (__m256i)load_n(x[i] + c, n) : _mm256_setzero_si256();
+      }
+      transpose8(v);
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) store(out + (c + i) * ld + r, (V)v[i]);
     }
   }
 #else
@@ -157,6 +178,21 @@ inline void unpack_transposed(const float* x, int64_t ld, const float* scale, in
       transpose16(v);
       const int n = clamp_count(cols - c, 16), count = clamp_count(rows - j, 16);
       for (int i = 0; i < count; ++i) store_some(static_cast<T*>(row(j + i)) + c, (V)v[i], n);
+    }
+  }
+#elif defined(__AVX2__)
+  for (int64_t j = 0; j < rows; j += 8) {
+    const V factor = load(scale + j);
+    const int count = clamp_count(rows - j, 8);
+    T* out[8];
+    for (int i = 0; i < count; ++i) out[i] = row(j + i);
+    for (int64_t c = 0; c < cols; c += 8) {
+      __m256i v[8];
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) v[i] = (__m256i)(load(x + (c + i) * ld + j) * factor);
+      transpose8(v);
+      const int n = clamp_count(cols - c, 8);
+      for (int i = 0; i < count; ++i) store_some(out[i] + c, (V)v[i], n);
     }
   }
 #else

@@ -4,6 +4,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include "kernels/gemm.h"
+#include "kernels/transpose.h"
 #include "kernels/vec.h"
 
 namespace birkhoff::kernels::BK_ISA {
@@ -147,30 +148,6 @@ void transpose_32x8(const bf16* w, int64_t stride, bf16* out, int64_t out_stride
 #define BK_FAST_TRANSPOSE 1
 
 #elif defined(__AVX2__)
-
-// 8 x 8 transpose of 32-bit elements.
-void transpose8(__m256i (&r)[8]) {
-  __m256i t[8];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    t[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {  // r[4 i + j]: lane l holds element 4 l + j of rows 4 i .. 4 i + 3
-    r[4 * i + 0] = _mm256_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 1] = _mm256_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 2] = _mm256_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-    r[4 * i + 3] = _mm256_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    t[j] = _mm256_permute2x128_si256(r[j], r[4 + j], 0x20);
-    t[4 + j] = _mm256_permute2x128_si256(r[j], r[4 + j], 0x31);
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) r[i] = t[i];
-}
 
 // 16 elements as bf16, those from n on as zeros.
 __m256i join(__m128i low, __m128i high) { return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1); }
