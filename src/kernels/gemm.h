@@ -20,7 +20,7 @@ enum class GemmStore : uint8_t { assign_f32, add_f32, assign_bf16 };
 // c[m, n] = a[m, k] b[k, n]. Strides count elements.
 struct GemmBlock {
   int64_t m = 0, n = 0, k = 0;
-  const void* a = nullptr;  // element (i, j) at i * a_row + j; transposed kernels: at i + j * a_row
+  const void* a = nullptr;  // element (i, j) at i * a_row + j; strips: see below
   int64_t a_row = 0;
   const void* b = nullptr;  // row j, column c of panel p at p * b_panel + j * 16 + c (pairs kernels: see below)
   int64_t b_panel = 0;
@@ -48,9 +48,15 @@ struct GemmKernels {
   // a bf16, b bf16 panels of row pairs, zero-padded to a multiple of 32 rows. Null where the processor has no bf16 product:
   // callers then widen a and use f32_pairs.
   void (*bf16_pairs)(const GemmBlock&);
-  // The same as f32 with a [k, m], read transposed.
-  void (*transposed_f32)(const GemmBlock&);
+  // The same as f32 with a in strips of strip_rows rows: element (i, j) at i / strip_rows * a_row + j * strip_rows + i % strip_rows.
+  void (*strips_f32)(const GemmBlock&);
+  // Strips out of w [k, m], element (j, i) at j * stride + i: out = w^T. They are strip_floats(k, strip_rows) apart.
+  void (*strips_from_f32)(const float* w, int64_t stride, int64_t k, int64_t m, float* out);
+  void (*strips_from_bf16)(const bf16* w, int64_t stride, int64_t k, int64_t m, float* out);
+  int64_t strip_rows;
 };
+// One row of a strip to spare: whole vectors are written.
+inline int64_t strip_floats(int64_t k, int64_t strip_rows) { return (k + 1) * strip_rows; }
 BK_DECLARE_KERNELS(GemmKernels, gemm_kernels)
 
 // Packing of one panel, or of a few rows. src element (i, j) at i * stride + j.

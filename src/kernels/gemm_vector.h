@@ -68,13 +68,14 @@ struct Sums {
 };
 
 // A and B of fp32.
-template <bool kTransposedA>
+template <bool kStrips>
 struct RowsOfB {
+  static constexpr bool kAnyRows = !kStrips;  // strips have kRows rows
   template <int R, int NV>
   static void run(const GemmBlock& g, int64_t row, int64_t col, const void* panel) {
     Sums<R, NV> s;
     s.start(g, row, col);
-    const float* a = static_cast<const float*>(g.a) + (kTransposedA ? row : row * g.a_row);
+    const float* a = static_cast<const float*>(g.a) + (kStrips ? row / kRows * g.a_row : row * g.a_row);
     const float* b = static_cast<const float*>(panel);
     for (int64_t k = 0; k < g.k; ++k) {
       V bv[NV];
@@ -82,11 +83,11 @@ struct RowsOfB {
       for (int j = 0; j < NV; ++j) bv[j] = load(b + vector_offset(j, g.b_panel));
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const V av = set1(kTransposedA ? a[r] : a[r * g.a_row]);
+        const V av = set1(kStrips ? a[r] : a[r * g.a_row]);
 #pragma GCC unroll 16
         for (int j = 0; j < NV; ++j) s.v[r][j] = mul_add(av, bv[j], s.v[r][j]);
       }
-      a += kTransposedA ? g.a_row : 1;
+      a += kStrips ? kRows : 1;
       b += kPanel;
     }
     s.finish(g, row, col);
@@ -96,6 +97,7 @@ struct RowsOfB {
 #if !defined(__AVX512F__)
 // B in pairs of rows: the even row, then the odd one.
 struct PairsWidened {
+  static constexpr bool kAnyRows = true;
   static V even(const bf16* p) {
 #if defined(__AVX2__)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 16));
@@ -176,35 +178,21 @@ struct PairsNative {
 };
 #endif
 
-template <class Kernel, int NV>
+template <class Kernel, int NV, int R>
+inline void run_tail(const GemmBlock& g, int64_t row, int64_t col, const void* panel) {
+  if constexpr (R > 0) {
+    if (g.m - row == R)
+      Kernel::template run<R, NV>(g, row, col, panel);
+    else
+      run_tail<Kernel, NV, R - 1>(g, row, col, panel);
+  }
+}
+
+template <class Kernel, int NV, int R = kRows>
 inline void run_rows(const GemmBlock& g, int64_t col, const void* panel) {
-  using F = void (*)(const GemmBlock&, int64_t, int64_t, const void*);
-#if defined(__AVX512F__)
-  static constexpr F kTail[] = {nullptr,
-                                &Kernel::template run<1, NV>,
-                                &Kernel::template run<2, NV>,
-                                &Kernel::template run<3, NV>,
-                                &Kernel::template run<4, NV>,
-                                &Kernel::template run<5, NV>,
-                                &Kernel::template run<6, NV>,
-                                &Kernel::template run<7, NV>,
-                                &Kernel::template run<8, NV>,
-                                &Kernel::template run<9, NV>,
-                                &Kernel::template run<10, NV>,
-                                &Kernel::template run<11, NV>};
-#elif defined(__AVX2__)
-  static constexpr F kTail[] = {nullptr,
-                                &Kernel::template run<1, NV>,
-                                &Kernel::template run<2, NV>,
-                                &Kernel::template run<3, NV>,
-                                &Kernel::template run<4, NV>,
-                                &Kernel::template run<5, NV>};
-#else
-  static constexpr F kTail[] = {nullptr, &Kernel::template run<1, NV>};
-#endif
   int64_t row = 0;
-  for (; row + kRows <= g.m; row += kRows) Kernel::template run<kRows, NV>(g, row, col, panel);
-  if (row < g.m) kTail[g.m - row](g, row, col, panel);
+  for (; row + R <= g.m; row += R) Kernel::template run<R, NV>(g, row, col, panel);
+  run_tail<Kernel, NV, R - 1>(g, row, col, panel);
 }
 
 #if defined(__AVX2__)
@@ -231,7 +219,19 @@ inline void run_block(const GemmBlock& g) {
   else if (g.m <= 3 && 32 / kLanes > kVectors)
     col = g.m == 2 ? run_wide<T, Kernel, 2, 32 / kLanes>(g) : run_wide<T, Kernel, 3, 32 / kLanes>(g);
 #endif
-  for (; col + kCols <= g.n; col += kCols) run_rows<Kernel, kVectors>(g, col, b + col / kPanel * g.b_panel);
+  int64_t end = g.n;
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  // A last one and a half panels at once: the half alone has too few sums.
+  const int64_t last = g.n / kPanel * kPanel - kPanel;
+  const bool odd = Kernel::kAnyRows && last >= col && g.n - last > kPanel && g.n - last <= kPanel + kLanes;
+  if (odd) end = last;
+#endif
+  for (; col + kCols <= end; col += kCols) run_rows<Kernel, kVectors>(g, col, b + col / kPanel * g.b_panel);
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  if constexpr (Kernel::kAnyRows) {
+    if (odd) return run_rows<Kernel, 3, 4>(g, col, b + col / kPanel * g.b_panel);
+  }
+#endif
   for (; col < g.n; col += kPanel) {
     const T* panel = b + col / kPanel * g.b_panel;
     g.n - col > kLanes ? run_rows<Kernel, kPerPanel>(g, col, panel) : run_rows<Kernel, 1>(g, col, panel);

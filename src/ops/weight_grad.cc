@@ -102,29 +102,33 @@ void run_bf16(const Task& t) {
   });
 }
 
-// A chunk of x becomes panels: read in place, the rows of a wide x would compete for a few sets of the first-level cache, once for
-// every six rows of dw.
+// A chunk of x becomes panels and one of dy strips: read in place, rows of a wide matrix would compete for a few sets of the first-level
+// cache, those of x once for every strip and those of dy once for every panel.
 void run_f32(const Task& t) {
   constexpr int64_t kChunk = 128;
   const auto& pack = kernels::pack_kernels();
-  const bool widen = t.dy.dtype == DType::bf16;
+  const auto& kernel = kernels::gemm_kernels();
+  const int64_t strips = div_up(t.dy.cols, kernel.strip_rows), chunk = std::min(t.dy.rows, kChunk);
   WorkerScratch scratch;
   GemmBlock g = block_of(t);
   if (t.dy.rows > kChunk) take_partial(g, scratch);
-  g.a_row = widen ? round_up(g.m, kPanel) + kPanel : t.dy.stride;  // an odd number of cache lines: rows spread over the cache's sets
-  g.b_panel = kChunk * kPanel;
-  float* wide = widen ? scratch.take<float>(kChunk * g.a_row) : nullptr;
+  float* a = scratch.take<float>(strips * kernels::strip_floats(chunk, kernel.strip_rows));
+  g.b_panel = chunk * kPanel;
   float* b = scratch.take<float>(div_up(g.n, kPanel) * g.b_panel);
+  g.a = a;
   g.b = b;
   for_chunks(t.dy.rows, kChunk, g, [&](int64_t first, int64_t count) {
     g.k = count;
-    if (widen) pack.widen(t.dy.b16(first), t.dy.stride, count, g.m, wide, g.a_row);
-    g.a = widen ? wide : t.dy.f32(first);
+    g.a_row = kernels::strip_floats(count, kernel.strip_rows);
+    if (t.dy.dtype == DType::f32)
+      kernel.strips_from_f32(t.dy.f32(first), t.dy.stride, count, g.m, a);
+    else
+      kernel.strips_from_bf16(t.dy.b16(first), t.dy.stride, count, g.m, a);
     if (t.x.dtype == DType::f32)
       pack.rows_f32_to_f32(t.x.f32(first), t.x.stride, count, g.n, b, g.b_panel);
     else
       pack.rows_bf16_to_f32(t.x.b16(first), t.x.stride, count, g.n, b, g.b_panel);
-    kernels::gemm_kernels().transposed_f32(g);
+    kernel.strips_f32(g);
   });
 }
 
