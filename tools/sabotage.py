@@ -38,6 +38,9 @@ SABOTAGES = [
     ("swiglu-gate", "kernels/routing.isa.cc", "(one + gate * (one - s))", "(one + gate * s)", "ops_swiglu_test"),
     ("embedding-last-column", "ops/embedding.cc", "const int64_t c = task * kCols, n = std::min(kCols, d_table.cols - c);", "const int64_t c = task * kCols, n = std::min(kCols, d_table.cols - c - 1);", "ops_embedding_test"),
     # Products
+    ("gemm-odd-panel", "kernels/gemm_vector.h", "if (odd) return run_rows<Kernel, 3, 4>", "if (odd) return run_rows<Kernel, 2, 4>", "ops_gemm_test"),
+    ("weight-grad-strips", "kernels/gemm_vector.h", "row / kRows * g.a_row", "row * g.a_row", "ops_gemm_test"),
+    ("attention-transpose", "kernels/block_pack.h", "store(out + (c + i) * ld + r, (V)v[i]);", "store(out + (c + i) * ld + r, (V)v[7 - i]);", "ops_attention_test"),
     ("gemm-accumulate", "kernels/gemm_vector.h", "g.store == GemmStore::add_f32 ? load_some(c, n) + sum : sum", "g.store == GemmStore::add_f32 ? sum : sum", "ops_gemm_test"),
     ("weight-grad-resume", "ops/weight_grad.cc", "g.first = t == 0;", "g.first = true;", "ops_gemm_test"),
     # Experts

@@ -22,13 +22,14 @@ int64_t round_up(int64_t a, int64_t to) { return div_up(a, to) * to; }
 struct Blocking {
   int64_t rows, cols, depth;
 };
+constexpr int64_t kTasks = 8;  // at least, where rows allow it
 
 // A task keeps its columns of B (depth rows of them at a time) in the second-level cache while rows of A pass. A stored B is
 // expanded depth rows at a time.
-Blocking choose_blocking(int64_t m, const Packed& p) {
+Blocking choose_blocking(int64_t m, const Packed& p, int64_t least_tasks) {
   const int64_t n = p.n, k = p.k;
   const DType dtype = p.dtype;
-  constexpr int64_t kCacheBytes = 1 << 20, kWholeDepth = 2048, kDepth = 512, kFewRowsBytes = 256 << 10, kFewColumns = 64, kTaskFlops = 48'000'000, kTasks = 8;
+  constexpr int64_t kCacheBytes = 1 << 20, kWholeDepth = 2048, kDepth = 512, kFewRowsBytes = 256 << 10, kFewColumns = 64, kTaskFlops = 48'000'000;
   const int64_t row_bytes = std::max<int64_t>(1, k * dtype_bytes(dtype));
   Blocking b;
   b.depth = k <= (p.stored ? kDepth : kWholeDepth) ? k : kDepth;
@@ -44,7 +45,7 @@ Blocking choose_blocking(int64_t m, const Packed& p) {
   b.cols = b.depth < k ? columns(512, 512) : columns(kCacheBytes / row_bytes, 1024);
   const int64_t flops = kTaskFlops / (dtype == DType::bf16 ? 1 : 8);  // fp32 arithmetic is that much slower
   b.rows = std::clamp<int64_t>(flops / std::max<int64_t>(1, 2 * b.cols * k) / kGemmRows * kGemmRows, 128, 256);
-  while (div_up(m, b.rows) * div_up(n, b.cols) < kTasks && b.rows > kGemmRows) b.rows /= 2;
+  while (div_up(m, b.rows) * div_up(n, b.cols) < least_tasks && b.rows > kGemmRows) b.rows /= 2;
   return b;
 }
 
@@ -132,10 +133,19 @@ void gemm(const Exec& exec, CMat a, const Packed& b, Mat c, Store store) {
   const GemmStore s = checked_store(a, b, c, store);
   if (exec.dry()) return;
   Exec::Span span(exec, Work::gemm);
-  const Blocking blocking = choose_blocking(c.rows, b);
+  const Blocking blocking = choose_blocking(c.rows, b, kTasks);
   std::vector<Task> tasks;
   add_tasks(tasks, 0, c.rows, &b, blocking);
   run_tasks(exec, tasks, a, c, s, blocking.depth);
+}
+
+void gemm_serial(CMat a, const Packed& b, Mat c, Store store) {
+  BK_CHECK_EQ(a.rows, c.rows);
+  const GemmStore s = checked_store(a, b, c, store);
+  const Blocking blocking = choose_blocking(c.rows, b, 1);
+  std::vector<Task> tasks;
+  add_tasks(tasks, 0, c.rows, &b, blocking);
+  for (const Task& t : tasks) run_task(t, a, c, s, blocking.depth);
 }
 
 void grouped_gemm(const Exec& exec, CMat a, std::span<const int32_t> offsets, std::span<const Packed> b, Mat c, Store store) {
@@ -152,7 +162,7 @@ void grouped_gemm(const Exec& exec, CMat a, std::span<const int32_t> offsets, st
   BK_CHECK_LE(offsets.back(), a.rows);
   Exec::Span span(exec, Work::gemm);
   const auto groups = static_cast<int64_t>(b.size());
-  const Blocking blocking = choose_blocking(div_up(offsets.back(), groups), b[0]);
+  const Blocking blocking = choose_blocking(div_up(offsets.back(), groups), b[0], kTasks);
   std::vector<Task> tasks;
   for (size_t i = 0; i < b.size(); ++i) {
     BK_CHECK_LE(offsets[i], offsets[i + 1]);

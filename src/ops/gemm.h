@@ -47,6 +47,9 @@ enum class Store { assign, accumulate };
 // c is fp32 or bf16 (bf16 with assign only). M, N, K may be 0 (K = 0 assigns zeros). c must not overlap a.
 void gemm(const Exec& exec, CMat a, const Packed& b, Mat c, Store store = Store::assign);
 
+// The same on the calling thread alone, for use inside a task.
+void gemm_serial(CMat a, const Packed& b, Mat c, Store store = Store::assign);
+
 // The same for groups of consecutive rows: rows offsets[g] .. offsets[g+1]-1 of a and c use b[g]. offsets has b.size()+1
 // ascending entries from 0 to at most a.rows; all b have one shape and type. Rows past offsets.back() are not written.
 void grouped_gemm(const Exec& exec, CMat a, std::span<const int32_t> offsets, std::span<const Packed> b, Mat c,

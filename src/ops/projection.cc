@@ -38,18 +38,17 @@ Projection::Projection(const Exec& exec, CMat fn, DType state, bool transposed, 
 }
 
 void Projection::forward(CMat x, float* raw) const {
-  const Exec serial(1);
   if (parts_ == 1) {
-    gemm(serial, x, forward_, Mat(raw, f32_t, x.rows, out_));
+    gemm_serial(x, forward_, Mat(raw, f32_t, x.rows, out_));
     return;
   }
   WorkerScratch scratch;
   Mat both(scratch.take<float>(x.rows * 2 * out_), f32_t, x.rows, 2 * out_);
-  gemm(serial, x, forward_, both);
+  gemm_serial(x, forward_, both);
   for (int64_t r = 0; r < x.rows; ++r)
     for (int64_t o = 0; o < out_; ++o) raw[r * out_ + o] = both.f32(r)[o] + both.f32(r)[out_ + o];
 }
 
-void Projection::back(CMat dq, Mat dx) const { gemm(Exec(1), dq, back_, dx); }
+void Projection::back(CMat dq, Mat dx) const { gemm_serial(dq, back_, dx); }
 
 }  // namespace birkhoff::ops
