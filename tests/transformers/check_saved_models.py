@@ -10,8 +10,13 @@ For each model type a small model learns a made-up text for some steps, so that 
 where birkhoff wrote it. `deepseek` has no class in transformers: --oracle names a directory with ref_deepseek_moe.py. For the types in ADAPTERS a
 LoRA run follows, and its adapter is compared through PEFT and through `--adapter`. Prints the largest difference of each comparison; exit code 1
 when one is above the tolerance. Prediction modules have no counterpart in transformers; tests/model/mtp_test.cc compares them with goldens.
+
+An indexer of few heads gives many keys the score 0 exactly (ReLU of every head), and a selection that ends among them is a choice between equals:
+birkhoff takes the earliest key, torch.topk promises no order. So types with an indexer are compared with equal scores taken in order on both sides;
+how many tokens had such a tie, and the difference of those that had none with torch's own choice, are printed too.
 """
 import argparse
+import contextlib
 import json
 import pathlib
 import subprocess
@@ -82,6 +87,42 @@ def reference_model(kind, checkpoint, oracle):
     return model.eval(), lambda ids: model(ids[None])[0]
 
 
+@contextlib.contextmanager
+def topk_replaced(replacement):
+    own = torch.Tensor.topk
+    torch.Tensor.topk = lambda scores, k, dim=-1: replacement(own, scores, k, dim)
+    try:
+        yield
+    finally:
+        torch.Tensor.topk = own
+
+
+def in_order(_own, scores, k, dim):
+    """topk which takes the first of equal scores."""
+    best = torch.sort(scores, dim=dim, descending=True, stable=True)
+    return torch.return_types.topk((best.values.narrow(dim, 0, k), best.indices.narrow(dim, 0, k)))
+
+
+def check_indexer(kind, forward, ids, ours, report):
+    """Compares where equal scores are taken in order; and, with torch's order, the tokens before the first tie that another layer could pass on."""
+    tied = torch.zeros(len(ids), dtype=torch.bool)
+
+    def watch(own, scores, k, dim):
+        chosen = own(scores, min(k + 1, scores.shape[dim]), dim)
+        if scores.shape[-2] == len(ids) and chosen.values.shape[dim] > k:
+            last, next_one = chosen.values[..., k - 1], chosen.values[..., k]
+            tied.logical_or_(((last == next_one) & (last > torch.finfo(last.dtype).min / 2)).reshape(-1, len(ids)).any(0))
+        return own(scores, k, dim)
+
+    with topk_replaced(watch):
+        as_it_is = forward(ids)
+    with topk_replaced(in_order):
+        report(kind, difference(ours, forward(ids)), f"; {tied.sum()} tokens with a choice among equal scores")
+    differ = (ours - as_it_is).abs().amax(-1) > TOLERANCE
+    first = int(tied.nonzero()[0]) if tied.any() else len(ids)
+    report(f"{kind}, torch's order, the {first} tokens before the first such", difference(ours[:first], as_it_is[:first]), f"; {differ.sum()} tokens differ")
+
+
 def difference(a, b):
     return (a - b).abs().max().item()
 
@@ -131,7 +172,11 @@ def main():
                 checkpoint = (run / "latest").resolve()
                 with torch.no_grad():
                     model, forward = reference_model(kind, checkpoint, args.oracle)
-                    report(kind, difference(our_logits(args.program, folder, run), forward(ids)))
+                    ours = our_logits(args.program, folder, run)
+                    if "index_topk" in CONFIGS[kind]:
+                        check_indexer(kind, forward, ids, ours, report)
+                    else:
+                        report(kind, difference(ours, forward(ids)))
                     if kind in ADAPTERS:
                         check_adapter(kind, args.program, folder, run, model, ids, report)
             except Exception as error:  # one type that fails does not hide the others
