@@ -51,7 +51,7 @@ CONFIGS = {
                     "sliding_window": 16, "compress_ratios": [0, 4, 128, 4, 0], "compress_rope_theta": 160000, "index_n_heads": 8, "index_head_dim": 16,
                     "index_topk": 6, "residual": "mhc", "hc_mult": 4},
 }
-ADAPTERS = {"llama": "", "deepseek_v2": "", "deepseek_v3": "q_b_proj,kv_a_proj_with_mqa,kv_b_proj,o_proj,up_proj"}
+ADAPTERS = {"llama": "", "mixtral": "", "deepseek_v2": "", "deepseek_v3": "q_b_proj,kv_a_proj_with_mqa,kv_b_proj,o_proj,up_proj", "deepseek_v32": ""}
 
 
 def birkhoff(program, *words):
