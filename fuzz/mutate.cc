@@ -138,6 +138,13 @@ std::string mutate(const std::vector<std::string>& seeds, const std::vector<std:
   return s;
 }
 
+std::string repeated(const std::string& text, size_t bytes) {
+  std::string all;
+  for (uint64_t n = 0; all.size() < bytes; ++n)
+    for (const char c : text) c == '#' ? all += std::to_string(n) : all += c;
+  return all;
+}
+
 int run(int argc, char** argv, const Target& target) {
   bad_path = std::string("fuzz_") + target.name + ".bad";
   std::signal(SIGPROF, on_hang);
@@ -149,6 +156,13 @@ int run(int argc, char** argv, const Target& target) {
   }
   const uint64_t count = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 200000, first = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 0;
   for (const std::string& seed : target.seeds) target.run(seed);  // what is mutated is good
+  for (size_t i = 0; i < target.large.size(); ++i) {
+    const std::string wrong = judge(target, target.large[i]());
+    if (wrong.empty()) continue;
+    std::fprintf(stderr, "%s: large input %zu %s\n", target.name, i, wrong.c_str());
+    keep_input();
+    return 1;
+  }
   for (uint64_t i = first; i < first + count; ++i) {
     const std::string wrong = judge(target, mutate(target.seeds, target.dictionary, i));
     if (wrong.empty()) continue;

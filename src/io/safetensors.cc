@@ -46,12 +46,12 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path), file_(p
   SafetensorsHeader h = parse_safetensors_header(path, std::as_bytes(file_.bytes()));
   tensors_ = std::move(h.tensors);
   metadata_ = std::move(h.metadata);
-  for (size_t i = 0; i < tensors_.size(); ++i) by_name_[tensors_[i].name] = i;
+  by_name_ = std::move(h.by_name);
 }
 
 const TensorEntry* SafetensorsFile::find(const std::string& name) const {
-  const auto it = by_name_.find(name);
-  return it == by_name_.end() ? nullptr : &tensors_[it->second];
+  const auto it = std::lower_bound(by_name_.begin(), by_name_.end(), name, [&](uint32_t i, const std::string& n) { return tensors_[i].name < n; });
+  return it == by_name_.end() || tensors_[*it].name != name ? nullptr : &tensors_[*it];
 }
 
 SafetensorsWriter::SafetensorsWriter(const std::string& path, std::span<const TensorEntry> tensors, const std::map<std::string, std::string>& metadata)

@@ -48,7 +48,7 @@ class SafetensorsFile {
   std::string path_;
   MappedFile file_;
   std::vector<TensorEntry> tensors_;
-  std::map<std::string, size_t> by_name_;
+  std::vector<uint32_t> by_name_;  // numbers of tensors, sorted by their names
   std::map<std::string, std::string> metadata_;
 };
 

@@ -155,8 +155,17 @@ TEST_F(Directory, Shards) {
   expect_refused({"x is mapped to", "../model.safetensors"});
   io::write_json(dir / "model.safetensors.index.json", {{"weight_map", {{"x", 3}}}});
   expect_refused({"x is mapped to 3"});
-  io::write_json(dir / "model.safetensors.index.json", {{"weights", 1}});
-  expect_refused({"no weight_map"});
+  for (const auto& value : {nlohmann::json(nullptr), nlohmann::json({"a.safetensors"}), nlohmann::json({{"y", "a.safetensors"}}), nlohmann::json("..")}) {
+    io::write_json(dir / "model.safetensors.index.json", {{"weight_map", {{"x", value}}}});
+    expect_refused({"x is mapped to"});
+  }
+  for (const auto& index : {nlohmann::json({{"weights", 1}}), nlohmann::json({{"weight_map", 3}}), nlohmann::json({{"weight_map", {"a"}}}), nlohmann::json::array(), nlohmann::json(1),
+                            nlohmann::json({{"weight_map", nlohmann::json::object()}}), nlohmann::json({{"metadata", {{"weight_map", {{"x", "a.safetensors"}}}}}})}) {
+    io::write_json(dir / "model.safetensors.index.json", index);
+    expect_refused({"no weight_map"});
+  }
+  std::ofstream(dir / "model.safetensors.index.json") << "{\n\"weight_map\": {\"x\": \"a.safetensors\",}}";
+  expect_refused({"model.safetensors.index.json:2:33", "not JSON"});
 }
 
 TEST_F(Directory, ListsEverythingThatDoesNotMatch) {
