@@ -166,12 +166,14 @@ json plain_settings(model::ModelConfig c) {
   return model::config_to_json(c);
 }
 
+// index_topk may differ: no weight depends on how many an indexer selects, and a model trained with all (index_topk as long as its windows)
+// becomes a sparse one this way.
 void require_same_model(const model::ModelConfig& has, const model::ModelConfig& asked) {
   if (has.model_type != asked.model_type && asked.model_type != "birkhoff")
     fail("model_type: the model has \"" + has.model_type + "\", asked for \"" + asked.model_type + "\"", "model settings come with the weights; leave them out");
   const json before = plain_settings(has), after = plain_settings(asked);
   for (const auto& [key, value] : after.items())
-    if (before.value(key, json(nullptr)) != value)
+    if (!(key == "index_topk" && has.uses_indexer() && asked.uses_indexer()) && before.value(key, json(nullptr)) != value)
       fail(key + ": the model has " + before.value(key, json(nullptr)).dump() + ", asked for " + value.dump(), "model settings come with the weights; leave them out");
 }
 
@@ -206,7 +208,9 @@ RunConfig make_run_config(const json& base, const std::vector<std::string>& over
   }
   if (from) {
     require_same_model(*from, c.model);
+    const int64_t topk = c.model.index_topk;
     c.model = *from;
+    c.model.index_topk = topk;
   }
   model::validate(c.model);
   if (!from) c.model.model_type = model::describing_type(c.model);

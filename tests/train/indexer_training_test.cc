@@ -129,6 +129,13 @@ TEST(IndexerTraining, AStageFollowsAnotherInOneRun) {
   EXPECT_EQ(train::read_metrics(dir / "run/metrics.jsonl").size(), 4u);
   o.settings_set = {"index_topk=5"};
   expect_error([&] { train::run_training(o, stop); }, {"index_topk", "4", "5", "cannot change"});
+  // A new run may select more or fewer; whether there are indexers comes with the weights.
+  o.resume = false, o.init = dir / "run", o.out = dir / "sparser";
+  o.settings_set = {"index_topk=2", "steps=1", "seq_len=32", "batch_size=2"};
+  ASSERT_EQ(train::run_training(o, stop), 0);
+  EXPECT_EQ(nlohmann::json::parse(read_file(dir / "sparser/config.json"))["index_topk"], 2);
+  o.out = dir / "none", o.settings_set = {"index_topk=0"};
+  expect_error([&] { train::run_training(o, stop); }, {"index_topk", "4", "0"});
 }
 
 TEST(IndexerTraining, SettingsAreChecked) {
