@@ -28,6 +28,7 @@ void add_logits(CLI::App& app, Program& p) {
       options.threads = p.thread_count();
       options.max_positions = std::max<int64_t>(static_cast<int64_t>(ids.size()), 1);
       const infer::Engine engine(f->model, options);
+      if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
       const int64_t V = engine.model().config.vocab_size;
       std::vector<float> out(ids.size() * static_cast<size_t>(V));
       engine.full_logits(ids, [&](int64_t t, std::span<const float> row) { std::memcpy(out.data() + t * V, row.data(), row.size_bytes()); });

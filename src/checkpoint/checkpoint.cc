@@ -77,7 +77,7 @@ std::string save_checkpoint(const std::string& run, int64_t step, const model::M
   io::StagedDirectory staged(final_path);
   std::error_code ec;
   fs::create_directories(staged.path() + "/trainer_state", ec);
-  save_weights(staged.path(), m, config, DType::f32);
+  save_weights(staged.path(), m, config, DType::f32, state.source);
   if (!m.lora.empty()) {
     fs::create_directories(staged.path() + "/adapter", ec);
     save_adapter(staged.path() + "/adapter", m, state.base_model);

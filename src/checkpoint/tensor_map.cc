@@ -215,6 +215,19 @@ std::pair<int64_t, int64_t> weight_block_size(const model::ModelConfig& config) 
   return {b[0].get<int64_t>(), b[1].get<int64_t>()};
 }
 
+std::string drop_absent_predictors(const WeightFiles& files, model::ModelConfig& config) {
+  if (config.num_nextn_predict_layers == 0) return "";
+  const model::ModelType& type = model::find_model_type(config.model_type);
+  model::Weights shapes(config);
+  for (const model::ParameterInfo& p : model::list_parameters(shapes)) {
+    if (model::types::block_of(p.name) < config.num_hidden_layers) continue;
+    for (const std::string& name : type.file_names(config, p.name))
+      if (files.find(name)) return "";
+  }
+  config.num_nextn_predict_layers = 0;
+  return files.directory() + " has no tensors of its prediction modules (num_nextn_predict_layers): opened without them";
+}
+
 TensorMap match_tensors(const WeightFiles& files, const model::ModelConfig& config, const std::vector<model::ParameterInfo>& parameters) {
   Matcher matcher(files, config);
   for (const model::ParameterInfo& p : parameters) matcher.add(p);

@@ -81,14 +81,15 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   nlohmann::json j = checkpoint::read_config_json(directory_);
   const DType compute = compute_type(options.compute, j);
   j.erase("training");
-  const model::ModelConfig config = model::config_from_json(j);
+  model::ModelConfig config = model::config_from_json(j);
+  files_ = std::make_unique<checkpoint::WeightFiles>(directory_);
+  add_note(checkpoint::drop_absent_predictors(*files_, config));
   max_positions_ = options.max_positions ? options.max_positions : std::min<int64_t>(config.max_position_embeddings, 4096);
   std::optional<checkpoint::AdapterFiles> adapter;
   if (!options.adapter.empty())
     adapter.emplace(options.adapter, config);
   else if (checkpoint::has_adapter(directory_))
     adapter.emplace(directory_, config);
-  files_ = std::make_unique<checkpoint::WeightFiles>(directory_);
   require_memory(directory_, files_->bytes(), 0);
   model::Weights shapes(config);
   const checkpoint::TensorMap map = checkpoint::match_tensors(*files_, config, model::list_parameters(shapes));
@@ -102,6 +103,10 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   model_->attach_adapters(adapter->spec(), false, *memory_);
   adapter->load(*model_);
   model_->refresh_adapters(exec_);
+}
+
+void Engine::add_note(const std::string& text) {
+  if (!text.empty()) note_ += (note_.empty() ? "" : "; ") + text;
 }
 
 void Engine::full_logits(std::span<const int32_t> ids, const std::function<void(int64_t, std::span<const float>)>& row) const {

@@ -37,6 +37,7 @@ class Engine {
   void full_logits(std::span<const int32_t> ids, const std::function<void(int64_t, std::span<const float>)>& row) const;
 
  private:
+  void add_note(const std::string& text);
   std::string directory_, note_;
   Exec exec_;
   int64_t max_positions_ = 0;

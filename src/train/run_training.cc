@@ -102,6 +102,7 @@ class Run {
 
  private:
   void start_or_resume();
+  void keep_source(const std::string& directory);
   void say(const std::string& text) { progress_.message(text); }
   std::vector<data::Batch> training_parts(int64_t step) const;
   bool due(int64_t every) const { return every > 0 && at_.step % every == 0; }
@@ -119,6 +120,13 @@ class Run {
   std::shared_ptr<const text::Tokenizer> tokenizer_;  // nullptr: bytes are tokens
   std::string base_model_;  // where the weights came from, "" for a fresh model
   RunData data_;
+  // The files that the weights came from, of a run with --init: what training leaves as it was is written with their bytes.
+  struct Source {
+    explicit Source(const std::string& directory) : files(directory) {}
+    checkpoint::WeightFiles files;
+    checkpoint::TensorMap map;
+  };
+  std::unique_ptr<Source> source_;
   TrainState state_;
   Progress progress_;
   Position at_;
@@ -135,18 +143,27 @@ void Run::start_or_resume() {
     checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.moment_elements(), {}, {}, base_model_};
     checkpoint::load_checkpoint(from, state_.model(), saved);
     state_.model().refresh(state_.exec());
+    if (!base_model_.empty()) keep_source(from);
     at_ = position_from(saved.position);
     saved_step_ = at_.step;
     say("resumed " + from + " at step " + std::to_string(at_.step));
   } else {
     if (options_.resume) say("no finished checkpoint: starting at step 0");
-    if (base_model_.empty())
+    if (base_model_.empty()) {
       state_.initialise();
-    else
-      state_.initialise([&](model::Model& m) { load_whole(checkpoint::resolve_model_directory(base_model_), m); });
+    } else {
+      const std::string from = checkpoint::resolve_model_directory(base_model_);
+      state_.initialise([&](model::Model& m) { load_whole(from, m); });
+      keep_source(from);
+    }
   }
   metrics_ = std::make_unique<MetricsWriter>(dir_.file("metrics.jsonl"), at_.step);
   write_run_json("running");
+}
+
+void Run::keep_source(const std::string& directory) {
+  source_ = std::make_unique<Source>(directory);
+  source_->map = checkpoint::match_tensors(source_->files, state_.model().config, state_.model().parameters);
 }
 
 std::vector<data::Batch> Run::training_parts(int64_t step) const {
@@ -214,7 +231,7 @@ void Run::save() {
   if (saved_step_ == at_.step) return;
   if (const std::string tensor = state_.first_bad_tensor(); !tensor.empty()) stop_not_finite(at_.step, "a weight is not finite, nothing is saved", tensor);
   checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.moment_elements(), to_json(at_), tokenizer_ ? tokenizer_->files() : std::vector<std::string>{},
-                                 base_model_};
+                                 base_model_, source_ ? &source_->map : nullptr};
   json config = run_config_to_json(config_);
   if (tokenizer_) {  // so that other programs know where a text ends
     if (tokenizer_->bos()) config["bos_token_id"] = *tokenizer_->bos();
@@ -320,16 +337,18 @@ RunConfig resumed_config(const TrainOptions& o, const RunDirectory& dir, std::ve
     const json& earlier = before["training"][key];
     if (earlier != value && fixed_within_run(key))
       throw Error("resume", key + ": the run has " + earlier.dump() + ", asked for " + value.dump(), "it cannot change within a run; start a new one with --init " + dir.path());
-    if (earlier != value) notes.push_back(key + ": " + earlier.dump() + " -> " + value.dump() + (key == "steps" ? " (schedule recomputed)" : ""));
+    if (earlier != value) notes.push_back("changed setting " + key + ": " + earlier.dump() + " -> " + value.dump() + (key == "steps" ? " (schedule recomputed)" : ""));
   }
   return now;
 }
 
 // The model of --init, with the training settings that were given.
-RunConfig further_config(const TrainOptions& o, const std::string& directory) {
+RunConfig further_config(const TrainOptions& o, const std::string& directory, std::vector<std::string>& notes) {
   json j = checkpoint::read_config_json(directory);
-  for (const char* key : {"training", "quantization_config", "torch_dtype", "dtype"}) j.erase(key);  // of that directory's run and files
-  const model::ModelConfig from = model::config_from_json(j);
+  for (const char* key : {"training", "torch_dtype", "dtype"}) j.erase(key);  // of that directory's run
+  model::ModelConfig from = model::config_from_json(j);
+  const std::string note = checkpoint::drop_absent_predictors(checkpoint::WeightFiles(directory), from);
+  if (!note.empty()) notes.push_back(note);
   return make_run_config(o.settings_base, o.settings_set, &from);
 }
 
@@ -361,7 +380,7 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
     if (!o.tokenizer.empty()) tokenizer = text::Tokenizer::open(o.tokenizer);
     else if (!init.empty() && text::Tokenizer::exists(init)) tokenizer = text::Tokenizer::open(init);
     if (init.empty()) fit_vocabulary(tokenizer.get(), options.settings_base, o.settings_set);
-    config = init.empty() ? make_run_config(options.settings_base, o.settings_set) : further_config(o, init);
+    config = init.empty() ? make_run_config(options.settings_base, o.settings_set) : further_config(o, init, notes);
     if (o.data.empty()) throw Error("train", "no data", "give --data PATH", ExitCode::usage);
     check_vocabulary(tokenizer.get(), config);
     // Everything that can be refused is refused before the directory comes into being.
@@ -374,7 +393,7 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
       tokenizer = text::Tokenizer::open(dir->path());
     }
   }
-  for (const auto& n : notes) std::fprintf(stderr, "birkhoff: changed setting %s\n", n.c_str());
+  for (const auto& n : notes) std::fprintf(stderr, "birkhoff: %s\n", n.c_str());
   {
     Run run(options, config, *dir, tokenizer, std::move(data));
     if (const int code = run.execute(stop)) return code;
