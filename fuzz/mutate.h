@@ -23,7 +23,7 @@ struct Target {
   std::vector<std::string> seeds;
   std::vector<std::string> dictionary;
   std::function<void(const std::string& input)> run;  // throws Error for an input that is refused
-  std::vector<std::function<std::string()>> large = {};  // inputs near the limits of size, looked at once as they are
+  std::vector<std::function<std::string()>> large = {};  // inputs near the limits of size, looked at once as they are, for the memory they take
 };
 
 // text repeated until it has about `bytes`, with every # replaced by the number of the repetition.

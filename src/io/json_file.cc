@@ -14,7 +14,7 @@
 namespace birkhoff::io {
 namespace {
 
-constexpr uintmax_t kMaxTreeBytes = uintmax_t{8} << 20, kMaxBytes = uintmax_t{64} << 20;
+constexpr uintmax_t kMaxTreeBytes = uintmax_t{8} << 20, kMaxBytes = uintmax_t{32} << 20;
 constexpr int kMaxDepth = 64, kMaxValues = 200'000;
 
 void check_size(const std::string& path, uintmax_t most) {

@@ -19,7 +19,7 @@ class JsonEvents : public nlohmann::json_sax<nlohmann::json> {
   std::size_t error_at_ = 0;
   bool out_of_range_ = false;
 };
-// Throws Error as read_json; the file may have up to 64 MiB, which are mapped.
+// Throws Error as read_json; the file may have up to 32 MiB, which are mapped.
 void read_json_events(const std::string& path, JsonEvents& events);
 
 // Whole file, indented, synced. Throws Error.
