@@ -97,6 +97,11 @@ std::optional<int32_t> DirectorySettings::find(const Tokenizer& t, const char* t
   return v.get<int32_t>();
 }
 
+SpacePrefix DirectorySettings::space_prefix() const {
+  if (flag("legacy").value_or(true)) return SpacePrefix::always;
+  return flag("add_prefix_space").value_or(true) ? SpacePrefix::first : SpacePrefix::never;
+}
+
 void DirectorySettings::apply(Tokenizer& t, bool sentencepiece) const {
   t.files_ = files_;
   if (const auto bos = find(t, "bos_token", "bos_token_id")) t.bos_ = bos;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "text/added_tokens.h"
+#include "text/sentencepiece_tokenizer.h"
 #include "text/tokenizer.h"
 
 namespace birkhoff::text {
@@ -17,6 +18,8 @@ class DirectorySettings {
 
   // added_tokens_decoder: tokens by id. Empty when not given.
   std::vector<AddedToken> added_tokens() const;
+  // Of a SentencePiece model: "legacy" and "add_prefix_space".
+  SpacePrefix space_prefix() const;
   // Sets the special ids, the tokens that encode_with_special puts around a text and the list of files. sentencepiece: BOS is added unless
   // the files say otherwise.
   void apply(Tokenizer& t, bool sentencepiece) const;

@@ -40,7 +40,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::open(const std::string& path) {
       return t;
     }
     if (fs::is_regular_file(model)) {
-      const auto t = read_sentencepiece_model(model.string(), settings.added_tokens());
+      const auto t = read_sentencepiece_model(model.string(), settings.added_tokens(), settings.space_prefix());
       settings.apply(*t, true);
       return t;
     }

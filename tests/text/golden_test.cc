@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "support/temp_dir.h"
 #include "text/tokenizer.h"
 
 namespace birkhoff::text {
@@ -60,6 +61,21 @@ TEST(TokenizerGolden, ReducedTokenizersOfTheFamily) {
 }
 
 TEST(TokenizerGolden, SentencePiece) { compare(kSmall + "stories260K", kSmall + "stories260K/golden.jsonl", true); }
+
+// Llama's tokenizer class with "legacy": false and, for the second, "add_prefix_space": false.
+TEST(TokenizerGolden, SentencePieceWithoutLegacySpaces) {
+  for (const std::string name : {"first", "never"}) {
+    const test::TempDir dir;
+    std::filesystem::copy(kSmall + "stories260K/tokenizer.model", dir.path());
+    std::filesystem::copy(kSmall + "stories260K/legacy_false_" + name + ".json", dir / "tokenizer_config.json");
+    compare(dir.path(), kSmall + "stories260K/legacy_false_" + name + ".jsonl", true);
+    const auto t = Tokenizer::open(dir.path());
+    const std::vector<Tokenizer::Part> parts = {{"<s>", Tokenizer::Added::match}, {"He", Tokenizer::Added::plain}, {"y</s>", Tokenizer::Added::match}, {"you", Tokenizer::Added::plain}};
+    std::vector<int32_t> ids;
+    t->encode_parts(parts, ids);
+    EXPECT_EQ(ids, t->encode("<s>Hey</s>you")) << name;
+  }
+}
 
 std::string full_sets() {
   const char* dir = std::getenv("BIRKHOFF_DATA");
