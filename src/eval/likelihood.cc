@@ -5,6 +5,7 @@
 
 #include "checkpoint/hf_directory.h"
 #include "core/error.h"
+#include "data/chat_corpus.h"
 #include "data/corpus.h"
 #include "infer/text_model.h"
 #include "model/transformer.h"
@@ -22,6 +23,12 @@ std::vector<data::Batch> windows(const infer::Engine& engine, const infer::TextM
   if (seq_len == 0) seq_len = std::min(trained_seq_len(engine.directory()), engine.max_positions());
   if (seq_len < 1 || seq_len > engine.max_positions())
     throw Error("eval", "--seq-len " + std::to_string(seq_len) + ", the model allows 1 to " + std::to_string(engine.max_positions()));
+  if (data::are_conversations(paths)) {
+    if (!text.tokenizer()) throw Error("eval", engine.directory() + ": conversations need a tokenizer", "put tokenizer.json beside the weights");
+    const auto format = text::chat::ChatFormat::open(engine.directory());
+    const data::ChatCorpus corpus = validation_only ? data::ChatCorpus(paths, {}, text.tokenizer(), format, seq_len, 0) : data::ChatCorpus({}, paths, text.tokenizer(), format, seq_len, 0);
+    return corpus.validation_batches(1, 0);
+  }
   const data::Tokenization tokenization{text.tokenizer(), "", 0, 0, engine.exec().threads()};
   const data::Tokenization* tokens = text.tokenizer() ? &tokenization : nullptr;
   // Validating "on" a path takes all of it.

@@ -61,6 +61,11 @@ class ChatTraining(Case):
         counts = json.loads((run / "run.json").read_text())["conversations"]
         self.assertEqual((counts["conversations"], counts["refused"], counts["cut"], counts["dropped"]), (80, 0, 0, 0))
         self.assertEqual((run / "latest" / "chat_template.jinja").read_text(), TEMPLATE)
+        measured = json.loads(self.expect(DONE, "eval", "-m", run, "--data", self.chats, "--validation", "--json").out)
+        self.assertAlmostEqual(measured["nats_per_token"], json.loads((run / "run.json").read_text())["final_val_loss"], places=5)
+        whole = json.loads(self.expect(DONE, "eval", "-m", run, "--data", self.chats, "--json").out)
+        answers = sum(m["role"] == "assistant" for c in self.conversations(80) for m in c["messages"])
+        self.assertEqual(whole["bytes"], answers * len(ANSWER))
         talk = self.chat(run, "Speak, speak.", "And now?", f"/save {self.dir / 'said.jsonl'}")
         self.assertEqual(talk.stdout, f"{ANSWER}\n{ANSWER}\n")
         self.assertNotIn("cut off", talk.stderr)  # it learnt to stop
@@ -104,6 +109,11 @@ class ChatTraining(Case):
         self.assertEqual(self.chat(run, "Speak, speak.").stdout, f"{ANSWER}\n")
         self.resume(run, "--set", "steps=61")
         self.assertEqual(self.chat(run, "Speak, speak.").stdout, f"{ANSWER}\n")
+        own = self.dir / "own.jinja"
+        own.write_text(TEMPLATE)
+        self.expect(DONE, "train", "--init", run, "--set", "steps=2", "--set", "seq_len=96", "--data", self.chats, "--template", own, "--out", self.dir / "further")
+        self.assertNotIn("chat_encoder", json.loads((self.dir / "further" / "latest" / "config.json").read_text()))
+        self.chat(self.dir / "further", "Speak.", more=["-n", 3])
         self.tokenizer = self.dir / "tokenizer"
         self.fine_tune(self.dir / "other", "--encoder", "v4", code=REFUSED, says="no token of the tokenizer")
         self.fine_tune(self.dir / "third", "--encoder", "v9", code=USAGE, says=["v9", "v3.2"])
