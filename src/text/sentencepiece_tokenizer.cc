@@ -21,6 +21,10 @@ class SentencePieceTokenizer final : public Tokenizer {
     if (bos_) before_ = {*bos_};  // as Llama's tokenizer class does
     for (AddedToken t : added) {
       const std::optional<int32_t> here = id(t.content);
+      if (t.id < 0) {  // a special token by its name alone
+        if (!here || added_.by_id(*here)) continue;
+        t.id = *here;
+      }
       if (here ? *here != t.id : t.id < pieces_)
         throw Error("tokenizer", "added token \"" + t.content + "\" has id " + std::to_string(t.id) + ", the SentencePiece model has " + (here ? "it at " + std::to_string(*here) : "another token there"));
       t.normalized = false;  // the library normalizes by itself
@@ -34,7 +38,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     added_.find(text, false, added == Added::match ? AddedScope::all : AddedScope::letters, found);
     size_t at = 0;
     for (const AddedTokens::Found& f : found) {
-      encode_pieces(text.substr(at, f.span.begin - at), ids);
+      if (f.span.begin > at) encode_pieces(text.substr(at, f.span.begin - at), ids);
       ids.push_back(f.token->id);
       at = f.span.end;
     }
@@ -46,7 +50,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     const std::string text = find_in_parts(parts, added_, found);
     size_t at = 0;
     for (const AddedTokens::Found& f : found) {
-      encode_pieces(std::string_view(text).substr(at, f.span.begin - at), ids);
+      if (f.span.begin > at) encode_pieces(std::string_view(text).substr(at, f.span.begin - at), ids);
       ids.push_back(f.token->id);
       at = f.span.end;
     }
