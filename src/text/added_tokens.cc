@@ -99,7 +99,8 @@ void AddedTokens::add(AddedToken token, std::string normalized_content) {
     throw Error("tokenizer", "added tokens \"" + at->second.content + "\" and \"" + token.content + "\" both have id " + std::to_string(token.id));
   at->second = token;
   by_content_[token.content] = token.id;
-  const std::string& pattern = token.normalized ? normalized_content : token.content;
+  at->second.decoded = token.normalized ? normalized_content : token.content;
+  const std::string& pattern = at->second.decoded;
   if (pattern.empty()) return;
   tries_[token.normalized][0].add(pattern, token.id);
   if (one_character(token.content)) tries_[token.normalized][1].add(pattern, token.id);

@@ -15,6 +15,7 @@ namespace birkhoff::text {
 struct AddedToken {
   int32_t id = -1;
   std::string content;
+  std::string decoded;       // what the id is decoded to: content, in its normalized form when normalized (set by AddedTokens::add)
   bool single_word = false;  // only where no word character touches it
   bool lstrip = false, rstrip = false;  // takes the white space on that side with it
   bool normalized = true;  // is looked for in the normalized text

@@ -49,7 +49,7 @@ class Tokenizer {
   virtual bool append_bytes(int32_t id, std::string& bytes) const = 0;
 
   virtual int32_t size() const = 0;                                  // largest id + 1
-  virtual std::optional<std::string> token(int32_t id) const = 0;    // as the file writes it; nothing for an id without a token
+  virtual std::optional<std::string> token(int32_t id) const = 0;    // as decoders take it; nothing for an id without a token
   virtual std::optional<int32_t> id(std::string_view token) const = 0;
   virtual bool is_special(int32_t id) const = 0;
 

@@ -53,5 +53,19 @@ TEST(AddedTokens, WhiteSpaceThatTokensStripIsReadOnce) {
   }
 }
 
+// What a token is looked for as is what its id is decoded to.
+TEST(AddedTokens, NormalizedTokensDecodeToTheirNormalizedContent) {
+  const json llama = json::parse(R"({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]})");
+  const json spaces = json::parse(
+      R"({"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]})");
+  const json tokens = json::array({added(3, "Tok", false, false, true), added(4, "Two w", false, false, true), added(5, "Raw", false, false)});
+  const auto t = parse_tokenizer_json(character_tokenizer({"a", "▁", "T"}, tokens, llama, spaces).dump(), {});
+  EXPECT_EQ(t->decode(Ids{0, 3, 0}), "a Toka");
+  EXPECT_EQ(t->decode(Ids{0, 4, 0}), "a Two wa");
+  EXPECT_EQ(t->decode(Ids{0, 5, 0}), "aRawa");
+  EXPECT_EQ(t->Tokenizer::encode("a Tok a"), (Ids{1, 0, 3, 1, 0}));
+  EXPECT_EQ(t->id("Tok"), 3);
+}
+
 }  // namespace
 }  // namespace birkhoff::text
