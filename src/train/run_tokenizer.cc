@@ -16,6 +16,11 @@ std::optional<data::Tokenization> run_tokenization(std::shared_ptr<const text::T
   return data::Tokenization{std::move(tokenizer), cache, config.train.fim_rate, static_cast<uint64_t>(config.train.seed), threads};
 }
 
+std::shared_ptr<const text::Tokenizer> open_tokenizer(const std::string& directory) {
+  if (fs::is_regular_file(directory)) throw Error("train", "--tokenizer " + directory + ": is a file, a run copies the directory of a tokenizer", "give the directory that it lies in", ExitCode::usage);
+  return text::Tokenizer::open(directory);
+}
+
 void fit_vocabulary(const text::Tokenizer* tokenizer, nlohmann::json& base, const std::vector<std::string>& overrides) {
   const bool asked = std::any_of(overrides.begin(), overrides.end(), [](const std::string& s) { return s.rfind("vocab_size=", 0) == 0; });
   if (!tokenizer || asked) return;

@@ -358,7 +358,7 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
     data = open_run_data(options, config, tokenizer, o.out);
   } else {
     const std::string init = o.init.empty() ? "" : checkpoint::resolve_model_directory(o.init);
-    if (!o.tokenizer.empty()) tokenizer = text::Tokenizer::open(o.tokenizer);
+    if (!o.tokenizer.empty()) tokenizer = open_tokenizer(o.tokenizer);
     else if (!init.empty() && text::Tokenizer::exists(init)) tokenizer = text::Tokenizer::open(init);
     if (init.empty()) fit_vocabulary(tokenizer.get(), options.settings_base, o.settings_set);
     config = init.empty() ? make_run_config(options.settings_base, o.settings_set) : further_config(o, init);
