@@ -88,12 +88,28 @@ class ChatTraining(Case):
         self.assertFalse(run.exists())
         own = self.dir / "own.jinja"
         own.write_text(TEMPLATE)
+        self.talk_without_a_format(base, own)
         further(run, "--template", own)
         falls = self.val_losses(run)
         self.assertLess(falls[-1], 0.1 * falls[0], falls)
         self.assertEqual(self.chat(run, "Speak, speak.").stdout, f"{ANSWER}\n")
         own.write_text("{% for m in messages %}{{ m.role")
         further(self.dir / "other", "--template", own, code=REFUSED, says="own.jinja")
+
+    def talk_without_a_format(self, base, own):
+        """A base model is talked to in a format that is given; what goes wrong names its file and leaves the history alone."""
+        self.expect(REFUSED, "chat", "-m", base, says=["no chat template", "--template FILE"])
+        self.expect(USAGE, "chat", "-m", base, "--encoder", "v9", says="v9")
+        self.expect(REFUSED, "chat", "-m", base, "--template", own, "--tools", self.text, says="text.txt")
+        odd = self.write(self.dir / "odd.jsonl", [{"messages": [{"role": "user", "content": "x"}, {"role": 5}]}])
+        picky = self.dir / "picky.jinja"
+        picky.write_text(TEMPLATE + "{% if enable_thinking %}{{ raise_exception('thoughts are not for me') }}{% endif %}")
+        saved = self.dir / "history.jsonl"
+        more = ["--template", picky, "-n", 3]
+        said = self.chat(base, "Speak.", f"/load {odd}", f"/load {own}", "/think on", "/retry", "Again?", f"/save {saved}", more=more)
+        for words in ["odd.jsonl: message 2 of 2", "own.jinja: ", "thoughts are not for me"]:
+            self.assertIn(words, said.stderr)
+        self.assertEqual([m["role"] for m in json.loads(saved.read_text())["messages"]], ["user", "assistant"])
 
     def test_formats_without_a_template(self):
         self.tokenizer = self.learn(self.dir / "deepseek", ("<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"))

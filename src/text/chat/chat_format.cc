@@ -209,4 +209,20 @@ MaskedText ChatFormat::render(const Value& messages, const Value& tools, const V
   return encoder_ == Encoder::v4 ? encode_v4(mark_content(all), encoder_options) : encode_v3_2(mark_content(all), encoder_options);
 }
 
+bool ChatFormat::takes_object_arguments() const {
+  if (encoder_ != Encoder::none) return false;
+  const auto rendered = [this](const std::string& arguments) -> std::string {
+    const Value messages = parse_json(R"([{"role": "user", "content": "q"}, {"role": "assistant", "content": null, "tool_calls": [{"id": "1", "type": "function",
+      "function": {"name": "f", "arguments": )" + arguments + "}}]}]");
+    try {
+      return render(messages, {}, {}).bytes();
+    } catch (const Error&) {
+      return "";
+    }
+  };
+  const std::string with_text = rendered(R"("{\"birkhoff\": 1}")");
+  if (with_text.empty()) return !rendered(R"({"birkhoff": 1})").empty();
+  return with_text.find(R"(\"birkhoff\")") != std::string::npos;  // quoted once more
+}
+
 }  // namespace birkhoff::text::chat

@@ -34,6 +34,10 @@ class ChatFormat {
   // Throws Error. Thread-safe.
   MaskedText render(const Value& messages, const Value& tools, const Value& options) const;
 
+  // Does the format want the arguments of calls as objects, because it writes them with tojson? DeepSeek's own take JSON text. Found by
+  // rendering a call, so a template that refuses such a conversation says false.
+  bool takes_object_arguments() const;
+
   Encoder encoder() const { return encoder_; }
   // Text that ends a turn: the encoder's or tokenizer_config.json's eos_token; may be empty.
   const std::string& eos() const { return eos_; }

@@ -128,6 +128,16 @@ TEST(ChatFormat, DirectoriesSayWhatTheyHold) {
   EXPECT_EQ(ChatFormat::open(dir.path(), dir.file("other.jinja", "O{{ eos_token }}")).render(messages, {}, {}).bytes(), "O</s>") << "a file that is named comes first";
 }
 
+// A template that writes tojson of the arguments would quote a text once more.
+TEST(ChatFormat, KnowsHowATemplateWantsArguments) {
+  const auto wants_objects = [](const std::string& name) { return ChatFormat::from_template(test::slurp(test::chat_dir() + "/templates/" + name + ".jinja")).takes_object_arguments(); };
+  for (const char* text : {"deepseek_v2", "deepseek_v3", "deepseek_v3_1", "deepseek_r1_distill"}) EXPECT_FALSE(wants_objects(text)) << text;
+  for (const char* objects : {"llamacpp_deepseek_v3_1", "llamacpp_deepseek_r1_distill_qwen", "llamacpp_deepseek_r1_tools"}) EXPECT_TRUE(wants_objects(objects)) << objects;
+  EXPECT_TRUE(ChatFormat::from_template("{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.arguments.items()|list }}{% endfor %}{% endfor %}").takes_object_arguments());
+  EXPECT_FALSE(ChatFormat::from_template("{{ raise_exception('no calls') }}").takes_object_arguments());
+  EXPECT_FALSE(ChatFormat::native("v4").takes_object_arguments());
+}
+
 TEST(ChatFormat, RefusesWhatTheFamiliesRefuse) {
   const auto refused = [](const char* family, const std::string& json, const std::string& options = "{}") {
     try {
