@@ -106,6 +106,9 @@ TEST(ChatFormat, DirectoriesSayWhatTheyHold) {
   ChatFormat format = ChatFormat::open(dir.path());
   EXPECT_EQ(format.render(messages, {}, {}).bytes(), "<s>AHi</s>");
   EXPECT_EQ(format.eos(), "</s>");
+  dir.file("special_tokens_map.json", R"({"bos_token": {"content": "<b>"}, "pad_token": "<p>"})");
+  dir.file("tokenizer_config.json", R"({"bos_token": null, "eos_token": "</s>", "chat_template": "{{ bos_token }}{{ pad_token }}{{ eos_token }}"})");
+  EXPECT_EQ(ChatFormat::open(dir.path()).render(messages, {}, {}).bytes(), "<b><p></s>");
   dir.file("tokenizer_config.json", R"({"chat_template": [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}, {"name": "rag", "template": "R"}]})");
   format = ChatFormat::open(dir.path());
   EXPECT_EQ(format.render(messages, {}, {}).bytes(), "D");
