@@ -161,7 +161,7 @@ TEST_F(ConversationTest, HistoryIsMessagesWithRoles) {
 }
 
 TEST_F(ConversationTest, AFormatCanBeGiven) {
-  std::filesystem::remove(dir / "chat_template.jinja");
+  for (const char* file : {"chat_template.jinja", "tokenizer_config.json"}) std::filesystem::remove(dir / file);
   const Engine engine(dir.path(), engine_options());
   EXPECT_THROW(Conversation{engine}, Error);
   Conversation c(engine, text::chat::ChatFormat::from_template(kTemplate));
