@@ -126,6 +126,7 @@ MaskedText percent_format(Interp& in, const MaskedText& format, const Value& val
   for (size_t i = 0; i < f.size();) {
     const size_t percent = std::min(f.find('%', i), f.size());
     out.append(format, i, percent);
+    in.check_size(out.size());
     if (percent == f.size()) break;
     i = percent + 1;
     Spec spec;
