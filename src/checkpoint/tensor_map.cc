@@ -28,6 +28,7 @@ std::string shape_text(const std::vector<int64_t>& s) {
 
 std::optional<StoredType> stored_type(TensorType t) {
   switch (t) {
+    case TensorType::f64: return StoredType::f64;
     case TensorType::f32: return StoredType::f32;
     case TensorType::f16: return StoredType::f16;
     case TensorType::bf16: return StoredType::bf16;
@@ -144,7 +145,7 @@ class Matcher {
     const std::optional<StoredType> type = stored_type(e.type);
     const bool fp4 = type == StoredType::fp4;
     if (!type || (fp4 && !scale)) {
-      complain("type      " + both + ": F32, BF16, F16, F8_E4M3, F8_E5M2 or FP4 in I8 with scales expected, file has " + io::tensor_type_name(e.type));
+      complain("type      " + both + ": F64, F32, BF16, F16, F8_E4M3, F8_E5M2 or FP4 in I8 with scales expected, file has " + io::tensor_type_name(e.type));
       return false;
     }
     std::vector<int64_t> shape = file_shape(p);

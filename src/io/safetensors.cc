@@ -23,7 +23,8 @@ constexpr TypeRow kTypes[] = {
     {TensorType::f64, "F64", 8},         {TensorType::f32, "F32", 4},         {TensorType::f16, "F16", 2},
     {TensorType::bf16, "BF16", 2},       {TensorType::f8_e4m3, "F8_E4M3", 1}, {TensorType::f8_e5m2, "F8_E5M2", 1},
     {TensorType::f8_e8m0, "F8_E8M0", 1}, {TensorType::i64, "I64", 8},         {TensorType::i32, "I32", 4},
-    {TensorType::i16, "I16", 2},         {TensorType::i8, "I8", 1},           {TensorType::u8, "U8", 1},
+    {TensorType::i16, "I16", 2},         {TensorType::i8, "I8", 1},           {TensorType::u64, "U64", 8},
+    {TensorType::u32, "U32", 4},         {TensorType::u16, "U16", 2},         {TensorType::u8, "U8", 1},
     {TensorType::boolean, "BOOL", 1}};
 
 [[noreturn]] void fail(const std::string& path, const std::string& what, const std::string& hint = "") {
