@@ -107,6 +107,12 @@ void prune_checkpoints(const std::string& run, int64_t keep, int64_t best) {
 
 bool has_checkpoints(const std::string& run) { return !steps(run).empty(); }
 
+std::vector<std::string> checkpoint_directories(const std::string& run) {
+  std::vector<std::string> directories;
+  for (const int64_t step : steps(run)) directories.push_back(directory_of(run, step));
+  return directories;
+}
+
 std::string newest_good_checkpoint(const std::string& run, std::string* note) {
   const std::vector<int64_t> all = steps(run);
   std::string said;

@@ -28,6 +28,7 @@ void prune_checkpoints(const std::string& run, int64_t keep, int64_t best);
 // The newest checkpoint whose manifest verifies and whose values are all finite; note receives a sentence for each newer one that does not. Throws Error when none does.
 std::string newest_good_checkpoint(const std::string& run, std::string* note);
 bool has_checkpoints(const std::string& run);
+std::vector<std::string> checkpoint_directories(const std::string& run);  // finished ones, newest first
 
 // Reads weights, adapters and trainer state. state.moment1/2 must point at `elements` floats. Checks the model's settings against the checkpoint's.
 void load_checkpoint(const std::string& directory, model::Model& m, TrainerState& state);

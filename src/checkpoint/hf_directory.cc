@@ -15,6 +15,7 @@ namespace fs = std::filesystem;
 bool read_as_f32(const io::TensorEntry& e, float* out) {
   ops::StoredTensor t;
   switch (e.type) {
+    case io::TensorType::f64: t.type = ops::StoredType::f64; break;
     case io::TensorType::f32: t.type = ops::StoredType::f32; break;
     case io::TensorType::bf16: t.type = ops::StoredType::bf16; break;
     case io::TensorType::f16: t.type = ops::StoredType::f16; break;
@@ -39,7 +40,9 @@ nlohmann::json read_config_json(const std::string& directory) { return io::read_
 
 void load_weights(const std::string& directory, model::Model& m) {
   const WeightFiles files(directory);
-  const TensorMap map = match_tensors(files, m.config, m.parameters);
+  model::ModelConfig config = m.config;  // with the number formats of these files, which need not be those the model came from
+  config.unknown_keys = nlohmann::json{{"quantization_config", read_config_json(directory).value("quantization_config", nlohmann::json())}}.dump();
+  const TensorMap map = match_tensors(files, config, m.parameters);
   for (size_t i = 0; i < m.parameters.size(); ++i) {
     const model::ParameterInfo& p = m.parameters[i];
     ops::StoredMatrix w;

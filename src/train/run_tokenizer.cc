@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "model/json_fields.h"
 #include "text/fim.h"
 
 namespace birkhoff::train {
@@ -20,7 +21,7 @@ void fit_vocabulary(const text::Tokenizer* tokenizer, nlohmann::json& base, cons
   const bool asked = std::any_of(overrides.begin(), overrides.end(), [](const std::string& s) { return s.rfind("vocab_size=", 0) == 0; });
   if (!tokenizer || asked) return;
   if (base.is_null()) base = nlohmann::json::object();
-  if (base.value("vocab_size", int64_t{0}) < tokenizer->size()) base["vocab_size"] = tokenizer->size();
+  if (model::field_or<int64_t>(base, "vocab_size", 0) < tokenizer->size()) base["vocab_size"] = tokenizer->size();
 }
 
 void check_vocabulary(const text::Tokenizer* tokenizer, const RunConfig& config) {

@@ -47,14 +47,18 @@ json to_json(const Position& p) {
           {"best_val", std::isfinite(p.best_val) ? json(p.best_val) : json(nullptr)},
           {"train_seconds", p.train_seconds}};
 }
-Position position_from(const json& j) {
-  Position p;
-  p.step = j.at("step");
-  p.tokens = j.at("tokens");
-  p.best_step = j.at("best_step");
-  if (!j.at("best_val").is_null()) p.best_val = j.at("best_val");
-  p.train_seconds = j.at("train_seconds");
-  return p;
+Position position_from(const json& j, const std::string& file) {
+  try {
+    Position p;
+    p.step = j.at("step");
+    p.tokens = j.at("tokens");
+    p.best_step = j.at("best_step");
+    if (!j.at("best_val").is_null()) p.best_val = j.at("best_val");
+    p.train_seconds = j.at("train_seconds");
+    return p;
+  } catch (const json::exception& e) {
+    throw Error("resume", file + ": " + e.what(), "it was edited; resume from an older checkpoint by removing this one");
+  }
 }
 
 int64_t rss_mib() {
@@ -127,6 +131,8 @@ class Run {
 };
 
 void Run::start_or_resume() {
+  // config.json makes the directory a run, which can be resumed from then on: what it was started with is there first.
+  if (!options_.resume) write_run_json("running");
   io::write_json(dir_.file("config.json"), run_config_to_json(config_));
   if (options_.resume && checkpoint::has_checkpoints(dir_.path())) {
     std::string note;
@@ -135,7 +141,7 @@ void Run::start_or_resume() {
     checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.moment_elements(), {}, {}, base_model_};
     checkpoint::load_checkpoint(from, state_.model(), saved);
     state_.model().refresh(state_.exec());
-    at_ = position_from(saved.position);
+    at_ = position_from(saved.position, from + "/trainer_state/position.json");
     saved_step_ = at_.step;
     say("resumed " + from + " at step " + std::to_string(at_.step));
   } else {
@@ -250,6 +256,7 @@ int Run::execute(const std::atomic<bool>& stop) {
   start_or_resume();
   const TrainConfig& c = config_.train;
   if (!data_.notes.empty()) say(data_.notes);
+  if (at_.step >= c.steps && at_.step > 0) say("the run is at step " + std::to_string(at_.step) + " of " + std::to_string(c.steps) + ": nothing is left to train");
   say("training " + parameters_text(state_.trainable()) + " parameters, " + std::to_string(c.steps) + " steps of " + std::to_string(c.batch_size * c.seq_len) +
       " tokens; planned memory " + std::to_string(state_.plan().total() >> 20) + " MiB");
   while (at_.step < c.steps && !stop) {
@@ -325,11 +332,33 @@ RunConfig resumed_config(const TrainOptions& o, const RunDirectory& dir, std::ve
   return now;
 }
 
+// What the run was started with: its weights' origin, and its data unless other data is given.
+void take_up(const std::string& file, TrainOptions& o, std::vector<std::string>& notes) {
+  const json run = io::read_json(file);
+  try {
+    o.init = run.value("init", "");
+    if (o.data.empty()) {
+      o.data = run.at("data").get<std::vector<std::string>>();
+      o.validation = run.at("validation").get<std::vector<std::string>>();
+    }
+    for (const auto& [key, now] : {std::pair{"data", o.data}, {"validation", o.validation}})
+      if (const json was = run.value(key, json()); was != json(now)) notes.push_back(std::string(key) + ": " + was.dump() + " -> " + json(now).dump());
+  } catch (const json::exception& e) {
+    throw Error("resume", file + ": " + e.what(), "it was edited; give --data again, or mend it");
+  }
+}
+
+// Plots of a run that stopped early, without a sample: nothing when it has no metrics yet.
+void report_unfinished(const RunDirectory& dir) {
+  try {
+    report::write_report(dir.path(), "");
+  } catch (const Error&) {
+  }
+}
+
 // The model of --init, with the training settings that were given.
 RunConfig further_config(const TrainOptions& o, const std::string& directory) {
-  json j = checkpoint::read_config_json(directory);
-  for (const char* key : {"training", "quantization_config", "torch_dtype", "dtype"}) j.erase(key);  // of that directory's run and files
-  const model::ModelConfig from = model::config_from_json(j);
+  const model::ModelConfig from = model_of_directory(checkpoint::read_config_json(directory));
   return make_run_config(o.settings_base, o.settings_set, &from);
 }
 
@@ -349,12 +378,7 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
     if (text::Tokenizer::exists(o.out)) tokenizer = text::Tokenizer::open(o.out);
     dir = std::make_unique<RunDirectory>(o.out, RunDirectory::Open::resume);
     config = resumed_config(o, *dir, notes);
-    const json run = io::read_json(dir->file("run.json"));
-    options.init = run.value("init", "");
-    if (options.data.empty()) {
-      options.data = run.at("data").get<std::vector<std::string>>();
-      options.validation = run.at("validation").get<std::vector<std::string>>();
-    }
+    take_up(dir->file("run.json"), options, notes);
     data = open_run_data(options, config, tokenizer, o.out);
   } else {
     const std::string init = o.init.empty() ? "" : checkpoint::resolve_model_directory(o.init);
@@ -375,11 +399,19 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
     }
   }
   for (const auto& n : notes) std::fprintf(stderr, "birkhoff: changed setting %s\n", n.c_str());
-  {
+  if (const std::string keys = model::unknown_key_names(config.model); !keys.empty())
+    std::fprintf(stderr, "birkhoff: kept in config.json, not used: %s\n", keys.c_str());
+  try {
     Run run(options, config, *dir, tokenizer, std::move(data));
-    if (const int code = run.execute(stop)) return code;
+    if (const int code = run.execute(stop)) {
+      report_unfinished(*dir);
+      return code;
+    }
+  } catch (const Error&) {
+    report_unfinished(*dir);
+    throw;
   }  // the run's memory is returned before a model is opened to write the sample
-  report::write_report(dir->path(), tokenizer || config.model.vocab_size == 256 ? sample_text(dir->path(), config.train.seq_len, options.threads) : "");
+  report::write_report(dir->path(), sample_text(dir->path(), config.train.seq_len, options.threads));
   std::fprintf(stderr, "birkhoff: report: %s\n", dir->file("report.html").c_str());
   return 0;
 }
