@@ -51,7 +51,7 @@ struct GemmKernels {
   // The same as f32 with a [k, m], read transposed.
   void (*transposed_f32)(const GemmBlock&);
 };
-BK_DECLARE_KERNELS(GemmKernels, gemm_kernels)
+BK_DECLARE_TILE_KERNELS(GemmKernels, gemm_kernels)
 
 // Packing of one panel, or of a few rows. src element (i, j) at i * stride + j.
 struct PackKernels {
