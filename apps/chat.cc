@@ -1,10 +1,8 @@
-#include <unistd.h>
-
-#include <cerrno>
-#include <csignal>
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 
+#include "apps/chat_terminal.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "infer/conversation.h"
@@ -14,7 +12,7 @@
 namespace birkhoff::apps {
 namespace {
 
-using text::chat::Answer;
+using text::chat::ChatFormat;
 using text::chat::Value;
 
 constexpr const char* kHelp =
@@ -29,95 +27,41 @@ constexpr const char* kHelp =
     "A line that ends with a backslash goes on in the next.\n";
 
 struct Flags {
-  std::string model, system, tools, dtype;
+  std::string model, system, tools, chat_template, encoder, dtype;
+  std::vector<std::string> set;
   int64_t context = 0;
   infer::ReplyOptions reply;
 };
 
-std::atomic<bool> interrupted{false};
-
-// Ctrl-C ends an answer, not the program. Without SA_RESTART a read at the prompt returns.
-void on_interrupt(int) { interrupted = true; }
-
-void listen_to_interrupts() {
-  struct sigaction action {};
-  action.sa_handler = on_interrupt;
-  sigaction(SIGINT, &action, nullptr);
+// A file of JSON; what is wrong with it names the file.
+Value read_json_file(const std::string& path) {
+  const std::string content = read_text_file(path);
+  try {
+    return text::chat::parse_json(content);
+  } catch (const Error& e) {
+    const std::string said = e.what();  // "[where] what"
+    throw Error("chat", path + ": " + said.substr(said.find(']') + 2), e.hint(), e.code());
+  }
 }
 
-// One line of standard input, byte by byte from the descriptor, so that a signal is seen. false: end of input.
-class LineReader {
- public:
-  bool next(std::string& line) {
-    line.clear();
-    while (true) {
-      if (at_ == size_) {
-        const ssize_t n = ::read(STDIN_FILENO, buffer_, sizeof buffer_);
-        if (n < 0 && errno == EINTR) {
-          if (!interrupted.exchange(false)) continue;
-          line.clear();
-          std::fputs("\n(Ctrl-D or /exit leaves)\n", stderr);
-          prompt();
-          continue;
-        }
-        if (n <= 0) return !line.empty();
-        at_ = 0;
-        size_ = static_cast<size_t>(n);
-      }
-      const char c = buffer_[at_++];
-      if (c != '\n') {
-        line += c;
-      } else if (!line.empty() && line.back() == '\\') {
-        line.back() = '\n';
-      } else {
-        return true;
-      }
-    }
-  }
-  static void prompt() {
-    if (isatty(STDIN_FILENO)) std::fputs("> ", stderr);
-  }
+// A list of objects, in a file that holds that alone.
+Value read_tools(const std::string& path) {
+  const Value tools = read_json_file(path);
+  const auto is_object = [](const Value& v) { return v.is(text::chat::Kind::dict); };
+  if (!tools.is_sequence() || !std::all_of(tools.items().begin(), tools.items().end(), is_object))
+    throw Error("chat", path + ": is no list of tools", "expected [{\"type\": \"function\", \"function\": {\"name\": ..., \"parameters\": ...}}, ...]");
+  return tools;
+}
 
- private:
-  char buffer_[4096];
-  size_t at_ = 0, size_ = 0;
-};
-
-// Thoughts are grey on a terminal and go to stderr elsewhere, so that piped output holds answers alone.
-class Printer {
- public:
-  void operator()(const Answer& delta) {
-    if (!delta.reasoning.empty()) {
-      if (color_ && !grey_) std::fputs("\033[2m", stdout);
-      grey_ = true;
-      std::fputs(delta.reasoning.c_str(), color_ ? stdout : stderr);
-    }
-    if (!delta.content.empty() || !delta.calls.empty()) leave_thought();
-    std::fputs(delta.content.c_str(), stdout);
-    for (const auto& call : delta.calls) std::printf("\n[call] %s %s", call.name.c_str(), call.arguments.c_str());
-    std::fflush(stdout);
-  }
-  void end() {
-    leave_thought();
-    std::fputs("\n", stdout);
-    std::fflush(stdout);
-  }
-
- private:
-  void leave_thought() {
-    if (!grey_) return;
-    std::fputs(color_ ? "\033[0m\n" : "\n", color_ ? stdout : stderr);
-    grey_ = false;
-  }
-  const bool color_ = isatty(STDOUT_FILENO);
-  bool grey_ = false;
-};
+ChatFormat open_format(const infer::Engine& engine, const Flags& f) {
+  return f.encoder.empty() ? ChatFormat::open(engine.directory(), f.chat_template) : ChatFormat::native(f.encoder);
+}
 
 class Chat {
  public:
-  Chat(const infer::Engine& engine, const Flags& f) : conversation_(engine), reply_(f.reply) {
+  Chat(const infer::Engine& engine, const Flags& f) : conversation_(engine, open_format(engine, f)), reply_(f.reply) {
     if (!f.system.empty()) conversation_.set_system(f.system);
-    if (!f.tools.empty()) conversation_.set_tools(text::chat::parse_json(read_text_file(f.tools)));
+    if (!f.tools.empty()) conversation_.set_tools(read_tools(f.tools));
   }
 
   void run() {
@@ -137,17 +81,20 @@ class Chat {
   }
 
  private:
-  template <class Add>
-  void ask(Add&& add) {
-    add();
+  // Changes the history and lets the model answer. What could not be answered was not said: the history is what it was.
+  template <class Change>
+  void ask(Change&& change) {
+    const std::vector<Value> before = conversation_.messages();
+    std::atomic<bool>& interrupted = chat_interrupted();
     interrupted = false;
     try {
+      change();
       const infer::Reply r = conversation_.reply(reply_, interrupted, std::ref(printer_));
       printer_.end();
       if (r.end == infer::ReplyEnd::interrupted) std::fputs("(stopped)\n", stderr);
       if (r.end == infer::ReplyEnd::length) std::fprintf(stderr, "(cut off after %lld tokens; the conversation has %lld)\n", static_cast<long long>(r.tokens), static_cast<long long>(r.prompt_tokens + r.tokens));
     } catch (const Error&) {
-      conversation_.drop_last();  // what could not be answered was not said
+      conversation_.load(before);
       throw;
     }
     interrupted = false;
@@ -182,8 +129,7 @@ class Chat {
   void retry() {
     const auto& messages = conversation_.messages();
     if (messages.empty() || get(messages.back(), "role").bytes() != "assistant") throw Error("chat", "there is no answer to take back");
-    conversation_.drop_last();
-    ask([] {});
+    ask([&] { conversation_.drop_last(); });
   }
 
   void save(const std::string& path) {
@@ -199,15 +145,20 @@ class Chat {
 
   void load(const std::string& path) {
     if (path.empty()) throw Error("chat", "/load needs a file");
-    const Value messages = get(text::chat::parse_json(read_text_file(path)), "messages");
+    const Value messages = get(read_json_file(path), "messages");
     if (!messages.is_sequence()) throw Error("chat", path + ": no \"messages\"", "one line that /save wrote was expected");
-    conversation_.load(messages.items());
+    try {
+      conversation_.load(messages.items());
+    } catch (const Error& e) {
+      const std::string said = e.what();
+      throw Error("chat", path + ": " + said.substr(said.find(']') + 2), e.hint(), e.code());
+    }
     std::fprintf(stderr, "%zu messages read from %s\n", messages.items().size(), path.c_str());
   }
 
   infer::Conversation conversation_;
   infer::ReplyOptions reply_;
-  Printer printer_;
+  AnswerPrinter printer_;
 };
 
 }  // namespace
@@ -217,6 +168,8 @@ void add_chat(CLI::App& app, Program& p) {
   CLI::App* verb = app.add_subcommand("chat", "A conversation with a model in the terminal");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory with a tokenizer")->required();
   verb->add_option("--system", f->system, "system message");
+  auto* file = verb->add_option("--template", f->chat_template, "Jinja file to use instead of the directory's own");
+  verb->add_option("--encoder", f->encoder, "v3.2 or v4: a format without a template")->excludes(file);
   verb->add_option("--tools", f->tools, "JSON file with a list of tools");
   verb->add_flag("--think", f->reply.thinking, "let the model think first");
   verb->add_option("-n,--count", f->reply.max_tokens, "longest answer in tokens; 0: what fits")->capture_default_str();
@@ -227,6 +180,7 @@ void add_chat(CLI::App& app, Program& p) {
   verb->add_option("--min-p", f->reply.sampling.min_p)->capture_default_str();
   verb->add_option("--seed", f->reply.sampling.seed)->capture_default_str();
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
+  verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
   verb->add_option("--threads", p.threads, "default: all cores");
   verb->callback([f, &p] {
     p.run = [f, &p] {
@@ -234,6 +188,7 @@ void add_chat(CLI::App& app, Program& p) {
       if (f->reply.max_tokens < 0) throw Error("chat", "-n must not be negative, is " + std::to_string(f->reply.max_tokens), "", ExitCode::usage);
       infer::EngineOptions options;
       options.compute = f->dtype;
+      options.set = f->set;
       options.threads = p.thread_count();
       options.max_positions = f->context;
       const infer::Engine engine(f->model, options);

@@ -39,10 +39,11 @@ int convert(const Flags& f) {
     throw Error("convert", f.out + ": exists and is not an empty directory", "give --out a new name");
   nlohmann::json config_json = checkpoint::read_config_json(from);
   config_json.erase("training");
-  const model::ModelConfig config = model::config_from_json(config_json);
+  model::ModelConfig config = model::config_from_json(config_json);
+  const checkpoint::WeightFiles files(from);
+  if (const std::string text = checkpoint::drop_absent_predictors(files, config); !text.empty()) std::fprintf(stderr, "birkhoff: %s\n", text.c_str());
   model::Weights shapes(config);
   const std::vector<model::ParameterInfo> parameters = model::list_parameters(shapes);
-  const checkpoint::WeightFiles files(from);
   const checkpoint::TensorMap map = checkpoint::match_tensors(files, config, parameters);
   checkpoint::SaveOptions options;
   if (!f.dtype.empty()) options.type = checkpoint::parse_save_type(f.dtype);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 
 #include "apps/verbs.h"
@@ -10,7 +11,7 @@ namespace birkhoff::apps {
 void add_eval(CLI::App& app, Program& p) {
   struct Flags {
     std::string model, adapter, dtype;
-    std::vector<std::string> data;
+    std::vector<std::string> data, set;
     int64_t seq_len = 0;
     bool validation = false, json = false;
   };
@@ -22,12 +23,15 @@ void add_eval(CLI::App& app, Program& p) {
   verb->add_option("--seq-len", f->seq_len, "window; default: as trained");
   verb->add_flag("--validation", f->validation, "only the last 5 % of each source, as in training");
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
+  verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
   verb->add_flag("--json", f->json);
   verb->add_option("--threads", p.threads, "default: all cores");
   verb->callback([f, &p] {
     p.run = [f, &p] {
       infer::EngineOptions options;
       options.compute = f->dtype;
+      options.set = f->set;
+      options.enough_positions = std::max(options.enough_positions, f->seq_len ? f->seq_len : eval::trained_seq_len(f->model));
       options.adapter = f->adapter;
       options.threads = p.thread_count();
       const infer::Engine engine(f->model, options);

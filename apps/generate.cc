@@ -14,7 +14,7 @@ namespace {
 
 struct Flags {
   std::string model, adapter, prompt, prompt_file, tokens_file, dtype, mla = "auto";
-  std::vector<std::string> stop, fim;
+  std::vector<std::string> stop, fim, set;
   int64_t count = 200;
   bool special = false;
   infer::SamplerOptions sampling;
@@ -27,6 +27,16 @@ std::vector<int32_t> prompt_ids(const Flags& f, const infer::TextModel* model) {
   if (f.fim.empty()) return model->prompt(f.prompt_file.empty() ? f.prompt : read_text_file(f.prompt_file));
   if (!model->tokenizer()) throw Error("generate", "--fim: a byte model has no tokens for filling in the middle", "use a model with a tokenizer that has them");
   return text::fim_prompt(*model->tokenizer(), f.fim[0], f.fim[1]);
+}
+
+// No prompt has more tokens: one a byte, and those that models want around a text.
+int64_t most_tokens(const Flags& f) {
+  constexpr size_t kAround = 16;
+  size_t bytes = f.prompt.size() + kAround;
+  for (const std::string& part : f.fim) bytes += part.size();
+  for (const std::string& file : {f.prompt_file, f.tokens_file})
+    if (!file.empty()) bytes += read_text_file(file).size();
+  return static_cast<int64_t>(bytes);
 }
 
 // Writes text as it becomes complete; true when one of the stop strings was written.
@@ -60,7 +70,9 @@ int generate(const Flags& f, int threads) {
   infer::validate(f.sampling);
   if (f.count < 0) throw Error("generate", "-n must not be negative, is " + std::to_string(f.count), "", ExitCode::usage);
   infer::EngineOptions options;
+  options.set = f.set;
   options.compute = f.dtype;
+  options.enough_positions = std::max(options.enough_positions, most_tokens(f) + f.count);
   options.adapter = f.adapter;
   options.threads = threads;
   const infer::Engine engine(f.model, options);
@@ -113,6 +125,7 @@ void add_generate(CLI::App& app, Program& p) {
   verb->add_option("--seed", f->sampling.seed)->capture_default_str();
   verb->add_option("--stop", f->stop, "stop after this text; repeatable")->allow_extra_args(false);
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
+  verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
   verb->add_option("--mla", f->mla, "how latent attention reads its cache: auto, expanded, absorbed")->capture_default_str();
   verb->add_option("--threads", p.threads, "default: all cores");
   verb->callback([f, &p] {

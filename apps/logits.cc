@@ -10,6 +10,7 @@ namespace birkhoff::apps {
 void add_logits(CLI::App& app, Program& p) {
   struct Flags {
     std::string model, adapter, tokens_file, out, dtype;
+    std::vector<std::string> set;
   };
   auto f = std::make_shared<Flags>();
   CLI::App* verb = app.add_subcommand("logits", "Write the logits of a token sequence: tensor `logits` [T, V] F32");
@@ -18,16 +19,19 @@ void add_logits(CLI::App& app, Program& p) {
   verb->add_option("--tokens-file", f->tokens_file, "whitespace-separated token ids")->required();
   verb->add_option("--out", f->out, "safetensors file to write")->required();
   verb->add_option("--dtype", f->dtype, "fp32 or bf16; default: as trained");
+  verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
   verb->add_option("--threads", p.threads, "default: all cores");
   verb->callback([f, &p] {
     p.run = [f, &p] {
       const std::vector<int32_t> ids = read_token_file(f->tokens_file);
       infer::EngineOptions options;
       options.compute = f->dtype;
+      options.set = f->set;
       options.adapter = f->adapter;
       options.threads = p.thread_count();
       options.max_positions = std::max<int64_t>(static_cast<int64_t>(ids.size()), 1);
       const infer::Engine engine(f->model, options);
+      if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
       const int64_t V = engine.model().config.vocab_size;
       std::vector<float> out(ids.size() * static_cast<size_t>(V));
       engine.full_logits(ids, [&](int64_t t, std::span<const float> row) { std::memcpy(out.data() + t * V, row.data(), row.size_bytes()); });

@@ -46,7 +46,7 @@ json convert(const text::Tokenizer& t, const Flags& f, const json& in, int64_t l
 int lines(const text::Tokenizer& t, const Flags& f) {
   std::string line;
   for (int64_t n = 1; std::getline(std::cin, line); ++n) {
-    if (line.empty()) continue;
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     json in;
     try {
       in = json::parse(line);

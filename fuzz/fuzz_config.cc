@@ -20,5 +20,9 @@ int main(int argc, char** argv) {
     const model::ModelConfig c = model::config_from_json(io::read_json(file.path()));
     model::config_to_json(c);
   };
+  for (const char* text : {"[],", "{},", "{\"\":{}},", "\"0123456789012345\","})
+    t.large.push_back([text] { return "{\"a\":[" + fuzz::repeated(text, size_t{8} << 20).substr(0, (size_t{8} << 20) - 16) + "0]}"; });
+  t.large.push_back([] { return "{" + fuzz::repeated("\"#\":{},", (size_t{8} << 20) - 64) + "\"x\":0}"; });
+  t.large.push_back([] { return "{\"a\":[" + fuzz::repeated("\"0123456789012345678901234567890123456789012345678901234567\",", (size_t{8} << 20) - 128) + "0]}"; });
   return fuzz::run(argc, argv, t);
 }

@@ -16,5 +16,8 @@ int main(int argc, char** argv) {
       if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos || name.find('\0') != std::string::npos)
         throw std::logic_error("a file name left the directory");
   };
+  const size_t most = (size_t{32} << 20) - 128;
+  t.large = {[=] { return "{\"weight_map\":{" + fuzz::repeated("\"#\":\"#\",", most / 8) + "\"x\":\"y\"}}"; }, [=] { return "{\"weight_map\":{" + fuzz::repeated("\"#\":\"a\",", most) + "\"x\":\"y\"}}"; },
+             [=] { return "{\"metadata\":[" + fuzz::repeated("[],", most) + "0],\"weight_map\":{\"x\":\"y\"}}"; }};
   return fuzz::run(argc, argv, t);
 }

@@ -43,8 +43,14 @@ int main(int argc, char** argv) {
              file_with(R"({"w":{"dtype":"F8_E4M3","shape":[3,5],"data_offsets":[0,15]},"w_scale_inv":{"dtype":"F32","shape":[1,1],"data_offsets":[15,19]},"e":{"dtype":"I64","shape":[0,7],"data_offsets":[19,19]}})", 19),
              file_with("{}", 0)};
   t.dictionary = {"\"dtype\":", "\"shape\":", "\"data_offsets\":", "\"F16\"", "\"F8_E8M0\"", "\"BOOL\"", "[]", "{}", "null", "true", "\\u0000", "\xff", "__metadata__"};
+  // Many tensors, many dimensions, long names, much metadata.
+  const size_t most = (size_t{24} << 20) - 256;
+  const auto header = [=](const std::string& entry, size_t bytes) { return [=] { return file_with("{" + fuzz::repeated(entry, bytes) + R"("z":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})", 0); }; };
+  t.large = {header(R"("#":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},)", most), header(R"("#":{"dtype":"U8","shape":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"data_offsets":[0,0]},)", most),
+             header(R"("#)" + std::string(65, 'n') + R"(":{"dtype":"U8","shape":[0,0],"data_offsets":[0,0]},)", most), header(R"("__metadata__":{)" + fuzz::repeated(R"("#":"#",)", most / 2) + R"("a":"b"},)", 1),
+             [] { return file_with(std::string(size_t{25} << 20, ' '), 0); }};
   t.run = [&](const std::string& input) {
-    file.fill(repaired(input));
+    file.fill(input.size() > (size_t{1} << 20) ? input : repaired(input));
     touch(io::SafetensorsFile(file.path()));
   };
   return fuzz::run(argc, argv, t);

@@ -49,6 +49,14 @@ void* operator new(size_t n) { return memory::take(n, 0); }
 void* operator new[](size_t n) { return memory::take(n, 0); }
 void* operator new(size_t n, std::align_val_t a) { return memory::take(n, static_cast<size_t>(a)); }
 void* operator new[](size_t n, std::align_val_t a) { return memory::take(n, static_cast<size_t>(a)); }
+void* operator new(size_t n, const std::nothrow_t&) noexcept {
+  try {
+    return memory::take(n, 0);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+void* operator new[](size_t n, const std::nothrow_t& t) noexcept { return operator new(n, t); }
 void operator delete(void* p) noexcept { memory::give(p); }
 void operator delete[](void* p) noexcept { memory::give(p); }
 void operator delete(void* p, size_t) noexcept { memory::give(p); }

@@ -23,7 +23,11 @@ struct Target {
   std::vector<std::string> seeds;
   std::vector<std::string> dictionary;
   std::function<void(const std::string& input)> run;  // throws Error for an input that is refused
+  std::vector<std::function<std::string()>> large = {};  // inputs near the limits of size, looked at once as they are, for the memory they take
 };
+
+// text repeated until it has about `bytes`, with every # replaced by the number of the repetition.
+std::string repeated(const std::string& text, size_t bytes);
 
 // main() of a fuzzer: 0 when every input was handled.
 int run(int argc, char** argv, const Target& target);

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes tests/golden/tokenizers from the full data: make_tokenizer_goldens.py DATA. Needs PyPI tokenizers 0.23.3 and sentencepiece 0.2.3.
+"""Writes tests/golden/tokenizers from the full data: make_tokenizer_goldens.py DATA. Needs PyPI tokenizers 0.23.3, sentencepiece 0.2.3,
+transformers 5.24.0 and protobuf.
 
 Reduced tokenizers keep the real pre-tokenizer, decoder, alphabet and first merges of a released one; every expected id comes from the
 reference libraries run on the reduced file."""
@@ -8,6 +9,7 @@ import pathlib
 import random
 import shutil
 import sys
+import tempfile
 
 import sentencepiece
 import tokenizers
@@ -82,6 +84,29 @@ def write_sentencepiece(data, texts):
         for text in texts:
             ids = reference.encode(text)
             f.write(ascii_line({"text": text, "ids": ids, "decoded": reference.decode(ids)}))
+
+
+def write_llama(texts):
+    """The same model by Llama's tokenizer class with "legacy": false."""
+    import transformers  # 5.24.0; needs protobuf
+
+    source = OUT / "stories260K"
+    specials = ["<unk>", "<s>", "</s>"]
+    texts = texts + ["Hey", " Hey", "  Hey", "<s>Hey</s> you</s>there", "a<s> b", "\u2581x", "<s>\u2581x", "\nHey", "", " ", "</s>", "</s> ", "a </s> <s>  b"]
+    for name, options in {"first": {}, "never": {"add_prefix_space": False}}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copyfile(source / "tokenizer.model", f"{folder}/tokenizer.model")
+            flags = {"special": True, "lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
+            config = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True, "add_eos_token": False,
+                      "legacy": False, **options, "added_tokens_decoder": {str(i): {"content": c, **flags} for i, c in enumerate(specials)}}
+            (source / f"legacy_false_{name}.json").write_text(json.dumps(config, indent=1) + "\n")
+            shutil.copyfile(source / f"legacy_false_{name}.json", f"{folder}/tokenizer_config.json")
+            reference = transformers.AutoTokenizer.from_pretrained(folder)
+        with (source / f"legacy_false_{name}.jsonl").open("w") as f:
+            for text in texts:
+                ids = reference.encode(text, add_special_tokens=False)
+                assert reference.encode(text) == [1] + ids
+                f.write(ascii_line({"text": text, "ids": ids, "decoded": reference.decode(ids, clean_up_tokenization_spaces=False)}))
 
 
 # Small hand-made tokenizers, one a line with its cases: what the released ones do not use.
@@ -211,6 +236,7 @@ def main():
     write_reduced(data, "llm", "deepseek_llm", texts, few)
     write_reduced(data, "coder", "deepseek_coder", texts, few)
     write_sentencepiece(data, texts)
+    write_llama(texts)
     write_components()
     write_trainer(data)
 

@@ -1,7 +1,7 @@
 // Encodes files on request, so that tokenizer_bench.py can run this program and the reference library in turns. A line of standard input is
 //   open PATH            -> milliseconds, resident MiB before and after
 //   encode FILE THREADS  -> seconds for the file cut into pieces of 16 KiB (text in memory), tokens
-//   letters N TEXT       -> seconds for TEXT repeated to N bytes as one text, tokens
+//   whole FILE IDS       -> seconds for the file as one text, tokens; the ids go into the file IDS as 32-bit numbers
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -26,6 +26,11 @@ double resident_mib() {
   long total = 0, resident = 0;
   in >> total >> resident;
   return static_cast<double>(resident) * 4096 / (1 << 20);
+}
+
+std::string content_of(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 std::vector<std::string_view> pieces_of(const std::string& text) {
@@ -69,16 +74,19 @@ int main() {
       } else if (verb == "encode") {
         int threads = 1;
         in >> threads;
-        std::ifstream file(argument, std::ios::binary);
-        const std::string text{std::istreambuf_iterator<char>(file), {}};
+        const std::string text = content_of(argument);
         const auto pieces = pieces_of(text);
         const auto start = std::chrono::steady_clock::now();
         report(start, encode(*t, pieces, threads));
       } else {
-        std::string text, part(std::istreambuf_iterator<char>(in >> std::ws), {});
-        while (text.size() < std::stoul(argument)) text += part.empty() ? " " : part;
+        std::string out;
+        in >> out;
+        const std::string text = content_of(argument);
         const auto start = std::chrono::steady_clock::now();
-        report(start, t->encode(text).size());
+        const std::vector<int32_t> ids = t->encode(text);
+        const double seconds = seconds_since(start);
+        std::ofstream(out, std::ios::binary).write(reinterpret_cast<const char*>(ids.data()), static_cast<std::streamsize>(ids.size() * sizeof(int32_t)));
+        std::printf("%.6f %zu\n", seconds, ids.size());
       }
     } catch (const birkhoff::Error& e) {
       std::printf("error %s\n", e.what());

@@ -33,6 +33,11 @@ std::string shape_text(const std::vector<int64_t>& s) {
 
 bool ends_with(const std::string& s, const std::string& end) { return s.size() >= end.size() && s.compare(s.size() - end.size(), end.size(), end) == 0; }
 
+// target_parameters that mean weights of linear layers (see peft_targets), not the fused experts of transformers.
+bool names_weights(const json& v) {
+  return v.is_array() && std::all_of(v.begin(), v.end(), [](const json& n) { return n.is_string() && ends_with(n.get<std::string>(), ".weight"); });
+}
+
 // Settings that would change what is computed. Null, false, zero and empty values change nothing.
 void require_plain_lora(const std::string& file, const json& j) {
   if (!j.is_object()) fail(file + ": not a JSON object");
@@ -43,7 +48,7 @@ void require_plain_lora(const std::string& file, const json& j) {
     if (!j.contains(key)) continue;
     const json& v = j[key];
     const bool nothing = v.is_null() || v == json(false) || (v.is_structured() && v.empty());
-    if (!nothing) fail(file + ": " + key + " " + v.dump() + " is not supported", "merge the adapter with PEFT, or train without it");
+    if (!nothing && !(key == std::string("target_parameters") && names_weights(v))) fail(file + ": " + key + " " + v.dump() + " is not supported", "merge the adapter with PEFT, or train without it");
   }
   if (j.contains("bias") && j["bias"] != "none") fail(file + ": bias " + j["bias"].dump() + " is not supported, only \"none\"");
 }
@@ -94,8 +99,15 @@ std::vector<std::string> keys(const std::map<std::string, std::string>& m) {
   return out;
 }
 
+// What PEFT is told to adapt.
+struct PeftTargets {
+  std::vector<std::string> modules, parameters;
+};
+
 // The shortest ends of names that PEFT, which takes every module whose name ends so, reads as exactly these modules without the routed experts.
-std::vector<std::string> target_modules(const model::ModelConfig& c, const std::vector<std::string>& modules) {
+// In a model with experts PEFT takes target_modules called gate_proj, up_proj or down_proj, whatever stands before, for the experts that
+// transformers has fused into one parameter (_convert_peft_config_moe). The parameter of a dense or shared network has another name.
+PeftTargets peft_targets(const model::ModelConfig& c, const std::vector<std::string>& modules) {
   const std::vector<std::string> all = model::lora_candidates(c);
   std::set<std::string> wanted;
   std::copy_if(modules.begin(), modules.end(), std::inserter(wanted, wanted.end()), [](const std::string& m) { return !model::is_routed_expert(m); });
@@ -108,7 +120,15 @@ std::vector<std::string> target_modules(const model::ModelConfig& c, const std::
     while (dot != std::string::npos && !exact(m.substr(dot + 1))) dot = dot ? m.rfind('.', dot - 1) : std::string::npos;
     ends.insert(dot == std::string::npos ? m : m.substr(dot + 1));
   }
-  return {ends.begin(), ends.end()};
+  PeftTargets targets;
+  for (const std::string& end : ends) {
+    const std::string last = end.substr(end.rfind('.') + 1);
+    if (c.n_routed_experts > 0 && (last == "gate_proj" || last == "up_proj" || last == "down_proj"))
+      targets.parameters.push_back(end + ".weight");
+    else
+      targets.modules.push_back(end);
+  }
+  return targets;
 }
 
 }  // namespace
@@ -211,12 +231,14 @@ void save_adapter(const std::string& directory, const model::Model& m, const std
   io::write_safetensors(directory + kMain, main, {{"format", "pt"}});
   if (!experts.empty()) io::write_safetensors(directory + kExperts, experts, {{"format", "birkhoff"}});
   const double alpha = m.lora.alpha;
+  const PeftTargets targets = peft_targets(m.config, m.lora.modules);
   io::write_json(directory + kConfig, {{"peft_type", "LORA"},
                                        {"task_type", "CAUSAL_LM"},
                                        {"base_model_name_or_path", base_model},
                                        {"r", m.lora.rank},
                                        {"lora_alpha", alpha == std::floor(alpha) && std::abs(alpha) < 1e9 ? json(static_cast<int64_t>(alpha)) : json(alpha)},
-                                       {"target_modules", target_modules(m.config, m.lora.modules)},
+                                       {"target_modules", targets.modules},
+                                       {"target_parameters", targets.parameters.empty() ? json() : json(targets.parameters)},
                                        {"lora_dropout", 0.0},
                                        {"bias", "none"},
                                        {"fan_in_fan_out", false},

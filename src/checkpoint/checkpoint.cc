@@ -77,7 +77,7 @@ std::string save_checkpoint(const std::string& run, int64_t step, const model::M
   io::StagedDirectory staged(final_path);
   std::error_code ec;
   fs::create_directories(staged.path() + "/trainer_state", ec);
-  save_weights(staged.path(), m, config, DType::f32);
+  save_weights(staged.path(), m, config, DType::f32, state.source);
   if (!m.lora.empty()) {
     fs::create_directories(staged.path() + "/adapter", ec);
     save_adapter(staged.path() + "/adapter", m, state.base_model);
@@ -106,6 +106,12 @@ void prune_checkpoints(const std::string& run, int64_t keep, int64_t best) {
 }
 
 bool has_checkpoints(const std::string& run) { return !steps(run).empty(); }
+
+std::vector<std::string> checkpoint_directories(const std::string& run) {
+  std::vector<std::string> directories;
+  for (const int64_t step : steps(run)) directories.push_back(directory_of(run, step));
+  return directories;
+}
 
 std::string newest_good_checkpoint(const std::string& run, std::string* note) {
   const std::vector<int64_t> all = steps(run);

@@ -15,6 +15,7 @@ namespace fs = std::filesystem;
 bool read_as_f32(const io::TensorEntry& e, float* out) {
   ops::StoredTensor t;
   switch (e.type) {
+    case io::TensorType::f64: t.type = ops::StoredType::f64; break;
     case io::TensorType::f32: t.type = ops::StoredType::f32; break;
     case io::TensorType::bf16: t.type = ops::StoredType::bf16; break;
     case io::TensorType::f16: t.type = ops::StoredType::f16; break;

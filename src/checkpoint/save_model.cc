@@ -233,6 +233,7 @@ std::vector<size_t> cut(const std::vector<Planned>& list, size_t shard_bytes) {
 void describe_types(nlohmann::json& config, const std::vector<Planned>& list, const SaveOptions& o) {
   const bool scaled = std::any_of(list.begin(), list.end(), [](const Planned& t) { return t.entry.type == TensorType::f8_e4m3 || t.entry.type == TensorType::f8_e5m2 || t.entry.type == TensorType::i8; });
   if (!scaled) config.erase("quantization_config");
+  if (std::none_of(list.begin(), list.end(), [](const Planned& t) { return t.entry.type == TensorType::i8; })) config.erase("expert_dtype");  // V4's word for FP4
   if (scaled && !config.contains("quantization_config"))
     config["quantization_config"] = {{"quant_method", "fp8"}, {"fmt", "e4m3"}, {"activation_scheme", "dynamic"}, {"weight_block_size", {128, 128}}};
   if (!o.type) return;

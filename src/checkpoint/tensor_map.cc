@@ -28,6 +28,7 @@ std::string shape_text(const std::vector<int64_t>& s) {
 
 std::optional<StoredType> stored_type(TensorType t) {
   switch (t) {
+    case TensorType::f64: return StoredType::f64;
     case TensorType::f32: return StoredType::f32;
     case TensorType::f16: return StoredType::f16;
     case TensorType::bf16: return StoredType::bf16;
@@ -144,7 +145,7 @@ class Matcher {
     const std::optional<StoredType> type = stored_type(e.type);
     const bool fp4 = type == StoredType::fp4;
     if (!type || (fp4 && !scale)) {
-      complain("type      " + both + ": F32, BF16, F16, F8_E4M3, F8_E5M2 or FP4 in I8 with scales expected, file has " + io::tensor_type_name(e.type));
+      complain("type      " + both + ": F64, F32, BF16, F16, F8_E4M3, F8_E5M2 or FP4 in I8 with scales expected, file has " + io::tensor_type_name(e.type));
       return false;
     }
     std::vector<int64_t> shape = file_shape(p);
@@ -213,6 +214,19 @@ std::pair<int64_t, int64_t> weight_block_size(const model::ModelConfig& config) 
   if (!b.is_array() || b.size() != 2 || !sensible(b[0]) || !sensible(b[1]))
     throw Error("config", "weight_block_size: " + b.dump() + " is no pair of rows and columns", "released files have [128, 128]");
   return {b[0].get<int64_t>(), b[1].get<int64_t>()};
+}
+
+std::string drop_absent_predictors(const WeightFiles& files, model::ModelConfig& config) {
+  if (config.num_nextn_predict_layers == 0) return "";
+  const model::ModelType& type = model::find_model_type(config.model_type);
+  model::Weights shapes(config);
+  for (const model::ParameterInfo& p : model::list_parameters(shapes)) {
+    if (model::types::block_of(p.name) < config.num_hidden_layers) continue;
+    for (const std::string& name : type.file_names(config, p.name))
+      if (files.find(name)) return "";
+  }
+  config.num_nextn_predict_layers = 0;
+  return files.directory() + " has no tensors of its prediction modules (num_nextn_predict_layers): opened without them";
 }
 
 TensorMap match_tensors(const WeightFiles& files, const model::ModelConfig& config, const std::vector<model::ParameterInfo>& parameters) {

@@ -22,6 +22,10 @@ struct TensorMap {
 // Missing, unknown, duplicate, wrong-shaped and wrong-typed tensors are one Error that lists them all, our name and the file's.
 TensorMap match_tensors(const WeightFiles& files, const model::ModelConfig& config, const std::vector<model::ParameterInfo>& parameters);
 
+// Files whose configuration counts prediction modules (num_nextn_predict_layers) but that hold no tensor of any, as transformers writes them, are
+// a model without: the count becomes 0, and the sentence that says so is returned; "" when nothing was to do.
+std::string drop_absent_predictors(const WeightFiles& files, model::ModelConfig& config);
+
 // The shape files have for a parameter.
 std::vector<int64_t> file_shape(const model::ParameterInfo& p);
 // Names under which files keep the scales of tensor `name`: V3's and V4's.

@@ -47,6 +47,22 @@ bool ChatCorpus::is_chat_file(const std::string& path) {
   return false;
 }
 
+bool are_conversations(const std::vector<std::string>& arguments) {
+  std::string chat, other, weighted;
+  for (const std::string& argument : arguments) {
+    const std::string path = split_weight(argument).first;
+    for (const std::string& file : document_files(path)) {
+      const bool is_chat = ChatCorpus::is_chat_file(file);
+      (is_chat ? chat : other) = file;
+      if (is_chat && path != argument) weighted = argument;
+    }
+  }
+  if (chat.empty()) return false;
+  if (!other.empty()) fail("conversations and documents in one run: " + chat + " and " + other, "fine-tune on conversations in a run of their own, with --init");
+  if (!weighted.empty()) fail(weighted + ": conversations take no weight, every epoch reads all of them", "leave the weight out; give a file twice to read it twice as often");
+  return true;
+}
+
 ChatCorpus::ChatCorpus(const std::vector<std::string>& training, const std::vector<std::string>& validation, std::shared_ptr<const text::Tokenizer> tokenizer,
                        const text::chat::ChatFormat& format, int64_t seq_len, uint64_t seed)
     : tokenizer_(std::move(tokenizer)), seq_len_(seq_len), seed_(seed) {
@@ -61,10 +77,11 @@ ChatCorpus::ChatCorpus(const std::vector<std::string>& training, const std::vect
       for (size_t i = 0; i < conversations.size(); ++i)
         i < keep ? add(training_, std::move(conversations[i]), counts_) : add(validation_, std::move(conversations[i]), held_back_);
     }
+  const std::string& refusal = counts_.first_refusal.empty() ? held_back_.first_refusal : counts_.first_refusal;
   for (const Part* part : {&training_, &validation_})
-    if (part->samples.empty())
+    if (part->samples.empty() && (part == &validation_ || !training.empty()))
       fail(std::string("no conversation ") + (part == &training_ ? "to train on" : "to validate") + " has a turn of the assistant that fits into seq_len " + std::to_string(seq_len) +
-               (counts_.first_refusal.empty() ? "" : "; first refusal: " + counts_.first_refusal),
+               (refusal.empty() ? "" : "; first refusal: " + refusal),
            "give more conversations or a larger seq_len");
   pack(training_, counts_);
   pack(validation_, held_back_);

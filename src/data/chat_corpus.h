@@ -20,10 +20,14 @@ struct ChatCounts {
   std::string first_refusal;
 };
 
+// Do the files behind these arguments of --data hold conversations: .jsonl whose first line has messages? Throws Error naming files: some do and some
+// do not; conversations with a weight.
+bool are_conversations(const std::vector<std::string>& arguments);
+
 class ChatCorpus final : public BatchSource {
  public:
   // training, validation: a .jsonl file, or a folder of them. Without validation files the last 5 % of the conversations of every file (at least one) validate. Throws Error with file and line:
-  // not JSON, no messages; with the files: nothing to learn.
+  // not JSON, no messages; with the files: nothing to learn. Without training files there is a validation part alone.
   ChatCorpus(const std::vector<std::string>& training, const std::vector<std::string>& validation, std::shared_ptr<const text::Tokenizer> tokenizer,
              const text::chat::ChatFormat& format, int64_t seq_len, uint64_t seed);
 

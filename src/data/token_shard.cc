@@ -37,6 +37,7 @@ std::string key_of(const std::string& path, const Tokenization& t) {
     XXH3_128bits_update(state.get(), p, n);
   };
   add(kMagic, 8);
+  BK_CHECK(!t.tokenizer->files().empty());  // else two tokenizers would share their shards
   for (const std::string& file : t.tokenizer->files()) {
     const io::MappedFile mapped(file);
     add(mapped.bytes().data(), mapped.bytes().size());

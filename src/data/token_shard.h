@@ -14,7 +14,7 @@
 namespace birkhoff::data {
 
 struct Tokenization {
-  std::shared_ptr<const text::Tokenizer> tokenizer;  // must have an end token
+  std::shared_ptr<const text::Tokenizer> tokenizer;  // opened from a directory, with an end token
   std::string cache;     // directory of shards, created when missing; "": none are kept
   double fim_rate = 0;   // share of the documents rearranged for filling in the middle: begin prefix hole suffix end middle
   uint64_t seed = 0;     // of that choice

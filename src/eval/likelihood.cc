@@ -5,23 +5,32 @@
 
 #include "checkpoint/hf_directory.h"
 #include "core/error.h"
+#include "data/chat_corpus.h"
 #include "data/corpus.h"
 #include "infer/text_model.h"
+#include "model/json_fields.h"
 #include "model/transformer.h"
 
 namespace birkhoff::eval {
-namespace {
 
 int64_t trained_seq_len(const std::string& directory) {
-  const nlohmann::json j = checkpoint::read_config_json(directory);
-  return j.contains("training") ? j["training"].value("seq_len", int64_t{256}) : 256;
+  const nlohmann::json j = checkpoint::read_config_json(checkpoint::resolve_model_directory(directory));
+  return j.contains("training") ? model::field_or<int64_t>(j["training"], "seq_len", 256) : 256;
 }
+
+namespace {
 
 // Batches of one window each.
 std::vector<data::Batch> windows(const infer::Engine& engine, const infer::TextModel& text, const std::vector<std::string>& paths, int64_t seq_len, bool validation_only) {
-  if (seq_len == 0) seq_len = std::min(trained_seq_len(engine.directory()), engine.max_positions());
+  if (seq_len == 0) seq_len = trained_seq_len(engine.directory());
   if (seq_len < 1 || seq_len > engine.max_positions())
     throw Error("eval", "--seq-len " + std::to_string(seq_len) + ", the model allows 1 to " + std::to_string(engine.max_positions()));
+  if (data::are_conversations(paths)) {
+    if (!text.tokenizer()) throw Error("eval", engine.directory() + ": conversations need a tokenizer", "put tokenizer.json beside the weights");
+    const auto format = text::chat::ChatFormat::open(engine.directory());
+    const data::ChatCorpus corpus = validation_only ? data::ChatCorpus(paths, {}, text.tokenizer(), format, seq_len, 0) : data::ChatCorpus({}, paths, text.tokenizer(), format, seq_len, 0);
+    return corpus.validation_batches(1, 0);
+  }
   const data::Tokenization tokenization{text.tokenizer(), "", 0, 0, engine.exec().threads()};
   const data::Tokenization* tokens = text.tokenizer() ? &tokenization : nullptr;
   // Validating "on" a path takes all of it.

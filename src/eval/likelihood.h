@@ -22,7 +22,10 @@ struct IndexerQuality {
   ops::SelectionQuality total() const;
 };
 
-// data: files or folders. seq_len 0: what the run trained with, else 256. validation_only: the last 5 % of each source. Throws Error.
+// The window that the model of a directory (checkpoint::resolve_model_directory) was trained with here, else 256.
+int64_t trained_seq_len(const std::string& directory);
+
+// data: files or folders, cut into windows of seq_len, 0: as trained. validation_only: the last 5 % of each source. Throws Error.
 Likelihood window_likelihood(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len, bool validation_only);
 IndexerQuality indexer_quality(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len, bool validation_only);
 

@@ -18,15 +18,6 @@ Value message_of(const char* role, const std::string& content) {
   return Value::dict(std::move(dict));
 }
 
-// What goes into the history: optional keys only where they say something, as templates test for them.
-Value message_of(const text::chat::Answer& answer) {
-  const Value full = answer.to_message();
-  auto dict = std::make_shared<DictObject>();
-  for (const auto& [key, value] : full.as_dict().entries)
-    if (key.bytes() == "role" || key.bytes() == "content" || truth(value)) dict->set(key, value);
-  return Value::dict(std::move(dict));
-}
-
 Value format_options(const text::chat::ChatFormat& format, bool thinking) {
   auto options = std::make_shared<DictObject>();
   options->set("add_generation_prompt", Value::boolean(true));
@@ -44,7 +35,8 @@ bool opens_thought(const std::string& prompt) {
 
 }  // namespace
 
-Conversation::Conversation(const Engine& engine) : engine_(engine), text_(engine), format_(text::chat::ChatFormat::open(engine.directory())) {
+Conversation::Conversation(const Engine& engine, std::optional<text::chat::ChatFormat> format)
+    : engine_(engine), text_(engine), format_(format ? std::move(*format) : text::chat::ChatFormat::open(engine.directory())), object_arguments_(format_.takes_object_arguments()) {
   if (!text_.tokenizer()) throw Error("chat", engine.directory() + ": the model reads bytes, a conversation needs the tokens of a chat format", "put tokenizer.json beside the weights");
   if (!format_.eos().empty()) turn_end_ = text_.tokenizer()->id(format_.eos());
 }
@@ -61,32 +53,51 @@ void Conversation::set_system(const std::string& text) {
 
 void Conversation::add_user(const std::string& text) { messages_.push_back(message_of("user", text)); }
 void Conversation::add_tool_result(const std::string& text) { messages_.push_back(message_of("tool", text)); }
+void Conversation::load(const std::vector<Value>& messages) {
+  for (size_t i = 0; i < messages.size(); ++i)
+    if (!get(messages[i], "role").is(text::chat::Kind::string))
+      throw Error("chat", "message " + std::to_string(i + 1) + " of " + std::to_string(messages.size()) + " is no object with a \"role\"", "messages are {\"role\": \"user\", \"content\": \"...\"} and the like");
+  messages_ = messages;
+}
+
 void Conversation::drop_last() {
   if (!messages_.empty()) messages_.pop_back();
 }
 
-// Feeds what the session does not hold yet. A prompt that departs from what it holds (formats forget old reasoning) starts a new session.
-std::span<const float> Conversation::feed_prompt(const std::vector<int32_t>& ids, Reply& reply) {
+// What the session holds is written down when it holds it: a failure on the way leaves no wrong beginning behind.
+std::span<const float> Conversation::feed(std::span<const int32_t> ids) {
+  const std::span<const float> logits = session_->feed(ids);
+  fed_.insert(fed_.end(), ids.begin(), ids.end());
+  return logits;
+}
+
+// Feeds what the session does not hold yet, until stop becomes true; the logits are then none. A prompt that departs from what the session holds
+// (formats forget old reasoning) starts a new one.
+std::span<const float> Conversation::feed_prompt(const std::vector<int32_t>& ids, const std::atomic<bool>& stop, Reply& reply) {
+  constexpr size_t kPiece = 256;  // between two looks at stop
   const int64_t room = engine_.max_positions();
   if (static_cast<int64_t>(ids.size()) >= room)
     throw Error("chat", "the conversation has " + std::to_string(ids.size()) + " tokens, the model reads " + std::to_string(room), "/reset starts over");
-  const bool extends = session_ && fed_.size() < ids.size() && std::equal(fed_.begin(), fed_.end(), ids.begin());
-  if (!extends) {
+  const bool whole = session_ && session_->length() == static_cast<int64_t>(fed_.size());
+  if (!whole || fed_.size() >= ids.size() || !std::equal(fed_.begin(), fed_.end(), ids.begin())) {
     session_ = std::make_unique<Session>(engine_, room);
     fed_.clear();
   }
   reply.prompt_tokens = static_cast<int64_t>(ids.size());
   reply.reused_tokens = static_cast<int64_t>(fed_.size());
-  const std::span<const int32_t> rest = std::span(ids).subspan(fed_.size());
-  fed_ = ids;
-  return session_->feed(rest);
+  std::span<const float> logits;
+  while (fed_.size() < ids.size()) {
+    if (stop) return {};
+    logits = feed(std::span(ids).subspan(fed_.size(), std::min(kPiece, ids.size() - fed_.size())));
+  }
+  return logits;
 }
 
 Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& stop, const std::function<void(const text::chat::Answer&)>& on_delta) {
   const text::chat::MaskedText prompt = format_.render(Value::list(messages_), tools_, format_options(format_, options.thinking));
   const std::vector<int32_t> ids = text::chat::encode_marked(*text_.tokenizer(), prompt);
   Reply reply;
-  std::span<const float> logits = feed_prompt(ids, reply);
+  std::span<const float> logits = feed_prompt(ids, stop, reply);
   text::chat::AnswerParser parser(format_.parser(), opens_thought(prompt.bytes()));
   text::StreamDecoder decoder(text_.tokenizer());  // with special tokens: the parser looks for them
   const int64_t room = engine_.max_positions() - reply.prompt_tokens;
@@ -105,13 +116,12 @@ Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& 
     }
     on_delta(parser.feed(decoder.push(id)));
     if (reply.tokens == most) break;
-    fed_.push_back(id);
-    logits = session_->feed({&id, 1});
+    logits = feed({&id, 1});
   }
   on_delta(parser.feed(decoder.finish()));
   on_delta(parser.finish());
   reply.answer = parser.answer();
-  messages_.push_back(message_of(reply.answer));
+  messages_.push_back(reply.answer.to_history(object_arguments_));
   return reply;
 }
 

@@ -31,8 +31,8 @@ struct Reply {
 
 class Conversation {
  public:
-  // Tokenizer and format are those of the engine's directory. Throws Error when it has none.
-  explicit Conversation(const Engine& engine);
+  // The tokenizer is that of the engine's directory; so is the format unless one is given. Throws Error when it has none.
+  explicit Conversation(const Engine& engine, std::optional<text::chat::ChatFormat> format = std::nullopt);
 
   // The history, as JSON has it. clear() keeps the system message.
   const std::vector<text::chat::Value>& messages() const { return messages_; }
@@ -41,20 +41,23 @@ class Conversation {
   void set_tools(const text::chat::Value& tools) { tools_ = tools; }
   void add_user(const std::string& text);
   void add_tool_result(const std::string& text);
-  void load(const std::vector<text::chat::Value>& messages) { messages_ = messages; }
+  // Takes the place of the history. Throws Error: a message that is no object with a "role".
+  void load(const std::vector<text::chat::Value>& messages);
   void drop_last();  // takes back the last message
 
-  // Lets the model answer and appends its message, also when stop became true in the middle. on_delta receives what the answer
-  // grew by, in whole characters. Throws Error: the prompt does not fit, the format refuses the messages.
+  // Lets the model answer and appends its message, also when stop became true in the middle, be it of the prompt. on_delta receives what the
+  // answer grew by, in whole characters. Throws Error: the prompt does not fit, the format refuses the messages.
   Reply reply(const ReplyOptions& options, const std::atomic<bool>& stop, const std::function<void(const text::chat::Answer&)>& on_delta);
 
  private:
-  std::span<const float> feed_prompt(const std::vector<int32_t>& ids, Reply& reply);
+  std::span<const float> feed(std::span<const int32_t> ids);
+  std::span<const float> feed_prompt(const std::vector<int32_t>& ids, const std::atomic<bool>& stop, Reply& reply);
 
   const Engine& engine_;
   TextModel text_;
   text::chat::ChatFormat format_;
   std::optional<int32_t> turn_end_;  // the format's end of a turn, beside the ids that end every text
+  bool object_arguments_;            // how the format wants calls
   std::vector<text::chat::Value> messages_;
   text::chat::Value tools_;
   std::unique_ptr<Session> session_;

@@ -1,6 +1,7 @@
 #include "infer/engine.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
@@ -9,6 +10,7 @@
 #include "checkpoint/hf_directory.h"
 #include "checkpoint/tensor_map.h"
 #include "core/error.h"
+#include "model/json_fields.h"
 #include "model/memory_plan.h"
 
 namespace birkhoff::infer {
@@ -61,10 +63,30 @@ void require_memory(const std::string& directory, size_t file_bytes, size_t copy
 
 DType compute_type(const std::string& asked, const nlohmann::json& config) {
   std::string name = asked;
-  if (name.empty() && config.contains("training")) name = config["training"].value("dtype", "");
-  if (name.empty()) name = config.value("torch_dtype", config.value("dtype", "")) == "float32" ? "fp32" : "bf16";
+  if (name.empty() && config.contains("training")) name = model::field_or<std::string>(config["training"], "dtype", "");
+  if (name.empty()) name = model::field_or(config, "torch_dtype", model::field_or<std::string>(config, "dtype", "")) == "float32" ? "fp32" : "bf16";
   if (name != "bf16" && name != "fp32") throw Error("dtype", "unknown value \"" + name + "\"", "one of bf16, fp32", ExitCode::usage);
   return name == "bf16" ? DType::bf16 : DType::f32;
+}
+
+model::ModelConfig config_with(nlohmann::json config, const std::vector<std::string>& settings, std::string& dtype) {
+  config.erase("training");
+  model::ModelConfig c = model::config_from_json(config);
+  for (const std::string& text : settings) {
+    const auto [key, value] = model::parse_setting(text);
+    if (key == "dtype")
+      model::assign_field(key, value, dtype);
+    else if (!model::set_model_field(c, key, value))
+      throw Error("settings", "unknown setting \"" + key + "\" of a model that is run", "dtype and the model's settings of docs/settings.md can be set", ExitCode::usage);
+  }
+  model::validate(c);
+  return c;
+}
+
+// A NaN among logits would be sampled as if it were a token.
+void require_finite(std::span<const float> logits, int64_t position) {
+  if (std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); })) return;
+  throw Error("engine", "the logits of position " + std::to_string(position) + " are not finite", "a weight is not finite, or the arithmetic overflows: try --dtype fp32", ExitCode::failed);
 }
 
 }  // namespace
@@ -79,16 +101,17 @@ void check_ids(const model::ModelConfig& c, std::span<const int32_t> ids) {
 Engine::Engine(const std::string& directory, const EngineOptions& options)
     : directory_(checkpoint::resolve_model_directory(directory, &note_)), exec_(options.threads) {
   nlohmann::json j = checkpoint::read_config_json(directory_);
-  const DType compute = compute_type(options.compute, j);
-  j.erase("training");
-  const model::ModelConfig config = model::config_from_json(j);
-  max_positions_ = options.max_positions ? options.max_positions : std::min<int64_t>(config.max_position_embeddings, 4096);
+  std::string dtype = options.compute;
+  model::ModelConfig config = config_with(j, options.set, dtype);
+  const DType compute = compute_type(dtype, j);
+  files_ = std::make_unique<checkpoint::WeightFiles>(directory_);
+  add_note(checkpoint::drop_absent_predictors(*files_, config));
+  max_positions_ = options.max_positions ? options.max_positions : std::min(config.max_position_embeddings, options.enough_positions);
   std::optional<checkpoint::AdapterFiles> adapter;
   if (!options.adapter.empty())
     adapter.emplace(options.adapter, config);
   else if (checkpoint::has_adapter(directory_))
     adapter.emplace(directory_, config);
-  files_ = std::make_unique<checkpoint::WeightFiles>(directory_);
   require_memory(directory_, files_->bytes(), 0);
   model::Weights shapes(config);
   const checkpoint::TensorMap map = checkpoint::match_tensors(*files_, config, model::list_parameters(shapes));
@@ -102,6 +125,10 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   model_->attach_adapters(adapter->spec(), false, *memory_);
   adapter->load(*model_);
   model_->refresh_adapters(exec_);
+}
+
+void Engine::add_note(const std::string& text) {
+  if (!text.empty()) note_ += (note_.empty() ? "" : "; ") + text;
 }
 
 void Engine::full_logits(std::span<const int32_t> ids, const std::function<void(int64_t, std::span<const float>)>& row) const {
@@ -125,7 +152,11 @@ void Engine::full_logits(std::span<const int32_t> ids, const std::function<void(
     const int64_t n = std::min(kPiece, T - t);
     Mat out = scratch.mat(f32_t, n, V);
     model::logits(exec_, *model_, tape.hidden.row_block(t, n), out);
-    for (int64_t i = 0; i < n; ++i) row(t + i, {out.f32(i), static_cast<size_t>(V)});
+    for (int64_t i = 0; i < n; ++i) {
+      const std::span<const float> logits(out.f32(i), static_cast<size_t>(V));
+      require_finite(logits, t + i);
+      row(t + i, logits);
+    }
   }
 }
 
@@ -167,6 +198,7 @@ std::span<const float> Session::feed(std::span<const int32_t> ids) {
     if (done == ids.size())
       model::logits(engine_.exec(), m, tape.hidden.row_block(static_cast<int64_t>(n) - 1, 1), Mat(logits_.data(), f32_t, 1, m.config.vocab_size));
   }
+  require_finite(logits_, length() - 1);
   return logits_;
 }
 

@@ -16,8 +16,10 @@ namespace birkhoff::infer {
 
 struct EngineOptions {
   std::string compute;      // "bf16" or "fp32"; "": what the directory's training used, else bf16
-  int64_t max_positions = 0;  // longest sequence; 0: the model's max_position_embeddings, at most 4096
+  int64_t max_positions = 0;  // longest sequence; 0: enough_positions, or the model's max_position_embeddings where those are fewer
+  int64_t enough_positions = 4096;
   int threads = 1;
+  std::vector<std::string> set;  // "key=value" over config.json: dtype, or a setting of the model
   std::string adapter;  // LoRA adapter to run beside the weights (checkpoint/adapter.h). "": the one of a checkpoint that was trained with adapters
 };
 
@@ -37,7 +39,8 @@ class Engine {
   void full_logits(std::span<const int32_t> ids, const std::function<void(int64_t, std::span<const float>)>& row) const;
 
  private:
-  std::string directory_, note_;
+  void add_note(const std::string& text);
+  std::string note_, directory_;  // in this order: finding the directory writes the note
   Exec exec_;
   int64_t max_positions_ = 0;
   std::unique_ptr<checkpoint::WeightFiles> files_;

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "checkpoint/hf_directory.h"
 #include "core/error.h"
 #include "io/json_file.h"
 
@@ -26,14 +27,22 @@ void read_ends(const std::string& directory, const char* file, std::vector<int32
 
 }  // namespace
 
-bool TextModel::has_text(const Engine& engine) { return text::Tokenizer::exists(engine.directory()) || engine.model().config.vocab_size == kByteVocabulary; }
+// What was trained here without a tokenizer was trained on bytes.
+bool TextModel::has_text(const Engine& engine) {
+  const int64_t vocab = engine.model().config.vocab_size;
+  return text::Tokenizer::exists(engine.directory()) || vocab == kByteVocabulary ||
+         (vocab > kByteVocabulary && checkpoint::read_config_json(engine.directory()).contains("training"));
+}
 
 TextModel::TextModel(const Engine& engine) {
   const int64_t vocab = engine.model().config.vocab_size;
   if (!has_text(engine))
-    throw Error("tokenizer", engine.directory() + ": the model has " + std::to_string(vocab) + " tokens and no tokenizer; only byte models (256) read text without one",
+    throw Error("tokenizer", engine.directory() + ": the model has " + std::to_string(vocab) + " tokens and no tokenizer; only byte models (256 tokens, or trained here) read text without one",
                 "put tokenizer.json beside the weights, or use --tokens-file");
-  if (!text::Tokenizer::exists(engine.directory())) return;
+  if (!text::Tokenizer::exists(engine.directory())) {
+    for (int64_t id = kByteVocabulary; id < vocab; ++id) padding_.push_back(static_cast<int32_t>(id));
+    return;
+  }
   tokenizer_ = text::Tokenizer::open(engine.directory());
   if (tokenizer_->size() > vocab)
     throw Error("tokenizer", engine.directory() + ": the tokenizer has ids up to " + std::to_string(tokenizer_->size() - 1) + ", the model's vocabulary is " + std::to_string(vocab),

@@ -23,7 +23,8 @@ constexpr TypeRow kTypes[] = {
     {TensorType::f64, "F64", 8},         {TensorType::f32, "F32", 4},         {TensorType::f16, "F16", 2},
     {TensorType::bf16, "BF16", 2},       {TensorType::f8_e4m3, "F8_E4M3", 1}, {TensorType::f8_e5m2, "F8_E5M2", 1},
     {TensorType::f8_e8m0, "F8_E8M0", 1}, {TensorType::i64, "I64", 8},         {TensorType::i32, "I32", 4},
-    {TensorType::i16, "I16", 2},         {TensorType::i8, "I8", 1},           {TensorType::u8, "U8", 1},
+    {TensorType::i16, "I16", 2},         {TensorType::i8, "I8", 1},           {TensorType::u64, "U64", 8},
+    {TensorType::u32, "U32", 4},         {TensorType::u16, "U16", 2},         {TensorType::u8, "U8", 1},
     {TensorType::boolean, "BOOL", 1}};
 
 [[noreturn]] void fail(const std::string& path, const std::string& what, const std::string& hint = "") {
@@ -46,12 +47,12 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path), file_(p
   SafetensorsHeader h = parse_safetensors_header(path, std::as_bytes(file_.bytes()));
   tensors_ = std::move(h.tensors);
   metadata_ = std::move(h.metadata);
-  for (size_t i = 0; i < tensors_.size(); ++i) by_name_[tensors_[i].name] = i;
+  by_name_ = std::move(h.by_name);
 }
 
 const TensorEntry* SafetensorsFile::find(const std::string& name) const {
-  const auto it = by_name_.find(name);
-  return it == by_name_.end() ? nullptr : &tensors_[it->second];
+  const auto it = std::lower_bound(by_name_.begin(), by_name_.end(), name, [&](uint32_t i, const std::string& n) { return tensors_[i].name < n; });
+  return it == by_name_.end() || tensors_[*it].name != name ? nullptr : &tensors_[*it];
 }
 
 SafetensorsWriter::SafetensorsWriter(const std::string& path, std::span<const TensorEntry> tensors, const std::map<std::string, std::string>& metadata)

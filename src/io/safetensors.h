@@ -12,7 +12,7 @@
 
 namespace birkhoff::io {
 
-enum class TensorType : uint8_t { f64, f32, f16, bf16, f8_e4m3, f8_e5m2, f8_e8m0, i64, i32, i16, i8, u8, boolean };
+enum class TensorType : uint8_t { f64, f32, f16, bf16, f8_e4m3, f8_e5m2, f8_e8m0, i64, i32, i16, i8, u64, u32, u16, u8, boolean };
 int64_t tensor_type_bytes(TensorType t);
 const char* tensor_type_name(TensorType t);  // as in the file: "F32", "BF16", ...
 bool find_tensor_type(const std::string& name, TensorType& type);  // false: unknown
@@ -48,7 +48,7 @@ class SafetensorsFile {
   std::string path_;
   MappedFile file_;
   std::vector<TensorEntry> tensors_;
-  std::map<std::string, size_t> by_name_;
+  std::vector<uint32_t> by_name_;  // numbers of tensors, sorted by their names
   std::map<std::string, std::string> metadata_;
 };
 

@@ -3,16 +3,20 @@
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 #include <tuple>
+#include <utility>
 
 #include "core/error.h"
 
 namespace birkhoff::io {
 namespace {
 
-constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // as the format's own library
-constexpr size_t kMaxDims = 16;
+// What a header may claim is bounded so that reading any takes less than 64 MiB. The largest released model has 150,000 tensors in all its files
+// together, whose header would take 20 MB.
+constexpr uint64_t kMaxHeaderBytes = uint64_t{24} << 20;
+constexpr size_t kMaxTensors = 200'000, kMaxMetadata = 10'000, kMaxDims = 16;
 constexpr const char* kMetadata = "__metadata__";
 
 [[noreturn]] void fail(const std::string& path, const std::string& what, const std::string& hint = "") {
@@ -35,6 +39,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     if (skipped_) return true;
     if (depth_ == 2 && in_metadata_) {
       header_.metadata[key_] = v;
+      if (header_.metadata.size() > kMaxMetadata) fail(path_, std::string(kMetadata) + ": more than " + std::to_string(kMaxMetadata) + " entries");
     } else if (depth_ == 2 && key_ == "dtype") {
       dtype_ = v;
       has_dtype_ = true;
@@ -69,7 +74,6 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   bool key(string_t& v) override {
     if (skipped_) return true;
     key_ = v;
-    if (depth_ == 1 && !names_.insert(v).second) fail(path_, v + ": stands twice in the header");
     if (depth_ == 2 && !in_metadata_ && !keys_.insert(v).second) fail(path_, entry_.name + ": " + v + " stands twice");
     return true;
   }
@@ -106,6 +110,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
 
   void begin_tensor() {
     in_metadata_ = key_ == kMetadata;
+    if (in_metadata_ && std::exchange(has_metadata_, true)) fail(path_, key_ + ": stands twice in the header");
     entry_ = TensorEntry{};
     entry_.name = key_;
     has_dtype_ = false;
@@ -138,7 +143,9 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
       fail(path_, name + ": " + std::to_string(end - begin) + " bytes for " + std::to_string(count) + " elements of " + dtype_);
     entry_.data = data_ + begin;
     entry_.bytes = static_cast<size_t>(end - begin);
+    entry_.shape.shrink_to_fit();
     header_.tensors.push_back(std::move(entry_));
+    if (header_.tensors.size() > kMaxTensors) fail(path_, "more than " + std::to_string(kMaxTensors) + " tensors");
   }
 
   const std::string& path_;
@@ -147,12 +154,21 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   SafetensorsHeader header_;
   int depth_ = 0;         // of the values that matter: 1 header, 2 tensor or metadata, 3 list of numbers
   int64_t skipped_ = 0;   // nesting inside a value that is passed over
-  bool in_metadata_ = false, has_dtype_ = false;
+  bool in_metadata_ = false, has_metadata_ = false, has_dtype_ = false;
   std::string key_, dtype_;
-  std::set<std::string> names_, keys_;
+  std::set<std::string> keys_;  // of the tensor
   TensorEntry entry_;
   std::vector<uint64_t> offsets_;
 };
+
+std::vector<uint32_t> sorted_names(const std::string& path, const std::vector<TensorEntry>& tensors) {
+  std::vector<uint32_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return tensors[a].name < tensors[b].name; });
+  for (size_t i = 1; i < order.size(); ++i)
+    if (tensors[order[i - 1]].name == tensors[order[i]].name) fail(path, tensors[order[i]].name + ": stands twice in the header");
+  return order;
+}
 
 void check_overlaps(const std::string& path, const std::vector<TensorEntry>& sorted) {
   for (size_t i = 1; i < sorted.size(); ++i) {
@@ -178,6 +194,7 @@ SafetensorsHeader parse_safetensors_header(const std::string& path, std::span<co
   SafetensorsHeader h = reader.take();
   std::sort(h.tensors.begin(), h.tensors.end(),
             [](const TensorEntry& a, const TensorEntry& b) { return std::tie(a.data, a.bytes) < std::tie(b.data, b.bytes); });
+  h.by_name = sorted_names(path, h.tensors);
   check_overlaps(path, h.tensors);
   return h;
 }

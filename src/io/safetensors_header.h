@@ -12,11 +12,12 @@ namespace birkhoff::io {
 
 struct SafetensorsHeader {
   std::vector<TensorEntry> tensors;  // in the order of their data
+  std::vector<uint32_t> by_name;     // their numbers, sorted by name
   std::map<std::string, std::string> metadata;
 };
 
-// `file` is the whole file. Entries point into it. Throws Error{"safetensors", "<path>: ..."}: header length beyond the file or 100 MB, no
-// JSON, names that stand twice, unknown types, shapes that overflow, data outside the file, of the wrong size or shared.
+// `file` is the whole file. Entries point into it. Throws Error{"safetensors", "<path>: ..."}: header length beyond the file or 24 MiB, no
+// JSON, more than 200,000 tensors, names that stand twice, unknown types, shapes that overflow, data outside the file, of the wrong size or shared.
 SafetensorsHeader parse_safetensors_header(const std::string& path, std::span<const std::byte> file);
 
 }  // namespace birkhoff::io

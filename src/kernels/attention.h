@@ -51,7 +51,7 @@ struct AttentionForwardKernels {
   void (*run_f32)(const AttentionForward&);
   void (*run_bf16)(const AttentionForward&);
 };
-BK_DECLARE_KERNELS(AttentionForwardKernels, attention_forward_kernels)
+BK_DECLARE_TILE_KERNELS(AttentionForwardKernels, attention_forward_kernels)
 
 struct AttentionBackwardKernels {
   int64_t (*scratch_bytes)(int64_t qk_dim, int64_t v_dim, int64_t keys);
@@ -61,7 +61,7 @@ struct AttentionBackwardKernels {
   void (*store_f32)(const float* x, int64_t n, float scale, void* out);
   void (*store_bf16)(const float* x, int64_t n, float scale, void* out);
 };
-BK_DECLARE_KERNELS(AttentionBackwardKernels, attention_backward_kernels)
+BK_DECLARE_TILE_KERNELS(AttentionBackwardKernels, attention_backward_kernels)
 
 // Rows of mla_expand_kv and of its backward (ops/attention.h).
 struct MlaExpand {

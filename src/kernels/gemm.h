@@ -57,7 +57,7 @@ struct GemmKernels {
 };
 // One row of a strip to spare: whole vectors are written.
 inline int64_t strip_floats(int64_t k, int64_t strip_rows) { return (k + 1) * strip_rows; }
-BK_DECLARE_KERNELS(GemmKernels, gemm_kernels)
+BK_DECLARE_TILE_KERNELS(GemmKernels, gemm_kernels)
 
 // Packing of one panel, or of a few rows. src element (i, j) at i * stride + j.
 struct PackKernels {

@@ -47,6 +47,22 @@ struct Sums {
     }
   }
 
+  void zero() {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) v[r][j] = set1(0.f);
+    }
+  }
+
+  void add(const Sums& other) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+      for (int j = 0; j < NV; ++j) v[r][j] = v[r][j] + other.v[r][j];
+    }
+  }
+
   void finish(const GemmBlock& g, int64_t row, int64_t col) const {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
@@ -67,17 +83,38 @@ struct Sums {
   }
 };
 
+// Without fused multiply-adds every product is rounded as well, which fp32 sums of scalar code make up for by runs: the rounding of a sum of K
+// grows with the square root of kSumRun + K / kSumRun instead of K. A run divides the depth at which large products are cut, so that the cuts
+// change no bit.
+inline constexpr int64_t kSumRun = 32;
+
 // A and B of fp32.
 template <bool kStrips>
 struct RowsOfB {
   static constexpr bool kAnyRows = !kStrips;  // strips have kRows rows
   template <int R, int NV>
   static void run(const GemmBlock& g, int64_t row, int64_t col, const void* panel) {
-    Sums<R, NV> s;
-    s.start(g, row, col);
+    Sums<R, NV> total;
+    total.start(g, row, col);
     const float* a = static_cast<const float*>(g.a) + (kStrips ? row / kRows * g.a_row : row * g.a_row);
     const float* b = static_cast<const float*>(panel);
-    for (int64_t k = 0; k < g.k; ++k) {
+    if constexpr (kLanes > 1) {
+      add_run<R, NV>(total, a, b, g, g.k);
+    } else {
+      for (int64_t k = 0; k < g.k; k += kSumRun) {
+        Sums<R, NV> s;
+        s.zero();
+        add_run<R, NV>(s, a, b, g, g.k - k < kSumRun ? g.k - k : kSumRun);
+        total.add(s);
+      }
+    }
+    total.finish(g, row, col);
+  }
+
+ private:
+  template <int R, int NV>
+  static inline __attribute__((always_inline)) void add_run(Sums<R, NV>& s, const float*& a, const float*& b, const GemmBlock& g, int64_t count) {
+    for (int64_t k = 0; k < count; ++k) {
       V bv[NV];
 #pragma GCC unroll 16
       for (int j = 0; j < NV; ++j) bv[j] = load(b + vector_offset(j, g.b_panel));
@@ -90,7 +127,6 @@ struct RowsOfB {
       a += kStrips ? kRows : 1;
       b += kPanel;
     }
-    s.finish(g, row, col);
   }
 };
 

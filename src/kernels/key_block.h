@@ -86,7 +86,7 @@ struct SparseAttentionKernels {
   void (*target_f32)(const SparseTarget&);
   void (*target_bf16)(const SparseTarget&);
 };
-BK_DECLARE_KERNELS(SparseAttentionKernels, sparse_attention_kernels)
+BK_DECLARE_TILE_KERNELS(SparseAttentionKernels, sparse_attention_kernels)
 
 struct SparseBackwardKernels {
   int64_t (*scratch_bytes)(int64_t qk_dim, int64_t v_dim, int64_t columns, int64_t keys);
@@ -99,7 +99,7 @@ struct SparseBackwardKernels {
   void (*store_f32)(const float* x, int64_t n, float scale, const float* y, int64_t n_y, void* out);
   void (*store_bf16)(const float* x, int64_t n, float scale, const float* y, int64_t n_y, void* out);
 };
-BK_DECLARE_KERNELS(SparseBackwardKernels, sparse_backward_kernels)
+BK_DECLARE_TILE_KERNELS(SparseBackwardKernels, sparse_backward_kernels)
 
 struct IndexerScores {
   KeyBlock block;  // seen is not read: every query meets every key
@@ -135,6 +135,6 @@ struct IndexerKernels {
   void (*gradient_f32)(const IndexerGradient&);
   void (*gradient_bf16)(const IndexerGradient&);
 };
-BK_DECLARE_KERNELS(IndexerKernels, indexer_kernels)
+BK_DECLARE_TILE_KERNELS(IndexerKernels, indexer_kernels)
 
 }  // namespace birkhoff::kernels

@@ -9,13 +9,15 @@ namespace birkhoff::kernels {
 
 //   f8_e4m3   no infinities, largest 448, 0x7f and 0xff are NaN       f8_e5m2   the upper half of an IEEE half
 //   fp4       e2m1, two a byte, the even column in the low nibble: 0, .5, 1, 1.5, 2, 3, 4, 6, bit 3 is the sign
+//   f64       rounded to nearest even
 //   i32, i64  whole numbers below 2^24: tables of indices, read as fp32
-enum class StoredType : uint8_t { f32, f16, bf16, f8_e4m3, f8_e5m2, fp4, i32, i64 };
+enum class StoredType : uint8_t { f64, f32, f16, bf16, f8_e4m3, f8_e5m2, fp4, i32, i64 };
 // f8_e8m0: 2^(byte - 127), 0xff is NaN.
 enum class ScaleType : uint8_t { none, f32, f8_e8m0 };
 
 inline constexpr int stored_bits(StoredType t) {
   switch (t) {
+    case StoredType::f64:
     case StoredType::i64: return 64;
     case StoredType::f32:
     case StoredType::i32: return 32;

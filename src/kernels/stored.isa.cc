@@ -143,7 +143,7 @@ struct E2m1 {
 };
 #undef BK_LANES
 template <class T>
-struct Whole {
+struct Converted {
   static float value(const uint8_t* p, int64_t i) { return static_cast<float>(read<T>(p + static_cast<int64_t>(sizeof(T)) * i)); }
   static V lanes(const uint8_t* p, int64_t i) {
     float t[kLanes];
@@ -186,14 +186,15 @@ void expand_as(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, in
 
 void expand(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* out, int64_t out_row) {
   switch (w.type) {
+    case StoredType::f64: return expand_as<Converted<double>>(w, row, rows, col, cols, out, out_row);
     case StoredType::f32: return expand_as<F32>(w, row, rows, col, cols, out, out_row);
     case StoredType::f16: return expand_as<F16>(w, row, rows, col, cols, out, out_row);
     case StoredType::bf16: return expand_as<Bf16>(w, row, rows, col, cols, out, out_row);
     case StoredType::f8_e4m3: return expand_as<E4m3>(w, row, rows, col, cols, out, out_row);
     case StoredType::f8_e5m2: return expand_as<E5m2>(w, row, rows, col, cols, out, out_row);
     case StoredType::fp4: return expand_as<E2m1>(w, row, rows, col, cols, out, out_row);
-    case StoredType::i32: return expand_as<Whole<int32_t>>(w, row, rows, col, cols, out, out_row);
-    case StoredType::i64: return expand_as<Whole<int64_t>>(w, row, rows, col, cols, out, out_row);
+    case StoredType::i32: return expand_as<Converted<int32_t>>(w, row, rows, col, cols, out, out_row);
+    case StoredType::i64: return expand_as<Converted<int64_t>>(w, row, rows, col, cols, out, out_row);
   }
 }
 

@@ -87,6 +87,17 @@ double number(const json& o, const char* key, double otherwise) {
   return v;
 }
 
+// What transformers' YaRN may say beyond the papers'. A magnitude of its own is refused unless it is the one that follows from the rest.
+void require_understood(const json& j, const ops::RopeScaling& s) {
+  if (s.kind != ops::RopeScaling::Kind::yarn) return;
+  const double follows = ops::yarn_mscale(s.factor, s.mscale) / ops::yarn_mscale(s.factor, s.mscale_all_dim);
+  if (const double asked = number(j, "attention_factor", follows); std::abs(asked - follows) > 1e-6 * follows)
+    fail("rope_scaling.attention_factor: " + std::to_string(asked) + " is not supported, mscale and mscale_all_dim give " + std::to_string(follows), "express it by mscale");
+  bool truncate = true;
+  if (j.contains("truncate")) assign_field("rope_scaling.truncate", j["truncate"], truncate);
+  if (!truncate) fail("rope_scaling.truncate: false is not supported", "the models of this family round the ramp's ends");
+}
+
 // Old files: {"type": "linear"}; newer ones {"rope_type": ...}, perhaps inside rope_parameters with rope_theta.
 void parse_rope(ModelConfig& c, const json& j) {
   if (j.is_null()) {
@@ -108,9 +119,9 @@ void parse_rope(ModelConfig& c, const json& j) {
   s.beta_slow = number(j, "beta_slow", 1);
   s.mscale = number(j, "mscale", 1.0);
   s.mscale_all_dim = number(j, "mscale_all_dim", 0.0);
+  require_understood(j, s);
   if (s.kind != ops::RopeScaling::Kind::none && !(s.factor > 0)) fail("rope_scaling.factor: must be positive, is " + std::to_string(s.factor));
-  if (s.kind == ops::RopeScaling::Kind::yarn && s.original_max_position <= 0)
-    fail("rope_scaling: yarn needs original_max_position_embeddings");
+  if (s.original_max_position < 0) fail("rope_scaling.original_max_position_embeddings: must be positive, is " + std::to_string(s.original_max_position));
   c.rope_scaling = s;
 }
 
@@ -262,6 +273,7 @@ void validate(ModelConfig& c) {
   in_range("n_routed_experts", c.n_routed_experts, 0, kMaxExperts);
   in_range("first_k_dense_replace", c.first_k_dense_replace, 0);
   positive("moe_layer_freq", c.moe_layer_freq);
+  if (c.rope_scaling.kind == ops::RopeScaling::Kind::yarn && c.rope_scaling.original_max_position == 0) c.rope_scaling.original_max_position = c.max_position_embeddings;
   validate_attention(c);
   bool any_dense = false;
   for (int64_t i = 0; i < c.blocks(); ++i) any_dense |= !c.is_moe_layer(i);
@@ -429,11 +441,22 @@ ModelConfig config_from_json(const json& j) {
   const json settings = type.to_settings(j);
   const std::set<std::string> own(type.settings.begin(), type.settings.end());
   json unknown = json::object();
-  for (const auto& [key, value] : settings.items())
+  for (const auto& [key, value] : settings.items()) {
+    if (value.is_null() && key.rfind("rope_", 0) == 0) continue;  // says nothing beside the other spelling
     if (!(own.empty() || own.count(key)) || !set_model_field(c, key, value)) unknown[key] = value;
+  }
   c.unknown_keys = unknown.dump();
   validate(c);
   return c;
+}
+
+std::string unknown_key_names(const ModelConfig& c) {
+  static const std::set<std::string> read_elsewhere{"architectures", "quantization_config", "bos_token_id", "eos_token_id", "chat_encoder"};
+  const json unknown = json::parse(c.unknown_keys);
+  std::string names;
+  for (const auto& [key, value] : unknown.items())
+    if (!read_elsewhere.count(key)) names += (names.empty() ? "" : ", ") + key;
+  return names;
 }
 
 json config_to_json(const ModelConfig& c) {

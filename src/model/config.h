@@ -91,6 +91,7 @@ void validate(ModelConfig& c);
 // Keys nobody knows are kept in unknown_keys.
 ModelConfig config_from_json(const nlohmann::json& j);
 nlohmann::json config_to_json(const ModelConfig& c);
+std::string unknown_key_names(const ModelConfig& c);  // "a, b" of those that nothing reads, or ""
 // The released model_type whose config.json says exactly these settings, or "birkhoff".
 std::string describing_type(const ModelConfig& c);
 

@@ -219,7 +219,7 @@ json run_data(const std::string& run) {
   d["maxvio"] = maxvio_of(records);
   d["load"] = load_of(records);
   d["phases"] = phases_of(records);
-  d["bytes"] = config.value("vocab_size", 0) == 256;
+  d["bytes"] = !fs::exists(run + "/tokenizer.json") && !fs::exists(run + "/tokenizer.model");
   d["config"] = config;
   d["training"] = config.contains("training") ? config["training"] : json::object();
   d["config"].erase("training");

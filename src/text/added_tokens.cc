@@ -99,7 +99,8 @@ void AddedTokens::add(AddedToken token, std::string normalized_content) {
     throw Error("tokenizer", "added tokens \"" + at->second.content + "\" and \"" + token.content + "\" both have id " + std::to_string(token.id));
   at->second = token;
   by_content_[token.content] = token.id;
-  const std::string& pattern = token.normalized ? normalized_content : token.content;
+  at->second.decoded = token.normalized ? normalized_content : token.content;
+  const std::string& pattern = at->second.decoded;
   if (pattern.empty()) return;
   tries_[token.normalized][0].add(pattern, token.id);
   if (one_character(token.content)) tries_[token.normalized][1].add(pattern, token.id);
@@ -119,6 +120,7 @@ void AddedTokens::find(std::string_view text, bool normalized, AddedScope scope,
   const Trie& trie = tries_[normalized][scope == AddedScope::letters];
   const char *start = text.data(), *end = start + text.size();
   size_t taken = 0;  // text before this belongs to a token already
+  Span blank{0, 0};  // the white space that was last stripped behind a token: tokens within it look for the same end
   for (const char* p = trie.next_candidate(start, end); p < end; p = trie.next_candidate(p, end)) {
     size_t length = 0;
     const int32_t id = trie.longest(p, end, length);
@@ -130,9 +132,10 @@ void AddedTokens::find(std::string_view text, bool normalized, AddedScope scope,
     size_t begin = static_cast<size_t>(p - start), stop = begin + length;
     p += length;
     if (t.single_word && (ends_with_word(text.substr(0, begin)) || starts_with_word(text.substr(stop)))) continue;
-    if (t.lstrip) begin = std::max(taken, space_before(text.substr(0, begin)));
-    if (t.rstrip) stop += space_at_start(text.substr(stop));
-    stop = std::max(stop, begin);  // what an earlier token stripped may reach beyond this one
+    if (t.lstrip) begin = taken < begin ? taken + space_before(text.substr(taken, begin - taken)) : taken;
+    if (t.rstrip && (stop < blank.begin || stop > blank.end)) blank = {static_cast<uint32_t>(stop), static_cast<uint32_t>(stop + space_at_start(text.substr(stop)))};
+    if (t.rstrip) stop = blank.end;
+    if (stop <= begin) continue;  // an earlier token stripped all of it
     found.push_back({{static_cast<uint32_t>(begin), static_cast<uint32_t>(stop)}, &t});
     taken = stop;
   }

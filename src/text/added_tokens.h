@@ -15,6 +15,7 @@ namespace birkhoff::text {
 struct AddedToken {
   int32_t id = -1;
   std::string content;
+  std::string decoded;       // what the id is decoded to: content, in its normalized form when normalized (set by AddedTokens::add)
   bool single_word = false;  // only where no word character touches it
   bool lstrip = false, rstrip = false;  // takes the white space on that side with it
   bool normalized = true;  // is looked for in the normalized text
@@ -40,7 +41,8 @@ class AddedTokens {
     const AddedToken* token;
   };
   // Appends the tokens in text, leftmost and longest first: in raw text those with normalized false, in normalized text the others. Spans include
-  // stripped white space; text between them is for the model.
+  // stripped white space; text between them is for the model. As in `tokenizers`, a token that lies in what the one before it stripped is
+  // found all the same, so that spans can overlap, unless nothing of it is left. Time is linear in text.
   void find(std::string_view text, bool normalized, AddedScope scope, std::vector<Found>& found) const;
 
  private:

@@ -145,6 +145,14 @@ TrainedBpe train_bpe(const WordCounts& words, int64_t vocab, const std::vector<s
   if (vocab < least)
     throw Error("train-tokenizer", "a vocabulary of " + std::to_string(vocab) + " is too small: 256 bytes and " + std::to_string(specials.size()) + " special tokens need " + std::to_string(least));
   if (std::unordered_set<std::string>(specials.begin(), specials.end()).size() != specials.size()) throw Error("train-tokenizer", "a special token is given twice");
+  for (const std::string& s : specials) {
+    if (s.empty()) throw Error("train-tokenizer", "a special token is empty", "leave the empty --special, --bos or --eos out");
+    check_text(s);
+    const char* p = s.data();
+    const int byte = symbol_byte(next_char(p));
+    if (p == s.data() + s.size() && byte >= 0)
+      throw Error("train-tokenizer", "the special token \"" + s + "\" is how the vocabulary writes byte " + std::to_string(byte), "take a longer one, such as <" + s + ">");
+  }
   return Trainer(words, specials).run(vocab);
 }
 

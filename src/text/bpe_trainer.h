@@ -20,7 +20,8 @@ struct TrainedBpe {
   std::vector<std::pair<int32_t, int32_t>> merges;  // ids, in order of rank
 };
 
-// The tokens of `vocab` ids, fewer when no pair is left. specials: no two equal. Throws Error when vocab is below 256 + specials.
+// The tokens of `vocab` ids, fewer when no pair is left. Throws Error when vocab is below 256 + specials, and for
+// specials that are equal, empty, or one of the 256 byte symbols.
 TrainedBpe train_bpe(const WordCounts& words, int64_t vocab, const std::vector<std::string>& specials);
 
 // Adds the pieces of a document to counts. pre_tokenizer: a "pre_tokenizer" entry that ends in ByteLevel.

@@ -19,14 +19,41 @@ constexpr char kConfigFile[] = "tokenizer_config.json";
 
 bool flag_of(const json& token, const char* name, bool fallback) {
   if (!token.contains(name)) return fallback;
-  if (!token.at(name).is_boolean()) bad(std::string("added_tokens_decoder ") + name, "true or false");
+  if (!token.at(name).is_boolean()) bad(name, "true or false");
   return token.at(name).get<bool>();
+}
+
+// A token with its flags: "content" and what stands beside it.
+AddedToken flagged(const json& token, bool special) {
+  AddedToken t;
+  t.content = token.at("content").get<std::string>();
+  t.single_word = flag_of(token, "single_word", false);
+  t.lstrip = flag_of(token, "lstrip", false);
+  t.rstrip = flag_of(token, "rstrip", false);
+  t.special = special || flag_of(token, "special", false);
+  t.normalized = flag_of(token, "normalized", !t.special);
+  return t;
+}
+
+bool is_token_object(const json& v) { return v.is_object() && v.contains("content") && v.at("content").is_string(); }
+
+// Adds the special token that v is, a text or an object, or those that it holds.
+void append_special(const json& v, std::vector<AddedToken>& out) {
+  if (v.is_string() || is_token_object(v)) {
+    AddedToken t = flagged(v.is_string() ? json::object({{"content", v}}) : v, true);
+    const bool known = std::any_of(out.begin(), out.end(), [&](const AddedToken& o) { return o.content == t.content; });
+    if (!known && !t.content.empty()) out.push_back(std::move(t));
+  } else if (v.is_structured()) {
+    for (const json& one : v)
+      if (one.is_string() || is_token_object(one)) append_special(one, out);
+  }
 }
 }  // namespace
 
 DirectorySettings::DirectorySettings(const std::string& directory) : directory_(directory) {
   config_ = read(kConfigFile);
   map_ = read("special_tokens_map.json");
+  added_ = config_.contains("added_tokens_decoder") ? json::object() : read("added_tokens.json");
   model_ = fs::exists(fs::path(directory) / "config.json") ? io::read_json((fs::path(directory) / "config.json").string()) : json::object();
   for (const char* name : {"tokenizer.json", "tokenizer.model", "chat_template.jinja"}) {
     const fs::path p = fs::path(directory) / name;
@@ -44,6 +71,36 @@ json DirectorySettings::read(const std::string& name) {
 }
 
 std::vector<AddedToken> DirectorySettings::added_tokens() const {
+  const std::vector<AddedToken> special = special_tokens();
+  std::vector<AddedToken> out = numbered_tokens();
+  for (const auto& [content, id] : added_.items()) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > kMaxTokenId)
+      throw Error("tokenizer", directory_ + "/added_tokens.json: the id of \"" + content.substr(0, 40) + "\" is " + id.dump().substr(0, 40), "ids are 0.." + std::to_string(kMaxTokenId));
+    AddedToken t;
+    t.content = content;
+    t.id = id.get<int32_t>();
+    t.special = std::any_of(special.begin(), special.end(), [&](const AddedToken& s) { return s.content == content; });
+    t.normalized = !t.special;
+    out.push_back(std::move(t));
+  }
+  std::sort(out.begin(), out.end(), [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
+  out.insert(out.end(), special.begin(), special.end());
+  return out;
+}
+
+// As transformers reads them: with added_tokens_decoder, special_tokens_map.json has nothing to add.
+std::vector<AddedToken> DirectorySettings::special_tokens() const {
+  std::vector<AddedToken> out;
+  const bool complete = config_.contains("added_tokens_decoder");
+  for (const json* j : {&config_, &map_}) {
+    if (j == &map_ && complete) break;
+    for (const auto& [key, value] : j->items())
+      if (key == "additional_special_tokens" || key == "extra_special_tokens" || (key.ends_with("_token") && !value.is_array())) append_special(value, out);
+  }
+  return out;
+}
+
+std::vector<AddedToken> DirectorySettings::numbered_tokens() const {
   std::vector<AddedToken> out;
   if (!config_.contains("added_tokens_decoder")) return out;
   const json& tokens = config_.at("added_tokens_decoder");
@@ -51,18 +108,11 @@ std::vector<AddedToken> DirectorySettings::added_tokens() const {
   for (const auto& [key, value] : tokens.items()) {
     const bool digits = !key.empty() && key.size() < 9 && key.find_first_not_of("0123456789") == std::string::npos;
     if (!digits || std::stol(key) > kMaxTokenId) bad("added_tokens_decoder", "an object whose keys are ids, not \"" + key.substr(0, 40) + "\"");
-    if (!value.is_object() || !value.contains("content") || !value.at("content").is_string()) bad("added_tokens_decoder " + key, "an object with \"content\"");
-    AddedToken t;
+    if (!is_token_object(value)) bad("added_tokens_decoder " + key, "an object with \"content\"");
+    AddedToken t = flagged(value, false);
     t.id = static_cast<int32_t>(std::stol(key));
-    t.content = value.at("content").get<std::string>();
-    t.single_word = flag_of(value, "single_word", false);
-    t.lstrip = flag_of(value, "lstrip", false);
-    t.rstrip = flag_of(value, "rstrip", false);
-    t.special = flag_of(value, "special", false);
-    t.normalized = flag_of(value, "normalized", !t.special);
     out.push_back(std::move(t));
   }
-  std::sort(out.begin(), out.end(), [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
   return out;
 }
 
@@ -95,6 +145,11 @@ std::optional<int32_t> DirectorySettings::find(const Tokenizer& t, const char* t
   if (v.is_array() && !v.empty()) v = v.front();
   if (!v.is_number_unsigned() || v.get<uint64_t>() >= static_cast<uint64_t>(t.size())) return std::nullopt;
   return v.get<int32_t>();
+}
+
+SpacePrefix DirectorySettings::space_prefix() const {
+  if (flag("legacy").value_or(true)) return SpacePrefix::always;
+  return flag("add_prefix_space").value_or(true) ? SpacePrefix::first : SpacePrefix::never;
 }
 
 void DirectorySettings::apply(Tokenizer& t, bool sentencepiece) const {

@@ -26,9 +26,9 @@ std::vector<int32_t> fim_prompt(const Tokenizer& t, std::string_view prefix, std
   const FimTokens f = find_fim_tokens(t);
   std::vector<int32_t> ids(t.before().begin(), t.before().end());
   ids.push_back(f.begin);
-  t.encode(prefix, ids, Tokenizer::Added::plain);
+  t.encode(prefix, ids);
   ids.push_back(f.hole);
-  t.encode(suffix, ids, Tokenizer::Added::plain);
+  t.encode(suffix, ids);
   ids.push_back(f.end);
   return ids;
 }

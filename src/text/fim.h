@@ -13,7 +13,7 @@ struct FimTokens {
 };
 // By the names that released models give them. Throws Error, naming those, when the tokenizer has none.
 FimTokens find_fim_tokens(const Tokenizer& t);
-// The prompt, with the tokens that the model expects before a text. Added tokens in prefix and suffix are plain text.
+// The prompt, with the tokens that the model expects before a text. Added tokens in prefix and suffix are tokens, as in training data.
 std::vector<int32_t> fim_prompt(const Tokenizer& t, std::string_view prefix, std::string_view suffix);
 
 }  // namespace birkhoff::text

@@ -99,7 +99,7 @@ void JsonTokenizer::encode_model(std::string_view text, bool at_start, Scratch& 
 }
 
 std::string_view JsonTokenizer::token_view(int32_t id) const {
-  if (const AddedToken* t = p_.added.by_id(id)) return t->content;
+  if (const AddedToken* t = p_.added.by_id(id)) return t->decoded;
   return p_.model->vocabulary().has(id) ? p_.model->vocabulary().token(id) : std::string_view();
 }
 

@@ -113,7 +113,7 @@ void read_steps(const nlohmann::json& entry, Steps& out) {
   } else if (t == "StripAccents") {
     step([](std::string& s) {
       rewrite_chars(s, [](char32_t ch, std::string& o) {
-        if (utf8proc_category(static_cast<utf8proc_int32_t>(ch)) != UTF8PROC_CATEGORY_MN) append_char(ch, o);
+        if (char_classes()(ch) != CharClass::mark) append_char(ch, o);
       });
     });
   } else if (t == "Strip") {

@@ -157,8 +157,11 @@ std::shared_ptr<JsonTokenizer> build(dom::object root, const std::vector<AddedTo
     if (e.get(list) != simdjson::SUCCESS) fail("\"added_tokens\" must be a list");
     for (const dom::element t : list) add_token(read_added(t), parts);
   }
-  for (const AddedToken& t : more)
-    if (parts.added.find(t.content) != t.id) add_token(t, parts);
+  for (AddedToken t : more) {
+    const bool by_name = t.id < 0;
+    if (by_name) t.id = parts.model->vocabulary().find(t.content);
+    if (by_name ? t.id >= 0 && parts.added.find(t.content) < 0 : parts.added.find(t.content) != t.id) add_token(std::move(t), parts);
+  }
   return std::make_shared<JsonTokenizer>(std::move(parts));
 }
 

@@ -8,11 +8,19 @@
 namespace birkhoff::text {
 namespace {
 
+constexpr std::string_view kSpace = "\u2581";
+
+// ModelProto.normalizer_spec (field 3) with precompiled_charsmap (2) empty, add_dummy_prefix (3) and remove_extra_whitespaces (4) false. Behind a
+// serialised model it is merged into the one that stands there (protobuf.dev/programming-guides/encoding, "Last One Wins").
+constexpr std::string_view kPlainNormalizer("\x1a\x06\x12\x00\x18\x00\x20\x00", 8);
+
 class SentencePieceTokenizer final : public Tokenizer {
  public:
-  SentencePieceTokenizer(std::string_view bytes, const std::vector<AddedToken>& added) {
+  SentencePieceTokenizer(std::string_view bytes, const std::vector<AddedToken>& added, SpacePrefix prefix) : prefix_(prefix) {
     check_sentencepiece_model(bytes);
-    check(sp_.LoadFromSerializedProto({bytes.data(), bytes.size()}));
+    std::string model(bytes);
+    if (prefix != SpacePrefix::always) model += kPlainNormalizer;
+    check(sp_.LoadFromSerializedProto(model));
     pieces_ = sp_.GetPieceSize();
     const auto known = [](int id) { return id >= 0 ? std::optional<int32_t>(id) : std::nullopt; };
     bos_ = known(sp_.bos_id());
@@ -21,6 +29,10 @@ class SentencePieceTokenizer final : public Tokenizer {
     if (bos_) before_ = {*bos_};  // as Llama's tokenizer class does
     for (AddedToken t : added) {
       const std::optional<int32_t> here = id(t.content);
+      if (t.id < 0) {  // a special token by its name alone
+        if (!here || added_.by_id(*here)) continue;
+        t.id = *here;
+      }
       if (here ? *here != t.id : t.id < pieces_)
         throw Error("tokenizer", "added token \"" + t.content + "\" has id " + std::to_string(t.id) + ", the SentencePiece model has " + (here ? "it at " + std::to_string(*here) : "another token there"));
       t.normalized = false;  // the library normalizes by itself
@@ -32,25 +44,13 @@ class SentencePieceTokenizer final : public Tokenizer {
     check_text(text);
     std::vector<AddedTokens::Found> found;
     added_.find(text, false, added == Added::match ? AddedScope::all : AddedScope::letters, found);
-    size_t at = 0;
-    for (const AddedTokens::Found& f : found) {
-      encode_pieces(text.substr(at, f.span.begin - at), ids);
-      ids.push_back(f.token->id);
-      at = f.span.end;
-    }
-    encode_pieces(text.substr(at), ids);
+    encode_between(text, found, ids);
   }
 
   void encode_parts(std::span<const Part> parts, std::vector<int32_t>& ids) const override {
     std::vector<AddedTokens::Found> found;
     const std::string text = find_in_parts(parts, added_, found);
-    size_t at = 0;
-    for (const AddedTokens::Found& f : found) {
-      encode_pieces(std::string_view(text).substr(at, f.span.begin - at), ids);
-      ids.push_back(f.token->id);
-      at = f.span.end;
-    }
-    encode_pieces(std::string_view(text).substr(at), ids);
+    encode_between(text, found, ids);
   }
 
   std::string decode(std::span<const int32_t> ids, bool skip_special) const override {
@@ -73,6 +73,7 @@ class SentencePieceTokenizer final : public Tokenizer {
       }
     }
     close();
+    if (prefix_ == SpacePrefix::first && out.starts_with(' ')) out.erase(0, 1);
     return out;
   }
 
@@ -98,12 +99,25 @@ class SentencePieceTokenizer final : public Tokenizer {
   static void check(const sentencepiece::util::Status& s) {
     if (!s.ok()) throw Error("tokenizer", "SentencePiece: " + s.ToString());
   }
-  void encode_pieces(std::string_view text, std::vector<int32_t>& ids) const {
+  void encode_between(std::string_view text, const std::vector<AddedTokens::Found>& found, std::vector<int32_t>& ids) const {
+    size_t at = 0;
+    for (const AddedTokens::Found& f : found) {
+      if (f.span.begin > at) encode_pieces(text.substr(at, f.span.begin - at), at == 0, ids);
+      ids.push_back(f.token->id);
+      at = f.span.end;
+    }
+    encode_pieces(text.substr(at), at == 0, ids);
+  }
+  void encode_pieces(std::string_view text, bool first, std::vector<int32_t>& ids) const {
     if (text.empty()) return;
+    const bool prefix = prefix_ == SpacePrefix::first && first && !text.starts_with(' ') && !text.starts_with(kSpace);
+    const std::string prefixed = prefix ? " " + std::string(text) : "";
+    if (prefix) text = prefixed;
     std::vector<int> pieces;
     check(sp_.Encode({text.data(), text.size()}, &pieces));
     ids.insert(ids.end(), pieces.begin(), pieces.end());
   }
+  const SpacePrefix prefix_;
   sentencepiece::SentencePieceProcessor sp_;
   AddedTokens added_;
   int32_t pieces_ = 0;
@@ -111,15 +125,15 @@ class SentencePieceTokenizer final : public Tokenizer {
 
 }  // namespace
 
-std::shared_ptr<Tokenizer> parse_sentencepiece_model(std::string_view bytes, const std::vector<AddedToken>& added) {
-  return std::make_shared<SentencePieceTokenizer>(bytes, added);
+std::shared_ptr<Tokenizer> parse_sentencepiece_model(std::string_view bytes, const std::vector<AddedToken>& added, SpacePrefix prefix) {
+  return std::make_shared<SentencePieceTokenizer>(bytes, added, prefix);
 }
 
-std::shared_ptr<Tokenizer> read_sentencepiece_model(const std::string& path, const std::vector<AddedToken>& added) {
+std::shared_ptr<Tokenizer> read_sentencepiece_model(const std::string& path, const std::vector<AddedToken>& added, SpacePrefix prefix) {
   const io::MappedFile file(path);
   const auto bytes = file.bytes();
   try {
-    return parse_sentencepiece_model({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, added);
+    return parse_sentencepiece_model({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, added, prefix);
   } catch (const Error& e) {
     const std::string said = e.what();
     throw Error(e.where(), path + ": " + said.substr(said.find(']') + 2), e.hint(), e.code());

@@ -4,6 +4,7 @@
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
+#include <charconv>
 #include <filesystem>
 
 #include "core/error.h"
@@ -39,7 +40,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::open(const std::string& path) {
       return t;
     }
     if (fs::is_regular_file(model)) {
-      const auto t = read_sentencepiece_model(model.string(), settings.added_tokens());
+      const auto t = read_sentencepiece_model(model.string(), settings.added_tokens(), settings.space_prefix());
       settings.apply(*t, true);
       return t;
     }
@@ -70,12 +71,20 @@ std::vector<std::vector<int32_t>> Tokenizer::encode_batch(std::span<const std::s
   return out;
 }
 
+std::optional<uint8_t> Tokenizer::fallback_byte(int32_t id) const {
+  const std::string piece = token(id).value_or("");
+  uint8_t value = 0;
+  if (piece.size() != 6 || !piece.starts_with("<0x") || piece[5] != '>') return std::nullopt;
+  const auto [end, error] = std::from_chars(piece.data() + 3, piece.data() + 5, value, 16);
+  return error == std::errc() && end == piece.data() + 5 ? std::optional(value) : std::nullopt;
+}
+
 int32_t Tokenizer::text_bytes(int32_t id) const {
   std::string bytes;
   if (is_special(id)) return 0;
   if (append_bytes(id, bytes)) return static_cast<int32_t>(bytes.size());
+  if (fallback_byte(id)) return 1;
   const std::string piece = token(id).value_or("");
-  if (piece.size() == 6 && piece.compare(0, 3, "<0x") == 0) return 1;
   constexpr std::string_view kSpace = "\u2581";  // three bytes that stand for one
   int32_t n = static_cast<int32_t>(piece.size());
   for (size_t at = piece.find(kSpace); at != std::string::npos; at = piece.find(kSpace, at + kSpace.size())) n -= static_cast<int32_t>(kSpace.size()) - 1;

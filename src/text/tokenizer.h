@@ -49,7 +49,7 @@ class Tokenizer {
   virtual bool append_bytes(int32_t id, std::string& bytes) const = 0;
 
   virtual int32_t size() const = 0;                                  // largest id + 1
-  virtual std::optional<std::string> token(int32_t id) const = 0;    // as the file writes it; nothing for an id without a token
+  virtual std::optional<std::string> token(int32_t id) const = 0;    // as decoders take it; nothing for an id without a token
   virtual std::optional<int32_t> id(std::string_view token) const = 0;
   virtual bool is_special(int32_t id) const = 0;
 
@@ -57,6 +57,8 @@ class Tokenizer {
   std::optional<int32_t> eos() const { return eos_; }
   std::optional<int32_t> pad() const { return pad_; }
   std::span<const int32_t> before() const { return before_; }  // what encode_with_special puts before a text
+  // The byte that a token "<0xHH>" of a vocabulary with byte fallback stands for.
+  std::optional<uint8_t> fallback_byte(int32_t id) const;
   // Bytes of text that an id stands for within a text: 0 for special tokens and ids without a token.
   int32_t text_bytes(int32_t id) const;
   // The files of the directory that make up the tokenizer, to be copied into a checkpoint.
@@ -81,6 +83,8 @@ class StreamDecoder {
 
  private:
   std::string push_window(int32_t id);
+  bool in_character() const;
+  std::string open_text() const;
   std::shared_ptr<const Tokenizer> tokenizer_;
   bool skip_special_;
   std::string bytes_;                    // byte-level: the beginning of a character

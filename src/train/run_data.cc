@@ -5,7 +5,6 @@
 #include "core/error.h"
 #include "data/chat_corpus.h"
 #include "data/corpus.h"
-#include "data/documents.h"
 #include "train/run_tokenizer.h"
 
 namespace birkhoff::train {
@@ -13,24 +12,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using text::chat::ChatFormat;
-
-// Are the files of the run conversations? Throws Error when some are.
-bool are_conversations(const TrainOptions& o) {
-  std::string chat, other, weighted;
-  for (const auto* list : {&o.data, &o.validation})
-    for (const std::string& argument : *list) {
-      const std::string path = data::split_weight(argument).first;
-      for (const std::string& file : data::document_files(path)) {
-        const bool is_chat = data::ChatCorpus::is_chat_file(file);
-        (is_chat ? chat : other) = file;
-        if (is_chat && path != argument) weighted = argument;
-      }
-    }
-  if (chat.empty()) return false;
-  if (!other.empty()) throw Error("data", "conversations and documents in one run: " + chat + " and " + other, "fine-tune on conversations in a run of their own, with --init");
-  if (!weighted.empty()) throw Error("data", weighted + ": conversations take no weight, every epoch reads all of them", "leave the weight out; give a file twice to read it twice as often");
-  return true;
-}
 
 ChatFormat open_format(const TrainOptions& o, const std::string& directory) {
   if (!o.chat_encoder.empty()) return ChatFormat::native(o.chat_encoder);
@@ -53,7 +34,9 @@ nlohmann::json to_json(const data::ChatCounts& c) {
 RunData open_run_data(const TrainOptions& o, const RunConfig& c, const std::shared_ptr<const text::Tokenizer>& tokenizer, const std::string& format_directory) {
   RunData out;
   const auto seed = static_cast<uint64_t>(c.train.seed);
-  if (!are_conversations(o)) {
+  std::vector<std::string> all = o.data;
+  all.insert(all.end(), o.validation.begin(), o.validation.end());
+  if (!data::are_conversations(all)) {
     if (!o.chat_template.empty() || !o.chat_encoder.empty())
       throw Error("train", "a chat format is given, but " + o.data.at(0) + " holds no conversations", "--template and --encoder are for .jsonl files with \"messages\"", ExitCode::usage);
     const std::optional<data::Tokenization> tokens = run_tokenization(tokenizer, c, o.token_cache, o.threads);
@@ -76,11 +59,10 @@ void keep_chat_format(const TrainOptions& o, const RunData& data, const std::str
   if (!data.format) return;
   const std::string own = ChatFormat::encoder_of_type(c.model.model_type);
   const bool native = data.format->encoder() != ChatFormat::Encoder::none;
-  if (native && (own != data.format->parser() || !o.chat_encoder.empty())) {
-    nlohmann::json keys = nlohmann::json::parse(c.model.unknown_keys);
-    keys["chat_encoder"] = data.format->parser();
-    c.model.unknown_keys = keys.dump();
-  }
+  nlohmann::json keys = nlohmann::json::parse(c.model.unknown_keys);
+  keys.erase("chat_encoder");  // what the model of --init had
+  if (native && (own != data.format->parser() || !o.chat_encoder.empty())) keys["chat_encoder"] = data.format->parser();
+  c.model.unknown_keys = keys.dump();
   if (o.chat_template.empty()) return;
   std::error_code ec;
   fs::copy_file(o.chat_template, fs::path(run) / "chat_template.jinja", fs::copy_options::overwrite_existing, ec);

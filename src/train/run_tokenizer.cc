@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "model/json_fields.h"
 #include "text/fim.h"
 
 namespace birkhoff::train {
@@ -16,11 +17,16 @@ std::optional<data::Tokenization> run_tokenization(std::shared_ptr<const text::T
   return data::Tokenization{std::move(tokenizer), cache, config.train.fim_rate, static_cast<uint64_t>(config.train.seed), threads};
 }
 
+std::shared_ptr<const text::Tokenizer> open_tokenizer(const std::string& directory) {
+  if (fs::is_regular_file(directory)) throw Error("train", "--tokenizer " + directory + ": is a file, a run copies the directory of a tokenizer", "give the directory that it lies in", ExitCode::usage);
+  return text::Tokenizer::open(directory);
+}
+
 void fit_vocabulary(const text::Tokenizer* tokenizer, nlohmann::json& base, const std::vector<std::string>& overrides) {
   const bool asked = std::any_of(overrides.begin(), overrides.end(), [](const std::string& s) { return s.rfind("vocab_size=", 0) == 0; });
   if (!tokenizer || asked) return;
   if (base.is_null()) base = nlohmann::json::object();
-  if (base.value("vocab_size", int64_t{0}) < tokenizer->size()) base["vocab_size"] = tokenizer->size();
+  if (model::field_or<int64_t>(base, "vocab_size", 0) < tokenizer->size()) base["vocab_size"] = tokenizer->size();
 }
 
 void check_vocabulary(const text::Tokenizer* tokenizer, const RunConfig& config) {

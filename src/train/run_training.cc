@@ -47,14 +47,18 @@ json to_json(const Position& p) {
           {"best_val", std::isfinite(p.best_val) ? json(p.best_val) : json(nullptr)},
           {"train_seconds", p.train_seconds}};
 }
-Position position_from(const json& j) {
-  Position p;
-  p.step = j.at("step");
-  p.tokens = j.at("tokens");
-  p.best_step = j.at("best_step");
-  if (!j.at("best_val").is_null()) p.best_val = j.at("best_val");
-  p.train_seconds = j.at("train_seconds");
-  return p;
+Position position_from(const json& j, const std::string& file) {
+  try {
+    Position p;
+    p.step = j.at("step");
+    p.tokens = j.at("tokens");
+    p.best_step = j.at("best_step");
+    if (!j.at("best_val").is_null()) p.best_val = j.at("best_val");
+    p.train_seconds = j.at("train_seconds");
+    return p;
+  } catch (const json::exception& e) {
+    throw Error("resume", file + ": " + e.what(), "it was edited; resume from an older checkpoint by removing this one");
+  }
 }
 
 int64_t rss_mib() {
@@ -102,6 +106,7 @@ class Run {
 
  private:
   void start_or_resume();
+  void keep_source(const std::string& directory);
   void say(const std::string& text) { progress_.message(text); }
   std::vector<data::Batch> training_parts(int64_t step) const;
   bool due(int64_t every) const { return every > 0 && at_.step % every == 0; }
@@ -119,6 +124,13 @@ class Run {
   std::shared_ptr<const text::Tokenizer> tokenizer_;  // nullptr: bytes are tokens
   std::string base_model_;  // where the weights came from, "" for a fresh model
   RunData data_;
+  // The files that the weights came from, of a run with --init: what training leaves as it was is written with their bytes.
+  struct Source {
+    explicit Source(const std::string& directory) : files(directory) {}
+    checkpoint::WeightFiles files;
+    checkpoint::TensorMap map;
+  };
+  std::unique_ptr<Source> source_;
   TrainState state_;
   Progress progress_;
   Position at_;
@@ -127,6 +139,8 @@ class Run {
 };
 
 void Run::start_or_resume() {
+  // config.json makes the directory a run, which can be resumed from then on: what it was started with is there first.
+  if (!options_.resume) write_run_json("running");
   io::write_json(dir_.file("config.json"), run_config_to_json(config_));
   if (options_.resume && checkpoint::has_checkpoints(dir_.path())) {
     std::string note;
@@ -135,18 +149,27 @@ void Run::start_or_resume() {
     checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.moment_elements(), {}, {}, base_model_};
     checkpoint::load_checkpoint(from, state_.model(), saved);
     state_.model().refresh(state_.exec());
-    at_ = position_from(saved.position);
+    if (!base_model_.empty()) keep_source(from);
+    at_ = position_from(saved.position, from + "/trainer_state/position.json");
     saved_step_ = at_.step;
     say("resumed " + from + " at step " + std::to_string(at_.step));
   } else {
     if (options_.resume) say("no finished checkpoint: starting at step 0");
-    if (base_model_.empty())
+    if (base_model_.empty()) {
       state_.initialise();
-    else
-      state_.initialise([&](model::Model& m) { load_whole(checkpoint::resolve_model_directory(base_model_), m); });
+    } else {
+      const std::string from = checkpoint::resolve_model_directory(base_model_);
+      state_.initialise([&](model::Model& m) { load_whole(from, m); });
+      keep_source(from);
+    }
   }
   metrics_ = std::make_unique<MetricsWriter>(dir_.file("metrics.jsonl"), at_.step);
   write_run_json("running");
+}
+
+void Run::keep_source(const std::string& directory) {
+  source_ = std::make_unique<Source>(directory);
+  source_->map = checkpoint::match_tensors(source_->files, state_.model().config, state_.model().parameters);
 }
 
 std::vector<data::Batch> Run::training_parts(int64_t step) const {
@@ -214,7 +237,7 @@ void Run::save() {
   if (saved_step_ == at_.step) return;
   if (const std::string tensor = state_.first_bad_tensor(); !tensor.empty()) stop_not_finite(at_.step, "a weight is not finite, nothing is saved", tensor);
   checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.moment_elements(), to_json(at_), tokenizer_ ? tokenizer_->files() : std::vector<std::string>{},
-                                 base_model_};
+                                 base_model_, source_ ? &source_->map : nullptr};
   json config = run_config_to_json(config_);
   if (tokenizer_) {  // so that other programs know where a text ends
     if (tokenizer_->bos()) config["bos_token_id"] = *tokenizer_->bos();
@@ -250,6 +273,7 @@ int Run::execute(const std::atomic<bool>& stop) {
   start_or_resume();
   const TrainConfig& c = config_.train;
   if (!data_.notes.empty()) say(data_.notes);
+  if (at_.step >= c.steps && at_.step > 0) say("the run is at step " + std::to_string(at_.step) + " of " + std::to_string(c.steps) + ": nothing is left to train");
   say("training " + parameters_text(state_.trainable()) + " parameters, " + std::to_string(c.steps) + " steps of " + std::to_string(c.batch_size * c.seq_len) +
       " tokens; planned memory " + std::to_string(state_.plan().total() >> 20) + " MiB");
   while (at_.step < c.steps && !stop) {
@@ -320,16 +344,40 @@ RunConfig resumed_config(const TrainOptions& o, const RunDirectory& dir, std::ve
     const json& earlier = before["training"][key];
     if (earlier != value && fixed_within_run(key))
       throw Error("resume", key + ": the run has " + earlier.dump() + ", asked for " + value.dump(), "it cannot change within a run; start a new one with --init " + dir.path());
-    if (earlier != value) notes.push_back(key + ": " + earlier.dump() + " -> " + value.dump() + (key == "steps" ? " (schedule recomputed)" : ""));
+    if (earlier != value) notes.push_back("changed setting " + key + ": " + earlier.dump() + " -> " + value.dump() + (key == "steps" ? " (schedule recomputed)" : ""));
   }
   return now;
 }
 
+// What the run was started with: its weights' origin, and its data unless other data is given.
+void take_up(const std::string& file, TrainOptions& o, std::vector<std::string>& notes) {
+  const json run = io::read_json(file);
+  try {
+    o.init = run.value("init", "");
+    if (o.data.empty()) {
+      o.data = run.at("data").get<std::vector<std::string>>();
+      o.validation = run.at("validation").get<std::vector<std::string>>();
+    }
+    for (const auto& [key, now] : {std::pair{"data", o.data}, {"validation", o.validation}})
+      if (const json was = run.value(key, json()); was != json(now)) notes.push_back(std::string(key) + ": " + was.dump() + " -> " + json(now).dump());
+  } catch (const json::exception& e) {
+    throw Error("resume", file + ": " + e.what(), "it was edited; give --data again, or mend it");
+  }
+}
+
+// Plots of a run that stopped early, without a sample: nothing when it has no metrics yet.
+void report_unfinished(const RunDirectory& dir) {
+  try {
+    report::write_report(dir.path(), "");
+  } catch (const Error&) {
+  }
+}
+
 // The model of --init, with the training settings that were given.
-RunConfig further_config(const TrainOptions& o, const std::string& directory) {
-  json j = checkpoint::read_config_json(directory);
-  for (const char* key : {"training", "quantization_config", "torch_dtype", "dtype"}) j.erase(key);  // of that directory's run and files
-  const model::ModelConfig from = model::config_from_json(j);
+RunConfig further_config(const TrainOptions& o, const std::string& directory, std::vector<std::string>& notes) {
+  model::ModelConfig from = model_of_directory(checkpoint::read_config_json(directory));
+  const std::string note = checkpoint::drop_absent_predictors(checkpoint::WeightFiles(directory), from);
+  if (!note.empty()) notes.push_back(note);
   return make_run_config(o.settings_base, o.settings_set, &from);
 }
 
@@ -349,19 +397,14 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
     if (text::Tokenizer::exists(o.out)) tokenizer = text::Tokenizer::open(o.out);
     dir = std::make_unique<RunDirectory>(o.out, RunDirectory::Open::resume);
     config = resumed_config(o, *dir, notes);
-    const json run = io::read_json(dir->file("run.json"));
-    options.init = run.value("init", "");
-    if (options.data.empty()) {
-      options.data = run.at("data").get<std::vector<std::string>>();
-      options.validation = run.at("validation").get<std::vector<std::string>>();
-    }
+    take_up(dir->file("run.json"), options, notes);
     data = open_run_data(options, config, tokenizer, o.out);
   } else {
     const std::string init = o.init.empty() ? "" : checkpoint::resolve_model_directory(o.init);
-    if (!o.tokenizer.empty()) tokenizer = text::Tokenizer::open(o.tokenizer);
+    if (!o.tokenizer.empty()) tokenizer = open_tokenizer(o.tokenizer);
     else if (!init.empty() && text::Tokenizer::exists(init)) tokenizer = text::Tokenizer::open(init);
     if (init.empty()) fit_vocabulary(tokenizer.get(), options.settings_base, o.settings_set);
-    config = init.empty() ? make_run_config(options.settings_base, o.settings_set) : further_config(o, init);
+    config = init.empty() ? make_run_config(options.settings_base, o.settings_set) : further_config(o, init, notes);
     if (o.data.empty()) throw Error("train", "no data", "give --data PATH", ExitCode::usage);
     check_vocabulary(tokenizer.get(), config);
     // Everything that can be refused is refused before the directory comes into being.
@@ -374,12 +417,20 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
       tokenizer = text::Tokenizer::open(dir->path());
     }
   }
-  for (const auto& n : notes) std::fprintf(stderr, "birkhoff: changed setting %s\n", n.c_str());
-  {
+  for (const auto& n : notes) std::fprintf(stderr, "birkhoff: %s\n", n.c_str());
+  if (const std::string keys = model::unknown_key_names(config.model); !keys.empty())
+    std::fprintf(stderr, "birkhoff: kept in config.json, not used: %s\n", keys.c_str());
+  try {
     Run run(options, config, *dir, tokenizer, std::move(data));
-    if (const int code = run.execute(stop)) return code;
+    if (const int code = run.execute(stop)) {
+      report_unfinished(*dir);
+      return code;
+    }
+  } catch (const Error&) {
+    report_unfinished(*dir);
+    throw;
   }  // the run's memory is returned before a model is opened to write the sample
-  report::write_report(dir->path(), tokenizer || config.model.vocab_size == 256 ? sample_text(dir->path(), config.train.seq_len, options.threads) : "");
+  report::write_report(dir->path(), sample_text(dir->path(), config.train.seq_len, options.threads));
   std::fprintf(stderr, "birkhoff: report: %s\n", dir->file("report.html").c_str());
   return 0;
 }

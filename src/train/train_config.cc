@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/error.h"
 #include "core/nearest.h"
@@ -89,12 +90,6 @@ void set(RunConfig& c, const std::string& key, const json& given) {
               "docs/settings.md lists every setting", ExitCode::usage);
 }
 
-// "3" and "true" are what they look like, everything else is a word.
-json parse_value(const std::string& text) {
-  json v = json::parse(text, nullptr, false);
-  return v.is_discarded() || v.is_array() ? json(text) : v;
-}
-
 void at_least(const char* key, int64_t v, int64_t low) {
   if (v < low) fail(std::string(key) + ": must be at least " + std::to_string(low) + ", is " + std::to_string(v));
 }
@@ -166,12 +161,49 @@ json plain_settings(model::ModelConfig c) {
   return model::config_to_json(c);
 }
 
+// Whether a setting changes anything of this model.
+bool matters(const model::ModelConfig& c, const std::string& key) {
+  const auto one_of = [&](std::initializer_list<const char*> keys) { return std::find(keys.begin(), keys.end(), key) != keys.end(); };
+  if (key.rfind("hc_", 0) == 0) return c.residual != "plain";
+  if (key.rfind("index_", 0) == 0) return c.uses_indexer();
+  if (one_of({"q_lora_rank", "qk_rope_head_dim"})) return c.uses_mla() || c.uses_compressed_attention();
+  if (one_of({"qk_nope_head_dim", "v_head_dim", "rope_interleave"})) return c.uses_mla();
+  if (one_of({"head_dim", "num_key_value_heads"})) return !c.uses_mla();
+  if (one_of({"sliding_window", "o_groups", "o_lora_rank", "compress_rope_theta"})) return c.uses_compressed_attention();
+  if (one_of({"n_group", "topk_group"})) return c.n_routed_experts > 0 && c.topk_method != "greedy";
+  if (one_of({"n_shared_experts", "num_experts_per_tok", "moe_intermediate_size", "first_k_dense_replace", "moe_layer_freq", "scoring_func", "topk_method", "norm_topk_prob",
+              "routed_scaling_factor"}))
+    return c.n_routed_experts > 0;
+  return true;
+}
+
+// A released type's files have no place for some settings: those nobody gave are what the type means, others are refused rather than lost.
+void settle_type(model::ModelConfig& c, const std::set<std::string>& given) {
+  if (c.model_type == "birkhoff") return;
+  const json wanted = plain_settings(c), written = plain_settings(model::config_from_json(model::config_to_json(c)));
+  for (const auto& [key, value] : written.items()) {
+    if (key == "model_type" || wanted.value(key, json()) == value || !matters(c, key)) continue;
+    if (given.count(key))
+      fail(key + ": model_type " + c.model_type + " has no place for " + wanted.value(key, json()).dump() + ", it means " + value.dump(), "leave model_type out, or that setting");
+    model::set_model_field(c, key, value);
+  }
+}
+
+// Keys that only the config.json of a model directory has.
+bool is_of_directory(const json& config) {
+  for (const char* key : {"architectures", "transformers_version", "torch_dtype", "bos_token_id", "eos_token_id"})
+    if (config.contains(key)) return true;
+  return false;
+}
+
+// index_topk may differ: no weight depends on how many an indexer selects, and a model trained with all (index_topk as long as its windows)
+// becomes a sparse one this way.
 void require_same_model(const model::ModelConfig& has, const model::ModelConfig& asked) {
   if (has.model_type != asked.model_type && asked.model_type != "birkhoff")
     fail("model_type: the model has \"" + has.model_type + "\", asked for \"" + asked.model_type + "\"", "model settings come with the weights; leave them out");
   const json before = plain_settings(has), after = plain_settings(asked);
   for (const auto& [key, value] : after.items())
-    if (before.value(key, json(nullptr)) != value)
+    if (!(key == "index_topk" && has.uses_indexer() && asked.uses_indexer()) && before.value(key, json(nullptr)) != value)
       fail(key + ": the model has " + before.value(key, json(nullptr)).dump() + ", asked for " + value.dump(), "model settings come with the weights; leave them out");
 }
 
@@ -188,28 +220,42 @@ model::TrainingScope TrainConfig::scope(const model::ModelConfig& m) const {
   return s;
 }
 
+model::ModelConfig model_of_directory(json config) {
+  for (const char* key : {"training", "torch_dtype", "dtype"}) config.erase(key);
+  return model::config_from_json(config);
+}
+
 RunConfig make_run_config(const json& base, const std::vector<std::string>& overrides, const model::ModelConfig* from) {
   if (!base.is_object()) fail("the configuration is not a JSON object");
   RunConfig c;
+  std::set<std::string> given;
+  const bool of_directory = !from && is_of_directory(base);
   if (from) c.model = *from;
+  if (of_directory) c.model = model_of_directory(base);
   for (const auto& [key, value] : base.items()) {
     if (key == "training" && value.is_object()) {
       for (const auto& [k, v] : value.items()) set(c, k, v);
-    } else {
+    } else if (!of_directory) {
       set(c, key, value);
+      given.insert(key);
     }
   }
   for (const std::string& text : overrides) {
-    const size_t eq = text.find('=');
-    if (eq == std::string::npos || eq == 0) throw Error("settings", "--set " + text + ": expected key=value", "", ExitCode::usage);
-    set(c, text.substr(0, eq), parse_value(text.substr(eq + 1)));
+    const auto [key, value] = model::parse_setting(text);
+    set(c, key, value);
+    given.insert(key);
   }
   if (from) {
     require_same_model(*from, c.model);
+    const int64_t topk = c.model.index_topk;
     c.model = *from;
+    c.model.index_topk = topk;
   }
   model::validate(c.model);
-  if (!from) c.model.model_type = model::describing_type(c.model);
+  if (!from) {
+    settle_type(c.model, given);
+    c.model.model_type = model::describing_type(c.model);
+  }
   validate(c.train, c.model);
   return c;
 }

@@ -13,7 +13,7 @@ namespace birkhoff::train {
 
 struct TrainConfig {
   int64_t steps = 100, seq_len = 256, batch_size = 8, grad_accum = 1, seed = 1;
-  int64_t batch_ramp = 0;  // steps over which batch_size grows linearly from grad_accum rows; 0 = constant
+  int64_t batch_ramp = 0;  // steps over which batch_size grows linearly from one row (optim::ramped_batch); 0 = constant
   std::string dtype = "bf16", recompute = "none";
   std::string optimizer = "adamw", schedule = "cosine";
   double lr = 1e-3, min_lr = -1;  // min_lr < 0: a tenth of lr
@@ -48,8 +48,12 @@ struct RunConfig {
   TrainConfig train;
 };
 
+// The model that the config.json of a model directory describes, without what that says of its training run and of its files.
+model::ModelConfig model_of_directory(nlohmann::json config);
+
 // Settings in order of precedence, lowest first: `base` (a preset's or file's JSON), then `overrides`, "key=value" each. A file may nest
-// training settings under "training". Unknown keys are an Error with the nearest name; so are contradictions.
+// training settings under "training". Unknown keys are an Error with the nearest name, except in the config.json of a model directory, whose
+// other keys stay in ModelConfig::unknown_keys. Contradictions are an Error, and what an explicit model_type has no place for.
 // from: a model whose settings the run takes over; given ones may repeat them, and an Error names one that differs, with both values.
 RunConfig make_run_config(const nlohmann::json& base, const std::vector<std::string>& overrides, const model::ModelConfig* from = nullptr);
 nlohmann::json run_config_to_json(const RunConfig& c);

@@ -155,8 +155,17 @@ TEST_F(Directory, Shards) {
   expect_refused({"x is mapped to", "../model.safetensors"});
   io::write_json(dir / "model.safetensors.index.json", {{"weight_map", {{"x", 3}}}});
   expect_refused({"x is mapped to 3"});
-  io::write_json(dir / "model.safetensors.index.json", {{"weights", 1}});
-  expect_refused({"no weight_map"});
+  for (const auto& value : {nlohmann::json(nullptr), nlohmann::json({"a.safetensors"}), nlohmann::json({{"y", "a.safetensors"}}), nlohmann::json("..")}) {
+    io::write_json(dir / "model.safetensors.index.json", {{"weight_map", {{"x", value}}}});
+    expect_refused({"x is mapped to"});
+  }
+  for (const auto& index : {nlohmann::json({{"weights", 1}}), nlohmann::json({{"weight_map", 3}}), nlohmann::json({{"weight_map", {"a"}}}), nlohmann::json::array(), nlohmann::json(1),
+                            nlohmann::json({{"weight_map", nlohmann::json::object()}}), nlohmann::json({{"metadata", {{"weight_map", {{"x", "a.safetensors"}}}}}})}) {
+    io::write_json(dir / "model.safetensors.index.json", index);
+    expect_refused({"no weight_map"});
+  }
+  std::ofstream(dir / "model.safetensors.index.json") << "{\n\"weight_map\": {\"x\": \"a.safetensors\",}}";
+  expect_refused({"model.safetensors.index.json:2:37", "not JSON"});
 }
 
 TEST_F(Directory, ListsEverythingThatDoesNotMatch) {
@@ -167,7 +176,7 @@ TEST_F(Directory, ListsEverythingThatDoesNotMatch) {
   e.convert("lm_head.weight", TensorType::i32, std::vector<std::byte>(23 * 20 * 4));
   io::write_safetensors(weights(), e.entries);
   expect_refused({"missing   model.norm.weight, expected [20]", "unknown   model.layers.0.surprise [2,3]", "shape     model.embed_tokens.weight: expected [23,20], file has [20,23]",
-                  "type      lm_head.weight: F32, BF16, F16, F8_E4M3, F8_E5M2 or FP4 in I8 with scales expected, file has I32"});
+                  "type      lm_head.weight: F64, F32, BF16, F16, F8_E4M3, F8_E5M2 or FP4 in I8 with scales expected, file has I32"});
 }
 
 TEST_F(Directory, HarmlessExtrasAreIgnored) {

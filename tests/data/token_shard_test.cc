@@ -115,6 +115,25 @@ TEST(TokenShard, FillInTheMiddleRearrangesWholeDocuments) {
   }
 }
 
+// What generate --fim asks reads as what was trained on, special tokens within the text among it.
+TEST(TokenShard, FillInTheMiddleReadsTextAsThePromptDoes) {
+  const TempDir dir;
+  const std::string text = "left <｜User｜> right <｜User｜> end";
+  write(dir.path() + "/a.txt", text);
+  Tokenization t = v3();
+  t.fim_rate = 1;
+  const TokenShard s(dir.path() + "/a.txt", t);
+  Ids ids = document(s, 0);
+  const text::FimTokens f = text::find_fim_tokens(*t.tokenizer);
+  const auto hole = std::find(ids.begin(), ids.end(), f.hole), end = std::find(ids.begin(), ids.end(), f.end);
+  ASSERT_TRUE(ids[0] == f.begin && end != ids.end());
+  const std::string prefix = t.tokenizer->decode(Ids(ids.begin() + 1, hole)), suffix = t.tokenizer->decode(Ids(hole + 1, end));
+  ASSERT_NE((prefix + suffix).find("<｜User｜>"), std::string::npos) << "the seed cuts the document so that the prompt has a token";
+  const Ids prompt = text::fim_prompt(*t.tokenizer, prefix, suffix);
+  const auto begin = static_cast<std::ptrdiff_t>(t.tokenizer->before().size());
+  EXPECT_EQ(Ids(prompt.begin() + begin, prompt.end()), Ids(ids.begin(), end + 1));
+}
+
 TEST(Corpus, TokensRestartAtDocuments) {
   const TempDir dir;
   std::string lines;

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import unittest
 
-from support import (DONE, FAILED, PROGRAM, REFUSED, SMALL, USAGE, Case, checkpoint_steps, losses, set_weight, settings, weights)
+from support import (DONE, FAILED, PROGRAM, REFUSED, SMALL, USAGE, Case, checkpoint_steps, losses, set_weight, settings, weights, xxh64)
 
 
 class CommandLine(Case):
@@ -184,6 +184,43 @@ class Checkpoints(Case):
                 # Steps 6 to 10 again: the same losses, and the same weights in the end, as from step 10 (the schedule sees steps=12 in both from there on).
                 self.assertEqual(sorted(losses(self.run_dir)), list(range(1, 13)))
 
+    def test_a_run_killed_before_its_first_step(self):
+        for left in ("checkpoints/step-5", "checkpoints/step-10"):
+            shutil.rmtree(self.run_dir / left)
+        self.resume(self.run_dir, says="starting at step 0")
+        for file, text, says in [("run.json", "{}", "run.json"), ("run.json", '{"data": 3}', "run.json")]:
+            (self.run_dir / file).write_text(text)
+            self.resume(self.run_dir, "--set", "steps=12", code=REFUSED, says=says)
+        self.resume(self.run_dir, "--set", "steps=12", "--data", self.text)
+
+    def test_a_position_that_was_edited(self):
+        def edit(data):
+            return data.replace(b'"step"', b'"stop"')
+
+        for step in checkpoint_steps(self.run_dir):
+            directory = self.run_dir / "checkpoints" / f"step-{step}"
+            self.newest = directory
+            self.damaged("trainer_state/position.json", edit)
+            manifest = json.loads((directory / "manifest.json").read_text())
+            for entry in manifest["files"]:
+                if entry["file"] == "trainer_state/position.json":
+                    entry["xxh64"] = xxh64((directory / entry["file"]).read_bytes())
+            (directory / "manifest.json").write_text(json.dumps(manifest))
+        self.resume(self.run_dir, "--set", "steps=12", code=REFUSED, says="position.json")
+
+    def test_configurations_of_other_programs(self):
+        newest = self.dir / "copy"
+        for change in ({"torch_dtype": None}, {"dtype": 5}, {"training": 5}, {"max_position_embeddings": None}):
+            with self.subTest(change):
+                shutil.copytree(self.newest, newest)
+                config = json.loads((newest / "config.json").read_text())
+                config.pop("training")
+                (newest / "config.json").write_text(json.dumps({**config, **change}))
+                result = self.run_program("generate", "-m", newest, "-p", "a", "-n", "1")
+                self.assertIn(result.returncode, (DONE, REFUSED), result.err)
+                self.assertNotIn("json.exception", result.err)
+                shutil.rmtree(newest)
+
     def test_no_good_checkpoint_is_left(self):
         for step in checkpoint_steps(self.run_dir):
             (self.run_dir / "checkpoints" / f"step-{step}" / "model.safetensors").write_bytes(b"x")
@@ -192,7 +229,11 @@ class Checkpoints(Case):
 
     def test_verify_names_the_file(self):
         self.expect(DONE, "inspect", self.run_dir, "--verify")
+        json.loads(self.expect(DONE, "inspect", self.run_dir, "--verify", "--json").out)
         self.damaged("model.safetensors", lambda d: d[:-1])
+        self.expect(REFUSED, "inspect", self.run_dir, "--verify", says=["step-10", "model.safetensors has"])
+        for verb in (["inspect", self.run_dir], ["generate", "-m", self.run_dir, "-p", "a", "-n", "2"], ["eval", "-m", self.run_dir, "--data", self.text]):
+            self.expect(DONE, *verb, says=["step 10 is damaged", "using step 5"])
         self.expect(REFUSED, "inspect", self.newest, "--verify", says=["model.safetensors has"])
 
     def test_model_directories_that_lie(self):

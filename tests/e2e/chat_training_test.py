@@ -61,6 +61,11 @@ class ChatTraining(Case):
         counts = json.loads((run / "run.json").read_text())["conversations"]
         self.assertEqual((counts["conversations"], counts["refused"], counts["cut"], counts["dropped"]), (80, 0, 0, 0))
         self.assertEqual((run / "latest" / "chat_template.jinja").read_text(), TEMPLATE)
+        measured = json.loads(self.expect(DONE, "eval", "-m", run, "--data", self.chats, "--validation", "--json").out)
+        self.assertAlmostEqual(measured["nats_per_token"], json.loads((run / "run.json").read_text())["final_val_loss"], places=5)
+        whole = json.loads(self.expect(DONE, "eval", "-m", run, "--data", self.chats, "--json").out)
+        answers = sum(m["role"] == "assistant" for c in self.conversations(80) for m in c["messages"])
+        self.assertEqual(whole["bytes"], answers * len(ANSWER))
         talk = self.chat(run, "Speak, speak.", "And now?", f"/save {self.dir / 'said.jsonl'}")
         self.assertEqual(talk.stdout, f"{ANSWER}\n{ANSWER}\n")
         self.assertNotIn("cut off", talk.stderr)  # it learnt to stop
@@ -88,12 +93,28 @@ class ChatTraining(Case):
         self.assertFalse(run.exists())
         own = self.dir / "own.jinja"
         own.write_text(TEMPLATE)
+        self.talk_without_a_format(base, own)
         further(run, "--template", own)
         falls = self.val_losses(run)
         self.assertLess(falls[-1], 0.1 * falls[0], falls)
         self.assertEqual(self.chat(run, "Speak, speak.").stdout, f"{ANSWER}\n")
         own.write_text("{% for m in messages %}{{ m.role")
         further(self.dir / "other", "--template", own, code=REFUSED, says="own.jinja")
+
+    def talk_without_a_format(self, base, own):
+        """A base model is talked to in a format that is given; what goes wrong names its file and leaves the history alone."""
+        self.expect(REFUSED, "chat", "-m", base, says=["no chat template", "--template FILE"])
+        self.expect(USAGE, "chat", "-m", base, "--encoder", "v9", says="v9")
+        self.expect(REFUSED, "chat", "-m", base, "--template", own, "--tools", self.text, says="text.txt")
+        odd = self.write(self.dir / "odd.jsonl", [{"messages": [{"role": "user", "content": "x"}, {"role": 5}]}])
+        picky = self.dir / "picky.jinja"
+        picky.write_text(TEMPLATE + "{% if enable_thinking %}{{ raise_exception('thoughts are not for me') }}{% endif %}")
+        saved = self.dir / "history.jsonl"
+        more = ["--template", picky, "-n", 3]
+        said = self.chat(base, "Speak.", f"/load {odd}", f"/load {own}", "/think on", "/retry", "Again?", f"/save {saved}", more=more)
+        for words in ["odd.jsonl: message 2 of 2", "own.jinja: ", "thoughts are not for me"]:
+            self.assertIn(words, said.stderr)
+        self.assertEqual([m["role"] for m in json.loads(saved.read_text())["messages"]], ["user", "assistant"])
 
     def test_formats_without_a_template(self):
         self.tokenizer = self.learn(self.dir / "deepseek", ("<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"))
@@ -104,6 +125,11 @@ class ChatTraining(Case):
         self.assertEqual(self.chat(run, "Speak, speak.").stdout, f"{ANSWER}\n")
         self.resume(run, "--set", "steps=61")
         self.assertEqual(self.chat(run, "Speak, speak.").stdout, f"{ANSWER}\n")
+        own = self.dir / "own.jinja"
+        own.write_text(TEMPLATE)
+        self.expect(DONE, "train", "--init", run, "--set", "steps=2", "--set", "seq_len=96", "--data", self.chats, "--template", own, "--out", self.dir / "further")
+        self.assertNotIn("chat_encoder", json.loads((self.dir / "further" / "latest" / "config.json").read_text()))
+        self.chat(self.dir / "further", "Speak.", more=["-n", 3])
         self.tokenizer = self.dir / "tokenizer"
         self.fine_tune(self.dir / "other", "--encoder", "v4", code=REFUSED, says="no token of the tokenizer")
         self.fine_tune(self.dir / "third", "--encoder", "v9", code=USAGE, says=["v9", "v3.2"])

@@ -36,6 +36,9 @@ class Text(Case):
             self.assertEqual((self.tokenizer / name).read_bytes(), (self.dir / "again" / name).read_bytes())
         self.learn(self.tokenizer, code=REFUSED, says="is there already")
         self.learn(self.dir / "small", code=REFUSED, vocab=255, says="too small")
+        self.learn(self.dir / "empty", code=REFUSED, specials=(EOS, ""), says="empty")
+        self.learn(self.dir / "byte", code=REFUSED, specials=(EOS, "Ġ"), says="byte 32")
+        self.assertFalse((self.dir / "empty").exists() or (self.dir / "byte").exists())
 
     def test_tokenize_both_ways(self):
         lines = [{"text": t} for t in ["First Citizen: speak", f"a{EOS}b", "é 日本\n\n", ""]]
@@ -44,6 +47,8 @@ class Text(Case):
         self.assertEqual(ids[1]["ids"].count(0), 1)
         self.assertEqual(ask(ids, "--decode"), lines)
         self.expect(USAGE, "tokenize", "--jsonl", says="which tokenizer")
+        blank = subprocess.run([PROGRAM, "tokenize", "-m", self.tokenizer, "--jsonl"], input=' \t\r\n\n{"text": "a"}\n', capture_output=True, text=True, check=True, timeout=60)
+        self.assertEqual(len(blank.stdout.splitlines()), 1)
 
     def program_lines(self, rows, *arguments):
         text = "".join(json.dumps(r) + "\n" for r in rows)
@@ -84,6 +89,7 @@ class Text(Case):
     def test_what_does_not_fit_is_refused(self):
         self.train(self.dir / "a", "--tokenizer", self.tokenizer, code=REFUSED, says=["vocab_size: 256 is less than the 400 tokens"])
         self.train_text(self.dir / "b", code=REFUSED, fim_rate=1.5, says="fim_rate")
+        self.expect(USAGE, "train", *without_vocabulary(), "--data", self.text, "--tokenizer", self.tokenizer / "tokenizer.json", "--out", self.dir / "b", says=["is a file", "directory"])
         self.tokenizer = self.dir / "bare"
         self.learn(self.tokenizer, specials=())
         self.train_text(self.dir / "c", code=REFUSED, says="end token")

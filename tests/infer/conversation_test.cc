@@ -3,11 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <fstream>
+#include <thread>
 
 #include "core/error.h"
 #include "support/temp_dir.h"
 #include "support/tokenized_model.h"
+#include "text/chat/json_value.h"
 #include "text/chat/marked_encode.h"
 
 namespace birkhoff::test {
@@ -90,6 +93,85 @@ TEST_F(ConversationTest, EveryEndIdOfTheModelsFilesStops) {
   EXPECT_EQ(r.end, infer::ReplyEnd::finished);
   EXPECT_EQ(r.tokens, 1);
   EXPECT_EQ(r.answer.content, "");
+}
+
+// A prompt is read in pieces. One that was stopped half way goes on where it was, and gives what an undisturbed one gives. How long a piece
+// takes is the machine's affair, so several moments are tried.
+TEST_F(ConversationTest, StopIsSeenWhileThePromptIsRead) {
+  infer::EngineOptions long_context = engine_options();
+  long_context.max_positions = 4000;
+  const Engine engine(dir.path(), long_context);
+  const infer::TextModel reader(engine);
+  std::string question;
+  while (reader.tokenizer()->encode(question).size() < 1600) question += " one more word, and another";
+  infer::ReplyOptions options;
+  options.sampling.temperature = 0;
+  options.max_tokens = 5;
+  const auto nothing = [](const text::chat::Answer&) {};
+  const std::atomic<bool> go{false}, at_once{true};
+  Conversation undisturbed(engine);
+  undisturbed.add_user(question);
+  const Reply expected = undisturbed.reply(options, go, nothing);
+  ASSERT_GT(expected.prompt_tokens, 1600);
+  bool half_way = false;
+  for (int delay_ms = 1; delay_ms < 4000 && !half_way; delay_ms *= 2) {
+    Conversation c(engine);
+    c.add_user(question);
+    std::atomic<bool> stop{false};
+    std::thread interrupt([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(delay_ms));
+      stop = true;
+    });
+    c.reply(options, stop, nothing);
+    interrupt.join();
+    c.drop_last();
+    const Reply held = c.reply(options, at_once, nothing);
+    EXPECT_EQ(held.end, infer::ReplyEnd::interrupted);
+    EXPECT_EQ(c.messages().size(), 2u) << "the answer stays as far as it got";
+    half_way = held.reused_tokens > 0 && held.reused_tokens < held.prompt_tokens;
+    c.drop_last();
+    EXPECT_EQ(c.reply(options, go, nothing).answer.content, expected.answer.content);
+  }
+  EXPECT_TRUE(half_way) << "no moment found the prompt half read";
+}
+
+TEST_F(ConversationTest, StopBeforeThePromptReadsNothing) {
+  const Engine engine(dir.path(), engine_options());
+  Conversation c(engine);
+  c.add_user("Why?");
+  const std::atomic<bool> stop{true}, go{false};
+  const auto nothing = [](const text::chat::Answer&) {};
+  const Reply r = c.reply({}, stop, nothing);
+  EXPECT_EQ(r.end, infer::ReplyEnd::interrupted);
+  EXPECT_EQ(r.tokens, 0);
+  c.drop_last();
+  infer::ReplyOptions one;
+  one.max_tokens = 1;
+  EXPECT_EQ(c.reply(one, go, nothing).reused_tokens, 0) << "the session held nothing of the prompt";
+}
+
+TEST_F(ConversationTest, HistoryIsMessagesWithRoles) {
+  const Engine engine(dir.path(), engine_options());
+  Conversation c(engine);
+  c.add_user("Why?");
+  for (const char* bad : {"[1]", R"([{"role": 5, "content": "x"}])", R"([{"role": "user"}, {"content": "x"}])"}) EXPECT_THROW(c.load(text::chat::parse_json(bad).items()), Error) << bad;
+  EXPECT_EQ(c.messages().size(), 1u) << "what is refused takes no place";
+  c.load(text::chat::parse_json(R"([{"role": "user", "content": "x"}, {"role": "odd"}])").items());
+  EXPECT_EQ(c.messages().size(), 2u);
+}
+
+TEST_F(ConversationTest, AFormatCanBeGiven) {
+  for (const char* file : {"chat_template.jinja", "tokenizer_config.json"}) std::filesystem::remove(dir / file);
+  const Engine engine(dir.path(), engine_options());
+  EXPECT_THROW(Conversation{engine}, Error);
+  Conversation c(engine, text::chat::ChatFormat::from_template(kTemplate));
+  c.add_user("Why?");
+  infer::ReplyOptions options;
+  options.max_tokens = 1;
+  const std::atomic<bool> stop{false};
+  std::vector<int32_t> ids;
+  infer::TextModel(engine).tokenizer()->encode("<|user|>Why?<|assistant|>", ids);
+  EXPECT_EQ(c.reply(options, stop, [](const text::chat::Answer&) {}).prompt_tokens, static_cast<int64_t>(ids.size()));
 }
 
 TEST_F(ConversationTest, ADirectoryWithoutATokenizerIsRefused) {

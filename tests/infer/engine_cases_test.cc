@@ -5,6 +5,7 @@
 #include "infer/engine.h"
 #include "support/matrix.h"
 #include "support/model_case.h"
+#include "support/temp_dir.h"
 
 namespace birkhoff::test {
 namespace {
@@ -37,6 +38,42 @@ TEST_P(EngineCase, Logits) {
     }
     expect_close(got, want, golden_json["tolerance"], name);
   }
+}
+
+// As transformers writes V3: config.json still counts the prediction modules, whose tensors are gone.
+TEST(EngineWithoutPredictors, OpensAsWithoutThemAndSaysSo) {
+  const TempDir dir;
+  std::filesystem::copy(case_dir("deepseek_v3"), dir / "m");
+  infer::EngineOptions o;
+  o.compute = "fp32", o.threads = 1;
+  const std::vector<int32_t> ids{1, 5, 9, 2};
+  const auto logits = [&](std::string* note) {
+    const infer::Engine engine(dir / "m", o);
+    *note = engine.note();
+    EXPECT_EQ(engine.model().config.num_nextn_predict_layers, 0);
+    std::vector<float> out;
+    engine.full_logits(ids, [&](int64_t, std::span<const float> row) { out.insert(out.end(), row.begin(), row.end()); });
+    return out;
+  };
+  std::string note;
+  const std::vector<float> want = logits(&note);
+  EXPECT_EQ(note, "");
+  nlohmann::json config = io::read_json(dir / "m/config.json");
+  config["num_nextn_predict_layers"] = 1;
+  io::write_json(dir / "m/config.json", config);
+  EXPECT_EQ(logits(&note), want);
+  EXPECT_NE(note.find("prediction modules"), std::string::npos) << note;
+
+  // A module of which something is there is not whole, and that is an error.
+  const std::string stray = "model.layers." + std::to_string(config["num_hidden_layers"].get<int64_t>()) + ".eh_proj.weight";
+  const io::SafetensorsFile file(dir / "m/model.safetensors");
+  std::vector<io::TensorEntry> tensors = file.tensors();
+  const std::vector<float> zeros(2 * 64 * 1024);
+  const int64_t dim = config["hidden_size"];
+  tensors.push_back({stray, io::TensorType::f32, {dim, 2 * dim}, reinterpret_cast<const std::byte*>(zeros.data()), static_cast<size_t>(2 * dim * dim) * 4});
+  io::write_safetensors(dir / "more.safetensors", tensors);
+  std::filesystem::rename(dir / "more.safetensors", dir / "m/model.safetensors");
+  expect_error([&] { infer::Engine(dir / "m", o); }, {"missing", "enorm"});
 }
 
 INSTANTIATE_TEST_SUITE_P(Goldens, EngineCase, testing::ValuesIn(cases()), [](const auto& p) { return p.param; });

@@ -7,6 +7,7 @@
 #include "checkpoint/hf_directory.h"
 #include "infer/sampler.h"
 #include "io/json_file.h"
+#include "model/memory_plan.h"
 #include "support/small_model.h"
 #include "support/temp_dir.h"
 
@@ -223,6 +224,24 @@ TEST(Engine, RefusesWhatIsNoModel) {
   expect_error([&] { Engine(dir / "model", options_of("")); }, {"model_type", "birkhof", "did you mean \"birkhoff\""});
   dir.file("model/config.json", "{");
   expect_error([&] { Engine(dir / "model", options_of("")); }, {"config.json:1:", "not JSON"});
+}
+
+// A file of the size of the machine's memory, of which the disk holds a page: refused by its length, before anything is read.
+TEST(Engine, RefusesWhatTheMachineCannotHold) {
+  TempDir dir;
+  model::ModelConfig c = small_config();
+  write_model(dir / "model", c);
+  const size_t have = model::machine_memory_bytes(), data = have / 2 * 2 + (size_t{1} << 30);
+  nlohmann::json header = {{"big", {{"dtype", "BF16"}, {"shape", {data / 2}}, {"data_offsets", {0, data}}}}};
+  const std::string text = header.dump();
+  const uint64_t length = text.size();
+  std::string start(reinterpret_cast<const char*>(&length), 8);
+  dir.file("model/model.safetensors", start + text);
+  std::error_code ec;
+  std::filesystem::resize_file(dir / "model/model.safetensors", start.size() + text.size() + data, ec);
+  if (ec) GTEST_SKIP() << "no sparse file of this size: " << ec.message();
+  expect_error([&] { Engine(dir / "model", options_of("")); },
+               {"weights of " + std::to_string((start.size() + text.size() + data) >> 20) + " MiB", "this machine has " + std::to_string(have >> 20) + " MiB", "smaller number format"});
 }
 
 }  // namespace

@@ -66,7 +66,7 @@ TEST(TextModel, FillInTheMiddlePrompt) {
   std::vector<int32_t> expected = {id("<｜fim▁begin｜>")};
   coder->encode("def f(", expected);
   expected.push_back(id("<｜fim▁hole｜>"));
-  coder->encode("return x<｜fim▁end｜>", expected, text::Tokenizer::Added::plain);
+  coder->encode("return x<｜fim▁end｜>", expected);  // added tokens are tokens, as in the documents of training
   expected.push_back(id("<｜fim▁end｜>"));
   EXPECT_EQ(text::fim_prompt(*coder, "def f(", "return x<｜fim▁end｜>"), expected);
   EXPECT_THROW(text::fim_prompt(*text::Tokenizer::open(kGolden + "llm"), "a", "b"), Error);

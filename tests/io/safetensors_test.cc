@@ -96,6 +96,16 @@ TEST(Safetensors, HeadersThatLie) {
   expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", "1234"), {"a: 4 bytes for 2 elements of F32"});
 }
 
+TEST(Safetensors, HeadersWithoutEnd) {
+  expect_refused(with_header(std::string((24 << 20) + 1, ' ')), {"25165825", "at most 25165824"});
+  std::string tensors = "{", metadata = "{\"__metadata__\":{";
+  for (int i = 0; i <= 200'000; ++i) tensors += (i ? ",\"" : "\"") + std::to_string(i) + "\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}";
+  expect_refused(with_header(tensors + "}"), {"more than 200000 tensors"});
+  for (int i = 0; i <= 10'000; ++i) metadata += (i ? ",\"" : "\"") + std::to_string(i) + "\":\"\"";
+  expect_refused(with_header(metadata + "}}"), {"__metadata__", "more than 10000"});
+  expect_refused(with_header("{\"__metadata__\":{},\"__metadata__\":{}}"), {"__metadata__", "twice"});
+}
+
 std::string two(const std::string& a, const std::string& b) {
   return "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":" + a + "},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":" + b + "}}";
 }

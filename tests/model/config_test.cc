@@ -95,7 +95,6 @@ TEST(Settings, WrongTypes) {
                           {{"rope_scaling={\"type\":\"yarm\"}"}, {"rope_scaling.type", "did you mean \"yarn\""}},
                           {{"rope_scaling={\"type\":\"linear\",\"factor\":\"x\"}"}, {"rope_scaling.factor", "a number"}},
                           {{"rope_scaling={\"type\":\"linear\",\"factor\":0}"}, {"rope_scaling.factor", "positive"}},
-                          {{"rope_scaling={\"type\":\"yarn\",\"factor\":4}"}, {"yarn", "original_max_position_embeddings"}},
                           {{"rope_scaling={\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":0.5}"}, {"original_max_position_embeddings", "whole number"}}});
   EXPECT_EQ(make(base(), {"steps=1e3"}).train.steps, 1000);
   EXPECT_EQ(make(base(), {"steps=20.0"}).train.steps, 20);
@@ -195,6 +194,44 @@ TEST(Settings, EchoIsComplete) {
   EXPECT_EQ(train::run_config_to_json(make(again, {})), echoed);
 }
 
+TEST(Settings, ListsAndFractionsFromACommandLine) {
+  const train::RunConfig c = make(base(), {"aux_expert=.25", "trainable=[0]", "lora.rank=2", "lora.targets=[\"o_proj\"]"});
+  EXPECT_EQ(c.train.aux_expert, 0.25);
+  EXPECT_EQ(c.train.trainable, "[0]");
+  EXPECT_EQ(c.train.lora_targets, "o_proj");
+  EXPECT_EQ(make(json::parse(model::find_preset("v4-flash").json), {"num_hidden_layers=2", "compress_ratios=[0,4]"}).model.compress_ratios, (std::vector<int64_t>{0, 4}));
+}
+
+TEST(Settings, AnExplicitTypeLosesNothing) {
+  json v3 = base();
+  v3.update({{"model_type", "deepseek_v3"}, {"residual", "plain"}});
+  const auto reopened = [](const model::ModelConfig& c) { return model::config_to_json(model::config_from_json(model::config_to_json(c))); };
+  for (const char* type : {"deepseek_v3", "deepseek_v2"}) {
+    v3["model_type"] = type;
+    v3["topk_method"] = std::string(type) == "deepseek_v3" ? "noaux_tc" : "group_limited_greedy";
+    v3["scoring_func"] = std::string(type) == "deepseek_v3" ? "sigmoid" : "softmax";
+    const train::RunConfig c = make(v3, {});
+    EXPECT_EQ(c.model.model_type, type);
+    EXPECT_EQ(reopened(c.model), model::config_to_json(c.model));
+  }
+  v3["topk_method"] = "noaux_tc", v3["scoring_func"] = "sigmoid";
+  expect_refused(v3, {{{"model_type=deepseek_v3", "swiglu_limit=0.01"}, {"swiglu_limit: model_type deepseek_v3 has no place for 0.01, it means 0"}},
+                      {{"model_type=deepseek", "kv_lora_rank=0", "scoring_func=softmax", "topk_method=greedy", "routed_scaling_factor=3"}, {"routed_scaling_factor", "model_type deepseek"}}});
+}
+
+TEST(Settings, TheConfigOfAModelDirectoryServesAsOne) {
+  json released = gqa();
+  released.erase("residual");
+  released.update({{"model_type", "llama"}, {"architectures", {"LlamaForCausalLM"}}, {"torch_dtype", "bfloat16"}, {"bos_token_id", 1}, {"pretraining_tp", 1}, {"training", {{"steps", 7}}}});
+  const train::RunConfig c = make(released, {"lr=0.5", "hidden_size=32"});
+  EXPECT_EQ(c.model.model_type, "llama");
+  EXPECT_EQ(c.model.hidden_size, 32);
+  EXPECT_EQ(c.train.steps, 7);
+  EXPECT_EQ(c.train.lr, 0.5);
+  EXPECT_EQ(model::unknown_key_names(c.model), "pretraining_tp");
+  EXPECT_EQ(train::run_config_to_json(make(train::run_config_to_json(c), {})), train::run_config_to_json(c)) << "a run's own config.json makes the same run";
+}
+
 TEST(Presets, AllAreValidAndFitTheirNames) {
   for (const model::Preset& p : model::presets()) {
     SCOPED_TRACE(p.name);
@@ -221,6 +258,10 @@ TEST(ConfigJson, ReleasedTypes) {
   EXPECT_FALSE(back.contains("residual")) << "released types carry no setting of ours";
   EXPECT_TRUE(back["q_lora_rank"].is_null());
 
+  json nulls = v3;
+  for (const char* key : {"rope_theta", "rms_norm_eps", "routed_scaling_factor", "topk_method", "tie_word_embeddings", "rope_scaling"}) nulls[key] = nullptr;
+  EXPECT_EQ(model::config_to_json(model::config_from_json(nulls)), back) << "null is the type's own value";
+
   json unknown = v3;
   unknown["model_type"] = "deepseek_v33";
   expect_error([&] { model::config_from_json(unknown); }, {"model_type", "deepseek_v33", "did you mean \"deepseek_v3\""});
@@ -243,6 +284,17 @@ TEST(ConfigJson, RopeScalingInItsSpellings) {
   EXPECT_EQ(rope({{"rope_type", "linear"}, {"factor", 4}}).rope_scaling.factor, 4);
   EXPECT_EQ(rope({{"rope_type", "default"}, {"rope_theta", 5000.0}}, "rope_parameters").rope_theta, 5000);
   EXPECT_EQ(rope(nullptr).rope_scaling.kind, ops::RopeScaling::Kind::none);
+  json both = gqa();
+  both.update({{"model_type", "llama"}, {"rope_parameters", {{"rope_type", "linear"}, {"factor", 4}}}, {"rope_scaling", nullptr}});
+  EXPECT_EQ(model::config_from_json(both).rope_scaling.factor, 4) << "a null beside the other spelling says nothing";
+  const json plain_yarn{{"type", "yarn"}, {"factor", 4}};
+  EXPECT_EQ(rope(plain_yarn).rope_scaling.original_max_position, rope(plain_yarn).max_position_embeddings) << "as transformers has it";
+  json magnitude = plain_yarn;
+  magnitude["attention_factor"] = 0.1 * std::log(4.0) + 1;
+  EXPECT_EQ(rope(magnitude).rope_scaling.factor, 4);
+  magnitude["attention_factor"] = 3;
+  expect_error([&] { rope(magnitude); }, {"attention_factor", "3.0", "1.138"});
+  expect_error([&] { rope({{"type", "yarn"}, {"factor", 4}, {"truncate", false}}); }, {"truncate"});
   const auto yarn = rope({{"type", "yarn"}, {"factor", 40}, {"original_max_position_embeddings", 4096}, {"mscale", 0.707}, {"mscale_all_dim", 0.707}}).rope_scaling;
   EXPECT_EQ(yarn.kind, ops::RopeScaling::Kind::yarn);
   EXPECT_EQ(yarn.mscale_all_dim, 0.707);

@@ -18,7 +18,8 @@ struct StoredFormat {
 inline const std::vector<StoredFormat>& stored_formats() {
   using T = ops::StoredType;
   using S = ops::ScaleType;
-  static const std::vector<StoredFormat> all = {{T::f32, S::none, 1, 1, "f32"},
+  static const std::vector<StoredFormat> all = {{T::f64, S::none, 1, 1, "f64"},
+                                                {T::f32, S::none, 1, 1, "f32"},
                                                 {T::f16, S::none, 1, 1, "f16"},
                                                 {T::bf16, S::none, 1, 1, "bf16"},
                                                 {T::f8_e4m3, S::none, 1, 1, "e4m3"},
@@ -66,6 +67,7 @@ class StoredCase {
     const uint8_t* p = t.row(r);
     double v = 0, s = 1;
     switch (t.type) {
+      case ops::StoredType::f64: v = static_cast<float>(read<double>(p + 8 * c)); break;
       case ops::StoredType::f32: v = static_cast<double>(read<float>(p + 4 * c)); break;
       case ops::StoredType::f16: v = reference::f16(read<uint16_t>(p + 2 * c)); break;
       case ops::StoredType::bf16: v = reference::bf16_value(read<uint16_t>(p + 2 * c)); break;
@@ -91,6 +93,7 @@ class StoredCase {
   static uint8_t* align(std::vector<uint8_t>& v) { return v.data() + (64 - reinterpret_cast<uintptr_t>(v.data()) % 64) % 64; }
   static void tame(uint8_t* p, int bytes, ops::StoredType type, double normal) {
     const float f = static_cast<float>(normal);
+    if (bytes == 8) std::memcpy(p, &normal, 8);
     if (bytes == 4) std::memcpy(p, &f, 4);
     if (type == ops::StoredType::bf16) {
       const bf16 b = to_bf16(f);

@@ -97,7 +97,9 @@ TEST(BpeTrainer, TheDirectoryOpensAndReadsTheText) {
 TEST(BpeTrainer, LimitsAreSaid) {
   WordCounts words = {{"ab", 3}};
   EXPECT_THROW(train_bpe(words, 255, {}), Error);
-  EXPECT_THROW(train_bpe(words, 300, {"x", "x"}), Error);
+  EXPECT_THROW(train_bpe(words, 300, {"xx", "xx"}), Error);
+  for (const char* special : {"", "a", "Ġ", "Ń", "\xFF"}) EXPECT_THROW(train_bpe(words, 300, {"<s>", special}), Error) << special;
+  EXPECT_NO_THROW(train_bpe(words, 300, {"<s>", " ", "日"}));
   EXPECT_EQ(train_bpe(words, 300, {}).tokens.size(), 257u);  // no more pairs
   EXPECT_THROW(pattern_pre_tokenizer("v9"), Error);
   WordCounter counter(pattern_pre_tokenizer("gpt2"));

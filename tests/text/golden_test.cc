@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "support/temp_dir.h"
 #include "text/tokenizer.h"
 
 namespace birkhoff::text {
@@ -32,6 +33,9 @@ std::string streamed(const std::shared_ptr<const Tokenizer>& t, const std::vecto
   return out + d.finish();
 }
 
+// Bytes that are no UTF-8 as U+FFFD.
+std::string shown(const std::string& s) { return json(s).dump(-1, ' ', true, json::error_handler_t::replace); }
+
 void compare(const std::string& tokenizer, const std::string& golden, bool stream) {
   const auto t = Tokenizer::open(tokenizer);
   const std::vector<json> rows = lines_of(golden);
@@ -44,7 +48,7 @@ void compare(const std::string& tokenizer, const std::string& golden, bool strea
     const std::string decoded = t->decode(ids);
     if (got != ids || decoded != decoded_text(row) || (stream && streamed(t, ids) != decoded)) {
       ++wrong;
-      if (wrong < 6) ADD_FAILURE() << golden << ": " << row.dump(-1, ' ', true) << "\n ids " << json(got) << "\n decoded " << json(decoded).dump(-1, ' ', true) << "\n streamed " << json(streamed(t, ids)).dump(-1, ' ', true);
+      if (wrong < 6) ADD_FAILURE() << golden << ": " << row.dump(-1, ' ', true) << "\n ids " << json(got) << "\n decoded " << shown(decoded) << "\n streamed " << shown(streamed(t, ids));
     }
   }
   EXPECT_EQ(wrong, 0) << golden << ", of " << rows.size();
@@ -56,7 +60,22 @@ TEST(TokenizerGolden, ReducedTokenizersOfTheFamily) {
   for (const std::string name : {"v3", "v4", "llm", "coder"}) compare(kSmall + name, kSmall + name + "/golden.jsonl", true);
 }
 
-TEST(TokenizerGolden, SentencePiece) { compare(kSmall + "stories260K", kSmall + "stories260K/golden.jsonl", false); }
+TEST(TokenizerGolden, SentencePiece) { compare(kSmall + "stories260K", kSmall + "stories260K/golden.jsonl", true); }
+
+// Llama's tokenizer class with "legacy": false and, for the second, "add_prefix_space": false.
+TEST(TokenizerGolden, SentencePieceWithoutLegacySpaces) {
+  for (const std::string name : {"first", "never"}) {
+    const test::TempDir dir;
+    std::filesystem::copy(kSmall + "stories260K/tokenizer.model", dir.path());
+    std::filesystem::copy(kSmall + "stories260K/legacy_false_" + name + ".json", dir / "tokenizer_config.json");
+    compare(dir.path(), kSmall + "stories260K/legacy_false_" + name + ".jsonl", true);
+    const auto t = Tokenizer::open(dir.path());
+    const std::vector<Tokenizer::Part> parts = {{"<s>", Tokenizer::Added::match}, {"He", Tokenizer::Added::plain}, {"y</s>", Tokenizer::Added::match}, {"you", Tokenizer::Added::plain}};
+    std::vector<int32_t> ids;
+    t->encode_parts(parts, ids);
+    EXPECT_EQ(ids, t->encode("<s>Hey</s>you")) << name;
+  }
+}
 
 std::string full_sets() {
   const char* dir = std::getenv("BIRKHOFF_DATA");
@@ -67,7 +86,7 @@ TEST(TokenizerGolden, FullSets) {
   const std::string dir = full_sets();
   if (dir.empty()) GTEST_SKIP() << "BIRKHOFF_DATA is not set";
   for (const std::string name : {"coder", "llm", "v3", "v4"}) compare(dir + "deepseek_" + name, dir + "golden_" + name + ".jsonl", true);
-  compare(dir + "llama2", dir + "golden_llama2.jsonl", false);
+  compare(dir + "llama2", dir + "golden_llama2.jsonl", true);
 }
 
 // Strings separated by a line, ids a line each.

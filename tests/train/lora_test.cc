@@ -334,7 +334,8 @@ TEST_F(Adapter, IsWrittenAsPeftReadsIt) {
   EXPECT_EQ(j["r"], 3);
   EXPECT_EQ(j["lora_alpha"], 6);
   EXPECT_EQ(j["base_model_name_or_path"], "base");
-  EXPECT_EQ(j["target_modules"], (std::vector<std::string>{"mlp.gate_proj", "q_b_proj", "shared_experts.gate_proj"})) << "gate_proj alone would reach the experts";
+  EXPECT_EQ(j["target_modules"], (std::vector<std::string>{"q_b_proj"})) << "PEFT takes any gate_proj of a model with experts for theirs";
+  EXPECT_EQ(j["target_parameters"], (std::vector<std::string>{"mlp.gate_proj.weight", "shared_experts.gate_proj.weight"})) << "gate_proj.weight alone would reach the experts";
   const io::SafetensorsFile file(run + "/adapter/adapter_model.safetensors");
   const auto* e = file.find("base_model.model.model.layers.0.self_attn.q_b_proj.lora_A.weight");
   ASSERT_TRUE(e);
@@ -366,6 +367,7 @@ TEST_F(Adapter, WhatDoesNotFitIsRefusedByName) {
   EXPECT_NE(with("r", 0).find("a rank of 1 to"), std::string::npos);
   EXPECT_NE(with("r", int64_t{1} << 62).find("a rank of 1 to"), std::string::npos);
   EXPECT_NE(with("use_dora", true).find("use_dora"), std::string::npos);
+  EXPECT_NE(with("target_parameters", {"mlp.experts.gate_up_proj"}).find("target_parameters"), std::string::npos);
   EXPECT_NE(with("peft_type", "IA3").find("IA3"), std::string::npos);
   EXPECT_NE(with("r", 4).find("expected [4,"), std::string::npos) << "the matrices have rank 3";
   EXPECT_EQ(with("lora_dropout", 0.1), "") << "of training only";

@@ -69,7 +69,7 @@ int64_t hash_layers(const json& mlp_layer_types) {
 json rotary(json& j) {
   json parameters = j["rope_parameters"];
   j.erase("rope_parameters");
-  if (!parameters.is_object() || !parameters.contains("main") || !parameters.contains("compress"))
+  if (!parameters.is_object() || !parameters.value("main", json()).is_object() || !parameters.value("compress", json()).is_object())
     fail("rope_parameters: expected an object with main and compress, got " + parameters.dump(), "or rope_theta, compress_rope_theta and rope_scaling");
   json compress = parameters["compress"];
   if (parameters["main"].contains("rope_theta")) j["rope_theta"] = parameters["main"]["rope_theta"];

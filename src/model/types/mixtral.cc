@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "model/json_fields.h"
 #include "model/model_type.h"
 
 namespace birkhoff::model::types {
@@ -18,7 +19,7 @@ void defaults(ModelConfig& c) {
 nlohmann::json to_settings(nlohmann::json j) {
   require_plain_layers(j);
   if (j.contains("sliding_window") && !j["sliding_window"].is_null() &&
-      !(j["sliding_window"].is_number_integer() && j.value("max_position_embeddings", int64_t{0}) <= j["sliding_window"].get<int64_t>()))
+      !(j["sliding_window"].is_number_integer() && field_or<int64_t>(j, "max_position_embeddings", INT64_MAX) <= j["sliding_window"].get<int64_t>()))
     throw Error("config", "sliding_window: " + j["sliding_window"].dump() + " is not supported for mixtral, only null", "the released Mixtral models attend to everything");
   rename(j, "num_local_experts", "n_routed_experts");
   rename(j, "intermediate_size", "moe_intermediate_size");

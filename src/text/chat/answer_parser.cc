@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "text/chat/call_block.h"
 #include "text/chat/dsml.h"
+#include "text/chat/json_value.h"
 
 namespace birkhoff::text::chat {
 namespace {
@@ -20,6 +21,29 @@ size_t overlap(std::string_view text, std::string_view word) {
   for (size_t n = std::min(text.size(), word.size()); n > 0; --n)
     if (text.substr(text.size() - n) == word.substr(0, n)) return n;
   return 0;
+}
+
+// What a model writes need not be JSON: then it stays text.
+Value object_or_text(const std::string& arguments) {
+  try {
+    if (Value parsed = parse_json(arguments); parsed.is(Kind::dict)) return parsed;
+  } catch (const Error&) {
+  }
+  return Value::string(arguments);
+}
+
+Value list_of(const std::vector<ToolCall>& calls, bool object_arguments) {
+  std::vector<Value> list;
+  for (const ToolCall& call : calls) {
+    auto function = std::make_shared<DictObject>();
+    function->set("name", Value::string(call.name));
+    function->set("arguments", object_arguments ? object_or_text(call.arguments) : Value::string(call.arguments));
+    auto one = std::make_shared<DictObject>();
+    one->set("type", Value::string("function"));
+    one->set("function", Value::dict(std::move(function)));
+    list.push_back(Value::dict(std::move(one)));
+  }
+  return Value::list(std::move(list));
 }
 
 }  // namespace
@@ -161,17 +185,16 @@ Value Answer::to_message() const {
   message->set("role", Value::string("assistant"));
   message->set("content", Value::string(content));
   message->set("reasoning_content", Value::string(reasoning));
-  std::vector<Value> list;
-  for (const ToolCall& call : calls) {
-    auto function = std::make_shared<DictObject>();
-    function->set("name", Value::string(call.name));
-    function->set("arguments", Value::string(call.arguments));
-    auto one = std::make_shared<DictObject>();
-    one->set("type", Value::string("function"));
-    one->set("function", Value::dict(std::move(function)));
-    list.push_back(Value::dict(std::move(one)));
-  }
-  message->set("tool_calls", Value::list(std::move(list)));
+  message->set("tool_calls", list_of(calls, false));
+  return Value::dict(std::move(message));
+}
+
+Value Answer::to_history(bool object_arguments) const {
+  auto message = std::make_shared<DictObject>();
+  message->set("role", Value::string("assistant"));
+  message->set("content", content.empty() && !calls.empty() ? Value::none() : Value::string(content));
+  if (!reasoning.empty()) message->set("reasoning_content", Value::string(reasoning));
+  if (!calls.empty()) message->set("tool_calls", list_of(calls, object_arguments));
   return Value::dict(std::move(message));
 }
 

@@ -29,6 +29,9 @@ struct Answer {
   std::vector<ToolCall> calls;
   // {"role": "assistant", "content", "reasoning_content", "tool_calls": [{"type": "function", "function": {"name", "arguments"}}]}
   Value to_message() const;
+  // The same as it goes into a history, where templates test for what is there: without empty keys, content null when calls are all of it (V3's
+  // template writes no calls beside a text). object_arguments (ChatFormat::takes_object_arguments): arguments as objects, where they are the text of one.
+  Value to_history(bool object_arguments) const;
 };
 
 class CallBlock;

@@ -105,21 +105,22 @@ class DsmlBlock : public CallBlock {
   // KEY" string="true|false">
   Progress read_key(const std::string& buffer, size_t& at) {
     constexpr std::string_view kString = "\" string=\"";
-    const size_t end = search_.find(buffer, kString, at);
-    if (end == std::string::npos) return Progress::more;
-    const size_t flag = end + kString.size();
-    const Progress yes = begins(buffer, flag, "true\">"), no = begins(buffer, flag, "false\">");
-    if (yes == Progress::done || no == Progress::done) {
-      key_.assign(buffer, at, end - at);
-      text_ = yes == Progress::done;
-      at = flag + (text_ ? 6 : 7);
-      search_.from = at;
-      state_ = State::value;
-      return Progress::done;
+    while (true) {
+      const size_t end = search_.find(buffer, kString, at);
+      if (end == std::string::npos) return Progress::more;
+      const size_t flag = end + kString.size();
+      const Progress yes = begins(buffer, flag, "true\">"), no = begins(buffer, flag, "false\">");
+      if (yes == Progress::done || no == Progress::done) {
+        key_.assign(buffer, at, end - at);
+        text_ = yes == Progress::done;
+        at = flag + (text_ ? 6 : 7);
+        search_.from = at;
+        state_ = State::value;
+        return Progress::done;
+      }
+      if (yes == Progress::more || no == Progress::more) return Progress::more;
+      search_.from = flag;  // part of the key
     }
-    if (yes == Progress::more || no == Progress::more) return Progress::more;
-    search_.from = flag;  // part of the key
-    return read_key(buffer, at);
   }
 
   Progress read_value(const std::string& buffer, size_t& at) {

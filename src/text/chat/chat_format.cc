@@ -75,16 +75,26 @@ std::string guess_parser(const std::string& source) {
 
 using Sources = std::map<std::string, std::string>;  // templates by name
 
-// The templates of tokenizer_config.json, if there is one; its special tokens go into tokens.
-Sources read_tokenizer_config(const fs::path& path, std::map<std::string, std::string>& tokens) {
-  Sources sources;
-  if (!fs::exists(path)) return sources;
-  const Value config = about(path, [&] { return parse_json(read_file(path)); });
-  if (!config.is(Kind::dict)) throw Error("chat", path.string() + ": not a JSON object");
-  for (const auto& [key, value] : config.as_dict().entries) {
+// The object in a file; undefined when there is none.
+Value read_object(const fs::path& path) {
+  if (!fs::exists(path)) return {};
+  Value object = about(path, [&] { return parse_json(read_file(path)); });
+  if (!object.is(Kind::dict)) throw Error("chat", path.string() + ": not a JSON object");
+  return object;
+}
+
+// bos_token, eos_token and the like of an object; those that tokens has already stay.
+void add_special_tokens(const Value& object, std::map<std::string, std::string>& tokens) {
+  if (!object.is(Kind::dict)) return;
+  for (const auto& [key, value] : object.as_dict().entries) {
     const Value token = value.is(Kind::dict) ? get(value, "content") : value;
-    if (key.bytes().ends_with("_token") && !key.bytes().starts_with("add_") && token.is(Kind::string)) tokens[key.bytes()] = token.bytes();
+    if (key.bytes().ends_with("_token") && !key.bytes().starts_with("add_") && token.is(Kind::string)) tokens.emplace(key.bytes(), token.bytes());
   }
+}
+
+// The templates of a tokenizer_config.json.
+Sources read_config_templates(const Value& config, const fs::path& path) {
+  Sources sources;
   const Value chat = get(config, "chat_template");
   if (chat.is(Kind::string)) sources["default"] = chat.bytes();
   if (!chat.is_sequence()) return sources;
@@ -141,7 +151,11 @@ ChatFormat ChatFormat::open(const std::string& directory, const std::string& tem
   const Value encoder = get(config, "chat_encoder"), type = get(config, "model_type");
   if (template_file.empty() && encoder.is(Kind::string)) return about(config_path, [&] { return native(encoder.bytes()); });
   ChatFormat out;
-  Sources sources = read_tokenizer_config(dir / "tokenizer_config.json", out.special_tokens_);
+  const fs::path tokenizer_path = dir / "tokenizer_config.json";
+  const Value tokenizer = read_object(tokenizer_path);
+  add_special_tokens(tokenizer, out.special_tokens_);
+  add_special_tokens(read_object(dir / "special_tokens_map.json"), out.special_tokens_);
+  Sources sources = read_config_templates(tokenizer, tokenizer_path);
   if (Sources own = template_file.empty() ? read_template_files(dir) : Sources{{"default", read_file(template_file)}}; !own.empty()) sources = std::move(own);
   for (const auto& [name, source] : sources)
     out.templates_[name] = about(template_file.empty() ? dir : fs::path(template_file), [&source = source] { return std::make_shared<const jinja::Template>(source); });
@@ -207,6 +221,22 @@ MaskedText ChatFormat::render(const Value& messages, const Value& tools, const V
   }
   const EncoderOptions encoder_options = read_encoder_options(options, encoder_ == Encoder::v4);
   return encoder_ == Encoder::v4 ? encode_v4(mark_content(all), encoder_options) : encode_v3_2(mark_content(all), encoder_options);
+}
+
+bool ChatFormat::takes_object_arguments() const {
+  if (encoder_ != Encoder::none) return false;
+  const auto rendered = [this](const std::string& arguments) -> std::string {
+    const Value messages = parse_json(R"([{"role": "user", "content": "q"}, {"role": "assistant", "content": null, "tool_calls": [{"id": "1", "type": "function",
+      "function": {"name": "f", "arguments": )" + arguments + "}}]}]");
+    try {
+      return render(messages, {}, {}).bytes();
+    } catch (const Error&) {
+      return "";
+    }
+  };
+  const std::string with_text = rendered(R"("{\"birkhoff\": 1}")");
+  if (with_text.empty()) return !rendered(R"({"birkhoff": 1})").empty();
+  return with_text.find(R"(\"birkhoff\")") != std::string::npos;  // quoted once more
 }
 
 }  // namespace birkhoff::text::chat

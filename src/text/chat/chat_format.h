@@ -24,7 +24,7 @@ class ChatFormat {
   static ChatFormat from_template(std::string_view source);
   // The encoder that config.json names as chat_encoder; else chat_template.jinja and additional_chat_templates/*.jinja; else chat_template of
   // tokenizer_config.json (text, or a list of named ones); else the encoder of config.json's model_type. Special tokens are those of
-  // tokenizer_config.json. template_file, unless empty: instead of the directory's own. Throws Error: none of these.
+  // tokenizer_config.json, else of special_tokens_map.json. template_file, unless empty: instead of the directory's own. Throws Error: none of these.
   static ChatFormat open(const std::string& directory, const std::string& template_file = "");
   // "v3.2", "v4", or "" for a model_type whose conversations have templates.
   static std::string encoder_of_type(const std::string& model_type);
@@ -33,6 +33,10 @@ class ChatFormat {
   // variables (add_generation_prompt, thinking, ...; chat_template chooses a named one) or of the encoder's options.
   // Throws Error. Thread-safe.
   MaskedText render(const Value& messages, const Value& tools, const Value& options) const;
+
+  // Does the format want the arguments of calls as objects, because it writes them with tojson? DeepSeek's own take JSON text. Found by
+  // rendering a call, so a template that refuses such a conversation says false.
+  bool takes_object_arguments() const;
 
   Encoder encoder() const { return encoder_; }
   // Text that ends a turn: the encoder's or tokenizer_config.json's eos_token; may be empty.

@@ -123,9 +123,10 @@ Value truncate(Interp& in, const Value& v, CallArgs& a) {
   const bool kill_words = truth(a.get(1, "killwords"));
   const MaskedText end = in.str(a.get(2, "end", Value::string("..."))), s = in.str(v);
   const int64_t leeway = int_argument(in, a, 3, "leeway", 5);
-  if (static_cast<int64_t>(utf8_count(s.bytes())) <= length + leeway) return in.string(s);
+  constexpr int64_t kFar = int64_t{1} << 40;  // more than any text has; keeps the sum from overflowing
+  if (static_cast<int64_t>(utf8_count(s.bytes())) <= std::clamp(length, -kFar, kFar) + std::clamp(leeway, -kFar, kFar)) return in.string(s);
   size_t at = 0;
-  for (int64_t k = static_cast<int64_t>(utf8_count(end.bytes())); k < length; ++k) utf8_next(s.bytes(), at);
+  for (int64_t k = static_cast<int64_t>(utf8_count(end.bytes())); k < length && at < s.size(); ++k) utf8_next(s.bytes(), at);
   if (!kill_words)
     if (const size_t space = s.bytes().substr(0, at).rfind(' '); space != std::string::npos) at = space;
   MaskedText out = s.sub(0, at);

@@ -111,6 +111,17 @@ Value mapping_value(Interp& in, const Value& values, std::string_view f, size_t&
   return *v;
 }
 
+// What %c writes: a text of one character, or the one of a code point.
+Value one_character(Interp& in, const Value& v) {
+  if (v.is(Kind::string) && utf8_count(v.bytes()) == 1) return v;
+  if (!v.is_int()) in.fail("%c requires an integer or a single character");
+  const int64_t c = v.as_int();
+  if (c < 0 || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff)) in.fail("%c: " + std::to_string(c) + " is no character");
+  std::string bytes;
+  append_char(static_cast<char32_t>(c), bytes);
+  return in.string(std::move(bytes));
+}
+
 }  // namespace
 
 MaskedText percent_format(Interp& in, const MaskedText& format, const Value& values) {
@@ -126,6 +137,7 @@ MaskedText percent_format(Interp& in, const MaskedText& format, const Value& val
   for (size_t i = 0; i < f.size();) {
     const size_t percent = std::min(f.find('%', i), f.size());
     out.append(format, i, percent);
+    in.check_size(out.size());
     if (percent == f.size()) break;
     i = percent + 1;
     Spec spec;
@@ -150,7 +162,12 @@ MaskedText percent_format(Interp& in, const MaskedText& format, const Value& val
       continue;
     }
     if (!keyed) value = next();
-    if (spec.type == 's' || spec.type == 'r' || spec.type == 'c') {
+    if (spec.type == 'c') {
+      value = one_character(in, value);
+      spec.type = 's';
+      spec.precision = -1;
+    }
+    if (spec.type == 's' || spec.type == 'r') {
       out.append(padded(spec, "", cut(spec.type == 'r' ? python_repr(value) : in.str(value), spec.precision), '>'));
     } else if (std::string_view("diuxXofFeEgG").find(spec.type) != std::string_view::npos) {
       if (!value.is_number()) in.fail(std::string("%") + spec.type + " format: a number is required, not " + type_name(value));

@@ -54,9 +54,13 @@ void Interp::charge(int64_t steps) {
     fail("more than " + std::to_string(limits_.steps) + " steps", "the template does more work than a chat template may");
 }
 
+void Interp::check_size(size_t bytes) const {
+  if (static_cast<int64_t>(bytes) > limits_.output_bytes)
+    fail("a string of " + std::to_string(bytes) + " bytes, at most " + std::to_string(limits_.output_bytes) + " are allowed");
+}
+
 Value Interp::string(MaskedText text) {
-  if (static_cast<int64_t>(text.size()) > limits_.output_bytes)
-    fail("a string of " + std::to_string(text.size()) + " bytes, at most " + std::to_string(limits_.output_bytes) + " are allowed");
+  check_size(text.size());
   charge_bytes(text.held());
   Value v = Value::string(std::move(text));
   Object* o = v.mutable_ref();

@@ -101,7 +101,8 @@ class Interp {
   // For a walk through v, and for a search of needle bytes in text bytes, whose worst case is their product.
   void charge_value(const Value& v) { charge(v.weight()); }
   void charge_search(size_t text, size_t needle) { charge(static_cast<int64_t>(text / 64 + text / 64 * (needle / 64)) + 1); }
-  Value string(MaskedText text);  // charged
+  void check_size(size_t bytes) const;  // of a string that is being put together
+  Value string(MaskedText text);        // charged
   Value string(std::string bytes) { return string(MaskedText(std::move(bytes))); }
   Value list(std::vector<Value> items) { return container(Value::list(std::move(items))); }
   Value tuple(std::vector<Value> items) { return container(Value::tuple(std::move(items))); }

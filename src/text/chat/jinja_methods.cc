@@ -7,6 +7,7 @@
 #include "text/chat/jinja_interp.h"
 #include "text/chat/python_text.h"
 #include "text/chat/characters.h"
+#include "text/unicode.h"
 
 namespace birkhoff::text::chat::jinja {
 namespace {
@@ -69,13 +70,32 @@ Value partition(Interp& in, const Value& self, CallArgs& a) {
   return in.tuple({in.string(s.sub(0, at)), in.string(s.sub(at, at + separator.size())), in.string(s.sub(at + separator.size(), s.size()))});
 }
 
+// The bytes of self[start:end], where start and end are arguments 1 and 2. None where start lies behind them: not even an empty text is found there.
+std::optional<std::string_view> window(Interp& in, const Value& self, CallArgs& a, size_t& from) {
+  const std::string_view b = self.bytes();
+  const auto count = static_cast<int64_t>(utf8_count(b));
+  const int64_t start = int_arg(in, a, 1, "start", 0), end = int_arg(in, a, 2, "end", count);
+  const auto place = [&](int64_t i) { return std::clamp<int64_t>(i < 0 ? i + count : i, 0, count); };
+  const auto offset = [&](int64_t i) {
+    size_t at = 0;
+    while (i-- > 0) utf8_next(b, at);
+    return at;
+  };
+  from = offset(place(start));
+  const size_t to = offset(place(end));
+  if (start > count || from > to) return std::nullopt;
+  return b.substr(from, to - from);
+}
+
 template <bool end>
 Value affix(Interp& in, const Value& self, CallArgs& a) {
   const Value v = a.need(0, "prefix", end ? "endswith" : "startswith");
+  if (a.positional.size() > 1) in.charge_bytes(8 * self.bytes().size());
+  size_t from = 0;
+  const std::optional<std::string_view> s = a.positional.size() > 1 ? window(in, self, a, from) : std::string_view(self.bytes());
   const auto matches = [&](const Value& p) {
     if (!p.is(Kind::string)) in.fail(std::string(end ? "endswith" : "startswith") + ": a str or a tuple of str was expected, not " + type_name(p));
-    const std::string_view s = self.bytes();
-    return end ? s.ends_with(p.bytes()) : s.starts_with(p.bytes());
+    return s && (end ? s->ends_with(p.bytes()) : s->starts_with(p.bytes()));
   };
   if (!v.is(Kind::tuple)) return Value::boolean(matches(v));
   return Value::boolean(std::any_of(v.items().begin(), v.items().end(), matches));
@@ -129,18 +149,11 @@ template <bool right, bool must>
 Value find(Interp& in, const Value& self, CallArgs& a) {
   const std::string needle = text_arg(in, a, 0, "sub", "find");
   const std::string& b = self.bytes();
-  const int64_t count = static_cast<int64_t>(utf8_count(b));
-  const auto clip = [&](int64_t i) { return std::clamp<int64_t>(i < 0 ? i + count : i, 0, count); };
-  const auto offset = [&](int64_t i) {
-    size_t at = 0;
-    while (i-- > 0) utf8_next(b, at);
-    return at;
-  };
   in.charge_bytes(8 * b.size());
   in.charge_search(b.size(), needle.size());
-  const size_t from = offset(clip(int_arg(in, a, 1, "start", 0))), to = offset(clip(int_arg(in, a, 2, "end", count)));
-  const std::string_view window = from <= to ? std::string_view(b).substr(from, to - from) : std::string_view();
-  const size_t at = from > to ? std::string::npos : right ? window.rfind(needle) : window.find(needle);
+  size_t from = 0;
+  const std::optional<std::string_view> part = window(in, self, a, from);
+  const size_t at = !part ? std::string::npos : right ? part->rfind(needle) : part->find(needle);
   if (at == std::string::npos) {
     if (must) in.fail("substring not found");
     return Value::integer(-1);
@@ -171,7 +184,36 @@ Value all_characters(Interp&, const Value& self, CallArgs&) {
   return Value::boolean(all);
 }
 
-bool is_alnum(char32_t c) { return is_alpha(c) || is_digit(c); }
+// Python's isdigit: decimals, and the digits that stand in superscripts, circles and the like (Numeric_Type=Digit).
+bool is_any_digit(char32_t c) {
+  static constexpr char32_t kRanges[][2] = {{0xb2, 0xb3},     {0xb9, 0xb9},     {0x1369, 0x1371}, {0x19da, 0x19da}, {0x2070, 0x2070},   {0x2074, 0x2079},   {0x2080, 0x2089},
+                                            {0x2460, 0x2468}, {0x2474, 0x247c}, {0x2488, 0x2490}, {0x24ea, 0x24ea}, {0x24f5, 0x24fd},   {0x24ff, 0x24ff},   {0x2776, 0x277e},
+                                            {0x2780, 0x2788}, {0x278a, 0x2792}, {0x10a40, 0x10a43}, {0x10e60, 0x10e68}, {0x11052, 0x1105a}, {0x1f100, 0x1f10a}};
+  return is_digit(c) || std::any_of(std::begin(kRanges), std::end(kRanges), [c](const auto& r) { return c >= r[0] && c <= r[1]; });
+}
+bool is_numeric(char32_t c) { return is_number(char_classes()(c)); }
+bool is_alnum(char32_t c) { return is_alpha(c) || is_numeric(c); }
+
+// Of every character, and true of the empty text.
+template <bool (*f)(char32_t)>
+Value no_other_character(Interp& in, const Value& self, CallArgs& a) {
+  return self.bytes().empty() ? Value::boolean(true) : all_characters<f>(in, self, a);
+}
+bool is_ascii(char32_t c) { return c < 0x80; }
+
+// Large letters begin words and small ones go on with them.
+Value is_title(Interp&, const Value& self, CallArgs&) {
+  const std::string& b = self.bytes();
+  bool any = false, in_word = false;
+  for (size_t i = 0; i < b.size();) {
+    const char32_t c = utf8_next(b, i);
+    const bool large = is_upper(c), small = is_lower(c);
+    if ((large && in_word) || (small && !in_word)) return Value::boolean(false);
+    in_word = large || small;
+    any |= in_word;
+  }
+  return Value::boolean(any);
+}
 
 template <bool upper>
 Value is_case(Interp&, const Value& self, CallArgs&) {
@@ -256,16 +298,17 @@ const Table& string_methods() {
       {"strip", {strip<Side::both>, 1}}, {"lstrip", {strip<Side::left>, 1}}, {"rstrip", {strip<Side::right>, 1}},
       {"split", {split<false>, 2}}, {"rsplit", {split<true>, 2}}, {"splitlines", {splitlines, 1}},
       {"partition", {partition<false>, 1}}, {"rpartition", {partition<true>, 1}},
-      {"startswith", {affix<false>, 1}}, {"endswith", {affix<true>, 1}},
+      {"startswith", {affix<false>, 3}}, {"endswith", {affix<true>, 3}},
       {"removeprefix", {remove_affix<false>, 1}}, {"removesuffix", {remove_affix<true>, 1}},
       {"replace", {replace, 3}}, {"upper", {mapped<py_upper>, 0}}, {"lower", {mapped<py_lower>, 0}}, {"casefold", {mapped<py_lower>, 0}},
       {"capitalize", {mapped<py_capitalize>, 0}}, {"title", {mapped<py_title>, 0}}, {"swapcase", {mapped<py_swapcase>, 0}},
       {"center", {pad<Side::both>, 2}}, {"ljust", {pad<Side::left>, 2}}, {"rjust", {pad<Side::right>, 2}}, {"zfill", {zfill, 1}},
       {"find", {find<false, false>, 3}}, {"rfind", {find<true, false>, 3}}, {"index", {find<false, true>, 3}}, {"rindex", {find<true, true>, 3}},
       {"count", {count, 1}}, {"join", {join, 1}}, {"format", {format, 64}},
-      {"isalpha", {all_characters<is_alpha>, 0}}, {"isdigit", {all_characters<is_digit>, 0}}, {"isdecimal", {all_characters<is_digit>, 0}},
-      {"isnumeric", {all_characters<is_digit>, 0}}, {"isalnum", {all_characters<is_alnum>, 0}}, {"isspace", {all_characters<is_space>, 0}},
-      {"isupper", {is_case<true>, 0}}, {"islower", {is_case<false>, 0}}};
+      {"isalpha", {all_characters<is_alpha>, 0}}, {"isdigit", {all_characters<is_any_digit>, 0}}, {"isdecimal", {all_characters<is_digit>, 0}},
+      {"isnumeric", {all_characters<is_numeric>, 0}}, {"isalnum", {all_characters<is_alnum>, 0}}, {"isspace", {all_characters<is_space>, 0}},
+      {"isupper", {is_case<true>, 0}}, {"islower", {is_case<false>, 0}}, {"istitle", {is_title, 0}},
+      {"isascii", {no_other_character<is_ascii>, 0}}, {"isprintable", {no_other_character<is_printable>, 0}}};
   return table;
 }
 
@@ -312,7 +355,7 @@ bool is_refused(const Value& self, std::string_view name) {
   if (name.starts_with("__")) return true;
   static constexpr std::string_view kList[] = {"append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"};
   static constexpr std::string_view kDict[] = {"clear", "pop", "popitem", "setdefault", "update", "fromkeys"};
-  static constexpr std::string_view kString[] = {"encode", "translate", "maketrans", "format_map", "expandtabs", "isidentifier", "isprintable", "istitle", "isascii"};
+  static constexpr std::string_view kString[] = {"encode", "translate", "maketrans", "format_map", "expandtabs", "isidentifier"};
   const auto in = [name](const auto& names) { return std::find(std::begin(names), std::end(names), name) != std::end(names); };
   return self.is(Kind::list) ? in(kList) : self.is(Kind::dict) ? in(kDict) : self.is(Kind::string) && in(kString);
 }

@@ -104,21 +104,16 @@ std::vector<MaskedText> py_rsplit(const MaskedText& s, const std::optional<std::
     }
     out.push_back(s.sub(0, end));
   } else {
+    const auto space_before = [&](size_t i) { return i > 0 && is_space(utf8_next(b, i = previous(b, i))); };
     while (true) {
-      const MaskedText rest = py_strip(s.sub(0, end), {}, Side::right);
-      end = rest.size();
+      while (space_before(end)) end = previous(b, end);
       if (end == 0) break;
       if (limit-- == 0) {
-        out.push_back(py_strip(rest, {}, Side::left).empty() ? MaskedText() : rest);
+        out.push_back(s.sub(0, end));
         break;
       }
       size_t begin = end;
-      while (begin > 0) {
-        const size_t at = previous(b, begin);
-        size_t next = at;
-        if (is_space(utf8_next(b, next))) break;
-        begin = at;
-      }
+      while (begin > 0 && !space_before(begin)) begin = previous(b, begin);
       out.push_back(s.sub(begin, end));
       end = begin;
     }

@@ -46,16 +46,33 @@ class Renderer {
   Value options_;
 };
 
+// Where the tag begins that ends behind `at` (of "</think>" the '<', for a place within it); `at` itself when that lies in none. Tags are what
+// formats write their special tokens as: <...> or [...] on one line.
+size_t out_of_tag(const MaskedText& text, size_t at) {
+  for (size_t i = at; i > 0 && !text.marked_at(i - 1); --i) {
+    const char c = text.bytes()[i - 1];
+    if (c == '<' || c == '[') return i - 1;
+    if (c == '>' || c == ']' || c == '\n') break;
+  }
+  return at;
+}
+
 // The turn of the assistant at the end of text, given the prompt that asked for it. false: the prompt is not what text begins with.
-// Marks of the generation prompt that the finished turn does not have (an opened thought) may differ.
+// Marks of the generation prompt that the finished turn does not have (an opened thought) may differ. The turn then begins where they part,
+// which is neither within a special token (<think> and </think> have a first letter in common) nor within the answer ("<b>" has it, too, but
+// as content).
 bool find_turn(const MaskedText& prompt, const MaskedText& text, Range& turn) {
   const std::string &p = prompt.bytes(), &t = text.bytes();
-  const auto [a, b] = std::mismatch(p.begin(), p.end(), t.begin(), t.end());
-  turn = {static_cast<size_t>(a - p.begin()), t.size()};
-  for (size_t i = turn.begin; i < p.size(); ++i)
+  size_t at = 0;
+  while (at < p.size() && at < t.size() && p[at] == t[at] && prompt.marked_at(at) == text.marked_at(at)) ++at;
+  for (size_t i = at; i < p.size(); ++i)
     if (prompt.marked_at(i)) return false;
-  while (turn.begin > 0 && turn.begin < t.size() && (static_cast<unsigned char>(t[turn.begin]) & 0xc0) == 0x80) --turn.begin;
-  return turn.begin < t.size();
+  if (at < p.size() && at < t.size()) {
+    while (at > 0 && (static_cast<unsigned char>(t[at]) & 0xc0) == 0x80) --at;
+    if (!text.marked_at(at)) at = out_of_tag(text, at);
+  }
+  turn = {at, t.size()};
+  return at < t.size();
 }
 
 // Cuts what the format writes behind the end token.

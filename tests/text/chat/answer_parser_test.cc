@@ -132,6 +132,31 @@ TEST(AnswerParser, ReasoningWithoutAnEndIsReasoning) {
   EXPECT_THROW(AnswerParser("v9", false), Error);
 }
 
+TEST(AnswerParser, HistoryIsWhatTemplatesTestFor) {
+  Answer a;
+  a.calls = {{"f", R"({"city": "Bern", "n": [1, 2.0]})"}, {"g", "no json"}, {"h", "[1]"}};
+  EXPECT_EQ(json_dump(a.to_history(true)).bytes(),
+            R"({"role": "assistant", "content": null, "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"city": "Bern", "n": [1, 2.0]}}}, )"
+            R"({"type": "function", "function": {"name": "g", "arguments": "no json"}}, {"type": "function", "function": {"name": "h", "arguments": "[1]"}}]})");
+  EXPECT_EQ(get(get(get(a.to_history(false), "tool_calls").items()[0], "function"), "arguments").bytes(), a.calls[0].arguments);
+  a.calls.clear();
+  EXPECT_EQ(json_dump(a.to_history(true)).bytes(), R"({"role": "assistant", "content": ""})");
+  a.reasoning = "r";
+  EXPECT_EQ(json_dump(a.to_history(true)).bytes(), R"({"role": "assistant", "content": "", "reasoning_content": "r"})");
+}
+
+// A key may hold any number of ends that are none; each costs no stack.
+TEST(AnswerParser, KeysWithManyFalseEnds) {
+  std::string key;
+  for (int i = 0; i < 100000; ++i) key += "\" string=\"";
+  const std::string open = "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"";
+  AnswerParser parser("v4", false);
+  parser.feed("\n\n" + open + key + "k\" string=\"true\">v</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>");
+  parser.finish();
+  ASSERT_EQ(parser.answer().calls.size(), 1u);
+  EXPECT_GT(parser.answer().calls[0].arguments.size(), key.size());
+}
+
 // Every byte of hostile text comes out again, as content, reasoning or part of a call; the time is linear.
 TEST(AnswerParser, HostileTextIsLinearAndKept) {
   const std::vector<std::string> units = {"<", "\n", "\n\n<｜DSML｜", "<｜DSML｜tool_calls>", "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"", "</think>", "<think>", kCall,

@@ -106,6 +106,9 @@ TEST(ChatFormat, DirectoriesSayWhatTheyHold) {
   ChatFormat format = ChatFormat::open(dir.path());
   EXPECT_EQ(format.render(messages, {}, {}).bytes(), "<s>AHi</s>");
   EXPECT_EQ(format.eos(), "</s>");
+  dir.file("special_tokens_map.json", R"({"bos_token": {"content": "<b>"}, "pad_token": "<p>"})");
+  dir.file("tokenizer_config.json", R"({"bos_token": null, "eos_token": "</s>", "chat_template": "{{ bos_token }}{{ pad_token }}{{ eos_token }}"})");
+  EXPECT_EQ(ChatFormat::open(dir.path()).render(messages, {}, {}).bytes(), "<b><p></s>");
   dir.file("tokenizer_config.json", R"({"chat_template": [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}, {"name": "rag", "template": "R"}]})");
   format = ChatFormat::open(dir.path());
   EXPECT_EQ(format.render(messages, {}, {}).bytes(), "D");
@@ -126,6 +129,16 @@ TEST(ChatFormat, DirectoriesSayWhatTheyHold) {
   EXPECT_THROW(ChatFormat::open(dir.path()), Error);
   dir.file("tokenizer_config.json", R"({"eos_token": "</s>", "chat_template": "D"})");
   EXPECT_EQ(ChatFormat::open(dir.path(), dir.file("other.jinja", "O{{ eos_token }}")).render(messages, {}, {}).bytes(), "O</s>") << "a file that is named comes first";
+}
+
+// A template that writes tojson of the arguments would quote a text once more.
+TEST(ChatFormat, KnowsHowATemplateWantsArguments) {
+  const auto wants_objects = [](const std::string& name) { return ChatFormat::from_template(test::slurp(test::chat_dir() + "/templates/" + name + ".jinja")).takes_object_arguments(); };
+  for (const char* text : {"deepseek_v2", "deepseek_v3", "deepseek_v3_1", "deepseek_r1_distill"}) EXPECT_FALSE(wants_objects(text)) << text;
+  for (const char* objects : {"llamacpp_deepseek_v3_1", "llamacpp_deepseek_r1_distill_qwen", "llamacpp_deepseek_r1_tools"}) EXPECT_TRUE(wants_objects(objects)) << objects;
+  EXPECT_TRUE(ChatFormat::from_template("{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.arguments.items()|list }}{% endfor %}{% endfor %}").takes_object_arguments());
+  EXPECT_FALSE(ChatFormat::from_template("{{ raise_exception('no calls') }}").takes_object_arguments());
+  EXPECT_FALSE(ChatFormat::native("v4").takes_object_arguments());
 }
 
 TEST(ChatFormat, RefusesWhatTheFamiliesRefuse) {

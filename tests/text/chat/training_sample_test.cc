@@ -41,6 +41,21 @@ TEST(TrainingSample, AnOpenedThoughtThatHistoryForgetsIsNoObstacle) {
   EXPECT_NE(samples[0].find("<｜Assistant｜>{a1<｜end▁of▁sentence｜>}<｜User｜>q2<｜Assistant｜>{a2<｜end▁of▁sentence｜>}"), std::string::npos) << samples[0];
 }
 
+// Where prompt and finished turn part is no place to cut when both go on with the same letter.
+TEST(TrainingSample, NoTokenAndNoAnswerIsCutInTheMiddle) {
+  SampleNotes notes;
+  const std::string eos = "<｜end▁of▁sentence｜>", bos = "<｜begin▁of▁sentence｜>";
+  const std::string one = R"([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])";
+  EXPECT_EQ(shown(of_template("deepseek_v3_1"), one, notes, R"({"thinking": true})"), std::vector<std::string>{bos + "<｜User｜>q<｜Assistant｜>{</think>a" + eos + "}"});
+  const std::string html = R"([{"role": "user", "content": "<q>"}, {"role": "assistant", "content": "<b>a</b>"}])";
+  EXPECT_EQ(shown(of_template("deepseek_r1_distill"), html, notes), std::vector<std::string>{bos + "<｜User｜><q><｜Assistant｜>{<b>a</b>" + eos + "}"});
+  // Neither does a tag of the question reach into the answer's beginning.
+  const std::string source = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% else %}=[/a]{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}=[/b]{% endif %}";
+  const std::string open = R"([{"role": "user", "content": "x<"}, {"role": "assistant", "content": "a"}])";
+  EXPECT_EQ(shown(ChatFormat::from_template(source), open, notes), std::vector<std::string>{"x<={[/a]a" + eos + "}"});
+  EXPECT_EQ(notes.rewritten + notes.without_end, 0);
+}
+
 TEST(TrainingSample, ReasoningThatLaterTurnsDropIsLearntByItself) {
   SampleNotes notes;
   const std::string thoughts =
