@@ -22,7 +22,7 @@ SABOTAGES = [
     ("sinkhorn-vjp-walk-back", "kernels/sinkhorn.isa.cc", "m[at] = m[at] * denominator;", "m[at] = m[at];", "ops_mhc_vectors_test"),
     ("map-transposed", "ops/residual_coefficients.cc", "return transposed ? j * n + k : k * n + j;", "return transposed ? k * n + j : j * n + k;", "ops_mhc_vectors_test"),
     ("post-factor", "ops/residual_coefficients.cc", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 2.f, 0.f, y.v[i]);", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 1.f, 0.f, y.v[i]);", "ops_mhc_vectors_test"),
-    ("pre-eps", "ops/residual_coefficients.cc", "scale[0], base[i], 1.f, s.hc_eps, y.v[i]);", "scale[0], base[i], 1.f, 0.f, y.v[i]);", "ops_mhc_vectors_test"),
+    ("pre-eps", "ops/residual_coefficients.cc", "scale[0], base[i], 1.f, s.hc_eps, y.v[i]);", "scale[0], base[i], 1.f, 0.f, y.v[i]);", "ops_mhc_properties_test"),
     ("scale-gradient", "ops/residual_coefficients.cc", "d_scale[group] += static_cast<float>(weighted);", "d_scale[group] += 0 * static_cast<float>(weighted);", "ops_mhc_vectors_test"),
     ("collapse-scale-gradient", "ops/residual_coefficients.cc", "d_scale[0] += static_cast<float>(weighted);", "d_scale[0] += 0 * static_cast<float>(weighted);", "ops_mhc_vectors_test"),
     ("write-transposed", "kernels/streams.isa.cc", "for (int j = 0; j < N; ++j) s = fma(set1(res[k * N + j]), in[j], s);", "for (int j = 0; j < N; ++j) s = fma(set1(res[j * N + k]), in[j], s);", "ops_mhc_vectors_test"),

@@ -350,6 +350,19 @@ TEST_P(Properties, P15_Range) {
   }
 }
 
+// What a closed gate leaves of V4's read is eps, which the values of open gates hide in their rounding.
+TEST_P(Properties, AClosedReadIsEps) {
+  for (const HcConvention convention : {HcConvention::v4, HcConvention::paper}) {
+    ops::ResidualSpec spec = mhc(kN, 8);
+    spec.convention = convention;
+    spec.hc_eps = convention == HcConvention::v4 ? 1e-6f : 0.f;
+    RandomSite site(spec, 5, 24, 0.3);
+    for (int64_t i = 0; i < kN; ++i) site.base.set(i, -200);
+    site.run(exec_, scratch_, Owned(5, kN * 8));
+    for (const double h : site.pre.values()) EXPECT_EQ(h, spec.hc_eps);
+  }
+}
+
 TEST_P(Properties, P17_SinglePrecisionIsEnough) {
   const reference::HyperConnection exact{reference::Residual::mhc, static_cast<size_t>(kN), 1};
   for (const double sd : {0.5, 2.0, 8.0}) {
