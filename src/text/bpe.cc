@@ -1,7 +1,6 @@
 #include "text/bpe.h"
 
 #include <algorithm>
-#include <functional>
 
 #include "core/error.h"
 #include "text/byte_symbols.h"
@@ -10,7 +9,7 @@
 namespace birkhoff::text {
 namespace {
 
-constexpr size_t kShort = 48;  // symbols up to which looking through all pairs beats a heap
+constexpr size_t kShort = 48;  // symbols up to which looking through all pairs beats a queue
 
 std::string shown(std::string_view s) { return "\"" + std::string(s.substr(0, 60)) + "\""; }
 
@@ -156,20 +155,18 @@ void Bpe::merge_short(BpeScratch& s) const {
   s.ids.assign(ids, ids + n);
 }
 
-// A linked list of symbols and a heap of (rank, place): n log n however long the piece is.
+// A linked list of symbols and a queue of the pairs that merge.
 void Bpe::merge_long(BpeScratch& s) const {
   const size_t n = s.ids.size();
   s.next.resize(n);
   s.previous.resize(n);
   s.ranks.resize(n);
   s.merged.resize(n);
-  s.heap.clear();
   const auto look_up = [&](size_t i) {
     const MergeTable::Merge m = merges_.find(s.ids[i], s.ids[static_cast<size_t>(s.next[i])]);
     s.ranks[i] = m.rank;
     s.merged[i] = m.id;
-    if (m.rank != MergeTable::kNoRank) s.heap.push_back(static_cast<uint64_t>(m.rank) << 32 | i);
-    return m.rank != MergeTable::kNoRank;
+    if (m.rank != MergeTable::kNoRank) s.queue.push(m.rank, static_cast<uint32_t>(i));
   };
   for (size_t i = 0; i < n; ++i) {
     s.previous[i] = static_cast<int32_t>(i) - 1;
@@ -177,13 +174,8 @@ void Bpe::merge_long(BpeScratch& s) const {
     s.ranks[i] = MergeTable::kNoRank;
     if (i + 1 < n) look_up(i);
   }
-  const std::greater<uint64_t> later;
-  std::make_heap(s.heap.begin(), s.heap.end(), later);
-  while (!s.heap.empty()) {
-    std::pop_heap(s.heap.begin(), s.heap.end(), later);
-    const auto at = static_cast<size_t>(s.heap.back() & UINT32_MAX);
-    const auto rank = static_cast<uint32_t>(s.heap.back() >> 32);
-    s.heap.pop_back();
+  while (!s.queue.empty()) {
+    const auto [rank, at] = s.queue.pop();
     if (s.ranks[at] != rank) continue;  // a pair that is no more
     const auto gone = static_cast<size_t>(s.next[at]);
     s.ids[at] = s.merged[at];
@@ -192,9 +184,9 @@ void Bpe::merge_long(BpeScratch& s) const {
     s.next[at] = s.next[gone];
     if (s.next[at] >= 0) {
       s.previous[static_cast<size_t>(s.next[at])] = static_cast<int32_t>(at);
-      if (look_up(at)) std::push_heap(s.heap.begin(), s.heap.end(), later);
+      look_up(at);
     }
-    if (s.previous[at] >= 0 && look_up(static_cast<size_t>(s.previous[at]))) std::push_heap(s.heap.begin(), s.heap.end(), later);
+    if (s.previous[at] >= 0) look_up(static_cast<size_t>(s.previous[at]));
   }
   s.ids.erase(std::remove(s.ids.begin(), s.ids.end(), -1), s.ids.end());
 }

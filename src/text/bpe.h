@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "text/merge_queue.h"
 #include "text/merge_table.h"
 #include "text/pieces.h"
 #include "text/vocabulary.h"
@@ -27,7 +28,7 @@ struct BpeScratch {
   WordCache cache;
   std::vector<int32_t> ids, merged, previous, next;
   std::vector<uint32_t> ranks;
-  std::vector<uint64_t> heap;
+  MergeQueue queue;
   std::string symbols;
 };
 

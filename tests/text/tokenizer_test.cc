@@ -160,7 +160,7 @@ TEST(Tokenizer, IdsWithoutTokensDecodeToNothing) {
 }
 
 // Long pieces are merged with a heap, short ones by looking; the order of merges must be the same.
-TEST(Bpe, TheHeapMergesAsTheScanDoes) {
+TEST(Bpe, TheQueueMergesAsTheScanDoes) {
   Vocabulary v;
   std::vector<std::string> tokens = {"a", "b", "c"};
   std::vector<std::pair<std::string, std::string>> rules;
