@@ -82,7 +82,8 @@ class Matcher {
     for (const std::string& n : files_.duplicates()) complain("duplicate " + n + ": stands in two files");
     for (const auto& [name, e] : files_.tensors()) {
       if (used_.count(name)) continue;
-      if (type_.ignores(config_, name) || belongs_to_ignored(name))
+      if (name == "lm_head.weight" && config_.tie_word_embeddings) check_tied_head(*e);
+      if (e->bytes == 0 || type_.ignores(config_, name) || belongs_to_ignored(name))
         map_.ignored.push_back(e);
       else
         complain("unknown   " + name + " " + shape_text(e->shape));
@@ -94,6 +95,13 @@ class Matcher {
 
  private:
   void complain(const std::string& text) { problems_ += "\n  " + text; }
+
+  // A head beside a tied embedding is a copy of it: some programs would use it, others not.
+  void check_tied_head(const TensorEntry& head) {
+    const TensorEntry* embedding = files_.find("model.embed_tokens.weight");
+    if (!embedding || (head.shape == embedding->shape && head.type == embedding->type && std::memcmp(head.data, embedding->data, head.bytes) == 0)) return;
+    complain("not tied  lm_head.weight differs from model.embed_tokens.weight, and tie_word_embeddings is true: set it to false to use the head of the file");
+  }
 
   // Scales of a tensor that is itself passed over.
   bool belongs_to_ignored(const std::string& name) const {

@@ -18,23 +18,29 @@ namespace {
 
 constexpr int64_t kPiece = 256;  // tokens a session feeds at once; bounds its working memory
 
-// What one forward of `tokens` after `past` earlier ones needs, found by a dry run.
+// What one forward needs, found by a dry run.
 struct Need {
   size_t tape = 0, scratch = 0;
 };
-Need measure(const model::Model& m, int64_t tokens, int64_t past, layers::MlaForm form) {
-  Arena tape_memory = Arena::measuring(), scratch = Arena::measuring(), cache_memory = Arena::measuring();
+// `tokens` as a whole (cache null: the keys of every layer are in the tape and the scratch), or after those of the cache.
+Need measure(const model::Model& m, int64_t tokens, model::KvCache* cache) {
+  Arena tape_memory = Arena::measuring(), scratch = Arena::measuring();
   const Exec dry = Exec::dry_run(1);
-  model::KvCache cache = model::KvCache::take(cache_memory, m, past + tokens, form);
-  cache.length = past;
   const std::vector<int32_t> zeros(static_cast<size_t>(tokens));
   const int32_t start = 0;
   const layers::TokenContext ctx{zeros, zeros, {&start, 1}, {&start, 1}};
-  model::Tape tape = model::reserve_tape(tape_memory, m, tokens, model::Tape::Keep::nothing, model::Recompute::none, &cache);
-  model::forward(dry, m, zeros, ctx, tape, scratch, &cache);
-  Mat out = scratch.mat(f32_t, tokens, m.config.vocab_size);
-  model::logits(dry, m, tape.hidden, out);
+  model::Tape tape = model::reserve_tape(tape_memory, m, tokens, model::Tape::Keep::nothing, model::Recompute::none, cache);
+  model::forward(dry, m, zeros, ctx, tape, scratch, cache);
+  const int64_t rows = std::min(tokens, kPiece);
+  Mat out = scratch.mat(f32_t, rows, m.config.vocab_size);
+  model::logits(dry, m, tape.hidden.row_block(0, rows), out);
   return {tape_memory.peak(), scratch.peak()};
+}
+Need measure_piece(const model::Model& m, int64_t tokens, int64_t past, layers::MlaForm form) {
+  Arena cache_memory = Arena::measuring();
+  model::KvCache cache = model::KvCache::take(cache_memory, m, past + tokens, form);
+  cache.length = past;
+  return measure(m, tokens, &cache);
 }
 
 // The most that any piece of up to `tokens` needs in a session: with as many earlier tokens as fit, and with few, which attention may expand.
@@ -43,7 +49,7 @@ Need measure_session(const model::Model& m, int64_t tokens, int64_t capacity, la
   constexpr int64_t kFew = 64;
   Need most;
   const auto add = [&](int64_t n, int64_t past) {
-    const Need need = measure(m, n, past, form);
+    const Need need = measure_piece(m, n, past, form);
     most.tape = std::max(most.tape, need.tape), most.scratch = std::max(most.scratch, need.scratch);
   };
   for (int64_t n = 1; n <= std::min(tokens, kFew); ++n) add(n, capacity - n);
@@ -137,7 +143,7 @@ void Engine::full_logits(std::span<const int32_t> ids, const std::function<void(
     throw Error("tokens", std::to_string(T) + " tokens, the engine was opened for " + std::to_string(max_positions_), "shorten the input or raise the limit on positions");
   check_ids(model_->config, ids);
   if (T == 0) return;
-  const Need need = measure(*model_, T, 0, layers::MlaForm::automatic);
+  const Need need = measure(*model_, T, nullptr);
   Arena tape_memory(need.tape), scratch(need.scratch);
   std::vector<int32_t> position(ids.size());
   std::iota(position.begin(), position.end(), 0);

@@ -349,7 +349,8 @@ layers::CompressedAttention::Spec ModelConfig::compressed_attention_spec(int64_t
 layers::Moe::Spec ModelConfig::moe_spec(int64_t block) const {
   layers::Moe::Spec s;
   if (swiglu_limit > 0) s.limit = static_cast<float>(swiglu_limit);
-  if (block < num_hash_layers) s.hash_vocab = vocab_size;
+  const bool hashed = block < std::min(num_hash_layers, num_hidden_layers);  // a prediction module never is (models.md G.8)
+  if (hashed) s.hash_vocab = vocab_size;
   s.dim = hidden_size;
   s.inter = moe_intermediate_size;
   s.shared_inter = n_shared_experts * moe_intermediate_size;
@@ -360,8 +361,9 @@ layers::Moe::Spec ModelConfig::moe_spec(int64_t block) const {
     s.rule.groups = n_group;
     s.rule.active_groups = topk_group;
   }
-  s.rule.bias = topk_method == "noaux_tc" && block >= num_hash_layers;
-  s.rule.normalise = norm_topk_prob && (scoring_func != "softmax" || num_experts_per_tok > 1);
+  s.rule.bias = topk_method == "noaux_tc" && !hashed;
+  // The softmax models normalise when there is more than one (models.md D.5), Mixtral always (B).
+  s.rule.normalise = norm_topk_prob && (scoring_func != "softmax" || num_experts_per_tok > 1 || model_type == "mixtral");
   // V2 multiplies by the factor only where it does not normalise (models.md D.5); V3 and V4 do both.
   s.rule.scaling = s.rule.normalise && scoring_func == "softmax" ? 1.f : static_cast<float>(routed_scaling_factor);
   return s;
@@ -441,10 +443,14 @@ ModelConfig config_from_json(const json& j) {
   const json settings = type.to_settings(j);
   const std::set<std::string> own(type.settings.begin(), type.settings.end());
   json unknown = json::object();
-  for (const auto& [key, value] : settings.items()) {
-    if (value.is_null() && key.rfind("rope_", 0) == 0) continue;  // says nothing beside the other spelling
+  const auto set = [&](const std::string& key, const json& value) {
+    if (value.is_null() && key.rfind("rope_", 0) == 0) return;  // says nothing beside the other spelling
     if (!(own.empty() || own.count(key)) || !set_model_field(c, key, value)) unknown[key] = value;
-  }
+  };
+  const char* kLast = "rope_parameters";  // what it says counts, beside rope_theta too
+  for (const auto& [key, value] : settings.items())
+    if (key != kLast) set(key, value);
+  if (settings.contains(kLast)) set(kLast, settings[kLast]);
   c.unknown_keys = unknown.dump();
   validate(c);
   return c;
@@ -485,7 +491,8 @@ std::string describing_type(const ModelConfig& c) {
       ModelConfig read = config_from_json(config_to_json(theirs));
       read.model_type = "birkhoff";
       read.unknown_keys = "{}";
-      if (config_to_json(read) == wanted) return type->name;
+      const bool same_rule = ours.n_routed_experts == 0 || theirs.moe_spec(0).rule.normalise == ours.moe_spec(0).rule.normalise;
+      if (same_rule && config_to_json(read) == wanted) return type->name;
     } catch (const Error&) {  // this type cannot say it
     }
   }

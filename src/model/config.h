@@ -70,6 +70,7 @@ struct ModelConfig {
 
   // What the layers are built from.
   BlockSpec block_spec(int64_t block) const;
+  layers::Moe::Spec moe_spec(int64_t block) const;  // where block_spec has experts
   std::vector<RopeSpec> rope_specs() const;
   ops::ResidualSpec residual_spec() const;
   int64_t blocks() const { return num_hidden_layers + num_nextn_predict_layers; }
@@ -80,7 +81,6 @@ struct ModelConfig {
   layers::SparseMla::Spec sparse_mla_spec() const;
   layers::Gqa::Spec gqa_spec() const;
   layers::CompressedAttention::Spec compressed_attention_spec(int64_t block) const;
-  layers::Moe::Spec moe_spec(int64_t block) const;
 };
 
 // Checks ranges and contradictions (num_experts_per_tok > n_routed_experts, odd rotary width, groups that do not divide, ...) and fills

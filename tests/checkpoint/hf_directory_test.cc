@@ -182,6 +182,7 @@ TEST_F(Directory, ListsEverythingThatDoesNotMatch) {
 TEST_F(Directory, HarmlessExtrasAreIgnored) {
   Editable e(weights());
   e.add("model.layers.0.self_attn.rotary_emb.inv_freq", {2});
+  e.add("model.layers.1.mlp.shared_experts.nothing.weight", {0, 20});  // written for modules without a width
   e.add("model.layers.2.enorm.weight", {20});  // behind the last layer: multi-token prediction
   io::write_safetensors(weights(), e.entries);
   EXPECT_TRUE(same_bits(load(), mine()));
@@ -198,11 +199,16 @@ TEST(TiedDirectory, TheHeadIsTheEmbedding) {
   checkpoint::save_weights(dir.path(), *m.m, model::config_to_json(m.m->config), f32_t);
   EXPECT_EQ(io::SafetensorsFile(dir / "model.safetensors").find("lm_head.weight"), nullptr);
   Editable e(dir / "model.safetensors");
-  e.add("lm_head.weight", {23, 20});  // some files repeat it
+  TensorEntry head = e.entries[e.at("model.embed_tokens.weight")];
+  head.name = "lm_head.weight";
+  e.entries.push_back(head);  // some files repeat it
   io::write_safetensors(dir / "model.safetensors", e.entries);
   checkpoint::load_weights(dir.path(), *other.m);
   EXPECT_EQ(std::memcmp(other.m->block, m.m->block, static_cast<size_t>(m.elements) * 4), 0);
   EXPECT_EQ(other.m->weights.head.w.data, other.m->weights.embed.data);
+  e.convert("lm_head.weight", TensorType::f32, std::vector<std::byte>(23 * 20 * 4));
+  io::write_safetensors(dir / "model.safetensors", e.entries);
+  expect_error([&] { checkpoint::load_weights(dir.path(), *other.m); }, {"lm_head.weight differs from model.embed_tokens.weight", "tie_word_embeddings"});
 }
 
 }  // namespace

@@ -149,6 +149,28 @@ TEST_P(Cache, GreedyGenerationIsTheArgmaxOfTheFullForward) {
 INSTANTIATE_TEST_SUITE_P(Kinds, Cache, testing::Combine(testing::Range<size_t>(0, kinds().size()), testing::Values("fp32", "bf16")),
                          [](const auto& p) { return std::string(kinds()[std::get<0>(p.param)].name) + "_" + std::get<1>(p.param); });
 
+// The keys of a whole text stand in its tape, those of a session in its cache: with wide heads beside small networks they are what is largest.
+TEST(Engine, LongTextsOfModelsThatAreMostlyAttention) {
+  for (const bool latent : {false, true}) {
+    model::ModelConfig c = small_config("plain", 1, latent);
+    c.num_attention_heads = 8, c.intermediate_size = 16, c.first_k_dense_replace = 2, c.max_position_embeddings = 2048;
+    if (latent)
+      c.kv_lora_rank = 256, c.q_lora_rank = 0;
+    else
+      c.num_key_value_heads = 8, c.head_dim = 64;
+    TempDir dir;
+    write_model(dir.path(), c);
+    infer::EngineOptions options = options_of("fp32");
+    options.max_positions = 2048;
+    const Engine engine(dir.path(), options);
+    for (const size_t tokens : {200, 600, 1500}) {
+      const auto ids = random_ids(tokens, c.vocab_size);
+      Session session(engine, static_cast<int64_t>(tokens), MlaForm::expanded);
+      EXPECT_TRUE(same_bits(session.feed(ids), full_logits(engine, ids).back())) << tokens;
+    }
+  }
+}
+
 TEST(Session, LongPromptsAreFedInPartsOfItsOwn) {
   TempDir dir;
   write_model(dir.path(), small_config("mhc"));

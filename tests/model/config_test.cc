@@ -273,6 +273,64 @@ TEST(ConfigJson, ReleasedTypes) {
   expect_error([&] { model::config_from_json(bad); }, {"hidden_size", "whole number", "\"64\""});
 }
 
+json mixtral() {
+  json j = gqa();
+  j.update({{"model_type", "mixtral"}, {"num_local_experts", 4}, {"num_experts_per_tok", 1}});
+  j.erase("residual");
+  return j;
+}
+json v32() {
+  json j = base();
+  j.update({{"model_type", "deepseek_v32"}, {"index_n_heads", 2}, {"index_head_dim", 16}, {"index_topk", 4}});
+  for (const char* ours : {"residual", "seq_len"}) j.erase(ours);
+  return j;
+}
+
+TEST(ConfigJson, MixtralAlwaysNormalises) {
+  EXPECT_TRUE(model::config_from_json(mixtral()).moe_spec(0).rule.normalise);
+  model::ModelConfig ours = model::config_from_json(mixtral());
+  ours.model_type = "birkhoff";
+  EXPECT_FALSE(ours.moe_spec(0).rule.normalise) << "the softmax rule with one expert does not (models.md D.5)";
+  EXPECT_EQ(model::describing_type(ours), "birkhoff");
+  ours.num_experts_per_tok = 2;
+  EXPECT_EQ(model::describing_type(ours), "mixtral");
+}
+
+TEST(ConfigJson, KindsOfLayersByName) {
+  json j = v32();
+  j["mlp_layer_types"] = {"sparse", "sparse"};
+  EXPECT_EQ(model::config_from_json(j).first_k_dense_replace, 0) << "whatever first_k_dense_replace says";
+  j["mlp_layer_types"] = {"dense", "sparse"};
+  EXPECT_EQ(model::config_from_json(j).first_k_dense_replace, 1);
+  j["mlp_layer_types"] = {"sparse", "dense"};
+  expect_error([&] { model::config_from_json(j); }, {"mlp_layer_types", "dense after sparse"});
+  j["mlp_layer_types"] = {"dence", "sparse"};
+  expect_error([&] { model::config_from_json(j); }, {"mlp_layer_types", "dence", "dense"});
+}
+
+TEST(ConfigJson, V4SaysSomeThingsInVain) {
+  json v4 = model::config_to_json(small_v4_config());
+  v4["norm_topk_prob"] = false;
+  v4["num_hash_layers"] = 7;
+  v4["num_nextn_predict_layers"] = 1;
+  v4["rope_scaling"]["attention_factor"] = 1.0;
+  const model::ModelConfig c = model::config_from_json(v4);
+  EXPECT_TRUE(c.moe_spec(1).rule.normalise);
+  EXPECT_GT(c.moe_spec(2).hash_vocab, 0);
+  EXPECT_EQ(c.moe_spec(3).hash_vocab, 0) << "a prediction module chooses by its bias";
+  EXPECT_TRUE(c.moe_spec(3).rule.bias);
+  v4["rope_scaling"]["attention_factor"] = 1.3;
+  expect_error([&] { model::config_from_json(v4); }, {"attention_factor", "1.3", "only 1"});
+  json compress = v4["rope_scaling"];
+  v4.erase("rope_scaling");
+  v4["rope_parameters"] = {{"main", {{"rope_type", "default"}, {"rope_theta", 10000.0}}}, {"compress", compress}};
+  expect_error([&] { model::config_from_json(v4); }, {"attention_factor", "1.3", "only 1"});
+  v4["rope_parameters"]["compress"].erase("attention_factor");
+  EXPECT_EQ(model::config_from_json(v4).rope_scaling.factor, 4);
+  v4["rope_parameters"]["main"]["rope_type"] = "linear";
+  expect_error([&] { model::config_from_json(v4); }, {"rope_parameters.main", "linear"});
+}
+
 TEST(ConfigJson, RopeScalingInItsSpellings) {
   const auto rope = [](const json& value, const char* key = "rope_scaling") {
     json j = gqa();
@@ -284,6 +342,9 @@ TEST(ConfigJson, RopeScalingInItsSpellings) {
   EXPECT_EQ(rope({{"rope_type", "linear"}, {"factor", 4}}).rope_scaling.factor, 4);
   EXPECT_EQ(rope({{"rope_type", "default"}, {"rope_theta", 5000.0}}, "rope_parameters").rope_theta, 5000);
   EXPECT_EQ(rope(nullptr).rope_scaling.kind, ops::RopeScaling::Kind::none);
+  json outer = gqa();
+  outer.update({{"model_type", "llama"}, {"rope_theta", 7000.0}, {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 5000.0}}}});
+  EXPECT_EQ(model::config_from_json(outer).rope_theta, 5000) << "rope_parameters counts";
   json both = gqa();
   both.update({{"model_type", "llama"}, {"rope_parameters", {{"rope_type", "linear"}, {"factor", 4}}}, {"rope_scaling", nullptr}});
   EXPECT_EQ(model::config_from_json(both).rope_scaling.factor, 4) << "a null beside the other spelling says nothing";

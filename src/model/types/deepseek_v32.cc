@@ -1,6 +1,8 @@
 // DeepseekV32ForCausalLM: V3.2(-Exp), V3 with a lightning indexer in every layer (models.md F).
 #include <nlohmann/json.hpp>
 
+#include "core/error.h"
+#include "model/json_fields.h"
 #include "model/model_type.h"
 
 namespace birkhoff::model::types {
@@ -12,6 +14,23 @@ std::vector<std::string> settings() {
   return list;
 }
 
+// transformers: a kind per layer, which counts whatever first_k_dense_replace says.
+nlohmann::json to_settings(nlohmann::json j) {
+  if (j.contains("mlp_layer_types") && j["mlp_layer_types"].is_array()) {
+    int64_t dense = 0, index = 0;
+    for (const auto& entry : j["mlp_layer_types"]) {
+      std::string kind;
+      assign_field("mlp_layer_types", entry, kind);
+      require_one_of("mlp_layer_types", kind, {"dense", "sparse"});
+      if (kind == "dense" && index != dense++) throw Error("config", "mlp_layer_types: dense after sparse", "dense layers are the first ones");
+      ++index;
+    }
+    j["first_k_dense_replace"] = dense;
+    j.erase("mlp_layer_types");
+  }
+  return deepseek_v3_to_settings(std::move(j));
+}
+
 void validate(const ModelConfig& c) {
   deepseek_v3_validate(c);
   require_absent(c, c.uses_indexer(), "index_topk", std::to_string(c.index_topk));
@@ -19,7 +38,7 @@ void validate(const ModelConfig& c) {
 
 }  // namespace
 
-const ModelType deepseek_v32{"deepseek_v32", "DeepseekV32ForCausalLM", settings(), deepseek_v3_defaults, deepseek_v3_to_settings, same,
+const ModelType deepseek_v32{"deepseek_v32", "DeepseekV32ForCausalLM", settings(), deepseek_v3_defaults, to_settings, same,
                              validate,       same_name,               deepseek_v3_ignores, deepseek_v3_copies};
 
 }  // namespace birkhoff::model::types

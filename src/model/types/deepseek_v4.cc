@@ -72,14 +72,25 @@ json rotary(json& j) {
   if (!parameters.is_object() || !parameters.value("main", json()).is_object() || !parameters.value("compress", json()).is_object())
     fail("rope_parameters: expected an object with main and compress, got " + parameters.dump(), "or rope_theta, compress_rope_theta and rope_scaling");
   json compress = parameters["compress"];
+  if (const json type = parameters["main"].value("rope_type", json("default")); type != "default" && !type.is_null())
+    fail("rope_parameters.main: rope_type " + type.dump() + " is not supported, only \"default\"", "V4 scales the positions of its compressed entries alone");
   if (parameters["main"].contains("rope_theta")) j["rope_theta"] = parameters["main"]["rope_theta"];
   if (compress.contains("rope_theta")) j["compress_rope_theta"] = compress["rope_theta"];
-  for (const char* key : {"rope_theta", "partial_rotary_factor", "attention_factor"}) compress.erase(key);
+  for (const char* key : {"rope_theta", "partial_rotary_factor"}) compress.erase(key);
   return compress;
+}
+
+// V4 has no magnitude correction (models.md G.3); a factor of 1 says so.
+void drop_attention_factor(json& scaling) {
+  if (!scaling.is_object() || !scaling.contains("attention_factor")) return;
+  const json factor = scaling["attention_factor"];
+  if (!factor.is_null() && factor != 1.0) fail("rope_scaling: attention_factor " + factor.dump() + " is not supported, only 1", "V4 does not scale the rotation");
+  scaling.erase("attention_factor");
 }
 
 json to_settings(json j) {
   require_plain_layers(j);
+  if (j.contains("norm_topk_prob")) j["norm_topk_prob"] = true;  // its weights are always normalised (models.md G.7)
   if (j.contains("layer_types") && j["layer_types"].is_array()) {
     const json list = ratios(j["layer_types"], j.value("compress_rates", json()));
     if (!j.contains("compress_ratios")) j["compress_ratios"] = list;
@@ -91,6 +102,7 @@ json to_settings(json j) {
     j.erase("mlp_layer_types");
   }
   if (j.contains("rope_parameters") && j["rope_parameters"].is_object()) j["rope_scaling"] = rotary(j);
+  if (j.contains("rope_scaling")) drop_attention_factor(j["rope_scaling"]);
   if (!j.contains("qk_rope_head_dim") && j.contains("partial_rotary_factor")) {
     double share = 0, dim = 0;
     assign_field("partial_rotary_factor", j["partial_rotary_factor"], share);
