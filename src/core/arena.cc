@@ -8,7 +8,12 @@
 
 namespace birkhoff {
 namespace {
-constexpr size_t kMeasuringSpan = size_t{1} << 42;  // address space only, never memory
+// Address space only, never memory. The thread sanitizer leaves programs little of it.
+#if defined(__SANITIZE_THREAD__)
+constexpr size_t kMeasuringSpan = size_t{1} << 38;
+#else
+constexpr size_t kMeasuringSpan = size_t{1} << 42;
+#endif
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
