@@ -10,24 +10,16 @@
 #include <cstdlib>
 #include <memory>
 #include <optional>
+#if defined(__SANITIZE_THREAD__)
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <thread>
+#endif
 #include <vector>
 
 #include "core/cpu.h"
 #include "core/error.h"
-
-// ThreadSanitizer does not see inside the TBB library. These tell it exactly what fork and join order, and nothing more:
-// tasks of one parallel_for stay unordered among themselves, so races between them are still found.
-#if defined(__SANITIZE_THREAD__)
-extern "C" {
-void __tsan_acquire(void*);
-void __tsan_release(void*);
-}
-#define BK_TSAN_ACQUIRE(p) __tsan_acquire(p)
-#define BK_TSAN_RELEASE(p) __tsan_release(p)
-#else
-#define BK_TSAN_ACQUIRE(p) ((void)(p))
-#define BK_TSAN_RELEASE(p) ((void)(p))
-#endif
 
 namespace birkhoff {
 
@@ -36,6 +28,43 @@ const char* work_name(Work w) {
                                     "elementwise", "loss",      "optimizer", "other"};
   return kNames[static_cast<size_t>(w)];
 }
+
+namespace {
+#if defined(__SANITIZE_THREAD__)
+// The library of oneTBB is not instrumented: the sanitizer cannot see what orders its tasks. Plain threads stand in for it, the tasks of one call
+// as unordered among themselves as ever.
+void run_tasks(tbb::task_arena&, int threads, int64_t n, const std::function<void(int64_t)>& task) {
+  std::atomic<int64_t> next{0};
+  std::mutex lock;
+  std::exception_ptr failure;
+  const auto work = [&] {
+    try {
+      for (int64_t i = next++; i < n; i = next++) task(i);
+    } catch (...) {
+      next = n;
+      const std::lock_guard guard(lock);
+      failure = std::current_exception();
+    }
+  };
+  std::vector<std::thread> others;
+  for (int t = 1; t < threads && t < n; ++t) others.emplace_back(work);
+  work();
+  for (std::thread& t : others) t.join();
+  if (failure) std::rethrow_exception(failure);
+}
+#else
+void run_tasks(tbb::task_arena& arena, int, int64_t n, const std::function<void(int64_t)>& task) {
+  arena.execute([&] {
+    tbb::parallel_for(
+        tbb::blocked_range<int64_t>(0, n, 1),
+        [&](const tbb::blocked_range<int64_t>& r) {
+          for (int64_t i = r.begin(); i < r.end(); ++i) task(i);
+        },
+        tbb::simple_partitioner());
+  });
+}
+#endif
+}  // namespace
 
 struct Exec::Impl {
   Impl(int n, bool d) : threads(n), dry(d) {
@@ -70,19 +99,7 @@ void Exec::parallel_for(int64_t n, const std::function<void(int64_t)>& task) con
     for (int64_t i = 0; i < n; ++i) task(i);
     return;
   }
-  char fork = 0, join = 0;
-  BK_TSAN_RELEASE(&fork);
-  impl_->arena->execute([&] {
-    tbb::parallel_for(
-        tbb::blocked_range<int64_t>(0, n, 1),
-        [&](const tbb::blocked_range<int64_t>& r) {
-          BK_TSAN_ACQUIRE(&fork);
-          for (int64_t i = r.begin(); i < r.end(); ++i) task(i);
-          BK_TSAN_RELEASE(&join);
-        },
-        tbb::simple_partitioner());
-  });
-  BK_TSAN_ACQUIRE(&join);
+  run_tasks(*impl_->arena, impl_->threads, n, task);
 }
 
 namespace {

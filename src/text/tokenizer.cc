@@ -1,13 +1,12 @@
 #include "text/tokenizer.h"
 
 #include <simdjson.h>
-#include <tbb/parallel_for.h>
-#include <tbb/task_arena.h>
 
 #include <charconv>
 #include <filesystem>
 
 #include "core/error.h"
+#include "core/exec.h"
 #include "text/directory_settings.h"
 #include "text/json_tokenizer.h"
 #include "text/sentencepiece_tokenizer.h"
@@ -66,8 +65,7 @@ std::vector<int32_t> Tokenizer::encode_with_special(std::string_view text, Added
 // Threads here and not in ops: texts are independent of each other, so the result cannot depend on who encodes which.
 std::vector<std::vector<int32_t>> Tokenizer::encode_batch(std::span<const std::string_view> texts, int threads, Added added) const {
   std::vector<std::vector<int32_t>> out(texts.size());
-  tbb::task_arena arena(threads);
-  arena.execute([&] { tbb::parallel_for(size_t{0}, texts.size(), [&](size_t i) { encode(texts[i], out[i], added); }); });
+  Exec(threads).parallel_for(static_cast<int64_t>(texts.size()), [&](int64_t i) { encode(texts[static_cast<size_t>(i)], out[static_cast<size_t>(i)], added); });
   return out;
 }
 
