@@ -163,15 +163,24 @@ __m256i load16(const bf16* p, int64_t n) {
   return _mm256_load_si256(reinterpret_cast<const __m256i*>(t));
 }
 
+// The eight rows that are packed next when a matrix passes once, into the second-level cache: so many short runs are more than the processor foresees.
+template <class S>
+void prefetch_rows(const S* w, int64_t stride) {
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) __builtin_prefetch(w + i * stride, 0, 2);
+}
+
 template <class S>
 void transposed_to_pairs(const S* w, int64_t stride, int64_t n, int64_t k, bf16* panel) {
   const int64_t padded = round_up(k, kKBlock);
-  for (int64_t j = 0; j < padded; j += 16) {
-    for (int64_t c = 0; c < kPanel; c += 8) {
+  // Eight rows at a time: lines of rows a power of two apart share a set of the first-level cache, which has eight.
+  for (int64_t c = 0; c < kPanel; c += 8) {
+    for (int64_t j = 0; j < padded; j += 16) {
       __m256i r[8];
       if (c + 8 <= n && k - j >= 16) {
 #pragma GCC unroll 8
         for (int i = 0; i < 8; ++i) r[i] = load16(w + (c + i) * stride + j, 16);
+        if (j % 32 == 0) prefetch_rows(w + (c + 8) * stride + j, stride);
       } else {
         for (int i = 0; i < 8; ++i) r[i] = c + i < n && j < k ? load16(w + (c + i) * stride + j, k - j) : _mm256_setzero_si256();
       }
