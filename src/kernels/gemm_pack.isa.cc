@@ -180,7 +180,7 @@ void transposed_to_pairs(const S* w, int64_t stride, int64_t n, int64_t k, bf16*
       if (c + 8 <= n && k - j >= 16) {
 #pragma GCC unroll 8
         for (int i = 0; i < 8; ++i) r[i] = load16(w + (c + i) * stride + j, 16);
-        if (j % 32 == 0) prefetch_rows(w + (c + 8) * stride + j, stride);
+        if (j % (64 / static_cast<int64_t>(sizeof(S))) == 0) prefetch_rows(w + (c + 8) * stride + j, stride);
       } else {
         for (int i = 0; i < 8; ++i) r[i] = c + i < n && j < k ? load16(w + (c + i) * stride + j, k - j) : _mm256_setzero_si256();
       }

@@ -447,10 +447,12 @@ ModelConfig config_from_json(const json& j) {
     if (value.is_null() && key.rfind("rope_", 0) == 0) return;  // says nothing beside the other spelling
     if (!(own.empty() || own.count(key)) || !set_model_field(c, key, value)) unknown[key] = value;
   };
-  const char* kLast = "rope_parameters";  // what it says counts, beside rope_theta too
+  // What rope_parameters says counts beside rope_theta, and does not beside rope_scaling.
+  const char* kLast = "rope_parameters";
   for (const auto& [key, value] : settings.items())
     if (key != kLast) set(key, value);
-  if (settings.contains(kLast)) set(kLast, settings[kLast]);
+  const bool scaled = settings.contains("rope_scaling") && settings["rope_scaling"].is_object() && !settings["rope_scaling"].empty();
+  if (settings.contains(kLast) && !scaled) set(kLast, settings[kLast]);
   c.unknown_keys = unknown.dump();
   validate(c);
   return c;

@@ -162,6 +162,7 @@ void Bpe::merge_long(BpeScratch& s) const {
   s.previous.resize(n);
   s.ranks.resize(n);
   s.merged.resize(n);
+  s.queue.clear();
   const auto look_up = [&](size_t i) {
     const MergeTable::Merge m = merges_.find(s.ids[i], s.ids[static_cast<size_t>(s.next[i])]);
     s.ranks[i] = m.rank;

@@ -16,14 +16,28 @@ class MergeQueue {
 
   bool empty() const { return waiting_.empty(); }
 
+  // Drops what waits: an error may have left something.
+  void clear() {
+    for (const uint32_t rank : waiting_) {
+      if (list_of_[rank] >= 0) free_.push_back(list_of_[rank]);
+      list_of_[rank] = -1;
+    }
+    waiting_.clear();
+  }
+
   void push(uint32_t rank, uint32_t place) {
     if (rank >= list_of_.size()) list_of_.resize(rank + 1, -1);
     if (list_of_[rank] < 0) {
-      list_of_[rank] = take_list();
       waiting_.push_back(rank);
+      list_of_[rank] = take_list();
       std::push_heap(waiting_.begin(), waiting_.end(), std::greater<uint32_t>());
     }
     List& list = lists_[static_cast<size_t>(list_of_[rank])];
+    // A list that is being swept takes places at or left of the last one read, in front of the others.
+    if (list.read > 0 && list.in_order && place <= list.places[list.read]) {
+      list.places[--list.read] = place;
+      return;
+    }
     list.in_order = list.in_order && (list.places.empty() || list.places.back() <= place);
     list.places.push_back(place);
   }

@@ -304,6 +304,8 @@ TEST(ConfigJson, KindsOfLayersByName) {
   EXPECT_EQ(model::config_from_json(j).first_k_dense_replace, 1);
   j["mlp_layer_types"] = {"sparse", "dense"};
   expect_error([&] { model::config_from_json(j); }, {"mlp_layer_types", "dense after sparse"});
+  j["mlp_layer_types"] = {"dense"};
+  expect_error([&] { model::config_from_json(j); }, {"mlp_layer_types", "1", "num_hidden_layers", "2"});
   j["mlp_layer_types"] = {"dence", "sparse"};
   expect_error([&] { model::config_from_json(j); }, {"mlp_layer_types", "dence", "dense"});
 }
@@ -345,6 +347,9 @@ TEST(ConfigJson, RopeScalingInItsSpellings) {
   json outer = gqa();
   outer.update({{"model_type", "llama"}, {"rope_theta", 7000.0}, {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 5000.0}}}});
   EXPECT_EQ(model::config_from_json(outer).rope_theta, 5000) << "rope_parameters counts";
+  outer["rope_scaling"] = {{"type", "linear"}, {"factor", 4}};
+  EXPECT_EQ(model::config_from_json(outer).rope_scaling.factor, 4) << "not beside rope_scaling";
+  EXPECT_EQ(model::config_from_json(outer).rope_theta, 7000);
   json both = gqa();
   both.update({{"model_type", "llama"}, {"rope_parameters", {{"rope_type", "linear"}, {"factor", 4}}}, {"rope_scaling", nullptr}});
   EXPECT_EQ(model::config_from_json(both).rope_scaling.factor, 4) << "a null beside the other spelling says nothing";

@@ -159,7 +159,7 @@ TEST(Tokenizer, IdsWithoutTokensDecodeToNothing) {
   EXPECT_EQ(s->decode(Ids{s->size() + 5, -3}), "");
 }
 
-// Long pieces are merged with a heap, short ones by looking; the order of merges must be the same.
+// Long pieces are merged with a queue, short ones by looking; the order of merges must be the same.
 TEST(Bpe, TheQueueMergesAsTheScanDoes) {
   Vocabulary v;
   std::vector<std::string> tokens = {"a", "b", "c"};

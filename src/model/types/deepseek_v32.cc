@@ -25,7 +25,12 @@ nlohmann::json to_settings(nlohmann::json j) {
       if (kind == "dense" && index != dense++) throw Error("config", "mlp_layer_types: dense after sparse", "dense layers are the first ones");
       ++index;
     }
+    int64_t layers = index;
+    if (j.contains("num_hidden_layers")) assign_field("num_hidden_layers", j["num_hidden_layers"], layers);
+    if (layers != index)
+      throw Error("config", "mlp_layer_types: " + std::to_string(index) + " layers, num_hidden_layers is " + std::to_string(layers), "one entry for every layer");
     j["first_k_dense_replace"] = dense;
+    j["moe_layer_freq"] = 1;
     j.erase("mlp_layer_types");
   }
   return deepseek_v3_to_settings(std::move(j));
