@@ -75,6 +75,20 @@ SABOTAGES = [
     ("not-finite-saved", "checkpoint/checkpoint.cc", "if (!std::isfinite(v)) return", "if (false) return", "checkpoint_checkpoint_test"),
     ("cache-length", "model/transformer.cc", "if (cache) cache->length += T;", "if (cache) cache->length += T > 1 ? T : 0;", "infer_engine_test"),
     ("sampler-top-p", "infer/sampler.cc", "mass < o.top_p * sum", "mass < o.top_p", "infer_sampler_test"),
+    # Opening and reading what others wrote
+    ("merge-queue-order", "text/merge_queue.h", "std::sort(list.places.begin() + static_cast<std::ptrdiff_t>(list.read), list.places.end());", "list.places.shrink_to_fit();", "text_merge_queue_test"),
+    ("merge-queue-front", "text/merge_queue.h", "place <= list.places[list.read]) {", "place != list.places[list.read]) {", "text_merge_queue_test"),
+    ("merge-queue-clear", "text/merge_queue.h", "    waiting_.clear();", "    waiting_.shrink_to_fit();", "text_merge_queue_test"),
+    ("merge-stale-pairs", "text/bpe.cc", "if (s.ranks[at] != rank) continue;", "if (s.next[at] < 0) continue;", "text_tokenizer_test"),
+    ("whole-text-memory", "infer/engine.cc", "measure(*model_, T, nullptr);", "measure_piece(*model_, T, 0, layers::MlaForm::automatic);", "infer_engine_test"),
+    ("mixtral-one-expert", "model/config.cc", ' || model_type == "mixtral"', "", "model_config_test"),
+    ("prediction-not-hashed", "model/config.cc", "std::min(num_hash_layers, num_hidden_layers)", "num_hash_layers", "model_config_test"),
+    ("rope-parameters-beside", "model/config.cc", "if (settings.contains(kLast) && !scaled)", "if (settings.contains(kLast) || scaled)", "model_config_test"),
+    ("v32-layer-kinds", "model/types/deepseek_v32.cc", 'j["first_k_dense_replace"] = dense;', 'j["first_k_dense_replace"] = index - dense;', "model_config_test"),
+    ("v4-always-normalises", "model/types/deepseek_v4.cc", 'j["norm_topk_prob"] = true;', 'j["norm_topk_prob"].is_null();', "model_config_test"),
+    ("v4-attention-factor", "model/types/deepseek_v4.cc", "!factor.is_null() && factor != 1.0", "factor.is_string()", "model_config_test"),
+    ("tied-head-copied", "checkpoint/tensor_map.cc", "std::memcmp(head.data, embedding->data, head.bytes) == 0", "head.data", "checkpoint_hf_directory_test"),
+    ("empty-tensors", "checkpoint/tensor_map.cc", "e->bytes == 0 || ", "", "checkpoint_hf_directory_test"),
 ]
 
 
