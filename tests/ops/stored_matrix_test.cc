@@ -167,8 +167,8 @@ void expect_same_product(const Exec& exec, const StoredMatrix& m, const Owned& m
     ops::gemm(exec, a, stored, got);
     ops::gemm(exec, a, packed, want);
     if (out == f32_t) {
-      ops::gemm(exec, a, stored, got, ops::Store::add);
-      ops::gemm(exec, a, packed, want, ops::Store::add);
+      ops::gemm(exec, a, stored, got, ops::Store::accumulate);
+      ops::gemm(exec, a, packed, want, ops::Store::accumulate);
     }
     ASSERT_TRUE(got.same_bytes(want)) << rows << " rows, " << dtype_name(dtype) << (transposed ? ", transposed" : ", as it is");
   }
