@@ -16,17 +16,17 @@ function(birkhoff_embed_presets out)
 endfunction()
 
 # Compiles the style and script of the report into one generated source: birkhoff_embed_page(OUT_VARIABLE). Raw literals end at 64 KB on some
-# compilers; both files are far below.
+# compilers; the files are far below.
 function(birkhoff_embed_page out)
-  set(text "// Generated from src/report/page.css and page.js.\n#include \"report/page.h\"\nnamespace birkhoff::report {\n")
-  foreach(part style:css script:js)
+  set(text "// Generated from src/report/page.css, page.js and study.js.\n#include \"report/page.h\"\nnamespace birkhoff::report {\n")
+  foreach(part page_style:page.css page_script:page.js study_script:study.js)
     string(REPLACE ":" ";" part ${part})
     list(GET part 0 name)
-    list(GET part 1 extension)
-    set(file ${PROJECT_SOURCE_DIR}/src/report/page.${extension})
+    list(GET part 1 file)
+    set(file ${PROJECT_SOURCE_DIR}/src/report/${file})
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
     file(READ ${file} body)
-    string(APPEND text "std::string_view page_${name}() {\n  return R\"page(${body})page\";\n}\n")
+    string(APPEND text "std::string_view ${name}() {\n  return R\"page(${body})page\";\n}\n")
   endforeach()
   string(APPEND text "}  // namespace birkhoff::report\n")
   file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/page.cc CONTENT "${text}" @ONLY)

@@ -1,4 +1,4 @@
-// The page's style and drawing code, compiled in from page.css and page.js.
+// The page's style and drawing code, compiled in from page.css, page.js and study.js.
 #pragma once
 #include <string_view>
 
@@ -6,5 +6,6 @@ namespace birkhoff::report {
 
 std::string_view page_style();
 std::string_view page_script();
+std::string_view study_script();  // after page_script, on pages of studies
 
 }  // namespace birkhoff::report
