@@ -217,8 +217,8 @@ std::string describe_plan(const CompareOptions& o) {
                   train::format_duration(r["seconds"]).c_str());
     out += line;
   }
-  std::snprintf(line, sizeof line, "%s in all: %d at a time, %d threads each; from two measured steps of each variant, alone on the machine\n", train::format_duration(plan["seconds"]).c_str(),
-                plan["side_by_side"].get<int>(), plan["threads_each"].get<int>());
+  std::snprintf(line, sizeof line, "%s in all: %d at a time, %d %s each; from two measured steps of each variant, alone on the machine\n", train::format_duration(plan["seconds"]).c_str(),
+                plan["side_by_side"].get<int>(), plan["threads_each"].get<int>(), plan["threads_each"] == 1 ? "thread" : "threads");
   return out + line;
 }
 

@@ -24,7 +24,7 @@ using report::numbers;
 using report::thinned;
 
 constexpr int kFormat = 1;
-constexpr size_t kCurvePoints = 80, kGainPoints = 50, kLoadColumns = 20;
+constexpr size_t kCurvePoints = 80, kGainPoints = 50, kLoadColumns = 20, kLoadLayers = 4;
 
 std::vector<double> column(const json& list) {
   std::vector<double> out;
@@ -67,12 +67,16 @@ void gain_figures(const json& g, json& figures) {
   figures["gain_min_token"] = extreme("min", false);
 }
 
+// Of a few layers spread over the depth, the first and the last among them.
 json thin_load(const json& load) {
   if (load.is_null()) return nullptr;
-  json out{{"step", thin(load["step"], kLoadColumns)}, {"layers", json::array()}};
-  for (const json& layer : load["layers"]) {
+  json out{{"step", thin(load["step"], kLoadColumns)}, {"layer", json::array()}, {"layers", json::array()}};
+  const size_t all = load["layers"].size(), kept = std::min(all, kLoadLayers);
+  for (size_t i = 0; i < kept; ++i) {
+    const size_t l = kept == 1 ? 0 : i * (all - 1) / (kept - 1);
+    out["layer"].push_back(l + 1);
     json experts = json::array();
-    for (const json& e : layer) {
+    for (const json& e : load["layers"][l]) {
       json values = json::array();
       for (const double v : thinned(column(e), kLoadColumns)) values.push_back(std::round(v * 100) / 100);
       experts.push_back(values);

@@ -19,7 +19,7 @@ struct Circumstances {
 
 // {format, study, command, time, machine, unit, settings (those all variants share), variants: [{name, group, differing, runs: [{seed, status, message, figures, curves, validation,
 // gains, maxvio, load}]}]}. A run is "done", "failed" (message: what it said last) or "absent"; runs of one step or more have curves. Loads over time stay of the first
-// seed alone. Throws Error when a run directory cannot be read.
+// seed and four layers alone. Throws Error when a run directory cannot be read.
 nlohmann::json collect_results(const Study& study, const std::vector<RunSpec>& runs, const Circumstances& c);
 
 // Throws Error when the file is no results.json of this format.

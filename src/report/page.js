@@ -24,6 +24,7 @@ function draw(parent, tag, attributes, text) {
 function short(v) {
   if (v === null || v === undefined || Number.isNaN(v)) return '–';
   const a = Math.abs(v);
+  if (a >= 1e12) return (+v).toExponential(0).replace('e+', 'e');
   if (a >= 1e9) return +(v / 1e9).toPrecision(3) + ' G';
   if (a >= 1e6) return +(v / 1e6).toPrecision(3) + ' M';
   if (a >= 1e4) return +(v / 1e3).toPrecision(3) + ' k';
@@ -61,6 +62,9 @@ function logTicks(low, high) {
   return out;
 }
 
+// At most `most` of the values, evenly.
+const spread = (values, most) => { const every = Math.ceil(values.length / Math.max(2, most)); return values.filter((_, i) => i % every === 0); };
+
 // series: [{name, color, points: [[x, y]], kind: line | thin | dots | dashed, hidden (not in the legend), band: [[x, low, high]], errors: [[x error, y error]] of the points}];
 // options: x, y (axis titles), log, log_x, guide (a level to mark), cut: share of the largest values that may leave the picture
 function plot(parent, series, options) {
@@ -93,7 +97,8 @@ function plot(parent, series, options) {
     y1 += m;
   }
   const render = () => {
-    const W = Math.max(260, box.clientWidth), H = options.height || 260, left = 58, right = 14, top = 10, bottom = 44;
+    const levels = options.log ? logTicks(y0, y1) : linearTicks(y0, y1, 5), widest = Math.max(...levels.map(t => short(t).length));
+    const W = Math.max(260, box.clientWidth), H = options.height || 260, left = Math.max(58, 32 + 7 * widest), right = 14, top = 10, bottom = 44;
     const X = options.log_x ? x => left + (W - left - right) * Math.log(x / x0) / Math.log(x1 / x0) : x => left + (W - left - right) * (x - x0) / (x1 - x0);
     const Y = options.log ? y => top + (H - top - bottom) * Math.log(y1 / y) / Math.log(y1 / y0) : y => top + (H - top - bottom) * (y1 - y) / (y1 - y0);
     if (svg) svg.remove();
@@ -104,11 +109,11 @@ function plot(parent, series, options) {
     svg.setAttribute('aria-label', `${options.y} over ${options.x}`);
     const clip = 'clip' + plot.count++;
     draw(draw(draw(svg, 'defs', {}), 'clipPath', {id: clip}), 'rect', {x: left, y: top, width: W - left - right, height: H - top - bottom});
-    for (const t of options.log ? logTicks(y0, y1) : linearTicks(y0, y1, 5)) {
+    for (const t of levels) {
       draw(svg, 'line', {class: 'grid', x1: left, x2: W - right, y1: Y(t), y2: Y(t)});
       draw(svg, 'text', {x: left - 7, y: Y(t) + 4, 'text-anchor': 'end'}, short(t));
     }
-    for (const t of options.log_x ? logTicks(x0, x1) : options.integers ? linearTicks(x0, x1, Math.min(x1 - x0, W / 60)).filter(Number.isInteger) : linearTicks(x0, x1, W / 90))
+    for (const t of options.log_x ? spread(logTicks(x0, x1), W / 60) : options.integers ? linearTicks(x0, x1, Math.min(x1 - x0, W / 60)).filter(Number.isInteger) : linearTicks(x0, x1, W / 90))
       draw(svg, 'text', {x: X(t), y: H - bottom + 17, 'text-anchor': 'middle'}, short(t));
     draw(svg, 'line', {class: 'axis', x1: left, x2: W - right, y1: H - bottom, y2: H - bottom});
     draw(svg, 'text', {x: (left + W - right) / 2, y: H - 6, 'text-anchor': 'middle'}, options.x);
@@ -177,7 +182,7 @@ function heatMaps(parent, load) {
   const box = add(parent, 'div', undefined, 'heat');
   load.layers.forEach((experts, l) => {
     const row = add(box, 'div', undefined, 'row');
-    add(row, 'span', `MoE layer ${l + 1}`);
+    add(row, 'span', `MoE layer ${load.layer ? load.layer[l] : l + 1}`);
     const canvas = add(row, 'canvas'), columns = experts[0].length;
     canvas.width = columns;
     canvas.height = experts.length;

@@ -44,7 +44,8 @@ function studyPicture(study, points) {
 function studyPage(study) {
   const s = study.study, rows = study.summary.variants, variants = study.variants, unit = study.unit;
   const each = f => variants.map((v, i) => f(v, i)).flat().filter(Boolean);
-  add(page, 'h1', s.claim || `Study ${s.name}`);
+  add(page, 'h1', `Study: ${s.name}`);
+  if (s.claim) add(page, 'p', `${s.claim}.`, 'claim');
   add(page, 'p', [s.source && `The claim is from ${s.source}`, `${variants.length} variants, ${s.seeds} ${s.seeds === 1 ? 'seed' : 'seeds'}`, study.settings.steps && `${short(study.settings.steps)} steps of ${short(study.settings.batch_size * study.settings.seq_len)} tokens`,
                   study.machine.cpu, study.time].filter(Boolean).join(' · '), 'lead');
   cards = add(page, 'div', undefined, 'cards');
