@@ -6,6 +6,5 @@ namespace birkhoff::report {
 
 std::string_view page_style();
 std::string_view page_script();
-std::string_view study_script();  // after page_script, on pages of studies
 
 }  // namespace birkhoff::report

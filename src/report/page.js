@@ -1,5 +1,5 @@
 'use strict';
-const data = JSON.parse(document.getElementById('data').textContent), runs = data.runs || [];
+const data = JSON.parse(document.getElementById('data').textContent), runs = data.runs;
 const page = document.getElementById('page');
 const color = i => `var(--c${i % 8})`;
 const unit = run => run.bytes ? 'nats per byte' : 'nats per token';
@@ -317,4 +317,4 @@ function compare() {
   plot(card('Speed'), curve(r => zip(r.curves.step, r.curves.tokens_per_s)), {x: 'step', y: 'tokens per second', zero: true, cut: 0.01, legend: true});
 }
 
-if (runs.length) runs.length === 1 ? oneRun(runs[0]) : compare();
+data.study ? studyPage(data.study) : runs.length === 1 ? oneRun(runs[0]) : compare();

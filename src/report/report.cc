@@ -35,10 +35,10 @@ std::string escaped(const std::string& text) {
   return out;
 }
 
-std::string page(const std::string& title, const json& data, std::string_view more = "") {
+std::string page(const std::string& title, const json& data) {
   return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>" + escaped(title) +
          "</title>\n<style>\n" + std::string(page_style()) + "</style></head>\n<body><main id=\"page\"></main>\n<script type=\"application/json\" id=\"data\">" + embedded(data) +
-         "</script>\n<script>\n" + std::string(page_script()) + std::string(more) + "</script>\n</body></html>\n";
+         "</script>\n<script>\n" + std::string(page_script()) + "</script>\n</body></html>\n";
 }
 
 }  // namespace
@@ -57,7 +57,7 @@ void write_comparison(const std::vector<std::string>& runs, const std::string& o
 }
 
 void write_study(const json& study, const std::string& out) {
-  io::write_file_atomic(out, page("Study " + study["study"]["name"].get<std::string>(), {{"study", study}}, study_script()));
+  io::write_file_atomic(out, page("Study " + study["study"]["name"].get<std::string>(), {{"study", study}}));
 }
 
 }  // namespace birkhoff::report

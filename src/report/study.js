@@ -1,16 +1,20 @@
 
 // ---- a study ----------------------------------------------------------------------------------------------------------------------
 
+// Functions alone: page.js calls studyPage before anything below it has run.
+
 // What axes of a study may name.
-const figureTitles = {
-  val_loss: 'validation loss', train_loss: 'training loss', step_ms: 'ms per step', tokens_per_s: 'tokens per second', seconds: 'training time (s)', rss_mib: 'memory (MiB)', planned_mib: 'planned memory (MiB)',
-  parameters: 'parameters', active_parameters: 'active parameters', kv_bytes: 'cache (bytes per token)', combinations: 'combinations of experts', maxvio: 'MaxVio', gain_max: 'largest gain, mean over tokens',
-  gain_min: 'smallest gain, mean over tokens', gain_max_token: 'largest gain of a token', gain_min_token: 'smallest gain of a token', lr: 'learning rate',
-};
-const signed = v => (v < 0 ? '−' : '+') + Math.abs(v).toFixed(4);
-const plusMinus = m => !m ? '–' : m.mean.toFixed(4) + (m.error === null ? '' : ` ± ${m.error.toFixed(4)}`);
-const differenceText = d => !d || d.mean === null ? '–' : signed(d.mean) + (d.low === null ? '' : ` [${signed(d.low)}, ${signed(d.high)}]`);
-const mean = m => m ? short(m.mean) : '–';
+function figureTitle(key) {
+  return {
+    val_loss: 'validation loss', train_loss: 'training loss', step_ms: 'ms per step', tokens_per_s: 'tokens per second', seconds: 'training time (s)', rss_mib: 'memory (MiB)', planned_mib: 'planned memory (MiB)',
+    parameters: 'parameters', active_parameters: 'active parameters', kv_bytes: 'cache (bytes per token)', combinations: 'combinations of experts', maxvio: 'MaxVio', gain_max: 'largest gain, mean over tokens',
+    gain_min: 'smallest gain, mean over tokens', gain_max_token: 'largest gain of a token', gain_min_token: 'smallest gain of a token', lr: 'learning rate',
+  }[key] || key;
+}
+function signed(v) { return (v < 0 ? '−' : '+') + Math.abs(v).toFixed(4); }
+function plusMinus(m) { return !m ? '–' : m.mean.toFixed(4) + (m.error === null ? '' : ` ± ${m.error.toFixed(4)}`); }
+function differenceText(d) { return !d || d.mean === null ? '–' : signed(d.mean) + (d.low === null ? '' : ` [${signed(d.low)}, ${signed(d.high)}]`); }
+function meanText(m) { return m ? short(m.mean) : '–'; }
 
 function bandSeries(name, c, b, more) {
   return b && {name, color: color(c), points: zip(b.step, b.mean), band: b.low && b.step.map((x, i) => [x, b.low[i], b.high[i]]), ...more};
@@ -30,15 +34,15 @@ function bars(parent, rows) {
 
 // One point a variant with its standard errors; variants of a group are joined in the order of x.
 function studyPicture(study, points) {
-  const list = points.points, named = [...new Set(list.map(p => p.group))], y = points.y_title || figureTitles[points.y] || points.y;
-  const title = v => study.variants[v].name, box = card(points.title || `${y} against ${points.x_title || figureTitles[points.x] || points.x}`, 'One point a variant: mean over seeds, bars of one standard error.', true);
+  const list = points.points, named = [...new Set(list.map(p => p.group))], y = points.y_title || figureTitle(points.y);
+  const title = v => study.variants[v].name, box = card(points.title || `${y} against ${points.x_title || figureTitle(points.x)}`, 'One point a variant: mean over seeds, bars of one standard error.', true);
   const series = [];
   named.forEach((group, g) => {
     const own = list.filter(p => p.group === group).sort((a, b) => a.x.mean - b.x.mean);
     if (group && own.length > 1) series.push({name: group, color: color(g), kind: 'thin', points: own.map(p => [p.x.mean, p.y.mean])});
   });
   for (const p of list) series.push({name: title(p.variant), color: color(p.variant), kind: 'dots', points: [[p.x.mean, p.y.mean]], errors: [[p.x.error || 0, p.y.error || 0]]});
-  plot(box, series, {x: points.x_title || figureTitles[points.x] || points.x, y: points.y.endsWith('loss') ? `${y} (${study.unit})` : y, log_x: points.log_x, pad: true, exact_x: true, height: 340, legend: true});
+  plot(box, series, {x: points.x_title || figureTitle(points.x), y: points.y.endsWith('loss') ? `${y} (${study.unit})` : y, log_x: points.log_x, pad: true, exact_x: true, height: 340, legend: true});
 }
 
 function studyPage(study) {
@@ -52,8 +56,8 @@ function studyPage(study) {
   const gains = rows.some(r => r.gain_max), experts = rows.some(r => r.maxvio);
   const box = card('Result', `Loss over all held-out windows at the end, mean ± standard error over seeds. Difference to ${variants[0].name} seed by seed (same data order), mean and 95 % interval (Student t).`, true);
   table(box, ['variant', 'seeds', `validation loss (${unit})`, 'difference', 'ms per step', 'memory (MiB)', ...(gains ? ['largest gain', 'of any token', 'smallest gain', 'of any token'] : []), ...(experts ? ['MaxVio'] : []), 'parameters', 'active'],
-        rows.map((r, i) => [r.name, r.failed ? `${r.seeds} (${r.failed} failed)` : r.seeds, plusMinus(r.val_loss), i ? differenceText(r.difference) : '', mean(r.step_ms), mean(r.rss_mib),
-                       ...(gains ? [mean(r.gain_max), short(r.gain_max_token), mean(r.gain_min), short(r.gain_min_token)] : []), ...(experts ? [mean(r.maxvio)] : []), mean(r.parameters), mean(r.active_parameters)]));
+        rows.map((r, i) => [r.name, r.failed ? `${r.seeds} (${r.failed} failed)` : r.seeds, plusMinus(r.val_loss), i ? differenceText(r.difference) : '', meanText(r.step_ms), meanText(r.rss_mib),
+                       ...(gains ? [meanText(r.gain_max), short(r.gain_max_token), meanText(r.gain_min), short(r.gain_min_token)] : []), ...(experts ? [meanText(r.maxvio)] : []), meanText(r.parameters), meanText(r.active_parameters)]));
   if (study.summary.best) {
     add(box, 'p', 'The variant of each group with the lowest mean loss, chosen by that loss:').style.marginTop = '12px';
     table(box, ['group', 'best variant', `validation loss (${unit})`, 'difference'], study.summary.best.map((b, i) => [b.group, b.variant, plusMinus(b.val_loss), i ? differenceText(b.difference) : '']));
@@ -96,5 +100,3 @@ function studyPage(study) {
   pairs(card('Settings of all variants', undefined, true), study.settings);
   pairs(card('Machine and command', undefined, true), {...study.machine, time: study.time, command: study.command});
 }
-
-if (data.study) studyPage(data.study);
