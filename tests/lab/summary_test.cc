@@ -46,6 +46,7 @@ TEST(Summary, PairsAreTheSeedsThatBothFinished) {
   const json s = summarise(results({variant("a", "", {run(1, 2.0), run(2, 3.0), run(3, 4.0)}), variant("b", "", {run(1, 2.5), lost, run(3, 4.5)})}));
   EXPECT_EQ(s["variants"][1]["difference"]["n"], 2);
   EXPECT_DOUBLE_EQ(s["variants"][1]["difference"]["mean"], 0.5);
+  EXPECT_EQ(s["variants"][1]["step_ms"]["n"], 2) << "of the finished ones";
   EXPECT_EQ(s["variants"][1]["failed"], 1);
   EXPECT_EQ(s["variants"][1]["seeds"], 2);
 }
