@@ -18,6 +18,7 @@ struct Program {
 };
 
 void add_train(CLI::App& app, Program& p);
+void add_compare(CLI::App& app, Program& p);
 void add_plot(CLI::App& app, Program& p);
 void add_generate(CLI::App& app, Program& p);
 void add_eval(CLI::App& app, Program& p);
@@ -40,7 +41,7 @@ struct SettingsFlags {
   nlohmann::json base() const;  // preset, overlaid by the file; throws Error
 };
 
-// Raised by Ctrl-C and SIGTERM once install_stop_handlers() was called; a second signal ends the program at once.
+// Raised by Ctrl-C and SIGTERM once install_stop_handlers() was called; another one, a second or more later, ends the program at once.
 const std::atomic<bool>& stop_requested();
 void install_stop_handlers();
 

@@ -54,6 +54,14 @@ SABOTAGES = [
     ("combine-accumulates", "kernels/routing.isa.cc", "V sum = accumulate ? load_some(out + i, k) : set1(0.f);", "V sum = accumulate ? set1(0.f) : set1(0.f);", "ops_dispatch_test"),
     ("router-input-gradient", "layers/moe.cc", "  ops::add(exec, dx_router, dx);\n", "", "layers_moe_test"),
     ("latent-key-rotation", "layers/mla.cc", "da, s.q_in() + s.kv_lora, 1, s.rope, /*inverse=*/true);", "da, s.q_in() + s.kv_lora, 0, s.rope, /*inverse=*/true);", "layers_mla_test"),
+    # Studies
+    ("student-tail", "lab/statistics.cc", "return t > 0 ? 1 - tail : tail;", "return t > 0 ? tail : 1 - tail;", "lab_statistics_test"),
+    ("sample-deviation", "lab/statistics.cc", "std::sqrt(squares / (n - 1))", "std::sqrt(squares / n)", "lab_statistics_test"),
+    ("pair-sign", "lab/statistics.cc", "differences.push_back(b[i] - a[i]);", "differences.push_back(a[i] - b[i]);", "lab_statistics_test"),
+    ("pairs-by-place", "lab/summary.cc", "if (const auto it = b.find(seed); it != b.end()) {", "if (const auto it = b.begin(); it != b.end() && seed > 0) {", "lab_summary_test"),
+    ("failed-runs-count", "lab/summary.cc", "if (r[\"status\"] == \"done\" && r[\"figures\"].contains(key)", "if (r.contains(\"figures\") && r[\"figures\"].contains(key)", "lab_summary_test"),
+    ("steps-not-common", "lab/study_page.cc", "it->second.size() == curves.size() ? std::next(it) : at.erase(it)", "it->second.size() <= curves.size() ? std::next(it) : at.erase(it)", "lab_summary_test"),
+    ("variant-under-study", "lab/study.cc", "r.settings.update(study.variants[v].set);", "r.settings.update(study.variants[v].set);\n      r.settings.update(study.set);", "lab_study_test"),
     # Loss and optimizer
     ("z-loss-vjp", "ops/cross_entropy.cc", "g.scale * (1 + 2 * static_cast<double>(g.z_coef) * loss.lse)", "g.scale * (1 + static_cast<double>(g.z_coef) * loss.lse)", "ops_cross_entropy_test"),
     ("ignored-label", "ops/cross_entropy.cc", "if (labels[t] == kIgnoreLabel) continue;", "", "ops_cross_entropy_test"),
