@@ -33,7 +33,10 @@ nlohmann::json settings_of(const std::string& what) {
 }
 
 lab::Machine machine_of(const Flags& f, const train::RunConfig& config, int threads) {
-  if (f.measured.empty()) return lab::measure_machine(config, threads);
+  if (f.measured.empty()) {
+    std::fprintf(stderr, "birkhoff: measuring this machine, a few seconds\n");
+    return lab::measure_machine(config, threads);
+  }
   const nlohmann::json file = io::read_json(f.measured);
   return lab::machine_from_json(file.is_object() && file.contains("measured") ? file["measured"] : nlohmann::json(), f.measured);
 }

@@ -12,7 +12,7 @@ namespace birkhoff::lab {
 namespace {
 
 constexpr double kSliceFlops = 40e9;
-constexpr int64_t kSliceParameters = 200'000'000, kMeasuredSteps = 5;
+constexpr int64_t kSliceParameters = 200'000'000, kMeasuredSteps = 3;
 constexpr double kGiga = 1e9, kGib = 1 << 30;
 
 // As many sequences, or as much of one, as the operations allow.
@@ -33,6 +33,17 @@ void cut_experts(const train::RunConfig& whole, train::RunConfig& slice) {
   const auto experts = static_cast<int64_t>(share * static_cast<double>(whole.model.n_routed_experts));
   m.n_routed_experts = std::clamp(experts, whole.model.num_experts_per_tok, whole.model.n_routed_experts);
   if (m.n_routed_experts < whole.model.n_routed_experts) m.n_group = m.topk_group = 1;
+}
+
+// Half the channels, and half the heads where their groups allow it. False when the channels cannot be halved.
+bool halve_widths(model::ModelConfig& m) {
+  if (m.hidden_size % 2) return false;
+  m.hidden_size /= 2;
+  const int64_t heads = m.num_attention_heads / 2, kv = std::max<int64_t>(1, m.num_key_value_heads / 2);
+  if (heads == 0 || heads % kv || heads % m.o_groups) return true;
+  m.num_attention_heads = heads;
+  m.num_key_value_heads = kv;
+  return true;
 }
 
 }  // namespace
@@ -56,11 +67,11 @@ train::RunConfig slice_of(const train::RunConfig& whole) {
   slice.train.lora_targets.clear();
   slice.train.lora_rank = 0;
   slice.train.lora_alpha = 0;
-  for (;; m.hidden_size /= 2) {
+  do {
     cut_tokens(whole, slice);
     if (experts) cut_experts(whole, slice);
-    if (model::take_inventory(m).total <= kSliceParameters || m.hidden_size % 2) return slice;
-  }
+  } while (model::take_inventory(m).total > kSliceParameters && halve_widths(m));
+  return slice;
 }
 
 Machine measure_machine(const train::RunConfig& c, int threads) {

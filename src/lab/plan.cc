@@ -112,6 +112,8 @@ SplitPlan Planner::on(const Split& split, int64_t machines) {
   p.rows = divided_up(t.batch_size, machines);
   const std::pair<int64_t, std::string> candidates[] = {{divided_up(p.rows, t.grad_accum), t.recompute}, {1, t.recompute}, {1, "layer"}};
   for (const auto& [rows, recompute] : candidates) {
+    // A step of thousands of sequences at once is not worth a dry run, which has an end: one of them says enough.
+    if (rows > 1 && static_cast<double>(rows) * static_cast<double>(memory_of(1, recompute).kept) > cluster_.machine.memory_bytes) continue;
     p.part_rows = rows;
     p.recompute = recompute;
     p.memory = divided(memory_of(rows, recompute), split, machines);
@@ -155,8 +157,10 @@ Plan Planner::plan(int64_t tokens) {
   plan.checkpoints_kept = t.keep;
   plan.cluster = cluster_;
   for (const Split& s : splits_of(config_)) {
-    if (cluster_.machines <= limit(s) && (cluster_.machines > 1 || name_of(s) == "data")) plan.splits.push_back(on(s, cluster_.machines));
-    if (const int64_t m = fewest_machines(s); m) plan.smallest.push_back(on(s, m));
+    if (cluster_.machines <= limit(s) && (cluster_.machines > 1 || !s.divides())) plan.splits.push_back(on(s, cluster_.machines));
+    const int64_t m = fewest_machines(s);
+    if (m > 1 || (m == 1 && !s.divides())) plan.smallest.push_back(on(s, m));  // one machine divides nothing
+    if (m == 0) plan.never.push_back(on(s, limit(s)));
   }
   return plan;
 }

@@ -22,6 +22,7 @@ struct Cluster {
 struct Split {
   bool experts = false;  // each machine holds ceil(E / M) routed experts of every layer, and tokens travel to them
   bool moments = false;  // the optimizer's moments of what is replicated are divided as well (ZeRO-1)
+  bool divides() const { return experts || moments; }
 };
 std::string name_of(const Split& s);  // "data", "data, moments", "experts", "experts, moments"
 
@@ -51,6 +52,7 @@ struct Plan {
   Cluster cluster;
   std::vector<SplitPlan> splits;    // on cluster.machines machines
   std::vector<SplitPlan> smallest;  // of each split that fits on some number of machines, the fewest
+  std::vector<SplitPlan> never;     // of each split that does not, the most machines it can use
 };
 
 // Plans memory once for every (sequences at once, recompute policy) it looks at; the rest is arithmetic.

@@ -91,7 +91,7 @@ nlohmann::json to_json(const Plan& plan, const SplitPlan& p) {
 
 std::string describe(const Plan& p) {
   std::string s = "model        " + count(static_cast<double>(p.total_parameters)) + " parameters, " + count(static_cast<double>(p.active_parameters)) +
-                  " active a token; " + count(p.flops_per_token) + "FLOP a token of training\n";
+                  " active a token; " + count(p.flops_per_token) + " floating-point operations a token of training\n";
   s += "run          " + count(static_cast<double>(p.tokens)) + " tokens are " + std::to_string(p.steps) + " steps of " + std::to_string(p.tokens_per_step) + "\n";
   s += "checkpoint   " + bytes(p.checkpoint_bytes) + " with moments, " + std::to_string(p.checkpoints_kept) + " kept: " +
        bytes(p.checkpoint_bytes * static_cast<double>(p.checkpoints_kept)) + " of disk\n";
@@ -102,7 +102,9 @@ std::string describe(const Plan& p) {
   if (p.cluster.machines == 1 && enough) return s;
   s += "\nthe fewest machines that hold it\n";
   for (const SplitPlan& split : p.smallest) s += describe_split(p, split);
-  if (p.smallest.empty()) s += "  none: what cannot be divided does not fit; see --memory, or a model with fewer parameters outside its experts\n";
+  for (const SplitPlan& x : p.never)
+    s += text("  %-17s no number of machines: on %lld, the most it can use, each still needs %s\n", name_of(x.split).c_str(), static_cast<long long>(x.machines),
+              bytes(static_cast<double>(x.memory.total())).c_str());
   return s;
 }
 
@@ -121,7 +123,8 @@ nlohmann::json to_json(const Plan& p) {
           {"machine", to_json(p.cluster.machine)},
           {"network_gbits", p.cluster.network_bytes * 8e-9},
           {"splits", list(p.splits)},
-          {"smallest", list(p.smallest)}};
+          {"smallest", list(p.smallest)},
+          {"never", list(p.never)}};
 }
 
 }  // namespace birkhoff::lab

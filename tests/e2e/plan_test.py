@@ -32,10 +32,12 @@ class Plan(Case):
         self.assertFalse(p["splits"][0]["fits"])
         self.assertGreater(p["splits"][0]["memory_bytes"]["total"], 24 << 30)
         fewest = {s["split"]: s["machines"] for s in p["smallest"]}
-        self.assertNotIn("data", fewest)
+        self.assertEqual(sorted(fewest), ["experts", "experts, moments"])
+        self.assertEqual([(s["split"], s["machines"]) for s in p["never"]], [("data", 320), ("data, moments", 320)])
         text = self.expect(DONE, "plan", "mhc-3b", "--tokens", "39.3e9", "--measured", self.figures).out
         self.assertIn("does not fit, needs", text)
         self.assertIn("the fewest machines that hold it", text)
+        self.assertIn("no number of machines: on 320, the most it can use, each still needs", text)
         for split, machines in fewest.items():  # as many hold it, one fewer does not
             for m, fits in ((machines, True), (machines - 1, False)):
                 if m == 1:

@@ -33,7 +33,7 @@ TEST(Machine, SlicesKeepTheShapes) {
   EXPECT_EQ(big.train.batch_size, 1);
   EXPECT_LT(big.train.seq_len, 4096);
   EXPECT_GE(big.model.n_routed_experts, 6);
-  EXPECT_LE(model::model_flops(big.model, 1, big.train.seq_len), 80e9);  // at least 128 tokens
+  EXPECT_LE(model::model_flops(big.model, 1, big.train.seq_len), 120e9);  // of 128 tokens, the fewest
   const train::RunConfig dense = lab::slice_of(preset("llm-7b"));
   EXPECT_FALSE(dense.model.is_moe_layer(0));
 }

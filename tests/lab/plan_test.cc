@@ -154,7 +154,9 @@ TEST(Plan, FewestMachinesIsMinimal) {
       }
       EXPECT_TRUE(planner.on(split, m).fits);
       more_than_one += m > 1;
-      if (m > 1) EXPECT_FALSE(planner.on(split, m - 1).fits) << m;
+      if (m > 1) {
+        EXPECT_FALSE(planner.on(split, m - 1).fits) << m;
+      }
     }
   }
   EXPECT_GT(more_than_one, 5);
