@@ -47,12 +47,15 @@ class Plan(Case):
 
     def test_other_machines(self):
         one = self.plan("small", "--tokens", "1e9", "--machines", 4)["splits"]
-        more = self.plan("small", "--tokens", "1e9", "--machines", 4, "--cores", 8, "--bandwidth", 100, "--memory", 2)["splits"]
+        more = self.plan("small", "--tokens", "1e9", "--machines", 4, "--cores", 8, "--bandwidth", 100)["splits"]
         for a, b in zip(one, more):
             self.assertAlmostEqual(a["step_s"]["compute"] / b["step_s"]["compute"], 4)
             self.assertAlmostEqual(a["step_s"]["network"] / b["step_s"]["network"], 10)
         self.assertTrue(one[0]["fits"])
-        self.assertFalse(more[0]["fits"])
+        little = self.plan("small", "--tokens", "1e9", "--machines", 4, "--memory", 2)["splits"]
+        self.assertFalse(little[0]["fits"])
+        self.assertEqual(little[0]["recompute"], "layer")
+        self.assertAlmostEqual(little[0]["step_s"]["compute"] / one[0]["step_s"]["compute"], 4 / 3)
 
     def test_settings(self):
         config = self.dir / "config.json"
@@ -88,7 +91,7 @@ class Plan(Case):
         self.expect(USAGE, "plan", "--tokens", 1000, says="what")
         for tokens in ("0", "-5", "many", "nan", "1e30", "0.5"):
             self.expect(USAGE, "plan", "demo", f"--tokens={tokens}", "--measured", self.figures, says="--tokens")
-        for flag, values in {"--machines": ("0", "-1", "two", "1.5"), "--cores": ("0", "x"), "--memory": ("0", "-1"), "--bandwidth": ("0", "fast")}.items():
+        for flag, values in {"--machines": ("0", "-1", "two", "1.5"), "--cores": ("0", "x"), "--memory": ("0", "-1", "nan"), "--bandwidth": ("0", "fast", "nan")}.items():
             for value in values:
                 self.expect(USAGE, "plan", "demo", *good, f"{flag}={value}", says=flag)
         self.expect(REFUSED, "plan", "demo", *good, "--machines", 9, says="machines: 9 are more than the sequences of a step, batch_size 8")
