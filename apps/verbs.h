@@ -26,6 +26,7 @@ void add_logits(CLI::App& app, Program& p);
 void add_inspect(CLI::App& app, Program& p);
 void add_convert(CLI::App& app, Program& p);
 void add_bench(CLI::App& app, Program& p);
+void add_plan(CLI::App& app, Program& p);
 void add_doctor(CLI::App& app, Program& p);
 void add_tokenize(CLI::App& app, Program& p);
 void add_train_tokenizer(CLI::App& app, Program& p);

@@ -97,6 +97,10 @@ SABOTAGES = [
     ("v4-attention-factor", "model/types/deepseek_v4.cc", "!factor.is_null() && factor != 1.0", "factor.is_string()", "model_config_test"),
     ("tied-head-copied", "checkpoint/tensor_map.cc", "std::memcmp(head.data, embedding->data, head.bytes) == 0", "head.data", "checkpoint_hf_directory_test"),
     ("empty-tensors", "checkpoint/tensor_map.cc", "e->bytes == 0 || ", "", "checkpoint_hf_directory_test"),
+    # Runs on paper
+    ("plan-ring", "lab/plan.cc", "p.gradient_bytes = 2.0 * others", "p.gradient_bytes = 1.0 * others", "lab_plan_test"),
+    ("plan-busiest-machine", "lab/plan.cc", "const int64_t local = divided_up(E, machines);", "const int64_t local = E / machines;", "lab_plan_test"),
+    ("plan-fewest", "lab/plan.cc", "      low = middle + 1;", "      low = middle + 2;", "lab_plan_test"),
 ]
 
 
