@@ -22,6 +22,7 @@ MAY_INCLUDE = {
     "eval": "infer data model text layers ops core checkpoint",
     "report": "io core",
     "train": "report eval infer checkpoint model layers optim ops data text io core",
+    "lab": "train report eval infer checkpoint model layers optim ops data text io core",
 }
 
 INCLUDE = re.compile(r'^\s*#include\s+"([^"]+)"', re.MULTILINE)

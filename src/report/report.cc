@@ -56,4 +56,6 @@ void write_comparison(const std::vector<std::string>& runs, const std::string& o
   io::write_file_atomic(out, page("Comparison of " + std::to_string(runs.size()) + " runs", {{"runs", list}}));
 }
 
+void write_expert_report(const json& specialisation, const std::string& out) { io::write_file_atomic(out, page("Experts of " + specialisation.at("model").get<std::string>(), {{"experts", specialisation}})); }
+
 }  // namespace birkhoff::report

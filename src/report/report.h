@@ -1,5 +1,6 @@
 // report.html: one self-contained page of a run; and several runs side by side.
 #pragma once
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -10,5 +11,8 @@ namespace birkhoff::report {
 void write_report(const std::string& run, const std::string& sample);
 // The same for several runs: curves over each other, final figures and the settings in which they differ.
 void write_comparison(const std::vector<std::string>& runs, const std::string& out);
+
+// The page of lab::specialisation_json (with "model"): loads, information, telling tokens.
+void write_expert_report(const nlohmann::json& specialisation, const std::string& out);
 
 }  // namespace birkhoff::report
