@@ -1,6 +1,7 @@
 // Models with experts of every router, written as directories that an engine opens.
 #pragma once
 #include <functional>
+#include <nlohmann/json.hpp>
 
 #include "checkpoint/hf_directory.h"
 #include "core/rng.h"
