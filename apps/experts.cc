@@ -84,14 +84,14 @@ void add_experts(CLI::App& app, Program& p) {
   CLI::App* verb = app.add_subcommand("experts", "What a model's experts do: specialisation by domain, loss without them");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
   verb->add_option("--data", f->data, "NAME=PATH, a domain of text; with --disable-top or --replace-shared a plain PATH; repeatable")->required()->allow_extra_args(false);
-  verb->add_option("--disable-top", f->disable_top, "loss with each token's R most probable experts masked: R[,R...]")->delimiter(',')->check(CLI::NonNegativeNumber)->allow_extra_args(false);
+  verb->add_option("--disable-top", f->disable_top, "loss with each token's R most probable experts masked: R[,R...]")->delimiter(',')->check(CLI::Range(0, 1024))->allow_extra_args(false);
   verb->add_flag("--replace-shared", f->replace_shared, "loss with the shared experts replaced by as many more routed ones");
   verb->add_flag("--validation", f->options.validation, "only the last 5 % of each source, as in training");
   verb->add_option("--seq-len", f->options.seq_len, "window; default: as trained");
-  verb->add_option("--unit-tokens", f->options.unit_tokens, "longer documents are shuffled in parts of about so many tokens")->capture_default_str()->check(CLI::PositiveNumber);
+  verb->add_option("--unit-tokens", f->options.unit_tokens, "longer documents are shuffled in parts of about so many tokens")->capture_default_str()->check(CLI::Range(1, 1 << 30));
   verb->add_option("--shuffles", f->options.shuffles, "of the baseline")->capture_default_str()->check(CLI::Range(1, 100000));
   verb->add_option("--seed", f->options.seed, "of the shuffles")->capture_default_str();
-  verb->add_option("--min-count", f->options.min_count, "choices of an expert by a token that is listed")->capture_default_str()->check(CLI::PositiveNumber);
+  verb->add_option("--min-count", f->options.min_count, "choices of an expert by a token that is listed")->capture_default_str()->check(CLI::Range(1, 1 << 30));
   verb->add_option("--out", f->out, "page to write")->capture_default_str();
   verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
