@@ -21,6 +21,7 @@ void add_train(CLI::App& app, Program& p);
 void add_compare(CLI::App& app, Program& p);
 void add_plot(CLI::App& app, Program& p);
 void add_generate(CLI::App& app, Program& p);
+void add_experts(CLI::App& app, Program& p);
 void add_eval(CLI::App& app, Program& p);
 void add_logits(CLI::App& app, Program& p);
 void add_inspect(CLI::App& app, Program& p);

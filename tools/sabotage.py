@@ -46,6 +46,11 @@ SABOTAGES = [
     # Experts
     ("router-bias-in-weight", "ops/routing.cc", "r.weights.f32(t)[k] = s[index[k]] * factor;", "r.weights.f32(t)[k] = (s[index[k]] + (rule.bias ? 0.01f : 0.f)) * factor;", "ops_routing_vectors_test"),
     ("router-group-score", "ops/routing.cc", "? first + second : first;", "? first : first;", "ops_routing_vectors_test"),
+    ("router-mask-after-groups", "ops/routing.cc", "  if (r.masked) mask_best(r, scores, choice);\n  mask_groups(r, choice);", "  mask_groups(r, choice);\n  if (r.masked) mask_best(r, scores, choice);", "ops_routing_mask_test"),
+    ("router-mask-biased", "ops/routing.cc", "std::copy(scores, scores + r.experts, left);", "std::copy(choice, choice + r.experts + 0 * (scores == nullptr), left);", "ops_routing_mask_test"),
+    ("domains-by-size", "lab/expert_information.cc", "row[e] /= sum * static_cast<double>(domains);", "row[e] /= 1000 + 0 * sum * static_cast<double>(domains);", "lab_expert_information_test"),
+    ("probe-keeps-shared", "model/routing_probe.cc", "if (p.replace_shared) moe->shared_inter = 0;", "if (p.replace_shared) moe->shared_inter += 0;", "lab_expert_probe_test"),
+    ("document-per-window", "lab/expert_specialisation.cc", "const bool goes_on = i == 0 && continues_;", "const bool goes_on = i == 0 && continues_ && false;", "lab_expert_specialisation_test"),
     ("router-scaling", "ops/routing.cc", "rule.normalise ? rule.scaling / (sum + 1e-20f)", "rule.normalise ? 1.f / (sum + 1e-20f)", "ops_routing_vectors_test"),
     ("router-normalised-vjp", "ops/routing.cc", "(dw[k] - dot / denominator) / denominator", "dw[k] / denominator", "ops_routing_vectors_test"),
     ("balance-vjp", "ops/balance.cc", "normalised ? w[e] : (w[e] - value) / sum", "normalised ? w[e] : w[e] / sum", "ops_routing_vectors_test"),

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "infer/engine.h"
+#include "eval/windows.h"
 
 namespace birkhoff::eval {
 
@@ -22,11 +22,8 @@ struct IndexerQuality {
   ops::SelectionQuality total() const;
 };
 
-// The window that the model of a directory (checkpoint::resolve_model_directory) was trained with here, else 256.
-int64_t trained_seq_len(const std::string& directory);
-
 // data: files or folders, cut into windows of seq_len, 0: as trained. validation_only: the last 5 % of each source. Throws Error.
-Likelihood window_likelihood(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len, bool validation_only);
+Likelihood window_likelihood(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len, bool validation_only, const Advance& advance = {});
 IndexerQuality indexer_quality(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len, bool validation_only);
 
 }  // namespace birkhoff::eval

@@ -127,6 +127,7 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   require_memory(directory_, files_->bytes(), measuring.peak());
   memory_ = std::make_unique<Arena>(measuring.peak());
   model_ = std::make_unique<model::Model>(config, compute, max_positions_, map.views, *memory_);
+  if (options.probe.on()) model::set_routing_probe(*model_, options.probe);
   if (!adapter) return;
   model_->attach_adapters(adapter->spec(), false, *memory_);
   adapter->load(*model_);

@@ -10,6 +10,7 @@
 #include "checkpoint/weight_files.h"
 #include "core/arena.h"
 #include "core/exec.h"
+#include "model/routing_probe.h"
 #include "model/transformer.h"
 
 namespace birkhoff::infer {
@@ -21,6 +22,7 @@ struct EngineOptions {
   int threads = 1;
   std::vector<std::string> set;  // "key=value" over config.json: dtype, or a setting of the model
   std::string adapter;  // LoRA adapter to run beside the weights (checkpoint/adapter.h). "": the one of a checkpoint that was trained with adapters
+  model::RoutingProbe probe;  // experts that are disabled, for analysis
 };
 
 // Weights and tables of one model directory. Matrices are read where they lie in the mapped files, in whatever number format; the files

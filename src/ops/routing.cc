@@ -18,6 +18,8 @@ void check_rule(const RouterRule& r) {
   BK_CHECK(r.active >= 1 && r.active <= r.experts);
   BK_CHECK(r.groups >= 1 && r.experts % r.groups == 0);
   BK_CHECK(r.active_groups >= 1 && r.active_groups <= r.groups);
+  BK_CHECK(r.masked >= 0);
+  if (r.masked) BK_CHECK_LE(r.masked + r.active, r.active_groups * (r.experts / r.groups));
 }
 
 template <class F>
@@ -66,9 +68,21 @@ void mask_groups(const RouterRule& r, float* choice) {
     if (!kept[g]) std::fill(choice + g * size, choice + (g + 1) * size, kNegative);
 }
 
+// The experts of highest affinity drop to -inf.
+void mask_best(const RouterRule& r, const float* scores, float* choice) {
+  float left[kMaxExperts];
+  std::copy(scores, scores + r.experts, left);
+  for (int64_t i = 0; i < r.masked; ++i) {
+    const int64_t e = best_of(left, r.experts);
+    left[e] = kTaken;
+    choice[e] = kNegative;
+  }
+}
+
 void choose(const RouterRule& r, const float* scores, const float* bias, int32_t* index) {
   float choice[kMaxExperts];
   for (int64_t e = 0; e < r.experts; ++e) choice[e] = scores[e] + (bias ? bias[e] : 0.f);
+  if (r.masked) mask_best(r, scores, choice);
   mask_groups(r, choice);
   for (int64_t k = 0; k < r.active; ++k) {
     const int64_t e = best_of(choice, r.experts);

@@ -21,6 +21,9 @@ struct RouterRule {
   bool bias = false;                       // noaux_tc: a bias takes part in the choice, never in the weight
   bool normalise = false;                  // divide the chosen scores by (their sum + 1e-20)
   float scaling = 1.f;                     // multiplies the weights
+  int64_t masked = 0;                      // a probe, 0 = off: a token's so many experts of highest affinity (scores, without the bias; ties:
+                                           // the lower index) are no choice, and groups are scored without them. masked + active <= experts
+                                           // of the active groups. Not of given choices; backward takes the choice as it is
 };
 // softmax_topk: {softmax}; Mixtral: {softmax, normalise}; V2 greedy / group_limited_greedy: {softmax, groups by their maximum};
 // V3 noaux_tc: {sigmoid, bias, normalise, groups by the sum of their two best biased scores}; V4: {sqrtsoftplus, bias, normalise}.

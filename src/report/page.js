@@ -178,31 +178,41 @@ function heatColor(v) {
   const t = (v - stops[i][0]) / (stops[i + 1][0] - stops[i][0]);
   return stops[i][1].map((c, k) => Math.round(c + t * (stops[i + 1][1][k] - c)));
 }
-function heatMaps(parent, load) {
-  const box = add(parent, 'div', undefined, 'heat');
-  load.layers.forEach((experts, l) => {
-    const row = add(box, 'div', undefined, 'row');
-    add(row, 'span', `MoE layer ${load.layer ? load.layer[l] : l + 1}`);
-    const canvas = add(row, 'canvas'), columns = experts[0].length;
-    canvas.width = columns;
-    canvas.height = experts.length;
-    canvas.style.height = Math.max(40, Math.min(160, experts.length * 6)) + 'px';
-    const c = canvas.getContext('2d'), image = c.createImageData(columns, experts.length);
-    experts.forEach((values, e) => values.forEach((v, x) => image.data.set([...heatColor(v), 255], 4 * (e * columns + x))));
-    c.putImageData(image, 0, 0);
-    canvas.title = `experts 0 (top) to ${experts.length - 1} (bottom), steps ${load.step[0]} to ${load.step[load.step.length - 1]}`;
-  });
+// One map: a line of colours a row of values, `height` pixels in all.
+function heatMap(box, label, rows, height) {
+  const row = add(box, 'div', undefined, 'row');
+  add(row, 'span', label);
+  const canvas = add(row, 'canvas'), columns = rows[0].length;
+  canvas.width = columns;
+  canvas.height = rows.length;
+  canvas.style.height = height + 'px';
+  const c = canvas.getContext('2d'), image = c.createImageData(columns, rows.length);
+  rows.forEach((values, y) => values.forEach((v, x) => image.data.set([...heatColor(v), 255], 4 * (y * columns + x))));
+  c.putImageData(image, 0, 0);
+  return canvas;
+}
+function heatEnds(box, first, last) {
   const axis = add(box, 'div', undefined, 'scale');
   add(axis, 'span');
   const ends = add(axis, 'div', undefined, 'ends');
-  add(ends, 'span', `step ${short(load.step[0])}`);
-  add(ends, 'span', `step ${short(load.step[load.step.length - 1])}`);
+  add(ends, 'span', first);
+  add(ends, 'span', last);
+}
+function heatKey(box) {
   const key = add(box, 'div', undefined, 'scale');
   add(key, 'span', 'Load').style.alignSelf = 'center';
   const bar = add(key, 'div'), ramp = add(bar, 'div', undefined, 'ramp');
   ramp.style.background = `linear-gradient(90deg, ${stops.map(s => `rgb(${s[1]}) ${s[0] / 2.5 * 100}%`).join(',')})`;
   const labels = add(bar, 'div', undefined, 'ends');
   for (const t of ['0', '0.5', '1 = even', '1.5', '2', '≥ 2.5']) add(labels, 'span', t);
+}
+function heatMaps(parent, load) {
+  const box = add(parent, 'div', undefined, 'heat');
+  load.layers.forEach((experts, l) => {
+    heatMap(box, `MoE layer ${load.layer ? load.layer[l] : l + 1}`, experts, Math.max(40, Math.min(160, experts.length * 6))).title = `experts 0 (top) to ${experts.length - 1} (bottom), steps ${load.step[0]} to ${load.step[load.step.length - 1]}`;
+  });
+  heatEnds(box, `step ${short(load.step[0])}`, `step ${short(load.step[load.step.length - 1])}`);
+  heatKey(box);
 }
 
 // ---- tables -----------------------------------------------------------------------------------------------------------------------
@@ -317,4 +327,4 @@ function compare() {
   plot(card('Speed'), curve(r => zip(r.curves.step, r.curves.tokens_per_s)), {x: 'step', y: 'tokens per second', zero: true, cut: 0.01, legend: true});
 }
 
-data.study ? studyPage(data.study) : runs.length === 1 ? oneRun(runs[0]) : compare();
+data.study ? studyPage(data.study) : data.experts ? expertPage(data.experts) : runs.length === 1 ? oneRun(runs[0]) : compare();

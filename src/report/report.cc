@@ -59,5 +59,6 @@ void write_comparison(const std::vector<std::string>& runs, const std::string& o
 void write_study(const json& study, const std::string& out) {
   io::write_file_atomic(out, page("Study " + study["study"]["name"].get<std::string>(), {{"study", study}}));
 }
+void write_expert_report(const json& specialisation, const std::string& out) { io::write_file_atomic(out, page("Experts of " + specialisation.at("model").get<std::string>(), {{"experts", specialisation}})); }
 
 }  // namespace birkhoff::report

@@ -19,7 +19,7 @@ std::string format_duration(double seconds) {
   return text;
 }
 
-Progress::Progress(int64_t total_steps, bool terminal, bool quiet) : total_(total_steps), terminal_(terminal), quiet_(quiet) {}
+Progress::Progress(int64_t total, bool terminal, bool quiet, std::string unit) : total_(total), terminal_(terminal), quiet_(quiet), unit_(std::move(unit)) {}
 Progress::~Progress() { clear_line(); }
 
 void Progress::clear_line() {
@@ -34,26 +34,32 @@ void Progress::message(const std::string& text) {
 
 void Progress::step(int64_t done, double loss, double tokens_per_s, std::optional<double> val_loss) {
   if (quiet_) return;
-  const auto now = std::chrono::steady_clock::now();
-  const double took = std::chrono::duration<double>(now - last_step_).count();
-  last_step_ = now;
-  seconds_per_step_ = seconds_per_step_ == 0 ? took : 0.95 * seconds_per_step_ + 0.05 * took;
   if (val_loss) last_val_ = val_loss;
+  char text[96], val[32] = "";
+  if (last_val_) std::snprintf(val, sizeof val, "  val %.4f", *last_val_);
+  std::snprintf(text, sizeof text, "loss %.4f%s  %.0f %s", loss, val, tokens_per_s, terminal_ ? "tok/s" : "tokens/s");
+  show(done, text);
+}
+
+void Progress::show(int64_t done, const std::string& details) {
+  if (quiet_) return;
+  const auto now = std::chrono::steady_clock::now();
+  const double took = std::chrono::duration<double>(now - last_call_).count() / static_cast<double>(std::max<int64_t>(1, done - last_done_));
+  last_call_ = now;
+  last_done_ = done;
+  seconds_each_ = seconds_each_ == 0 ? took : 0.95 * seconds_each_ + 0.05 * took;
   const double since = std::chrono::duration<double>(now - last_shown_).count();
   if (done < total_ && since < (terminal_ ? kTerminalInterval : kPlainInterval)) return;
   last_shown_ = now;
-  char val[32] = "";
-  if (last_val_) std::snprintf(val, sizeof val, "  val %.4f", *last_val_);
-  const std::string left = format_duration(seconds_per_step_ * static_cast<double>(total_ - done));
+  const std::string said = (details.empty() ? "" : details + "  ") + format_duration(seconds_each_ * static_cast<double>(total_ - done)) + " left";
   if (!terminal_) {
-    std::fprintf(stderr, "step %lld/%lld  loss %.4f%s  %.0f tokens/s  %s left\n", static_cast<long long>(done), static_cast<long long>(total_), loss, val, tokens_per_s, left.c_str());
+    std::fprintf(stderr, "%s %lld/%lld  %s\n", unit_.c_str(), static_cast<long long>(done), static_cast<long long>(total_), said.c_str());
     return;
   }
   const int filled = static_cast<int>(kBarWidth * done / std::max<int64_t>(1, total_));
   std::string bar(static_cast<size_t>(filled), '#');
   bar.resize(kBarWidth, '.');
-  std::fprintf(stderr, "\r\033[K[%s] %lld/%lld  loss %.4f%s  %.0f tok/s  %s left", bar.c_str(), static_cast<long long>(done), static_cast<long long>(total_), loss, val, tokens_per_s,
-               left.c_str());
+  std::fprintf(stderr, "\r\033[K[%s] %lld/%lld  %s", bar.c_str(), static_cast<long long>(done), static_cast<long long>(total_), said.c_str());
   std::fflush(stderr);
   line_open_ = true;
 }

@@ -1,4 +1,4 @@
-// What a training run says while it works: a bar on a terminal, plain lines otherwise. Writes to stderr.
+// What long work says while it goes on: a bar on a terminal, plain lines otherwise. Writes to stderr.
 #pragma once
 #include <chrono>
 #include <cstdint>
@@ -9,8 +9,12 @@ namespace birkhoff::train {
 
 class Progress {
  public:
-  Progress(int64_t total_steps, bool terminal, bool quiet);
+  // unit: what is counted, "step".
+  Progress(int64_t total, bool terminal, bool quiet, std::string unit = "step");
   ~Progress();
+  // `done` of the total, what else there is to say, and the time left. Rare enough for a reader, whenever it is called.
+  void show(int64_t done, const std::string& details = "");
+  // show() with the figures of a training step.
   void step(int64_t done, double loss, double tokens_per_s, std::optional<double> val_loss);
   void message(const std::string& text);
 
@@ -18,10 +22,12 @@ class Progress {
   void clear_line();
   int64_t total_;
   bool terminal_, quiet_, line_open_ = false;
+  std::string unit_;
   std::optional<double> last_val_;
   std::chrono::steady_clock::time_point last_shown_{};
-  double seconds_per_step_ = 0;
-  std::chrono::steady_clock::time_point last_step_ = std::chrono::steady_clock::now();
+  double seconds_each_ = 0;
+  int64_t last_done_ = 0;
+  std::chrono::steady_clock::time_point last_call_ = std::chrono::steady_clock::now();
 };
 
 // "1:02:03" or "4:05".
