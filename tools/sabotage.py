@@ -104,7 +104,7 @@ SABOTAGES = [
     ("empty-tensors", "checkpoint/tensor_map.cc", "e->bytes == 0 || ", "", "checkpoint_hf_directory_test"),
     # Runs on paper
     ("plan-ring", "lab/plan.cc", "p.gradient_bytes = 2.0 * others", "p.gradient_bytes = 1.0 * others", "lab_plan_test"),
-    ("plan-busiest-machine", "lab/plan.cc", "const int64_t local = divided_up(E, machines);", "const int64_t local = E / machines;", "lab_plan_test"),
+    ("plan-busiest-machine", "lab/plan.cc", "static_cast<double>(divided_up(E, machines)) / static_cast<double>(E)", "static_cast<double>(E / machines) / static_cast<double>(E)", "lab_plan_test"),
     ("plan-fewest", "lab/plan.cc", "      low = middle + 1;", "      low = middle + 2;", "lab_plan_test"),
 ]
 

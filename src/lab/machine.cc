@@ -12,12 +12,12 @@ namespace birkhoff::lab {
 namespace {
 
 constexpr double kSliceFlops = 40e9;
-constexpr int64_t kSliceParameters = 200'000'000, kMeasuredSteps = 3;
+constexpr int64_t kSliceParameters = 150'000'000, kMeasuredSteps = 3;
 constexpr double kGiga = 1e9, kGib = 1 << 30;
 
 // As many sequences, or as much of one, as the operations allow.
 void cut_tokens(const train::RunConfig& whole, train::RunConfig& slice) {
-  constexpr int64_t kFewest = 128, kUnit = 64;
+  constexpr int64_t kFewest = 64, kUnit = 64;
   const int64_t rows = whole.train.batch_size / whole.train.grad_accum, S = whole.train.seq_len;
   const double per_token = model::model_flops(slice.model, 1, S) / static_cast<double>(S);
   const auto tokens = static_cast<int64_t>(kSliceFlops / per_token);
@@ -62,6 +62,7 @@ train::RunConfig slice_of(const train::RunConfig& whole) {
   m.num_hash_layers = m.num_nextn_predict_layers = 0;
   slice.train.grad_accum = slice.train.aux_devices = 1;
   slice.train.batch_ramp = 0;
+  slice.train.optimizer = "adamw";  // its time is not asked for, and Muon's would be most of a step of so few tokens
   slice.train.recompute = "none";
   slice.train.trainable.clear();
   slice.train.lora_targets.clear();

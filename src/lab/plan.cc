@@ -4,15 +4,13 @@
 
 #include "core/error.h"
 #include "model/inventory.h"
+#include "optim/muon.h"
 #include "train/trainer.h"
 
 namespace birkhoff::lab {
 namespace {
 
 int64_t divided_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
-size_t share(size_t bytes, int64_t part, int64_t of) {
-  return static_cast<size_t>(static_cast<double>(bytes) * static_cast<double>(part) / static_cast<double>(of));
-}
 
 // Splits from the simplest to the one that divides most.
 std::vector<Split> splits_of(const train::RunConfig& c) {
@@ -32,7 +30,14 @@ Planner::Planner(const train::RunConfig& config, const Cluster& cluster) : confi
   m.attach_adapters(t.scope(config_.model).lora, true, memory);
   const model::TrainableSet set = model::choose_trainable(m, t.trainable);
   for (const auto& p : set.parameters) {
-    if (p.state < 0 || p.info.name.find(".experts.") == std::string::npos) continue;
+    if (p.state < 0) continue;
+    const bool expert = p.info.name.find(".experts.") != std::string::npos;
+    if (p.trained && train::moved_by_muon(p.info, t)) {
+      const double flops = optim::newton_schulz_flops(p.info.rows, p.info.cols);
+      muon_flops_ += flops;
+      if (expert) expert_muon_flops_ += flops;
+    }
+    if (!expert) continue;
     expert_.gradients += static_cast<size_t>(p.info.size()) * sizeof(float);
     if (p.state < set.moment_elements) expert_.optimizer += 2 * static_cast<size_t>(p.info.size()) * sizeof(float);
   }
@@ -67,20 +72,21 @@ const model::MemoryPlan& Planner::memory_of(int64_t rows, const std::string& rec
   return at->second;
 }
 
-model::MemoryPlan Planner::divided(model::MemoryPlan p, const Split& split, int64_t machines) const {
+double Planner::experts_held(const Split& split, int64_t machines) const {
   const int64_t E = config_.model.n_routed_experts;
-  ExpertBytes held;
-  if (split.experts) {
-    const int64_t local = divided_up(E, machines);
-    held = {share(expert_.weights, local, E), share(expert_.gradients, local, E), share(expert_.optimizer, local, E)};
-    p.weights -= expert_.weights;
-    p.gradients -= expert_.gradients;
-    p.optimizer -= expert_.optimizer;
-  }
-  if (split.moments) p.optimizer = share(p.optimizer, 1, machines);
-  p.weights += held.weights;
-  p.gradients += held.gradients;
-  p.optimizer += held.optimizer;
+  return split.experts ? static_cast<double>(divided_up(E, machines)) / static_cast<double>(E) : 1;
+}
+
+double Planner::updated(double all, double experts, const Split& split, int64_t machines) const {
+  const double owners = split.moments ? static_cast<double>(machines) : 1;
+  return split.experts ? (all - experts) / owners + experts * experts_held(split, machines) : all / owners;
+}
+
+model::MemoryPlan Planner::divided(model::MemoryPlan p, const Split& split, int64_t machines) const {
+  const double elsewhere = 1 - experts_held(split, machines);
+  p.weights -= static_cast<size_t>(static_cast<double>(expert_.weights) * elsewhere);
+  p.gradients -= static_cast<size_t>(static_cast<double>(expert_.gradients) * elsewhere);
+  p.optimizer = static_cast<size_t>(updated(static_cast<double>(p.optimizer), static_cast<double>(expert_.optimizer), split, machines));
   return p;
 }
 
@@ -93,6 +99,7 @@ void Planner::add_costs(SplitPlan& p) const {
   const double forwards = again ? 4.0 / 3.0 : 1.0;  // backward costs two forwards; recomputing adds a third
   p.compute_seconds = forwards * model::model_flops(config_.model, p.rows, t.seq_len) / (machine.flops * machine.efficiency);
   p.optimizer_seconds = 2.0 * static_cast<double>(p.memory.weights + p.memory.gradients + p.memory.optimizer) / machine.read_bytes;
+  p.optimizer_seconds += updated(muon_flops_, expert_muon_flops_, p.split, p.machines) / (machine.flops * machine.efficiency);
   const double others = static_cast<double>(p.machines - 1) / static_cast<double>(p.machines);
   const size_t replicated = gradients_ - (p.split.experts ? expert_.gradients : 0);
   p.gradient_bytes = 2.0 * others * static_cast<double>(replicated);

@@ -73,6 +73,9 @@ class Planner {
 
  private:
   const model::MemoryPlan& memory_of(int64_t rows, const std::string& recompute);
+  double experts_held(const Split& split, int64_t machines) const;  // as part of all
+  // What the busiest machine has of something that goes with a parameter's update, all of it and that of routed experts given.
+  double updated(double all, double experts, const Split& split, int64_t machines) const;
   model::MemoryPlan divided(model::MemoryPlan whole, const Split& split, int64_t machines) const;
   bool holds(const model::MemoryPlan& p) const;
   void add_costs(SplitPlan& p) const;
@@ -80,6 +83,7 @@ class Planner {
   Cluster cluster_;
   ExpertBytes expert_;
   size_t gradients_ = 0;  // bytes of all of them
+  double muon_flops_ = 0, expert_muon_flops_ = 0;  // of a step: of all parameters, and of routed experts among them
   int64_t parameter_elements_ = 0, moment_elements_ = 0, moe_layers_ = 0;
   std::map<std::pair<int64_t, std::string>, model::MemoryPlan> memory_;
 };

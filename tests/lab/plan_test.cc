@@ -117,6 +117,22 @@ TEST(Plan, Traffic) {
   EXPECT_DOUBLE_EQ(again.compute_seconds, experts.compute_seconds * 4 / 3);
 }
 
+// Muon's products: ten times 4 a^2 b + 2 a^3 for every matrix, at the rate of forward and backward. Frozen matrices cost nothing.
+TEST(Plan, Muon) {
+  const auto products = [](double a, double b) { return 10 * (4 * a * a * b + 2 * a * a * a); };
+  const std::string one = "trainable=layers\\.1\\.mlp\\.experts\\.[01]\\.(gate|up|down)_proj";
+  const auto seconds = [&](const std::string& optimizer, const Split& split, int64_t machines) {
+    return lab::Planner(small({one, "optimizer=" + optimizer}), cluster(4)).on(split, machines).optimizer_seconds;
+  };
+  const double all = 6 * products(8, 16) / (2e9 * 0.5);
+  const auto extra = [&](const Split& split, int64_t machines) { return seconds("muon", split, machines) - seconds("adamw", split, machines); };
+  EXPECT_NEAR(extra({}, 1), all, 1e-9 * all);
+  EXPECT_NEAR(extra({}, 4), all, 1e-9 * all);
+  EXPECT_NEAR(extra({false, true}, 4), all / 4, 1e-9 * all);
+  EXPECT_NEAR(extra({true, false}, 4), all / 4, 1e-9 * all);
+  EXPECT_NEAR(extra({true, true}, 2), all / 2, 1e-9 * all);
+}
+
 TEST(Plan, LessAtATimeBeforeMoreMachines) {
   const auto total = [](const std::vector<std::string>& set) { return static_cast<double>(train::plan_run(small(set), 2).total()); };
   const double four = total({}), one = total({"grad_accum=4"}), layer = total({"grad_accum=4", "recompute=layer"});
