@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 
 #include "apps/verbs.h"
 #include "core/error.h"
@@ -27,6 +28,12 @@ eval::Advance advance(std::unique_ptr<train::Progress>& progress) {
     if (!progress) progress = std::make_unique<train::Progress>(all, isatty(STDERR_FILENO), false, "window");
     progress->show(done);
   };
+}
+
+// Before a long pass, not after it.
+void require_folder_of(const std::string& file) {
+  const std::filesystem::path folder = std::filesystem::absolute(file).parent_path();
+  if (!std::filesystem::is_directory(folder)) throw Error("experts", "--out " + file + ": there is no folder " + folder.string(), "create it, or name another file");
 }
 
 // Which layers a probe leaves alone.
@@ -59,6 +66,7 @@ int probe(const Flags& f, const infer::EngineOptions& options) {
 
 int specialise(const Flags& f, const infer::EngineOptions& options) {
   const std::vector<lab::Domain> domains = lab::parse_domains(f.data);
+  require_folder_of(f.out);
   const infer::Engine engine(f.model, options);
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
   std::unique_ptr<train::Progress> progress;

@@ -33,10 +33,10 @@ class Experts(Case):
 
     def test_specialisation(self):
         page = self.dir / "experts.html"
-        arguments = ["experts", "-m", self.run_dir, *self.domains(), "--shuffles", 50, "--out", page]
+        arguments = ["experts", "-m", self.run_dir, *self.domains(), "--shuffles", 50, "--unit-tokens", 256, "--out", page]
         found = json.loads(self.expect(DONE, *arguments, "--json").out)
         self.assertEqual([d["name"] for d in found["domains"]], ["plays", "letters"])
-        self.assertEqual(found["domains"][0]["documents"], 1)
+        self.assertEqual([(d["documents"], d["units"]) for d in found["domains"]], [(1, 78), (1, 16)])  # 624 and 126 windows of 32, 8 a part
         layer, = found["layers"]
         self.assertEqual((layer["layer"], len(layer["load"]), len(layer["load"][0]), len(layer["telling"])), (1, 2, 4, 4))
         for row in layer["load"]:
@@ -60,7 +60,7 @@ class Experts(Case):
         self.expect(REFUSED, *experts, "--data", self.dir / "absent", "--disable-top", 1, says=["absent", "no such file"])
         self.expect(REFUSED, *experts, "--data", f"a={self.dir}/absent", "--data", f"b={self.text}", says=["absent", "no such file"])
         self.expect(REFUSED, *experts, *self.domains(), "--seq-len", 10**6, says="--seq-len 1000000")
-        self.expect(REFUSED, *experts, *self.domains(), "--out", self.dir / "no" / "page.html", says="page.html")
+        self.expect(REFUSED, *experts, *self.domains(), "--out", self.dir / "no" / "page.html", says=["page.html", "no folder"])
         self.expect(USAGE, *experts, "--data", self.text, says=["NAME=PATH", "--disable-top"])
         self.expect(USAGE, *experts, "--data", f"a={self.text}", says="one domain")
         self.expect(USAGE, *experts, "--data", self.text, "--disable-top", "-1", says="disable-top")
