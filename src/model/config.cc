@@ -248,7 +248,7 @@ void validate_res_form(const ModelConfig& c) {
   const std::string form = "hc_res_form " + c.hc_res_form, streams = "hc_mult: " + std::to_string(c.hc_mult) + " streams";
   if (c.hc_res_form == "lite" && c.hc_mult > ops::kMaxLiteStreams)
     fail(streams + " have more than 120 permutations, and " + form + " has a logit for each",
-         "at most " + std::to_string(ops::kMaxLiteStreams) + " streams, or hc_res_form=kron or sinkhorn");
+         "at most " + std::to_string(ops::kMaxLiteStreams) + " streams, or hc_res_form=sinkhorn");
   if (c.hc_res_form == "kron" && (c.hc_mult & (c.hc_mult - 1)))
     fail(streams + " are no power of two, and " + form + " is a product of 2x2 factors", "1, 2, 4 or 8 streams, or hc_res_form=sinkhorn");
   if (c.hc_sinkhorn_iters != ModelConfig{}.hc_sinkhorn_iters)
