@@ -36,7 +36,7 @@ nlohmann::json settings_of(const std::string& what) {
 
 lab::Machine machine_of(const Flags& f, const train::RunConfig& config, int threads) {
   if (f.measured.empty()) {
-    std::fprintf(stderr, "birkhoff: measuring this machine, a few seconds\n");
+    std::fprintf(stderr, "birkhoff: measuring this machine, ten seconds or so\n");
     return lab::measure_machine(config, threads);
   }
   const nlohmann::json file = io::read_json(f.measured);

@@ -12,7 +12,7 @@ namespace birkhoff::lab {
 namespace {
 
 constexpr double kSliceFlops = 40e9;
-constexpr int64_t kSliceParameters = 150'000'000, kMeasuredSteps = 3;
+constexpr int64_t kSliceParameters = 80'000'000, kMeasuredSteps = 3;
 constexpr double kGiga = 1e9, kGib = 1 << 30;
 
 // As many sequences, or as much of one, as the operations allow.

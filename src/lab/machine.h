@@ -19,7 +19,7 @@ struct Machine {
 
 // A training run that has the shapes of `c` at a small part of its cost: one layer from the middle (two of V4's, whose kinds alternate) with
 // the same share of the vocabulary, about 40 GFLOP a step, and so many experts that each gets as many tokens as in a part of the whole.
-// Above 150 million parameters hidden_size and the heads are halved until they are fewer. Everything is trained, nothing recomputed.
+// Above 80 million parameters hidden_size and the heads are halved until they are fewer. Everything is trained, nothing recomputed.
 train::RunConfig slice_of(const train::RunConfig& c);
 
 // Peak and bandwidth (train::measure_peaks) and a few steps of slice_of(c) on synthetic tokens: seconds. Throws Error when not even the slice

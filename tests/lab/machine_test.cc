@@ -27,13 +27,18 @@ TEST(Machine, SlicesKeepTheShapes) {
   EXPECT_EQ(s.model.n_routed_experts, c.model.n_routed_experts);  // the step is short enough to be taken whole
   EXPECT_EQ(s.train.batch_size, 8);
   EXPECT_EQ(s.train.seq_len, 256);
-  const train::RunConfig big = lab::slice_of(preset("mhc-27b", {"grad_accum=1280"}));
-  EXPECT_EQ(big.model.hidden_size, 2560);
-  EXPECT_EQ(big.model.moe_intermediate_size, 1536);
+  const train::RunConfig big = lab::slice_of(preset("mhc-3b", {"grad_accum=320"}));
+  EXPECT_EQ(big.model.hidden_size, 1280);
+  EXPECT_EQ(big.model.moe_intermediate_size, 896);
+  EXPECT_EQ(big.model.vocab_size, 129280 / 12);
   EXPECT_EQ(big.train.batch_size, 1);
   EXPECT_LT(big.train.seq_len, 4096);
-  EXPECT_GE(big.model.n_routed_experts, 6);
-  EXPECT_LE(model::model_flops(big.model, 1, big.train.seq_len), 80e9);  // of 64 tokens, the fewest
+  EXPECT_EQ(big.model.n_routed_experts, 6);  // a token's own are the fewest
+  EXPECT_LE(model::model_flops(big.model, 1, big.train.seq_len), 40e9);
+  const train::RunConfig halved = lab::slice_of(preset("mhc-27b"));
+  EXPECT_EQ(halved.model.hidden_size, 1280);
+  EXPECT_EQ(halved.model.num_attention_heads, 16);
+  EXPECT_EQ(halved.model.moe_intermediate_size, 1536);
   const train::RunConfig dense = lab::slice_of(preset("llm-7b"));
   EXPECT_FALSE(dense.model.is_moe_layer(0));
 }
@@ -45,8 +50,8 @@ TEST(Machine, EveryPresetHasASlice) {
     const train::RunConfig s = lab::slice_of(train::make_run_config(json::parse(p.json), {}));
     const train::RunConfig again = train::run_config_from_json(train::run_config_to_json(s));  // checks ranges and contradictions
     EXPECT_EQ(again.model.hidden_size, s.model.hidden_size);
-    EXPECT_LE(model::take_inventory(s.model).total, 150'000'000);
-    EXPECT_LT(train::plan_run(s, 2).total(), size_t{4} << 30);
+    EXPECT_LE(model::take_inventory(s.model).total, 80'000'000);
+    EXPECT_LT(train::plan_run(s, 2).total(), size_t{2} << 30);
   }
 }
 
