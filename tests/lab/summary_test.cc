@@ -78,7 +78,7 @@ TEST(Summary, BestOfEachGroup) {
 TEST(Summary, TableHasTheColumnsThatHaveNumbers) {
   const json plain = results({variant("a", "", {run(1, 2.0), run(2, 2.0)}), variant("longer", "", {run(1, 2.5), run(2, 2.5)})});
   const std::string t = table_text(plain, summarise(plain));
-  EXPECT_NE(t.find("longer       2          2.5000 +- 0.0000  +0.5000 [+0.5000, +0.5000]     15.0  100\n"), std::string::npos) << t;
+  EXPECT_NE(t.find("longer       2          2.5000 +- 0.0000  +0.5000 [+0.5000, +0.5000]"), std::string::npos) << t;
   EXPECT_EQ(t.find("MaxVio"), std::string::npos);
   EXPECT_EQ(t.find("max gain"), std::string::npos);
 }
