@@ -58,7 +58,8 @@ def figures(r):
     seconds = sum(run["figures"]["seconds"] for run in runs if "figures" in run)
     s, m = r["settings"], r["machine"]
     seeds = r["study"]["seeds"]
-    lines += ["", f"`birkhoff compare --study studies/{r['study']['name']}.json --out runs/studies/{r['study']['name']}`: {len(runs)} runs, {seeds} seed{'s' * (seeds > 1)}, {s['steps']} steps of {s['batch_size']} x {s['seq_len']} bytes, "
+    command = re.sub(r"^\S*birkhoff", "birkhoff", r["command"])
+    lines += ["", f"`{command}`: {len(runs)} runs, {seeds} seed{'s' * (seeds > 1)}, {s['steps']} steps of {s['batch_size']} x {s['seq_len']} bytes, "
               f"{seconds:,.0f} s of training in all, {m['side_by_side']} at a time with {m.get('threads')} thread{'s' * (m.get('threads') != 1)} each; {m.get('cpu')}, {m['cores']} cores, {m.get('isa')}; {r['time'][:10]}."]
     return "\n".join(lines)
 

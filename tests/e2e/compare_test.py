@@ -4,6 +4,7 @@ import hashlib
 import json
 import signal
 import subprocess
+import sys
 import time
 import unittest
 
@@ -218,6 +219,15 @@ class Shortened(CompareCase):
                 self.assertLess(path.stat().st_size, 200_000)
                 self.expect(DONE, "compare", "--results", path, "--out", self.dir / path.stem)
                 self.assertLess((self.dir / path.stem / "report.html").stat().st_size, 2 << 20)
+
+    def test_the_page_of_results_says_what_the_results_say(self):
+        check = subprocess.run([sys.executable, REPOSITORY / "tools" / "results_page.py", "--check"])
+        self.assertEqual(check.returncode, 0, "run tools/results_page.py")
+
+    def test_an_unknown_study_of_the_script(self):
+        result = subprocess.run([REPOSITORY / "scripts" / "results", "residul"], capture_output=True, text=True)
+        self.assertEqual(result.returncode, USAGE)
+        self.assertIn("studies/residul.json does not exist; there are: ", result.stderr)
 
 
 if __name__ == "__main__":
