@@ -93,7 +93,7 @@ json figures_of(const RunSpec& spec, const json& data) {
   if (spec.config.model.n_routed_experts) f["combinations"] = combinations(spec.config.model.n_routed_experts, spec.config.model.num_experts_per_tok);
   f["tokens_per_s"] = data["summary"]["tokens_per_s"];
   f["step_ms"] = number(1e3 * static_cast<double>(t.batch_size * t.seq_len) / data["summary"]["tokens_per_s"].get<double>());
-  f["seconds"] = data["summary"]["seconds"];
+  f["seconds"] = number(f["step_ms"].get<double>() * data["summary"]["steps"].get<double>() / 1e3);  // the sum would hold every pause of the process
   f["rss_mib"] = data["summary"]["rss_mib"];
   f["planned_mib"] = data["machine"].value("planned_mib", json());
   f["train_loss"] = tail_mean(data["curves"]["loss"]);

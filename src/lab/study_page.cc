@@ -24,6 +24,20 @@ Curve zipped(const json& x, const json& y) {
 }
 
 Curve loss_of(const json& run) { return run.contains("curves") ? zipped(run["curves"]["step"], run["curves"]["loss"]) : Curve{}; }
+// Means of consecutive fours: single points of a training loss differ by chance more than variants do.
+Curve coarse_loss_of(const json& run) {
+  Curve out;
+  double x = 0, y = 0;
+  int n = 0;
+  for (const auto& [step, loss] : loss_of(run)) {
+    x += step;
+    y += loss;
+    if (++n < 4) continue;
+    out.emplace_back(x / n, y / n);
+    x = y = n = 0;
+  }
+  return out;
+}
 Curve maxvio_of(const json& run) { return run.contains("maxvio") ? zipped(run["maxvio"]["step"], run["maxvio"]["mean"]) : Curve{}; }
 Curve validation_of(const json& run) {
   Curve out;
@@ -64,7 +78,7 @@ json band(const std::map<double, std::vector<double>>& at, const std::function<d
   return out;
 }
 
-// Curves of both variants by the seeds that both finished, first minus nothing: differences of the loss at equal steps.
+// Of the seeds that both finished, at equal steps.
 json difference_over_time(const json& first, const json& variant, const std::function<Curve(const json&)>& curve) {
   std::map<int64_t, Curve> a;
   for (const json& r : first["runs"])
@@ -130,7 +144,7 @@ json variant_page(const json& results, size_t v) {
   put("gains", gains_of(variant));
   put("sites", sites_of(variant));
   if (v > 0) {
-    put("difference", difference_over_time(results["variants"][0], variant, loss_of));
+    put("difference", difference_over_time(results["variants"][0], variant, coarse_loss_of));
     put("validation_difference", difference_over_time(results["variants"][0], variant, validation_of));
   }
   for (const json& r : variant["runs"]) {
