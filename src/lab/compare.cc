@@ -87,8 +87,9 @@ void Turns::ended(const Running& r, int code) {
   if (code == 0 && state_of(spec.directory) == RunState::done) {
     ++done_;
     time_.saw(r.run, seconds_since(r.began), std::max(1e-3, 1 - share(spec, r.first_step)));
-    char loss[48];
-    std::snprintf(loss, sizeof loss, "%.4f", io::read_json(spec.directory + "/run.json")["final_val_loss"].get<double>());
+    const json value = io::read_json(spec.directory + "/run.json")["final_val_loss"];  // null where it is not finite
+    char loss[48] = "is not finite";
+    if (value.is_number()) std::snprintf(loss, sizeof loss, "%.4f", value.get<double>());
     progress_.message(name + ": done, validation loss " + loss + " (" + std::to_string(done_ + failed_) + "/" + std::to_string(runs_.size()) + ")");
     return;
   }

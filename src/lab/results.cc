@@ -61,10 +61,10 @@ void gain_figures(const json& g, json& figures) {
     if (all.empty()) return NAN;
     return largest ? *std::max_element(all.begin(), all.end()) : *std::min_element(all.begin(), all.end());
   };
-  figures["gain_max"] = extreme("max_mean", true);
-  figures["gain_min"] = extreme("min_mean", false);
-  figures["gain_max_token"] = extreme("max", true);
-  figures["gain_min_token"] = extreme("min", false);
+  figures["gain_max"] = number(extreme("max_mean", true));
+  figures["gain_min"] = number(extreme("min_mean", false));
+  figures["gain_max_token"] = number(extreme("max", true));
+  figures["gain_min_token"] = number(extreme("min", false));
 }
 
 // Of a few layers spread over the depth, the first and the last among them.
@@ -96,8 +96,8 @@ json figures_of(const RunSpec& spec, const json& data) {
   f["seconds"] = number(f["step_ms"].get<double>() * data["summary"]["steps"].get<double>() / 1e3);  // the sum would hold every pause of the process
   f["rss_mib"] = data["summary"]["rss_mib"];
   f["planned_mib"] = data["machine"].value("planned_mib", json());
-  f["train_loss"] = tail_mean(data["curves"]["loss"]);
-  if (!data["maxvio"].is_null()) f["maxvio"] = tail_mean(data["maxvio"]["mean"]);
+  f["train_loss"] = number(tail_mean(data["curves"]["loss"]));
+  if (!data["maxvio"].is_null()) f["maxvio"] = number(tail_mean(data["maxvio"]["mean"]));
   gain_figures(data["gains"], f);
   return f;
 }
@@ -107,14 +107,18 @@ json record_of(const RunSpec& spec) {
   const RunState state = state_of(spec.directory);
   r["status"] = state == RunState::done ? "done" : state == RunState::started || fs::exists(spec.directory + ".log") ? "failed" : "absent";
   if (r["status"] == "failed") r["message"] = last_message(spec.directory + ".log");
-  json data;
+  json data, figures;
   try {
     data = report::run_data(spec.directory);
-  } catch (const Error&) {
-    if (state == RunState::done) throw;
-    return r;  // it ended before its first step
+    figures = figures_of(spec, data);
+  } catch (const std::exception& e) {  // it ended before its first step, or its files are damaged: the others count all the same
+    if (state == RunState::done) {
+      r["status"] = "failed";
+      r["message"] = e.what();
+    }
+    return r;
   }
-  r["figures"] = figures_of(spec, data);
+  r["figures"] = figures;
   if (state == RunState::done) r["figures"]["val_loss"] = io::read_json(spec.directory + "/run.json")["final_val_loss"];
   r["steps"] = data["summary"]["steps"];
   r["curves"] = {{"step", thin(data["curves"]["step"], kCurvePoints)}, {"loss", thin(data["curves"]["loss"], kCurvePoints)}, {"grad_norm", thin(data["curves"]["grad_norm"], kCurvePoints)}};

@@ -127,6 +127,7 @@ Study grid_study(const json& base, const std::vector<std::string>& vary) {
     for (const Variant& v : s.variants)
       for (const std::string& value : split_values(text.substr(equals + 1))) {
         const auto [key, parsed] = model::parse_setting(text.substr(0, equals + 1) + value);
+        if (v.set.contains(key)) throw Error("compare", "--vary " + key + " is given twice", "write its values in one list: --vary " + key + "=a,b", ExitCode::usage);
         Variant w = v;
         w.name += (w.name.empty() ? "" : " ") + key + "=" + value;
         w.set[key] = parsed;
@@ -138,8 +139,33 @@ Study grid_study(const json& base, const std::vector<std::string>& vary) {
   return s;
 }
 
+namespace {
+
+// What every run has of its own cannot be set for all: seeds, and what the variants differ in.
+void require_one_meaning(const Study& study, const std::vector<std::string>& overrides) {
+  const auto refuse_seed = [](const json& set, const std::string& where) {
+    if (set.contains("seed")) throw Error("compare", where + " sets seed, which runs over 1 to the number of seeds", "leave it out, and say how many with --seeds", ExitCode::usage);
+  };
+  refuse_seed(study.set, "the study");
+  json given = json::object();
+  for (const std::string& text : overrides) {
+    const auto [key, value] = model::parse_setting(text);
+    given[key] = value;
+  }
+  refuse_seed(given, "--set");
+  for (const Variant& v : study.variants) {
+    refuse_seed(v.set, "variant \"" + v.name + "\"");
+    for (const auto& [key, value] : given.items())
+      if (v.set.contains(key))
+        throw Error("compare", "--set " + key + "=" + value.dump() + ": variant \"" + v.name + "\" has " + key + " " + v.set[key].dump() + " of its own", "variants differ in it; leave --set " + key + " out", ExitCode::usage);
+  }
+}
+
+}  // namespace
+
 std::vector<RunSpec> runs_of(const Study& study, const std::string& out, const std::vector<std::string>& overrides) {
   if (study.seeds < 1) throw Error("compare", "seeds: must be at least 1, is " + std::to_string(study.seeds), "three give an interval worth the name", ExitCode::usage);
+  require_one_meaning(study, overrides);
   std::vector<RunSpec> runs;
   for (int64_t seed = 1; seed <= study.seeds; ++seed)
     for (size_t v = 0; v < study.variants.size(); ++v) {

@@ -87,12 +87,12 @@ std::string text(const char* format, double v) {
   return s;
 }
 std::string mean_text(const json& row, const char* key, const char* format) {
-  return row.contains(key) && row[key].is_object() ? text(format, row[key]["mean"].get<double>()) : "-";
+  return row.contains(key) && row[key].is_object() && row[key]["mean"].is_number() ? text(format, row[key]["mean"].get<double>()) : "-";
 }
 std::string value_text(const json& v, const char* format) { return v.is_number() ? text(format, v.get<double>()) : "-"; }
 
 std::string loss_text(const json& m) {
-  if (m.is_null()) return "-";
+  if (m.is_null() || !m["mean"].is_number()) return "-";
   return text("%.4f", m["mean"].get<double>()) + (m["error"].is_number() ? text(" +- %.4f", m["error"].get<double>()) : "");
 }
 std::string difference_text(const json& d) {
