@@ -42,7 +42,7 @@ function studyPicture(study, points) {
     if (group && own.length > 1) series.push({name: group, color: color(g), kind: 'thin', points: own.map(p => [p.x.mean, p.y.mean])});
   });
   for (const p of list) series.push({name: study.variants[p.variant].name, color: color(p.variant), kind: 'dots', points: [[p.x.mean, p.y.mean]], errors: [[p.x.error || 0, p.y.error || 0]]});
-  plot(box, series, {x: points.x_title || figureTitle(points.x), y: points.y.endsWith('loss') ? `${y} (${study.unit})` : y, log_x: points.log_x, pad: true, exact_x: true, height: 340, legend: true});
+  plot(box, series, {x: points.x_title || figureTitle(points.x), y: points.y.endsWith('loss') ? `${y} (${study.unit})` : y, log: points.log_y, log_x: points.log_x, pad: true, exact_x: true, height: 340, legend: true});
 }
 
 function studyTable(study, gains, experts) {
