@@ -62,10 +62,11 @@ Variant variant_of(const std::string& where, const json& o) {
 
 Axes axes_of(const std::string& where, const json& o) {
   if (!o.is_object()) fail(where, "axes is an object with \"x\" and \"y\", not " + o.dump().substr(0, 60));
-  known_fields(where, o, {"x", "y", "title", "x_title", "y_title", "log_x"});
+  known_fields(where, o, {"x", "y", "title", "x_title", "y_title", "log_x", "log_y"});
   Axes a;
   for (const auto& [key, out] : {std::pair{"x", &a.x}, {"y", &a.y}, {"title", &a.title}, {"x_title", &a.x_title}, {"y_title", &a.y_title}}) text_field(where, o, key, *out);
   flag_field(where, o, "log_x", a.log_x);
+  flag_field(where, o, "log_y", a.log_y);
   if (a.x.empty() || a.y.empty()) fail(where, "axes needs \"x\" and \"y\"");
   return a;
 }
@@ -197,7 +198,7 @@ json to_json(const Study& study) {
   for (const std::string& d : study.data) o["data"].push_back(fs::path(d).filename().string());
   o["variants"] = json::array();
   for (const Variant& v : study.variants) o["variants"].push_back({{"name", v.name}, {"group", v.group}, {"set", v.set}});
-  if (const auto& a = study.axes) o["axes"] = {{"x", a->x}, {"y", a->y}, {"title", a->title}, {"x_title", a->x_title}, {"y_title", a->y_title}, {"log_x", a->log_x}};
+  if (const auto& a = study.axes) o["axes"] = {{"x", a->x}, {"y", a->y}, {"title", a->title}, {"x_title", a->x_title}, {"y_title", a->y_title}, {"log_x", a->log_x}, {"log_y", a->log_y}};
   return o;
 }
 

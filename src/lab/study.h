@@ -19,7 +19,7 @@ struct Variant {
 // A picture of the study's own: one point a variant. x and y name a figure (figure_names) or a setting with a number.
 struct Axes {
   std::string x, y, title, x_title, y_title;
-  bool log_x = false;
+  bool log_x = false, log_y = false;
 };
 
 struct Study {

@@ -14,6 +14,7 @@ function figureTitle(key) {
 function signed(v) { return (v < 0 ? '−' : '+') + Math.abs(v).toFixed(4); }
 function plusMinus(m) { return !m ? '–' : m.mean.toFixed(4) + (m.error === null ? '' : ` ± ${m.error.toFixed(4)}`); }
 function differenceText(d) { return !d || d.mean === null ? '–' : signed(d.mean) + (d.low === null ? '' : ` [${signed(d.low)}, ${signed(d.high)}]`); }
+function rough(v) { return String(+(+v).toPrecision(3)); }
 function meanText(m) { return m ? short(m.mean) : '–'; }
 
 function bandSeries(name, c, b, more) {
@@ -42,15 +43,15 @@ function studyPicture(study, points) {
     if (group && own.length > 1) series.push({name: group, color: color(g), kind: 'thin', points: own.map(p => [p.x.mean, p.y.mean])});
   });
   for (const p of list) series.push({name: study.variants[p.variant].name, color: color(p.variant), kind: 'dots', points: [[p.x.mean, p.y.mean]], errors: [[p.x.error || 0, p.y.error || 0]]});
-  plot(box, series, {x: points.x_title || figureTitle(points.x), y: points.y.endsWith('loss') ? `${y} (${study.unit})` : y, log_x: points.log_x, pad: true, exact_x: true, height: 340, legend: true});
+  plot(box, series, {x: points.x_title || figureTitle(points.x), y: points.y.endsWith('loss') ? `${y} (${study.unit})` : y, log: points.log_y, log_x: points.log_x, pad: true, exact_x: true, height: 340, legend: true});
 }
 
 function studyTable(study, gains, experts) {
   const rows = study.summary.variants, first = study.variants[0].name, loss = `validation loss (${study.unit})`;
   const box = card('Result', `Loss over all held-out windows at the end, mean ± standard error over seeds. Difference to ${first} seed by seed (same data order), mean and 95 % interval (Student t).`, true);
-  table(box, ['variant', 'seeds', loss, 'difference', 'ms per step', 'memory (MiB)', ...(gains ? ['largest gain', 'of any token', 'smallest gain', 'of any token'] : []), ...(experts ? ['MaxVio'] : []), 'parameters', 'active'],
+  table(box, ['variant', 'seeds', loss, 'difference', 'ms per step', 'memory (MiB)', ...(gains ? ['composite gain', 'of any token'] : []), ...(experts ? ['MaxVio'] : []), 'parameters', 'active'],
         rows.map((r, i) => [r.name, r.failed ? `${r.seeds} (${r.failed} failed)` : r.seeds, plusMinus(r.val_loss), i ? differenceText(r.difference) : '', meanText(r.step_ms), meanText(r.rss_mib),
-                            ...(gains ? [meanText(r.gain_max), short(r.gain_max_token), meanText(r.gain_min), short(r.gain_min_token)] : []), ...(experts ? [meanText(r.maxvio)] : []), meanText(r.parameters), meanText(r.active_parameters)]));
+                            ...(gains ? [r.gain_max ? `${rough(r.gain_min.mean)} to ${rough(r.gain_max.mean)}` : '–', r.gain_max ? `${rough(r.gain_min_token)} to ${rough(r.gain_max_token)}` : '–'] : []), ...(experts ? [meanText(r.maxvio)] : []), meanText(r.parameters), meanText(r.active_parameters)]));
   if (!study.summary.best) return;
   add(box, 'p', 'The variant of each group with the lowest mean loss, chosen by that loss:').style.marginTop = '12px';
   table(box, ['group', 'best variant', loss, 'difference'], study.summary.best.map((b, i) => [b.group, b.variant, plusMinus(b.val_loss), i ? differenceText(b.difference) : '']));
