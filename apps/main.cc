@@ -67,7 +67,8 @@ int main(int argc, char** argv) {
   birkhoff::apps::Program program;
   program.command_line = join(argc, argv);
   using namespace birkhoff::apps;
-  for (auto* add : {add_train, add_plot, add_generate, add_experts, add_eval, add_logits, add_inspect, add_convert, add_bench, add_doctor, add_tokenize, add_train_tokenizer, add_chat, add_chat_format, add_chat_parse}) add(app, program);
+  for (auto* add : {add_train, add_compare, add_plot, add_plan, add_experts, add_generate, add_eval, add_logits, add_inspect, add_convert, add_bench, add_doctor, add_tokenize, add_train_tokenizer, add_chat, add_chat_format, add_chat_parse})
+    add(app, program);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

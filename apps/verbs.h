@@ -18,6 +18,7 @@ struct Program {
 };
 
 void add_train(CLI::App& app, Program& p);
+void add_compare(CLI::App& app, Program& p);
 void add_plot(CLI::App& app, Program& p);
 void add_generate(CLI::App& app, Program& p);
 void add_experts(CLI::App& app, Program& p);
@@ -26,6 +27,7 @@ void add_logits(CLI::App& app, Program& p);
 void add_inspect(CLI::App& app, Program& p);
 void add_convert(CLI::App& app, Program& p);
 void add_bench(CLI::App& app, Program& p);
+void add_plan(CLI::App& app, Program& p);
 void add_doctor(CLI::App& app, Program& p);
 void add_tokenize(CLI::App& app, Program& p);
 void add_train_tokenizer(CLI::App& app, Program& p);
@@ -41,7 +43,7 @@ struct SettingsFlags {
   nlohmann::json base() const;  // preset, overlaid by the file; throws Error
 };
 
-// Raised by Ctrl-C and SIGTERM once install_stop_handlers() was called; a second signal ends the program at once.
+// Raised by Ctrl-C and SIGTERM once install_stop_handlers() was called; another one, a second or more later, ends the program at once.
 const std::atomic<bool>& stop_requested();
 void install_stop_handlers();
 

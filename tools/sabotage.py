@@ -20,6 +20,13 @@ SABOTAGES = [
     ("sinkhorn-eps", "kernels/sinkhorn.isa.cc", "at(i) = at(i) * r + eps;", "at(i) = at(i) * r + (eps - eps);", "ops_mhc_properties_test"),
     ("sinkhorn-vjp-dot", "kernels/sinkhorn.isa.cc", "d[at] = (d[at] - dot) * r;", "d[at] = d[at] * r;", "ops_mhc_vectors_test"),
     ("sinkhorn-vjp-walk-back", "kernels/sinkhorn.isa.cc", "m[at] = m[at] * denominator;", "m[at] = m[at];", "ops_mhc_vectors_test"),
+    ("mixture-mean", "kernels/permutations.isa.cc", "e[p] * r * (g - mean)", "e[p] * r * g", "ops_mixture_test"),
+    ("mixture-normaliser", "kernels/permutations.isa.cc", "for (int i = 0; i < N * N; ++i) m[i] = m[i] * r;", "for (int i = 1; i < N * N; ++i) m[i] = m[i] * r;", "ops_mixture_test"),
+    ("mixture-permutation", "kernels/permutations.isa.cc", "V g = d[kPermutations<N>.to[p][0]];", "V g = d[0];", "ops_mixture_test"),
+    ("kron-factor", "kernels/permutations.isa.cc", "to[2 * x + 1] = from[x] * swap[f];", "to[2 * x + 1] = from[x] * keep[f];", "ops_mixture_test"),
+    ("kron-slope", "kernels/permutations.isa.cc", "const V slope = a * b * (da - db);", "const V slope = a * (da - db);", "ops_mixture_test"),
+    ("res-form-init", "model/weights.cc", "form == ops::ResForm::lite ? i == 0 : i % 2 == 0;", "form == ops::ResForm::lite ? i == 0 : i % 2 == 1;", "model_res_form_test"),
+    ("res-form-transposed", "ops/residual_coefficients.cc", "s.kind == ResidualKind::hc || s.convention == HcConvention::v4;", "s.kind == ResidualKind::hc || s.convention == HcConvention::v4 || s.res_form == ResForm::lite;", "ops_residual_test"),
     ("map-transposed", "ops/residual_coefficients.cc", "return transposed ? j * n + k : k * n + j;", "return transposed ? k * n + j : j * n + k;", "ops_mhc_vectors_test"),
     ("post-factor", "ops/residual_coefficients.cc", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 2.f, 0.f, y.v[i]);", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 1.f, 0.f, y.v[i]);", "ops_mhc_vectors_test"),
     ("pre-eps", "ops/residual_coefficients.cc", "scale[0], base[i], 1.f, s.hc_eps, y.v[i]);", "scale[0], base[i], 1.f, 0.f, y.v[i]);", "ops_mhc_properties_test"),
@@ -59,6 +66,14 @@ SABOTAGES = [
     ("combine-accumulates", "kernels/routing.isa.cc", "V sum = accumulate ? load_some(out + i, k) : set1(0.f);", "V sum = accumulate ? set1(0.f) : set1(0.f);", "ops_dispatch_test"),
     ("router-input-gradient", "layers/moe.cc", "  ops::add(exec, dx_router, dx);\n", "", "layers_moe_test"),
     ("latent-key-rotation", "layers/mla.cc", "da, s.q_in() + s.kv_lora, 1, s.rope, /*inverse=*/true);", "da, s.q_in() + s.kv_lora, 0, s.rope, /*inverse=*/true);", "layers_mla_test"),
+    # Studies
+    ("student-tail", "lab/statistics.cc", "return t > 0 ? 1 - tail : tail;", "return t > 0 ? tail : 1 - tail;", "lab_statistics_test"),
+    ("sample-deviation", "lab/statistics.cc", "std::sqrt(squares / (n - 1))", "std::sqrt(squares / n)", "lab_statistics_test"),
+    ("pair-sign", "lab/statistics.cc", "differences.push_back(b[i] - a[i]);", "differences.push_back(a[i] - b[i]);", "lab_statistics_test"),
+    ("pairs-by-place", "lab/summary.cc", "if (const auto it = b.find(seed); it != b.end()) {", "if (const auto it = b.begin(); it != b.end() && seed > 0) {", "lab_summary_test"),
+    ("failed-runs-count", "lab/summary.cc", "if (r[\"status\"] == \"done\" && r[\"figures\"].contains(key)", "if (r.contains(\"figures\") && r[\"figures\"].contains(key)", "lab_summary_test"),
+    ("steps-not-common", "lab/study_page.cc", "it->second.size() == curves.size() ? std::next(it) : at.erase(it)", "it->second.size() <= curves.size() ? std::next(it) : at.erase(it)", "lab_summary_test"),
+    ("variant-under-study", "lab/study.cc", "r.settings.update(study.variants[v].set);", "r.settings.update(study.variants[v].set);\n      r.settings.update(study.set);", "lab_study_test"),
     # Loss and optimizer
     ("z-loss-vjp", "ops/cross_entropy.cc", "g.scale * (1 + 2 * static_cast<double>(g.z_coef) * loss.lse)", "g.scale * (1 + static_cast<double>(g.z_coef) * loss.lse)", "ops_cross_entropy_test"),
     ("ignored-label", "ops/cross_entropy.cc", "if (labels[t] == kIgnoreLabel) continue;", "", "ops_cross_entropy_test"),
@@ -94,6 +109,10 @@ SABOTAGES = [
     ("v4-attention-factor", "model/types/deepseek_v4.cc", "!factor.is_null() && factor != 1.0", "factor.is_string()", "model_config_test"),
     ("tied-head-copied", "checkpoint/tensor_map.cc", "std::memcmp(head.data, embedding->data, head.bytes) == 0", "head.data", "checkpoint_hf_directory_test"),
     ("empty-tensors", "checkpoint/tensor_map.cc", "e->bytes == 0 || ", "", "checkpoint_hf_directory_test"),
+    # Runs on paper
+    ("plan-ring", "lab/plan.cc", "p.gradient_bytes = 2.0 * others", "p.gradient_bytes = 1.0 * others", "lab_plan_test"),
+    ("plan-busiest-machine", "lab/plan.cc", "static_cast<double>(divided_up(E, machines)) / static_cast<double>(E)", "static_cast<double>(E / machines) / static_cast<double>(E)", "lab_plan_test"),
+    ("plan-fewest", "lab/plan.cc", "      low = middle + 1;", "      low = middle + 2;", "lab_plan_test"),
 ]
 
 

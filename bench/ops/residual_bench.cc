@@ -1,4 +1,4 @@
-// One site of the residual path at the shapes of the presets `tiny` and `small`, forward and backward, all cores.
+// One site of the residual path (plain, mHC with Sinkhorn, mHC-lite, KromHC) at the shapes of the presets `tiny` and `small`, forward and backward, all cores.
 #include <benchmark/benchmark.h>
 
 #include <thread>
@@ -10,6 +10,13 @@
 
 namespace birkhoff {
 namespace {
+
+struct Path {
+  ops::ResidualKind kind;
+  ops::ResForm form = ops::ResForm::sinkhorn;
+};
+// The first argument of a benchmark.
+constexpr Path kPaths[] = {{ops::ResidualKind::plain}, {ops::ResidualKind::mhc}, {ops::ResidualKind::mhc, ops::ResForm::lite}, {ops::ResidualKind::mhc, ops::ResForm::kron}};
 
 struct Case {
   Exec exec{static_cast<int>(std::thread::hardware_concurrency())};
@@ -23,8 +30,10 @@ struct Case {
   Mat in, dx;
   size_t at = 0;
 
-  Case(ops::ResidualKind kind, int64_t tokens, int64_t dim) {
+  Case(Path path, int64_t tokens, int64_t dim) {
+    const ops::ResidualKind kind = path.kind;
     spec.kind = kind;
+    spec.res_form = path.form;
     spec.streams = kind == ops::ResidualKind::plain ? 1 : 4;
     spec.dim = dim;
     uint64_t stream = 0;
@@ -68,18 +77,16 @@ struct Case {
   }
 };
 
-constexpr ops::ResidualKind kKinds[] = {ops::ResidualKind::plain, ops::ResidualKind::mhc};
-
 void advance(benchmark::State& state) {
-  Case c(kKinds[state.range(0)], state.range(1), state.range(2));
+  Case c(kPaths[state.range(0)], state.range(1), state.range(2));
   for (auto _ : state) c.advance();
 }
 void retreat(benchmark::State& state) {
-  Case c(kKinds[state.range(0)], state.range(1), state.range(2));
+  Case c(kPaths[state.range(0)], state.range(1), state.range(2));
   for (auto _ : state) c.retreat();
 }
 void projection_pack(benchmark::State& state) {
-  Case c(ops::ResidualKind::mhc, state.range(1), state.range(2));
+  Case c(kPaths[1], state.range(1), state.range(2));
   for (auto _ : state) {
     Arena::Scope scope(c.scratch);
     const ops::Projection p(c.exec, c.w.fn, bf16_t, true, c.scratch);
@@ -87,9 +94,9 @@ void projection_pack(benchmark::State& state) {
   }
 }
 
-#define BK_SHAPES ->ArgNames({"mhc", "T", "D"})->Unit(benchmark::kMillisecond)->UseRealTime()
-BENCHMARK(advance) BK_SHAPES->Args({0, 2048, 256})->Args({1, 2048, 256})->Args({0, 4096, 512})->Args({1, 4096, 512});
-BENCHMARK(retreat) BK_SHAPES->Args({0, 2048, 256})->Args({1, 2048, 256})->Args({0, 4096, 512})->Args({1, 4096, 512});
+#define BK_SHAPES ->ArgNames({"path", "T", "D"})->Unit(benchmark::kMillisecond)->UseRealTime()
+BENCHMARK(advance) BK_SHAPES->ArgsProduct({{0, 1, 2, 3}, {2048}, {256}})->ArgsProduct({{0, 1, 2, 3}, {4096}, {512}});
+BENCHMARK(retreat) BK_SHAPES->ArgsProduct({{0, 1, 2, 3}, {2048}, {256}})->ArgsProduct({{0, 1, 2, 3}, {4096}, {512}});
 BENCHMARK(projection_pack) BK_SHAPES->Args({1, 2048, 256})->Args({1, 4096, 512});
 
 }  // namespace

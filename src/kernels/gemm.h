@@ -50,6 +50,9 @@ struct GemmKernels {
   void (*bf16_pairs)(const GemmBlock&);
   // The same as f32 with a in strips of strip_rows rows: element (i, j) at i / strip_rows * a_row + j * strip_rows + i % strip_rows.
   void (*strips_f32)(const GemmBlock&);
+  // One row of A (m = 1, fp32, all of k in one call) against bf16 rows of w [n, k] as they lie in memory, c = a w^T: row j of w at j * b_panel. The
+  // sums of f32 and f32_pairs over panels of w^T, bit for bit. Null where panels are as fast or the sums are others.
+  void (*row_by_bf16_rows)(const GemmBlock&);
   // Strips out of w [k, m], element (j, i) at j * stride + i: out = w^T. They are strip_floats(k, strip_rows) apart.
   void (*strips_from_f32)(const float* w, int64_t stride, int64_t k, int64_t m, float* out);
   void (*strips_from_bf16)(const bf16* w, int64_t stride, int64_t k, int64_t m, float* out);

@@ -4,6 +4,7 @@
 #endif
 #include "kernels/gemm.h"
 
+#include "kernels/gemm_row.h"
 #include "kernels/gemm_vector.h"
 #if defined(BK_ISA_amx)
 #include "kernels/gemm_amx.h"
@@ -41,9 +42,12 @@ void bf16_pairs(const GemmBlock& g) { run_block<bf16, PairsNative>(g); }
 void f32_pairs(const GemmBlock& g) { run_block<bf16, PairsWidened>(g); }
 constexpr auto bf16_pairs = nullptr;
 #endif
+#if !defined(BK_ISA_avx2)
+constexpr auto row_by_bf16_rows = nullptr;
+#endif
 
 }  // namespace
 
-const GemmKernels gemm_kernels = {f32, f32_pairs, bf16_pairs, strips_f32, strips<float>, strips<bf16>, kRows};
+const GemmKernels gemm_kernels = {f32, f32_pairs, bf16_pairs, strips_f32, row_by_bf16_rows, strips<float>, strips<bf16>, kRows};
 
 }  // namespace birkhoff::kernels::BK_ISA

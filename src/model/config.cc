@@ -243,6 +243,18 @@ void validate_experts(const ModelConfig& c) {
          std::to_string(c.topk_group * (c.n_routed_experts / c.n_group)) + " experts of topk_group groups");
 }
 
+// H_res without iterations: not for every number of streams.
+void validate_res_form(const ModelConfig& c) {
+  const std::string form = "hc_res_form " + c.hc_res_form, streams = "hc_mult: " + std::to_string(c.hc_mult) + " streams";
+  if (c.hc_res_form == "lite" && c.hc_mult > ops::kMaxLiteStreams)
+    fail(streams + " have more than 120 permutations, and " + form + " has a logit for each",
+         "at most " + std::to_string(ops::kMaxLiteStreams) + " streams, or hc_res_form=sinkhorn");
+  if (c.hc_res_form == "kron" && (c.hc_mult & (c.hc_mult - 1)))
+    fail(streams + " are no power of two, and " + form + " is a product of 2x2 factors", "1, 2, 4 or 8 streams, or hc_res_form=sinkhorn");
+  if (c.hc_sinkhorn_iters != ModelConfig{}.hc_sinkhorn_iters)
+    fail("hc_sinkhorn_iters: " + std::to_string(c.hc_sinkhorn_iters) + ", but " + form + " does not iterate", "leave hc_sinkhorn_iters out, or set hc_res_form=sinkhorn");
+}
+
 void validate_residual(const ModelConfig& c) {
   require_one_of("residual", c.residual, {"plain", "hc", "mhc"});
   if (c.residual == "plain") return;
@@ -253,9 +265,10 @@ void validate_residual(const ModelConfig& c) {
   require_one_of("hc_pre", c.hc_pre, {"learned", "fixed"});
   require_one_of("hc_post", c.hc_post, {"learned", "fixed"});
   require_one_of("hc_res", c.hc_res, {"learned", "fixed"});
-  require_one_of("hc_res_form", c.hc_res_form, {"sinkhorn"});
+  require_one_of("hc_res_form", c.hc_res_form, {"sinkhorn", "lite", "kron"});
   require_one_of("hc_head", c.hc_head, {"learned", "sum"});
   require_one_of("hc_init_pre", c.hc_init_pre, {"pattern", "zero"});
+  if (c.residual == "mhc" && c.hc_res_form != "sinkhorn") validate_res_form(c);
 }
 
 }  // namespace
@@ -375,6 +388,7 @@ ops::ResidualSpec ModelConfig::residual_spec() const {
   s.streams = streams();
   s.dim = hidden_size;
   s.norm_eps = static_cast<float>(rms_norm_eps);
+  if (s.kind == ops::ResidualKind::mhc) s.res_form = hc_res_form == "lite" ? ops::ResForm::lite : hc_res_form == "kron" ? ops::ResForm::kron : ops::ResForm::sinkhorn;
   s.sinkhorn_iters = static_cast<int>(hc_sinkhorn_iters);
   s.convention = hc_convention == "v4" ? ops::HcConvention::v4 : ops::HcConvention::paper;
   s.hc_eps = s.convention == ops::HcConvention::v4 ? static_cast<float>(hc_eps) : 0.f;

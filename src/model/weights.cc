@@ -61,13 +61,12 @@ void initialise_base(const ModelConfig& c, int64_t site, Mat base) {
     else
       pre[j] = chosen ? 1.f : 0.f;
     post[j] = mhc ? 0.f : 1.f;  // 2 sigmoid(0) = 1
-    for (int64_t k = 0; k < n; ++k) {
-      if (mhc)
-        res[j * n + k] = j == k ? 0.f : static_cast<float>(c.hc_init_res_off);
-      else
-        res[j * n + k] = j == k ? 1.f : 0.f;
-    }
   }
+  // H_res near the identity: logit 0 there and hc_init_res_off elsewhere; of hc the identity itself.
+  const ops::ResForm form = c.residual_spec().res_form;
+  const int64_t logits = ops::res_logits(form, n);
+  const auto of_identity = [&](int64_t i) { return form == ops::ResForm::sinkhorn ? i / n == i % n : form == ops::ResForm::lite ? i == 0 : i % 2 == 0; };
+  for (int64_t i = 0; i < logits; ++i) res[i] = of_identity(i) ? (mhc ? 0.f : 1.f) : mhc ? static_cast<float>(c.hc_init_res_off) : 0.f;
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 #include "kernels/gemm.h"
-
+#include "ops/stored_matrix.h"
 
 namespace birkhoff::ops {
 namespace {
@@ -54,8 +54,34 @@ struct Task {
   const Packed* b;
 };
 
+// One row against weights that can be read where they lie; false where they need panels.
+bool run_row(const Task& t, CMat a, Mat c, GemmStore store) {
+  const auto run = kernels::gemm_kernels().row_by_bf16_rows;
+  const bf16* rows = run && t.rows == 1 ? bf16_rows(*t.b, t.col, t.cols) : nullptr;
+  if (!rows) return false;
+  WorkerScratch scratch;
+  GemmBlock g;
+  g.m = 1;
+  g.n = t.cols;
+  g.k = t.b->k;
+  g.b = rows;
+  g.b_panel = g.k;
+  g.c = static_cast<char*>(c.data) + (t.row * c.stride + t.col) * dtype_bytes(c.dtype);
+  g.store = store;
+  if (a.dtype == DType::bf16) {
+    float* wide = scratch.take<float>(g.k);
+    kernels::pack_kernels().widen(a.b16(t.row), a.stride, 1, g.k, wide, g.k);
+    g.a = wide;
+  } else {
+    g.a = a.f32(t.row);
+  }
+  run(g);
+  return true;
+}
+
 // One task: its rows and columns, depth rows of B at a time.
 void run_task(const Task& t, CMat a, Mat c, GemmStore store, int64_t depth) {
+  if (run_row(t, a, c, store)) return;
   const auto& kernel = kernels::gemm_kernels();
   const Packed& p = *t.b;
   const bool pairs = p.dtype == DType::bf16;

@@ -22,25 +22,31 @@ namespace birkhoff::ops {
 
 enum class ResidualKind { plain, hc, mhc };
 enum class HcConvention { v4, paper };
+// How H_res of mhc is made of its logits: Sinkhorn-Knopp; a mixture of all n! permutations (mHC-lite); a Kronecker product of 2x2 factors (KromHC).
+enum class ResForm { sinkhorn, lite, kron };
+inline constexpr int64_t kMaxLiteStreams = 5;
+// Logits of H_res a token: n*n; n! for n <= kMaxLiteStreams; 2 log2 n for n = 1, 2, 4, 8.
+int64_t res_logits(ResForm form, int64_t n);
 
 struct ResidualSpec {
   ResidualKind kind = ResidualKind::plain;
   int64_t streams = 1, dim = 0;
   float norm_eps = 1e-6f;      // RMSNorm of the sub-layer and of the flattened state
   // mhc
-  int sinkhorn_iters = 20;
+  ResForm res_form = ResForm::sinkhorn;
+  int sinkhorn_iters = 20;     // sinkhorn alone
   float hc_eps = 1e-6f;        // v4: added to pre, after the softmax and to every Sinkhorn denominator. paper: 0
   HcConvention convention = HcConvention::v4;
   // hc
   bool dynamic = true;
   // each map learned, or fixed to 1/n, ones, identity
   bool learn_pre = true, learn_post = true, learn_res = true;
-  int64_t coefficients() const { return streams * (streams + 2); }
+  int64_t coefficients() const { return 2 * streams + res_logits(res_form, streams); }  // M: 2n + n*n but for other forms
 };
 
 // Parameters of one site (also its gradient type; all fp32).
 //   plain  norm only
-//   mhc    fn [n*n+2n, n*D], scale [1, 3] (pre, post, res), base [1, n*n+2n]
+//   mhc    fn [M, n*D], scale [1, 3] (pre, post, res), base [1, M]; M = spec.coefficients()
 //   hc     fn [n+2, D] (rows: beta, A_m, A_r columns 0..n-1; the stream norm's weight is hc_norm [1, D]), scale [1, 2] (beta, alpha),
 //          base [1, n*n+2n]: A_m (n), B (n), A_r (n*n, [j, k] row-major): the same order pre, post, res
 struct SiteWeights {
@@ -50,7 +56,7 @@ struct SiteWeights {
 
 // What a site keeps for its backward.
 struct SiteSaved {
-  Mat logits;     // mhc [T, n*n+2n] fp32: rho * (fn x), before scale and base. hc [T, n*(n+2)]: per stream normalised projections
+  Mat logits;     // mhc [T, M] fp32: rho * (fn x), before scale and base. hc [T, n*(n+2)]: per stream normalised projections
   Mat rstd;       // mhc [T, 1], hc [T, n]: 1/rms of the state
   Mat norm_rstd;  // [T, 1] of the pre-norm
   static SiteSaved take(Arena& arena, const ResidualSpec& spec, int64_t tokens);
@@ -104,5 +110,10 @@ void head_coefficients(const Exec& exec, const ResidualSpec& spec, const HeadWei
 // out is the stored matrix ("comb" for v4, H_res for paper).
 void sinkhorn_forward(const Exec& exec, HcConvention convention, int64_t n, int iters, float eps, CMat z, Mat out);
 void sinkhorn_backward(const Exec& exec, HcConvention convention, int64_t n, int iters, float eps, CMat z, CMat d_out, Mat dz);
+
+// The forms without iterations, lite and kron (formulas: kernels/permutations.h): logits z [T, res_logits(form, n)] -> out [T, n*n] row-major,
+// rows and columns of which sum to 1; and the VJP, dz assigned. out is the stored matrix, as for Sinkhorn: H_res for paper, its transpose for v4.
+void mixture_forward(const Exec& exec, ResForm form, int64_t n, CMat z, Mat out);
+void mixture_backward(const Exec& exec, ResForm form, int64_t n, CMat z, CMat d_out, Mat dz);
 
 }  // namespace birkhoff::ops

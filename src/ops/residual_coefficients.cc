@@ -10,9 +10,12 @@ namespace birkhoff::ops {
 namespace {
 
 using kernels::sinkhorn_kernels;
-constexpr int kSlots = kernels::kMaxStreams * (kernels::kMaxStreams + 2);
+// n(n+2) for the most streams, or 2n + n! for the most that mHC-lite has.
+constexpr int kSlots = 130;
+static_assert(kSlots >= kernels::kMaxStreams * (kernels::kMaxStreams + 2) && kSlots >= 2 * kMaxLiteStreams + 120);
 
-// Coefficients in the order pre (n), post (n), res (n*n, [j][k]); structure of arrays over 16 tokens.
+// Coefficients in the order pre (n), post (n), res (its logits), or the entries of the maps: pre, post, res (n*n, as stored: [j][k] but for
+// the paper's convention); structure of arrays over 16 tokens.
 struct Soa {
   alignas(64) float v[kSlots][kTokens];
 };
@@ -33,17 +36,17 @@ int scale_slot(const ResidualSpec& s, int i) {
   return s.kind == ResidualKind::mhc ? group : group == 1 ? 0 : 1;
 }
 
-// The slots of the maps wanted are one range each; visit(i) sees them all.
+// The slots of the maps wanted are one range each; visit(i) sees them all. res: how many H_res has.
 template <class F>
-void for_wanted(const ResidualSpec& s, Wanted wanted, F&& visit) {
-  const int n = static_cast<int>(s.streams), m = static_cast<int>(s.coefficients());
+void for_wanted(const ResidualSpec& s, Wanted wanted, int64_t res, F&& visit) {
+  const int n = static_cast<int>(s.streams), m = 2 * n + static_cast<int>(res);
   for (int i = 0; i < m; ++i)
     if (i < n ? wanted.pre : i < 2 * n ? wanted.post : wanted.res) visit(i);
 }
 
 void load_soa(const ResidualSpec& s, const float* logits, int tokens, Wanted wanted, Soa& q) {
   const int m = static_cast<int>(s.coefficients());
-  for_wanted(s, wanted, [&](int i) {
+  for_wanted(s, wanted, res_logits(s.res_form, s.streams), [&](int i) {
     const int at = logit_slot(s, i);
     for (int t = 0; t < kTokens; ++t) q.v[i][t] = logits && t < tokens ? logits[t * m + at] : 0.f;
   });
@@ -84,11 +87,14 @@ void mhc_values(const ResidualSpec& s, const SiteWeights& w, const Soa& q, Wante
   if (!wanted.res) return;
   Soa z;
   affine(s, w, q, z);
-  sinkhorn_kernels().forward(z.v[2 * n], y.v[2 * n], n, s.sinkhorn_iters, s.hc_eps, s.convention == HcConvention::v4, nullptr);
+  if (s.res_form == ResForm::sinkhorn)
+    sinkhorn_kernels().forward(z.v[2 * n], y.v[2 * n], n, s.sinkhorn_iters, s.hc_eps, s.convention == HcConvention::v4, nullptr);
+  else
+    mixture_form(s.res_form).forward(z.v[2 * n], y.v[2 * n], n);
 }
 
 void hc_values(const ResidualSpec& s, const SiteWeights& w, const Soa& q, Wanted wanted, Soa& y) {
-  for_wanted(s, wanted, [&](int i) { sinkhorn_kernels().tanh(q.v[i], s.dynamic ? w.scale.f32()[scale_slot(s, i)] : 0.f, w.base.f32()[i], y.v[i]); });
+  for_wanted(s, wanted, s.streams * s.streams, [&](int i) { sinkhorn_kernels().tanh(q.v[i], s.dynamic ? w.scale.f32()[scale_slot(s, i)] : 0.f, w.base.f32()[i], y.v[i]); });
 }
 
 float fixed_value(const ResidualSpec& s, int i) {
@@ -98,14 +104,15 @@ float fixed_value(const ResidualSpec& s, int i) {
   return (i - 2 * n) / n == (i - 2 * n) % n ? 1.f : 0.f;
 }
 
-// dz of the Sinkhorn part, with its own working memory; y's part is what the replay gave.
-void sinkhorn_part_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, const Soa& dy, Soa& dz, Soa& y) {
+// dz of the logits of H_res, with its own working memory; y's part is what the replay gave.
+void res_part_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, const Soa& dy, Soa& dz, Soa& y) {
   const int n = static_cast<int>(s.streams);
+  Soa z;
+  affine(s, w, q, z);
+  if (s.res_form != ResForm::sinkhorn) return mixture_form(s.res_form).backward(z.v[2 * n], dy.v[2 * n], dz.v[2 * n], y.v[2 * n], n);
   WorkerScratch scratch;
   float* history = scratch.take<float>(int64_t{2} * s.sinkhorn_iters * n * kTokens);
   float* work = scratch.take<float>(int64_t{2} * n * n * kTokens);
-  Soa z;
-  affine(s, w, q, z);
   sinkhorn_kernels().backward(z.v[2 * n], dy.v[2 * n], dz.v[2 * n], n, s.sinkhorn_iters, s.hc_eps, s.convention == HcConvention::v4, history, work);
   std::copy_n(work, n * n * kTokens, y.v[2 * n]);
 }
@@ -124,7 +131,7 @@ void mhc_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, con
     sinkhorn_kernels().sigmoid_backward(q.v[i], scale[0], base[i], 1.f, dy.v[i], dz.v[i]);
     sinkhorn_kernels().sigmoid_backward(q.v[n + i], scale[1], base[n + i], 2.f, dy.v[n + i], dz.v[n + i]);
   }
-  if (s.learn_res) sinkhorn_part_backward(s, w, q, dy, dz, y);
+  if (s.learn_res) res_part_backward(s, w, q, dy, dz, y);
   for (int i = 0; i < m; ++i) {
     if (!learned(s, i)) {
       std::fill(dq.v[i], dq.v[i] + kTokens, 0.f);
@@ -163,7 +170,7 @@ void site_maps(const ResidualSpec& s, const SiteWeights& w, const float* logits,
   Soa q, y;
   load_soa(s, logits, tokens, computed, q);
   s.kind == ResidualKind::mhc ? mhc_values(s, w, q, computed, y) : hc_values(s, w, q, computed, y);
-  for_wanted(s, wanted, [&](int i) {
+  for_wanted(s, wanted, s.streams * s.streams, [&](int i) {
     if (!learned(s, i)) std::fill(y.v[i], y.v[i] + kTokens, fixed_value(s, i));
   });
   for (int t = 0; t < tokens && (wanted.pre || wanted.post); ++t) {

@@ -1,5 +1,6 @@
 // From the projected logits of a site to the maps its tokens apply, and back, for up to 16 tokens at a time. Internal to ops.
 #pragma once
+#include "kernels/permutations.h"
 #include "kernels/sinkhorn.h"
 #include "kernels/streams.h"
 #include "ops/residual.h"
@@ -15,6 +16,9 @@ struct SiteMaps {
   float res[kTokens][kernels::kMaxStreams * kernels::kMaxStreams];
 };
 
+// The kernels of a form of H_res that has no iterations.
+const kernels::MixtureForm& mixture_form(ResForm form);
+
 // Which maps a pass needs: H_res costs the whole Sinkhorn iteration, the others a sigmoid.
 struct Wanted {
   bool pre = false, post = false, res = false;
@@ -24,7 +28,7 @@ inline constexpr Wanted kReadMaps{.pre = true}, kWriteMaps{.post = true, .res = 
 // logits: `tokens` rows of the site's saved logits (null when it has none). Fills the maps wanted.
 void site_maps(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens, Wanted wanted, SiteMaps& maps);
 
-// Gradients of the maps -> d_logits (rows like logits; may be null with it), and sums over the tokens added to d_base [n(n+2)] and d_scale [3].
+// Gradients of the maps -> d_logits (rows like logits; may be null with it), and sums over the tokens added to d_base [M] and d_scale [3].
 // maps.res is filled as well: the replay computes it anyway.
 void site_maps_backward(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens, const kernels::StreamGradients* grads, float* d_logits, float* d_base,
                         float* d_scale, SiteMaps& maps);

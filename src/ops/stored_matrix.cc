@@ -160,4 +160,11 @@ void expand_panels(const Packed& b, int64_t col, int64_t cols, int64_t k, int64_
     panels_of(b, col, cols, k, depth, static_cast<bf16*>(out), panel);
 }
 
+const bf16* bf16_rows(const Packed& b, int64_t col, int64_t cols) {
+  if (!b.stored || !b.transposed) return nullptr;
+  int64_t row = b.first_row + col;
+  const StoredTensor* part = plain_part(*b.stored, row, cols);
+  return part && part->type == StoredType::bf16 ? reinterpret_cast<const bf16*>(part->row(row)) : nullptr;
+}
+
 }  // namespace birkhoff::ops

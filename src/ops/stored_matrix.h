@@ -34,4 +34,8 @@ struct Packed;
 // between the starts of two panels. col is a multiple of 16, k of 32. On the calling thread; takes working memory of the worker.
 void expand_panels(const Packed& b, int64_t col, int64_t cols, int64_t k, int64_t depth, void* out, int64_t panel);
 
+// Columns [col, col + cols) of a transposed stored operand as rows of bf16 in the file, [cols, b.k], or null where they are of another type, scaled or
+// not one after another.
+const bf16* bf16_rows(const Packed& b, int64_t col, int64_t cols);
+
 }  // namespace birkhoff::ops

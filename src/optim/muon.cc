@@ -69,4 +69,9 @@ void newton_schulz(const Exec& exec, CMat g, Mat out, Arena& scratch) {
   if (tall) transpose(exec, x, out);
 }
 
+double newton_schulz_flops(int64_t rows, int64_t cols) {
+  const auto a = static_cast<double>(std::min(rows, cols)), b = static_cast<double>(std::max(rows, cols));
+  return kSteps * (4 * a * a * b + 2 * a * a * a);
+}
+
 }  // namespace birkhoff::optim

@@ -1,4 +1,4 @@
-// The page's style and drawing code, compiled in from page.css and page.js.
+// The page's style and drawing code, compiled in from page.css, page.js and study.js.
 #pragma once
 #include <string_view>
 

@@ -24,6 +24,7 @@ function draw(parent, tag, attributes, text) {
 function short(v) {
   if (v === null || v === undefined || Number.isNaN(v)) return '–';
   const a = Math.abs(v);
+  if (a >= 1e12) return (+v).toExponential(0).replace('e+', 'e');
   if (a >= 1e9) return +(v / 1e9).toPrecision(3) + ' G';
   if (a >= 1e6) return +(v / 1e6).toPrecision(3) + ' M';
   if (a >= 1e4) return +(v / 1e3).toPrecision(3) + ' k';
@@ -61,10 +62,13 @@ function logTicks(low, high) {
   return out;
 }
 
-// series: [{name, color, points: [[x, y]], kind: line | thin | dots | dashed, hidden (not in the legend)}]; options: x, y (axis titles), log, guide (a level to mark), cut: share of the
-// largest values that may leave the picture
+// At most `most` of the values, evenly.
+const spread = (values, most) => { const every = Math.ceil(values.length / Math.max(2, most)); return values.filter((_, i) => i % every === 0); };
+
+// series: [{name, color, points: [[x, y]], kind: line | thin | dots | dashed, hidden (not in the legend), band: [[x, low, high]], errors: [[x error, y error]] of the points}];
+// options: x, y (axis titles), log, log_x, guide (a level to mark), cut: share of the largest values that may leave the picture
 function plot(parent, series, options) {
-  series = series.map(s => ({...s, points: s.points.filter(p => p[0] !== null && p[1] !== null && (!options.log || p[1] > 0))})).filter(s => s.points.length);
+  series = series.map(s => ({...s, points: s.points.filter(p => p[0] !== null && p[1] !== null && (!options.log || p[1] > 0) && (!options.log_x || p[0] > 0))})).filter(s => s.points.length);
   if (!series.length) return;
   if (series.length > 1 || options.legend) {
     const legend = add(parent, 'div', undefined, 'legend');
@@ -77,9 +81,11 @@ function plot(parent, series, options) {
   }
   const box = add(parent, 'div', undefined, 'plot'), tip = add(box, 'div', undefined, 'tip');
   let svg = null;
-  const xs = series.flatMap(s => s.points.map(p => p[0]));
-  const ys = series.flatMap(s => s.points.map(p => p[1])).sort((a, b) => a - b);
-  const x0 = Math.min(...xs), x1 = Math.max(...xs, x0 + 1e-9);
+  const reach = s => (s.errors || []).map((e, i) => [s.points[i][0] - e[0], s.points[i][0] + e[0], s.points[i][1] - e[1], s.points[i][1] + e[1]]);
+  const xs = series.flatMap(s => [...s.points.map(p => p[0]), ...reach(s).flatMap(r => r.slice(0, 2))]).filter(x => !options.log_x || x > 0);
+  const ys = series.flatMap(s => [...s.points.map(p => p[1]), ...(s.band || []).flatMap(b => b.slice(1)), ...reach(s).flatMap(r => r.slice(2))]).filter(y => y !== null && (!options.log || y > 0)).sort((a, b) => a - b);
+  let x0 = Math.min(...xs), x1 = Math.max(...xs, x0 + 1e-9);
+  if (options.pad) [x0, x1] = options.log_x ? [x0 / (x1 / x0) ** 0.08, x1 * (x1 / x0) ** 0.08] : [x0 - 0.08 * (x1 - x0), x1 + 0.08 * (x1 - x0)];
   let y0 = ys[0], y1 = ys[Math.min(ys.length - 1, Math.floor(ys.length * (1 - (options.cut || 0))))];
   if (options.guide !== undefined) { y0 = Math.min(y0, options.guide); y1 = Math.max(y1, options.guide); }
   if (options.zero) y0 = Math.min(0, y0);
@@ -91,8 +97,9 @@ function plot(parent, series, options) {
     y1 += m;
   }
   const render = () => {
-    const W = Math.max(260, box.clientWidth), H = options.height || 260, left = 58, right = 14, top = 10, bottom = 44;
-    const X = x => left + (W - left - right) * (x - x0) / (x1 - x0);
+    const levels = options.log ? logTicks(y0, y1) : linearTicks(y0, y1, 5), widest = Math.max(...levels.map(t => short(t).length));
+    const W = Math.max(260, box.clientWidth), H = options.height || 260, left = Math.max(58, 32 + 7 * widest), right = 14, top = 10, bottom = 44;
+    const X = options.log_x ? x => left + (W - left - right) * Math.log(x / x0) / Math.log(x1 / x0) : x => left + (W - left - right) * (x - x0) / (x1 - x0);
     const Y = options.log ? y => top + (H - top - bottom) * Math.log(y1 / y) / Math.log(y1 / y0) : y => top + (H - top - bottom) * (y1 - y) / (y1 - y0);
     if (svg) svg.remove();
     svg = document.createElementNS(svgNs, 'svg');
@@ -102,11 +109,11 @@ function plot(parent, series, options) {
     svg.setAttribute('aria-label', `${options.y} over ${options.x}`);
     const clip = 'clip' + plot.count++;
     draw(draw(draw(svg, 'defs', {}), 'clipPath', {id: clip}), 'rect', {x: left, y: top, width: W - left - right, height: H - top - bottom});
-    for (const t of options.log ? logTicks(y0, y1) : linearTicks(y0, y1, 5)) {
+    for (const t of levels) {
       draw(svg, 'line', {class: 'grid', x1: left, x2: W - right, y1: Y(t), y2: Y(t)});
       draw(svg, 'text', {x: left - 7, y: Y(t) + 4, 'text-anchor': 'end'}, short(t));
     }
-    for (const t of options.integers ? linearTicks(x0, x1, Math.min(x1 - x0, W / 60)).filter(Number.isInteger) : linearTicks(x0, x1, W / 90))
+    for (const t of options.log_x ? spread(logTicks(x0, x1), W / 60) : options.integers ? linearTicks(x0, x1, Math.min(x1 - x0, W / 60)).filter(Number.isInteger) : linearTicks(x0, x1, W / 90))
       draw(svg, 'text', {x: X(t), y: H - bottom + 17, 'text-anchor': 'middle'}, short(t));
     draw(svg, 'line', {class: 'axis', x1: left, x2: W - right, y1: H - bottom, y2: H - bottom});
     draw(svg, 'text', {x: (left + W - right) / 2, y: H - 6, 'text-anchor': 'middle'}, options.x);
@@ -114,8 +121,18 @@ function plot(parent, series, options) {
     const inside = draw(svg, 'g', {'clip-path': `url(#${clip})`});
     if (options.guide !== undefined) draw(inside, 'line', {class: 'guide', x1: left, x2: W - right, y1: Y(options.guide), y2: Y(options.guide)});
     for (const s of series) {
+      const edge = (s.band || []).filter(b => b[1] !== null && b[2] !== null).map(b => options.log ? [b[0], Math.max(b[1], y0), Math.max(b[2], y0)] : b);
+      if (edge.length > 1) {
+        const at = (b, k) => `${X(b[0]).toFixed(1)} ${Y(b[k]).toFixed(1)}`;
+        draw(inside, 'path', {d: `M${edge.map(b => at(b, 1)).join('L')}L${[...edge].reverse().map(b => at(b, 2)).join('L')}Z`, style: `fill:${s.color};opacity:.18`});
+      }
+      (s.errors || []).forEach(([ex, ey], i) => {
+        const [x, y] = s.points[i], style = `stroke:${s.color};stroke-width:1.5`;
+        if (ex) draw(inside, 'line', {x1: X(Math.max(x - ex, x0)), x2: X(x + ex), y1: Y(y), y2: Y(y), style});
+        if (ey) draw(inside, 'line', {x1: X(x), x2: X(x), y1: Y(y - ey), y2: Y(y + ey), style});
+      });
       if (s.kind === 'dots') {
-        for (const p of s.points) draw(inside, 'circle', {cx: X(p[0]), cy: Y(p[1]), r: 3.5, style: `fill:${s.color}`});
+        for (const p of s.points) draw(inside, 'circle', {cx: X(p[0]), cy: Y(p[1]), r: s.errors ? 4.5 : 3.5, style: `fill:${s.color}`});
         continue;
       }
       const d = s.points.map((p, i) => `${i ? 'L' : 'M'}${X(p[0]).toFixed(1)} ${Y(p[1]).toFixed(1)}`).join('');
@@ -125,14 +142,14 @@ function plot(parent, series, options) {
     }
     const guide = draw(svg, 'line', {class: 'axis', y1: top, y2: H - bottom, visibility: 'hidden'});
     svg.onmousemove = e => {
-      const r = svg.getBoundingClientRect(), at = x0 + ((e.clientX - r.left) * W / r.width - left) / (W - left - right) * (x1 - x0);
+      const r = svg.getBoundingClientRect(), share = ((e.clientX - r.left) * W / r.width - left) / (W - left - right), at = options.log_x ? x0 * (x1 / x0) ** share : x0 + share * (x1 - x0);
       if (at < x0 || at > x1) { tip.style.display = 'none'; guide.setAttribute('visibility', 'hidden'); return; }
       tip.replaceChildren();
       let px = 0;
       series.forEach((s, i) => {
         let best = s.points[0];
         for (const p of s.points) if (Math.abs(p[0] - at) < Math.abs(best[0] - at)) best = p;
-        if (i === 0) { add(tip, 'div', `${options.x} ${short(Math.round(best[0]))}`); px = X(best[0]); }
+        if (i === 0) { add(tip, 'div', `${options.x} ${short(options.exact_x ? best[0] : Math.round(best[0]))}`); px = X(best[0]); }
         add(tip, 'div', `${s.name}: ${short(best[1])}`).style.color = s.color;
       });
       guide.setAttribute('x1', px); guide.setAttribute('x2', px); guide.setAttribute('visibility', 'visible');
@@ -192,7 +209,7 @@ function heatKey(box) {
 function heatMaps(parent, load) {
   const box = add(parent, 'div', undefined, 'heat');
   load.layers.forEach((experts, l) => {
-    heatMap(box, `MoE layer ${l + 1}`, experts, Math.max(40, Math.min(160, experts.length * 6))).title = `experts 0 (top) to ${experts.length - 1} (bottom), steps ${load.step[0]} to ${load.step[load.step.length - 1]}`;
+    heatMap(box, `MoE layer ${load.layer ? load.layer[l] : l + 1}`, experts, Math.max(40, Math.min(160, experts.length * 6))).title = `experts 0 (top) to ${experts.length - 1} (bottom), steps ${load.step[0]} to ${load.step[load.step.length - 1]}`;
   });
   heatEnds(box, `step ${short(load.step[0])}`, `step ${short(load.step[load.step.length - 1])}`);
   heatKey(box);
@@ -310,4 +327,4 @@ function compare() {
   plot(card('Speed'), curve(r => zip(r.curves.step, r.curves.tokens_per_s)), {x: 'step', y: 'tokens per second', zero: true, cut: 0.01, legend: true});
 }
 
-data.experts ? expertPage(data.experts) : runs.length === 1 ? oneRun(runs[0]) : compare();
+data.study ? studyPage(data.study) : data.experts ? expertPage(data.experts) : runs.length === 1 ? oneRun(runs[0]) : compare();

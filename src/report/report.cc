@@ -56,6 +56,9 @@ void write_comparison(const std::vector<std::string>& runs, const std::string& o
   io::write_file_atomic(out, page("Comparison of " + std::to_string(runs.size()) + " runs", {{"runs", list}}));
 }
 
+void write_study(const json& study, const std::string& out) {
+  io::write_file_atomic(out, page("Study " + study["study"]["name"].get<std::string>(), {{"study", study}}));
+}
 void write_expert_report(const json& specialisation, const std::string& out) { io::write_file_atomic(out, page("Experts of " + specialisation.at("model").get<std::string>(), {{"experts", specialisation}})); }
 
 }  // namespace birkhoff::report

@@ -19,20 +19,6 @@ namespace fs = std::filesystem;
 constexpr size_t kPoints = 800;       // of a curve: about what a wide screen resolves
 constexpr size_t kHeatColumns = 160;  // of a heat map over time
 
-// Five digits are more than a plot shows; null for what is not finite.
-json number(double v) {
-  if (!std::isfinite(v)) return nullptr;
-  if (v == 0) return 0;
-  const double scale = std::pow(10.0, 5 - std::ceil(std::log10(std::abs(v))));
-  const double rounded = std::round(v * scale) / scale;
-  return std::isfinite(rounded) ? rounded : v;
-}
-json numbers(const std::vector<double>& values) {
-  json out = json::array();
-  for (const double v : values) out.push_back(number(v));
-  return out;
-}
-
 double value(const json& record, const char* key) {
   const auto it = record.find(key);
   return it != record.end() && it->is_number() ? it->get<double>() : NAN;
@@ -174,6 +160,19 @@ json summary_of(const std::vector<json>& records, const json& run) {
 }
 
 }  // namespace
+
+json number(double v) {
+  if (!std::isfinite(v)) return nullptr;
+  if (v == 0) return 0;
+  const double scale = std::pow(10.0, 5 - std::ceil(std::log10(std::abs(v))));
+  const double rounded = std::round(v * scale) / scale;
+  return std::isfinite(rounded) ? rounded : v;
+}
+json numbers(const std::vector<double>& values) {
+  json out = json::array();
+  for (const double v : values) out.push_back(number(v));
+  return out;
+}
 
 std::vector<double> thinned(const std::vector<double>& values, size_t most) {
   if (values.size() <= most) return values;

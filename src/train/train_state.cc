@@ -34,6 +34,11 @@ optim::Schedule schedule_of(const TrainConfig& c) {
   return s;
 }
 
+bool is_product(layers::Role role) {
+  using layers::Role;
+  return role == Role::matrix || role == Role::output_projection || role == Role::router || role == Role::hc_fn;
+}
+
 // mhc.md 1.5: no decay on norms, biases, gating factors and static parts; with decay_1d on those too. Muon takes 2-D weights, phi and router.
 std::vector<optim::Parameter> optimizer_view(const model::TrainableSet& set, const TrainConfig& c) {
   using layers::Role;
@@ -42,15 +47,14 @@ std::vector<optim::Parameter> optimizer_view(const model::TrainableSet& set, con
     if (!trained || p.role == Role::router_bias) continue;  // the bias is moved by the balance rule
     const bool indexer = p.name.find(".indexer.") != std::string::npos;
     if (indexer ? !c.indexer().learns : c.indexer().dense) continue;  // the warm-up trains nothing but indexers
-    const bool matrix = p.role == Role::matrix || p.role == Role::output_projection || p.role == Role::router || p.role == Role::hc_fn;
     optim::Parameter q;
     q.name = p.name;
     q.weight = weight;
     q.offset = state;
     q.rows = p.rows;
     q.cols = p.cols;
-    q.decay = matrix || p.role == Role::embedding || p.role == Role::head || c.decay_1d;
-    q.muon = c.optimizer == "muon" && matrix;
+    q.decay = is_product(p.role) || p.role == Role::embedding || p.role == Role::head || c.decay_1d;
+    q.muon = moved_by_muon(p, c);
     out.push_back(q);
   }
   return out;
@@ -117,6 +121,8 @@ optim::OptimizerOptions optimizer_options(const TrainConfig& c, double lr) {
 }
 
 }  // namespace
+
+bool moved_by_muon(const model::ParameterInfo& p, const TrainConfig& c) { return c.optimizer == "muon" && is_product(p.role); }
 
 model::MemoryPlan plan_run(const RunConfig& c, int threads) {
   const TrainConfig& t = c.train;

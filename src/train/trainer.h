@@ -34,6 +34,9 @@ struct StepOutcome {
 // The memory of such a run: the model's plan and what its optimizer works in.
 model::MemoryPlan plan_run(const RunConfig& config, int threads);
 
+// Whether Muon moves this parameter where it is trained; AdamW moves the others.
+bool moved_by_muon(const model::ParameterInfo& p, const TrainConfig& c);
+
 // Weights, gradients, moments and buffers of one training run, and the step that moves them. Knows no files.
 class TrainState {
  public:

@@ -58,7 +58,7 @@ std::vector<Kind> kinds() {
   direct.q_lora_rank = 0;
   model::ModelConfig sparse = wide_config("plain");
   sparse.index_n_heads = 3, sparse.index_head_dim = 16, sparse.index_topk = 20;
-  return {{"sparse_mla", sparse}, {"mla", wide_config("plain")}, {"mla_without_q_lora", direct}, {"gqa", small_config("plain", 1, false)}, {"mhc", wide_config("mhc")}, {"hc_gqa", small_config("hc", 3, false)}, {"v4", wide_v4_config()}};
+  return {{"sparse_mla", sparse}, {"mla", wide_config("plain")}, {"mla_without_q_lora", direct}, {"gqa", small_config("plain", 1, false)}, {"mhc", wide_config("mhc")}, {"mhc_lite", with_form(small_config("mhc", 3), "lite")}, {"mhc_kron", with_form(small_config("mhc"), "kron")}, {"hc_gqa", small_config("hc", 3, false)}, {"v4", wide_v4_config()}};
 }
 
 // Feeds ids in pieces; check(last token of the piece, logits).

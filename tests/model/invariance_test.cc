@@ -46,6 +46,7 @@ std::vector<Kind> kinds() {
   std::vector<Kind> all;
   for (DType t : {f32_t, bf16_t}) {
     for (const char* residual : {"plain", "hc", "mhc"}) all.push_back({std::string(residual) + "_" + dtype_name(t), wide_config(residual), t});
+    for (const char* form : {"lite", "kron"}) all.push_back({std::string(form) + "_" + dtype_name(t), with_form(wide_config("mhc"), form), t});
     all.push_back({std::string("v4_") + dtype_name(t), wide_v4_config(), t});
     ModelConfig gqa = small_config("mhc", 4, false);
     gqa.hidden_size = 64, gqa.head_dim = 32;

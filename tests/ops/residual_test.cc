@@ -55,8 +55,15 @@ void check(const ResidualSpec& spec, int64_t tokens, DType type, double logit_sd
   compare("norm", site.d_hc_norm);
 }
 
+ResidualSpec spec_of(ops::ResForm form, int64_t streams, int64_t dim) {
+  ResidualSpec s = spec_of(ResidualKind::mhc, streams, dim);
+  s.res_form = form;
+  return s;
+}
+
 std::string name_of(const ResidualSpec& s) {
-  return std::string(s.kind == ResidualKind::plain ? "plain" : s.kind == ResidualKind::hc ? "hc" : "mhc") + " n" + std::to_string(s.streams) + " D" + std::to_string(s.dim);
+  const char* form = s.res_form == ops::ResForm::lite ? " lite" : s.res_form == ops::ResForm::kron ? " kron" : "";
+  return std::string(s.kind == ResidualKind::plain ? "plain" : s.kind == ResidualKind::hc ? "hc" : "mhc") + form + " n" + std::to_string(s.streams) + " D" + std::to_string(s.dim);
 }
 
 class Residual : public testing::TestWithParam<Isa> {
@@ -94,6 +101,29 @@ TEST_P(Residual, PaperConventionAndIterations) {
       s.hc_eps = convention == HcConvention::v4 ? 1e-6f : 0.f;
       check(s, 3, DType::f32, 1, name_of(s) + (convention == HcConvention::v4 ? " v4 T" : " paper T") + std::to_string(iters));
     }
+}
+
+// The forms of H_res without iterations: streams, tokens, both conventions, fixed maps, wide logits, bf16.
+TEST_P(Residual, FormsWithoutIterations) {
+  const std::vector<ResidualSpec> all = {spec_of(ops::ResForm::lite, 1, 19), spec_of(ops::ResForm::lite, 2, 19), spec_of(ops::ResForm::lite, 3, 19),
+                                         spec_of(ops::ResForm::lite, 4, 19), spec_of(ops::ResForm::lite, 5, 19), spec_of(ops::ResForm::kron, 1, 19),
+                                         spec_of(ops::ResForm::kron, 2, 19), spec_of(ops::ResForm::kron, 4, 19), spec_of(ops::ResForm::kron, 8, 19)};
+  for (const ResidualSpec& spec : all)
+    for (const HcConvention convention : {HcConvention::v4, HcConvention::paper}) {
+      ResidualSpec s = spec;
+      s.convention = convention, s.hc_eps = convention == HcConvention::v4 ? 1e-6f : 0.f;
+      check(s, 3, DType::f32, 1, name_of(s) + (convention == HcConvention::v4 ? " v4" : " paper"));
+    }
+  for (const ops::ResForm form : {ops::ResForm::lite, ops::ResForm::kron}) {
+    for (const int64_t T : {1, 15, 16, 17, 63, 65}) check(spec_of(form, 4, 6), T, DType::f32, 1, name_of(spec_of(form, 4, 6)) + " T" + std::to_string(T));
+    for (const double sd : {4.0, 8.0}) check(spec_of(form, 4, 12), 3, DType::f32, sd, name_of(spec_of(form, 4, 12)) + " wide logits");
+    for (int fixed = 0; fixed < 8; ++fixed) {
+      ResidualSpec s = spec_of(form, 4, 10);
+      s.learn_pre = fixed & 1, s.learn_post = fixed & 2, s.learn_res = fixed & 4;
+      check(s, 4, DType::f32, 1, name_of(s) + " learned " + std::to_string(fixed));
+    }
+    check(spec_of(form, 4, 33), 5, DType::bf16, 1, name_of(spec_of(form, 4, 33)) + " bf16");
+  }
 }
 
 TEST_P(Residual, FixedMaps) {
@@ -152,16 +182,17 @@ TEST_P(Residual, NoTokens) {
 }
 
 TEST_P(Residual, SameBitsOnOneAndThreeThreads) {
-  for (const DType type : {DType::f32, DType::bf16}) {
-    const ResidualSpec s = spec_of(ResidualKind::mhc, 4, 48);
-    RandomSite one(s, 300, 5, 1, type), three(s, 300, 5, 1, type);
-    const Owned cotangent = test::random(300, 4 * 48, 6, 1, type);
-    Arena scratch(size_t{64} << 20);
-    one.run(Exec(1), scratch, cotangent);
-    three.run(Exec(3), scratch, cotangent);
-    EXPECT_TRUE(one.x_end.same_bytes(three.x_end) && one.in.same_bytes(three.in) && one.dx.same_bytes(three.dx));
-    EXPECT_TRUE(one.d_fn.same_bytes(three.d_fn) && one.d_scale.same_bytes(three.d_scale) && one.d_base.same_bytes(three.d_base) && one.d_norm.same_bytes(three.d_norm));
-  }
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const ops::ResForm form : {ops::ResForm::sinkhorn, ops::ResForm::lite, ops::ResForm::kron}) {
+      const ResidualSpec s = spec_of(form, 4, 48);
+      RandomSite one(s, 300, 5, 1, type), three(s, 300, 5, 1, type);
+      const Owned cotangent = test::random(300, 4 * 48, 6, 1, type);
+      Arena scratch(size_t{64} << 20);
+      one.run(Exec(1), scratch, cotangent);
+      three.run(Exec(3), scratch, cotangent);
+      EXPECT_TRUE(one.x_end.same_bytes(three.x_end) && one.in.same_bytes(three.in) && one.dx.same_bytes(three.dx));
+      EXPECT_TRUE(one.d_fn.same_bytes(three.d_fn) && one.d_scale.same_bytes(three.d_scale) && one.d_base.same_bytes(three.d_base) && one.d_norm.same_bytes(three.d_norm));
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryIsa, Residual, testing::ValuesIn(test::machine_isas()), [](const auto& i) { return isa_name(i.param); });

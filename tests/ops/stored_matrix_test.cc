@@ -166,6 +166,10 @@ void expect_same_product(const Exec& exec, const StoredMatrix& m, const Owned& m
     Owned got(rows, packed.n, out), want(rows, packed.n, out);
     ops::gemm(exec, a, stored, got);
     ops::gemm(exec, a, packed, want);
+    if (out == f32_t) {
+      ops::gemm(exec, a, stored, got, ops::Store::accumulate);
+      ops::gemm(exec, a, packed, want, ops::Store::accumulate);
+    }
     ASSERT_TRUE(got.same_bytes(want)) << rows << " rows, " << dtype_name(dtype) << (transposed ? ", transposed" : ", as it is");
   }
 }
@@ -181,6 +185,20 @@ TEST_P(Stored, ProductsHaveTheBitsOfPackedWeights) {
         for (const DType dtype : {f32_t, bf16_t})
           for (const int64_t rows : {1, 2, 3, 4, 13, 40}) expect_same_product(exec, m, master, rows, dtype, 0, n, true);
       }
+    }
+  }
+}
+
+// Weights of bf16 are read where they lie for one row: widths that leave columns over, rows that leave lanes over.
+TEST_P(Stored, OneRowOfAnyWidth) {
+  const Exec exec(2);
+  for (const auto& [n, k] : std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {7, 15}, {8, 16}, {9, 17}, {40, 47}, {130, 33}, {3, 1201}}) {
+    const StoredCase c(stored_formats()[3], n, k, 7);
+    const StoredMatrix m = matrix_of({&c});
+    const Owned master = master_of({&c});
+    for (const DType dtype : {f32_t, bf16_t}) {
+      expect_same_product(exec, m, master, 1, dtype, 0, n, true);
+      expect_same_product(exec, m, master, 1, dtype, n / 2, n - n / 2, true);
     }
   }
 }

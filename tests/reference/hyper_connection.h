@@ -1,8 +1,10 @@
 // The residual path of one token by its equations: plain, hyper-connections (mhc.md 2) and manifold-constrained ones (mhc.md 1.2, 3.2), on
 // any scalar. A state is n streams of `dim` channels, stream-major.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,7 @@
 namespace birkhoff::reference {
 
 enum class Residual { plain, hc, mhc };
+enum class Form { sinkhorn, lite, kron };  // of mhc's H_res: mhc.md 1.2 and 3.3; arXiv 2601.05732; arXiv 2601.21579
 
 template <class S>
 struct Maps {
@@ -26,6 +29,7 @@ struct HyperConnection {
   double eps = 1e-6, norm_eps = 1e-6;  // eps: v4 only
   bool dynamic = true;                 // hc
   bool learn_pre = true, learn_post = true, learn_res = true;
+  Form form = Form::sinkhorn;
 
   template <class S>
   static S sigmoid(S x) {
@@ -62,10 +66,68 @@ struct HyperConnection {
       normalise(m, true, eps);
       normalise(m, false, eps);
     }
+    return transposed(m);
+  }
+
+  template <class S>
+  std::vector<S> transposed(const std::vector<S>& m) const {
     std::vector<S> h(n * n);
     for (size_t j = 0; j < n; ++j)
       for (size_t k = 0; k < n; ++k) h[k * n + j] = m[j * n + k];
     return h;
+  }
+
+  template <class S>
+  static std::vector<S> softmax(std::vector<S> z) {
+    double top = -INFINITY;
+    for (const S& v : z) top = std::max(top, real_part(v));
+    S sum = 0;
+    for (S& v : z) sum += v = std::exp(v - top);
+    for (S& v : z) v /= sum;
+    return z;
+  }
+
+  // A weighted mean of all permutation matrices, the identity first.
+  template <class S>
+  std::vector<S> lite(const std::vector<S>& z) const {
+    std::vector<size_t> to(n);
+    std::iota(to.begin(), to.end(), size_t{0});
+    std::vector<S> m(n * n, S(0));
+    for (const S& w : softmax(z)) {
+      for (size_t a = 0; a < n; ++a) m[a * n + to[a]] += w;
+      std::next_permutation(to.begin(), to.end());
+    }
+    return m;
+  }
+
+  // The Kronecker product of matrices [[a, b], [b, a]], (a, b) = softmax of two logits.
+  template <class S>
+  std::vector<S> kron(const std::vector<S>& z) const {
+    std::vector<S> m{S(1)};
+    size_t size = 1;
+    for (size_t f = 0; f < z.size(); f += 2, size *= 2) {
+      const auto u = softmax(std::vector<S>{z[f], z[f + 1]});
+      std::vector<S> product(4 * size * size);
+      for (size_t r = 0; r < 2 * size; ++r)
+        for (size_t c = 0; c < 2 * size; ++c) product[r * 2 * size + c] = m[r / 2 * size + c / 2] * u[r % 2 == c % 2 ? 0 : 1];
+      m = product;
+    }
+    return m;
+  }
+
+  size_t res_logits() const {
+    size_t factorial = 1, log2 = 0;
+    for (size_t k = 2; k <= n; ++k) factorial *= k;
+    while (size_t{1} << (log2 + 1) <= n) ++log2;
+    return form == Form::sinkhorn ? n * n : form == Form::lite ? factorial : 2 * log2;
+  }
+
+  // H_res of its logits.
+  template <class S>
+  std::vector<S> mixing(const std::vector<S>& z) const {
+    if (form == Form::sinkhorn) return sinkhorn(z);
+    const std::vector<S> stored = form == Form::lite ? lite(z) : kron(z);
+    return v4 ? transposed(stored) : stored;
   }
 
   // fn x / rms(x): the projection of a whole state.
@@ -102,13 +164,14 @@ struct HyperConnection {
   Maps<S> mhc_maps(const Tensors<S>& w, const std::string& p, const std::vector<S>& x) const {
     const auto& base = w.at(p + "base");
     const auto& scale = w.at(p + "scale");
-    const auto q = project(w.at(p + "fn"), x, n * (n + 2));
+    const size_t count = 2 * n + res_logits();
+    const auto q = project(w.at(p + "fn"), x, count);
     Maps<S> m;
     std::vector<S> z;
     for (size_t i = 0; i < n; ++i) m.pre.push_back(sigmoid(scale[0] * q[i] + base[i]) + (v4 ? eps : 0.0));
     for (size_t i = n; i < 2 * n; ++i) m.post.push_back(2.0 * sigmoid(scale[1] * q[i] + base[i]));
-    for (size_t i = 2 * n; i < n * (n + 2); ++i) z.push_back(scale[2] * q[i] + base[i]);
-    m.res = sinkhorn(z);
+    for (size_t i = 2 * n; i < count; ++i) z.push_back(scale[2] * q[i] + base[i]);
+    m.res = mixing(z);
     return m;
   }
 

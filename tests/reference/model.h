@@ -22,7 +22,7 @@ class Model {
     const auto n = [](int64_t i) { return static_cast<size_t>(i); };
     hc_ = {c.residual == "plain" ? Residual::plain : c.residual == "hc" ? Residual::hc : Residual::mhc, n(c.streams()), n(c.hidden_size), c.hc_convention == "v4",
            n(c.hc_sinkhorn_iters),    static_cast<double>(static_cast<float>(c.hc_eps)), c.rms_norm_eps, c.hc_dynamic, c.hc_pre == "learned", c.hc_post == "learned",
-           c.hc_res == "learned"};
+           c.hc_res == "learned", c.hc_res_form == "lite" ? Form::lite : c.hc_res_form == "kron" ? Form::kron : Form::sinkhorn};
     if (c.uses_mla())
       mla_ = {n(c.hidden_size), n(c.num_attention_heads), n(c.qk_nope_head_dim), n(c.qk_rope_head_dim), n(c.v_head_dim), n(c.q_lora_rank), n(c.kv_lora_rank),
               1 / std::sqrt(static_cast<double>(c.qk_nope_head_dim + c.qk_rope_head_dim)), 1e-6, c.rope_theta, c.rope_interleave};

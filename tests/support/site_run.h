@@ -92,6 +92,7 @@ struct RandomSite : SiteRun {
     hc.iterations = static_cast<size_t>(spec.sinkhorn_iters);
     hc.eps = spec.hc_eps, hc.norm_eps = spec.norm_eps;
     hc.dynamic = spec.dynamic;
+    hc.form = spec.res_form == ops::ResForm::lite ? reference::Form::lite : spec.res_form == ops::ResForm::kron ? reference::Form::kron : reference::Form::sinkhorn;
     hc.learn_pre = spec.learn_pre, hc.learn_post = spec.learn_post, hc.learn_res = spec.learn_res;
     return hc;
   }

@@ -31,6 +31,11 @@ inline model::ModelConfig small_config(const std::string& residual = "plain", in
   return c;
 }
 
+inline model::ModelConfig with_form(model::ModelConfig c, const char* hc_res_form) {
+  c.hc_res_form = hc_res_form;
+  return c;
+}
+
 // Wide enough for several tasks of every op, with all that decides: experts, groups, documents.
 inline model::ModelConfig wide_config(const std::string& residual) {
   model::ModelConfig c = small_config(residual, 4);

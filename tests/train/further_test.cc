@@ -98,6 +98,31 @@ TEST_F(Further, FrozenTensorsKeepTheirBytes) {
   }
 }
 
+// H_res without iterations: a run in two parts is the run in one, its H_res keeps both sums at 1 to the last few bits, and its checkpoint is
+// not one of another form.
+TEST_F(Further, FormsOfHResResumeBitForBit) {
+  json settings = kSmall;
+  settings.update({{"residual", "mhc"}, {"batch_size", 2}, {"seq_len", 32}, {"schedule", "constant"}, {"keep_best", false}, {"eval_every", 0}, {"gain_every", 10}, {"hc_init_res_off", -1}});
+  const std::string text = dir.file("text.txt", counting(1000));
+  for (const std::string form : {"lite", "kron"}) {
+    SCOPED_TRACE(form);
+    settings["hc_res_form"] = form;
+    ASSERT_EQ(run(settings, {"steps=40"}, text, form), 0);
+    ASSERT_EQ(run(settings, {"steps=17"}, text, form + "-parts"), 0);
+    ASSERT_EQ(run(json::object(), {"steps=40"}, text, form + "-parts", "", true), 0);
+    EXPECT_EQ(io::read_json(dir / (form + "/config.json"))["hc_res_form"], form);
+    const std::string a = fs::canonical(dir / (form + "/latest")).string(), b = fs::canonical(dir / (form + "-parts/latest")).string();
+    for (const char* file : {"/model.safetensors", "/trainer_state/optimizer.safetensors"}) EXPECT_TRUE(read_file(a + file) == read_file(b + file)) << file;
+    const std::vector<double> whole = losses(form);
+    EXPECT_EQ(losses(form + "-parts"), whole);
+    EXPECT_LT(whole.back(), 0.8 * whole.front());
+    const json gain = train::read_metrics(dir / (form + "/metrics.jsonl")).back()["gain"];
+    for (const char* side : {"forward", "backward"})  // four sites, each as exact as mixture_test.cc says
+      for (const double g : {gain[side]["composite_max"]["max"].get<double>(), gain[side]["composite_min"]["min"].get<double>()}) EXPECT_NEAR(g, 1, 4 * 2 * std::sqrt(24.0) * 0x1p-23) << side;
+    expect_error([&] { run(json::object(), {"steps=40", "hc_res_form=sinkhorn"}, text, form + "-parts", "", true); }, {"hc_res_form", form, "sinkhorn"});
+  }
+}
+
 // DeepSeek-V4 from scratch with Muon and hyper-connections: it learns, and a run in two parts is the run in one, to the last bit of every
 // loss, weight and moment.
 TEST_F(Further, V4WithMuonResumesBitForBit) {

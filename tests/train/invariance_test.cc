@@ -12,7 +12,8 @@ namespace {
 
 train::RunConfig run_config(const std::string& residual, const std::string& dtype, const std::string& recompute) {
   train::RunConfig c;
-  c.model = residual == "v4" ? wide_v4_config() : wide_config(residual);
+  const bool form = residual == "lite" || residual == "kron";  // of H_res
+  c.model = residual == "v4" ? wide_v4_config() : form ? with_form(wide_config("mhc"), residual.c_str()) : wide_config(residual);
   if (residual == "v4") c.model.num_nextn_predict_layers = 1, c.train.mtp_loss = 0.3;
   model::validate(c.model);
   c.train.seq_len = 80, c.train.batch_size = 4, c.train.grad_accum = 2;
@@ -75,7 +76,7 @@ TEST_P(Training, Muon) {
   EXPECT_TRUE(train_steps(c, 3, 4) == one);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, Training, testing::Combine(testing::Values("plain", "hc", "mhc", "v4"), testing::Values("fp32", "bf16")),
+INSTANTIATE_TEST_SUITE_P(Kinds, Training, testing::Combine(testing::Values("plain", "hc", "mhc", "lite", "kron", "v4"), testing::Values("fp32", "bf16")),
                          [](const auto& p) { return std::get<0>(p.param) + "_" + std::get<1>(p.param); });
 
 }  // namespace

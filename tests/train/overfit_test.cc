@@ -71,6 +71,8 @@ const std::vector<Case>& cases() {
       {"deepseek_v4_muon", "deepseek_v4", merged({kV4, {{"optimizer", "muon"}, {"lr", 1e-2}}})},
       {"hyper_connections", "birkhoff", merged({kGqa, {{"residual", "hc"}}})},
       {"gqa_mhc_experts", "birkhoff", merged({kGqa, kExperts, kV3, {{"residual", "mhc"}}})},
+      {"mhc_lite", "birkhoff", merged({kGqa, {{"residual", "mhc"}, {"hc_res_form", "lite"}}})},
+      {"mhc_kron", "birkhoff", merged({kGqa, {{"residual", "mhc"}, {"hc_res_form", "kron"}}})},
   };
   return list;
 }

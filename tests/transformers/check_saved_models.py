@@ -44,7 +44,7 @@ CONFIGS = {
     "deepseek_v2": {**COMMON, **MOE, **MLA, "intermediate_size": 96, "first_k_dense_replace": 1, "n_shared_experts": 2, "topk_method": "group_limited_greedy",
                     "n_group": 4, "topk_group": 2, "routed_scaling_factor": 4.0, "rope_scaling": YARN},
     "deepseek_v3": V3,
-    "deepseek_v32": {**V3, "index_n_heads": 8, "index_head_dim": 16, "index_topk": 24},
+    "deepseek_v32": {**V3, "index_n_heads": 64, "index_head_dim": 16, "index_topk": 24},
     "deepseek_v4": {**COMMON, "num_hidden_layers": 5, "num_key_value_heads": 1, "head_dim": 32, "qk_rope_head_dim": 8, "q_lora_rank": 32, "o_groups": 2,
                     "o_lora_rank": 16, "moe_intermediate_size": 24, "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 3, "num_hash_layers": 2,
                     "scoring_func": "sqrtsoftplus", "topk_method": "noaux_tc", "norm_topk_prob": True, "routed_scaling_factor": 1.5, "swiglu_limit": 2.0,

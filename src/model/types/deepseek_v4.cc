@@ -128,6 +128,7 @@ void validate(const ModelConfig& c) {
   require_absent(c, c.topk_method == "noaux_tc", "topk_method", c.topk_method);
   require_absent(c, c.residual == "mhc", "residual", c.residual);
   require_absent(c, c.hc_convention == "v4", "hc_convention", c.hc_convention);
+  require_absent(c, c.hc_res_form == "sinkhorn", "hc_res_form", c.hc_res_form);
   require_absent(c, c.hc_head == "learned", "hc_head", c.hc_head);
   require_absent(c, !c.tie_word_embeddings, "tie_word_embeddings", "true");
 }
