@@ -21,7 +21,7 @@ struct SpecialisationOptions {
   int64_t unit_tokens = 4096;  // a document of more is shuffled in parts: of the first whole windows that reach this
   int64_t shuffles = 200;
   uint64_t seed = 0;
-  int64_t telling = 8;         // tokens listed for an expert
+  int64_t telling = 6;         // tokens listed for an expert
   int64_t min_count = 20;      // choices of an expert by a token for it to be listed
 };
 
