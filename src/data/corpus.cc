@@ -53,7 +53,7 @@ Corpus::Corpus(const std::vector<std::string>& training, const std::vector<std::
     Source s = open_source(a, tokens);
     if (validation.empty()) {
       const int64_t held_back = std::max(s.size() / 20, seq_len + 1);
-      s.train_end = s.val_begin = s.size() - held_back;
+      s.train_end = s.val_begin = std::max<int64_t>(0, s.size() - held_back);
     }
     require(s, s.train_end, "to train on");
     training_.push_back(std::move(s));

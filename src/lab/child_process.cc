@@ -51,8 +51,10 @@ ChildProcess::~ChildProcess() {
 std::optional<int> ChildProcess::exit_code() {
   if (code_) return code_;
   int status = 0;
-  if (waitpid(pid_, &status, WNOHANG) != pid_) return std::nullopt;
-  code_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  const pid_t ended = waitpid(pid_, &status, WNOHANG);
+  if (ended == 0) return std::nullopt;
+  code_ = ended < 0 ? 1 :  // somebody else took its end: where SIGCHLD is ignored the system does
+               WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return code_;
 }
 

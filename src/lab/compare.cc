@@ -77,7 +77,7 @@ void Turns::start(size_t i) {
   const auto arguments = train_arguments(program_, options_.study, r, sharing_.threads_each);
   fs::remove(r.directory + ".log");
   running_.push_back({i, ChildProcess(arguments, r.directory + ".log")});
-  running_.back().first_step = running_.back().step = state_of(r.directory) == RunState::started ? last_step(r.directory + "/metrics.jsonl") : 0;
+  running_.back().first_step = running_.back().step = saved_step(r.directory);
 }
 
 void Turns::ended(const Running& r, int code) {
@@ -156,6 +156,7 @@ std::vector<RunSpec> checked_runs(const CompareOptions& o) {
   if (o.study.data.empty()) throw Error("compare", "no data", "give --data PATH, or \"data\" in the study", ExitCode::usage);
   std::vector<RunSpec> runs = runs_of(o.study, o.out, o.overrides);
   require_same_settings(o.study, runs);
+  require_data(o.study, runs);
   return runs;
 }
 
@@ -175,9 +176,11 @@ CompareOutcome run_study(const CompareOptions& o, const std::atomic<bool>& stop)
     return {static_cast<int>(ExitCode::interrupted), {}, {}};
   }
   CompareOutcome out;
-  out.exit_code = turns.failed() ? static_cast<int>(ExitCode::failed) : 0;
   out.results = collect_results(o.study, runs, {o.command_line, sharing.side_by_side});
   out.summary = summarise(out.results);
+  bool failed = turns.failed() > 0;
+  for (const json& v : out.summary["variants"]) failed |= v["failed"].get<int64_t>() > 0;  // a finished run may be damaged
+  out.exit_code = failed ? static_cast<int>(ExitCode::failed) : 0;
   out.results["summary"] = out.summary;
   io::write_file_atomic(o.out + "/results.json", out.results.dump() + "\n");
   write_page(out.results, out.summary, o.out);
@@ -194,7 +197,7 @@ json plan_of(const CompareOptions& o) {
   double work = 0, longest = 0;
   for (const RunSpec& r : runs) {
     const RunState state = state_of(r.directory);
-    const int64_t step = state == RunState::started ? last_step(r.directory + "/metrics.jsonl") : 0;
+    const int64_t step = state == RunState::started ? saved_step(r.directory) : 0;
     const double left = state == RunState::done ? 0 : seconds[r.variant] * (1 - static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, r.config.train.steps)));
     work += left;
     longest = std::max(longest, left);

@@ -167,6 +167,12 @@ RunState state_of(const std::string& directory) {
   return run.value("status", "") == "done" && run.contains("final_val_loss") ? RunState::done : RunState::started;
 }
 
+int64_t saved_step(const std::string& directory) {
+  std::error_code ec;
+  const std::string name = fs::read_symlink(directory + "/latest", ec).filename().string();  // step-N
+  return ec ? 0 : std::atoll(name.c_str() + std::min(name.size(), name.find('-') + 1));
+}
+
 std::string last_message(const std::string& log) {
   std::ifstream in(log);
   std::string message;
@@ -200,6 +206,19 @@ json read_results(const std::string& path) {
   const std::string hint = "results.json of birkhoff compare is expected";
   if (!j.is_object() || !j.contains("format") || !j.contains("variants") || !j.contains("study")) throw Error("compare", path + ": holds no results of a study", hint);
   if (j["format"] != kFormat) throw Error("compare", path + ": format " + j["format"].dump() + ", this program reads " + std::to_string(kFormat), hint);
+  const auto require = [&](bool holds, const std::string& what) {
+    if (!holds) throw Error("compare", path + ": " + what, hint);
+  };
+  require(j["study"].is_object(), "study is no object");
+  require(j.contains("unit") && j["unit"].is_string(), "unit is no text");
+  require(j["variants"].is_array() && !j["variants"].empty(), "variants is no list, or empty");
+  for (const json& v : j["variants"]) {
+    require(v.is_object() && v.contains("name") && v["name"].is_string() && v.contains("group") && v["group"].is_string(), "a variant has no name or group");
+    require(v.contains("runs") && v["runs"].is_array(), "variant " + v["name"].dump() + ": runs is no list");
+    for (const json& r : v["runs"])
+      require(r.is_object() && r.contains("status") && r["status"].is_string() && r.contains("seed") && r["seed"].is_number_integer() && (r["status"] != "done" || (r.contains("figures") && r["figures"].is_object())),
+              "variant " + v["name"].dump() + ": a run without seed, status or figures");
+  }
   return j;
 }
 

@@ -11,6 +11,8 @@ namespace birkhoff::lab {
 // How far a run came. The directory alone says so.
 enum class RunState { absent, started, done };
 RunState state_of(const std::string& directory);
+// The step from which it goes on: of its last checkpoint, 0 without one.
+int64_t saved_step(const std::string& directory);
 
 struct Circumstances {
   std::string command;

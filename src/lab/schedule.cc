@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <set>
 
 #include "core/error.h"
 #include "io/json_file.h"
@@ -43,11 +44,14 @@ json without_type(train::RunConfig c) {
               "restore the study, choose another --out, or remove that run");
 }
 
-double run_seconds(const train::RunConfig& c, const std::vector<std::string>& data, int threads) {
+train::RunData open_data(const train::RunConfig& c, const std::vector<std::string>& data) {
   train::TrainOptions o;
   o.data = data;
-  o.threads = threads;
-  const train::RunData source = train::open_run_data(o, c, nullptr, "");
+  return train::open_run_data(o, c, nullptr, "");
+}
+
+double run_seconds(const train::RunConfig& c, const std::vector<std::string>& data, int threads) {
+  const train::RunData source = open_data(c, data);
   train::TrainState state(c, threads);
   state.initialise();
   const int64_t rows = c.train.batch_size / c.train.grad_accum;
@@ -101,6 +105,12 @@ std::vector<double> measured_seconds(const Study& study, const std::vector<RunSp
   std::vector<double> out;
   for (size_t v = 0; v < study.variants.size(); ++v) out.push_back(run_seconds(first_of(runs, v).config, study.data, threads));
   return out;
+}
+
+void require_data(const Study& study, const std::vector<RunSpec>& runs) {
+  std::set<int64_t> lengths;
+  for (const RunSpec& r : runs)
+    if (lengths.insert(r.config.train.seq_len).second) open_data(r.config, study.data);
 }
 
 void require_same_settings(const Study& study, const std::vector<RunSpec>& runs) {

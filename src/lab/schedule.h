@@ -23,6 +23,9 @@ std::vector<size_t> planned_bytes(const Study& study, const std::vector<RunSpec>
 // Seconds that one run takes from its start, by variant: a few steps of the first run of each are measured on its data with `threads` threads.
 std::vector<double> measured_seconds(const Study& study, const std::vector<RunSpec>& runs, int threads);
 
+// Throws Error when the study's data cannot be read or are too short for a window of some run.
+void require_data(const Study& study, const std::vector<RunSpec>& runs);
+
 // Throws Error when a run that is already there was made with other settings or data, naming both values.
 void require_same_settings(const Study& study, const std::vector<RunSpec>& runs);
 

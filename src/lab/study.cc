@@ -103,7 +103,9 @@ Study read_study(const std::string& path) {
   field(path, o, "seeds", o.contains("seeds") && o["seeds"].is_number_integer(), s.seeds);
   if (o.contains("steps")) s.set["steps"] = o["steps"];
   if (!s.preset.empty()) s.base = json::parse(model::find_preset(s.preset).json);
-  for (const json& d : o.value("data", json::array())) {
+  const json data = o.value("data", json::array());
+  if (!data.is_array()) fail(path, "data is a list");
+  for (const json& d : data) {
     if (!d.is_string()) fail(path, "data: " + d.dump().substr(0, 60) + " is no path");
     const fs::path given = d.get<std::string>();
     s.data.push_back((given.is_absolute() ? given : fs::path(path).parent_path() / given).lexically_normal().string());

@@ -176,6 +176,26 @@ class Failing(CompareCase):
         self.assertIn("not finite", r["variants"][1]["runs"][0]["message"])
         self.compare(FAILED, "--study", study, says="4 of 6 runs are already finished")
 
+    def test_damaged_finished_runs_lose_nothing_of_the_others(self):
+        study = self.study(seeds=1)
+        self.compare(DONE, "--study", study)
+        (self.dir / "out" / "runs" / "plain" / "seed-1" / "metrics.jsonl").write_text("")
+        result = self.compare(FAILED, "--study", study, says="2 of 2 runs are already finished")
+        self.assertRegex(result.out, r"(?m)^plain +0 \(1 failed\) ")
+        self.assertRegex(result.out, r"(?m)^mhc +1 +\d\.\d{4} ")
+        self.assertIn("no finished step", self.results()["variants"][0]["runs"][0]["message"])
+
+    def test_a_loss_that_is_not_finite_is_no_number(self):
+        study = self.study(seeds=1)
+        self.compare(DONE, "--study", study)
+        file = self.dir / "out" / "runs" / "mhc" / "seed-1" / "run.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"final_val_loss": None}))
+        self.assertRegex(self.compare(DONE, "--study", study).out, r"(?m)^mhc +1 +- +- ")
+
+    def test_missing_data_are_refused_before_the_first_run(self):
+        self.compare(REFUSED, "--study", self.study(data=["missing.txt"]), says="missing.txt")
+        self.assertFalse((self.dir / "out").exists())
+
     def test_wrong_study_files(self):
         self.compare(REFUSED, "--study", self.dir / "absent.json", says="absent.json")
         broken = self.dir / "broken.json"
@@ -192,6 +212,8 @@ class Failing(CompareCase):
         self.compare(USAGE, "--study", self.study(), "--preset", "tiny", says="--preset and --config belong to --vary")
         self.compare(USAGE, "--study", self.study(data=[]), says="no data")
         self.compare(USAGE, "--vary", "lr", "--data", self.text, says="key=a,b")
+        self.compare(USAGE, "--vary", "lr=1,2", "--data", self.text, "--set", "lr=3", says=["--set lr=3", "lr=1"])
+        self.compare(USAGE, "--vary", "lr=1,2", "--data", self.text, "--seeds", 0, says="--seeds")
         self.compare(REFUSED, "--results", self.study(), says="holds no results of a study")
 
 
@@ -210,7 +232,9 @@ class Shortened(CompareCase):
                 for v in r["variants"]:
                     self.assertEqual(v["runs"][0]["status"], "done", v["name"])
                 if "axes" in r["study"]:
-                    keys = set(r["variants"][0]["runs"][0]["figures"]) | set(r["settings"]) | set(r["variants"][0]["differing"])
+                    keys = set(r["settings"])
+                    for v in r["variants"]:
+                        keys |= set(v["runs"][0]["figures"]) | set(v["differing"])
                     self.assertLessEqual({r["study"]["axes"]["x"], r["study"]["axes"]["y"]}, keys)
 
     def test_kept_results_are_small_and_draw(self):

@@ -43,9 +43,22 @@ TEST(Study, ReadsAFileAndMakesItsRuns) {
   EXPECT_EQ(runs[3].config.train.weight_decay, 0.5);
 }
 
-TEST(Study, OverridesGoOverVariants) {
+TEST(Study, OverridesGoOverTheStudyButNotOverWhatVariantsDifferIn) {
   TempDir dir;
-  EXPECT_EQ(runs_of(read_study(write(dir, kStudy)), "out", {"lr=0.5"})[1].config.train.lr, 0.5);
+  const Study study = read_study(write(dir, kStudy));
+  EXPECT_EQ(runs_of(study, "out", {"grad_clip=0.5"})[1].config.train.grad_clip, 0.5);
+  expect_error([&] { runs_of(study, "out", {"lr=0.5"}); }, {"--set lr=0.5", "\"hot\"", "0.1"}, ExitCode::usage);
+}
+
+TEST(Study, SeedsAreNoSetting) {
+  TempDir dir;
+  expect_error([&] { runs_of(read_study(write(dir, kStudy)), "out", {"seed=7"}); }, {"--set", "seed", "--seeds"}, ExitCode::usage);
+  expect_error([&] { runs_of(read_study(write(dir, with({{"set", {{"seed", 7}}}}))), "out", {}); }, {"seed"}, ExitCode::usage);
+  expect_error([&] { runs_of(grid_study(json::object(), {"seed=5,6"}), "out", {}); }, {"seed=5", "--seeds"}, ExitCode::usage);
+}
+
+TEST(Study, AKeyIsVariedOnce) {
+  expect_error([] { grid_study(json::object(), {"lr=1,2", "lr=3,4"}); }, {"--vary lr", "twice"}, ExitCode::usage);
 }
 
 TEST(Study, UnknownFieldsAreNamedWithTheNearest) {
@@ -60,6 +73,7 @@ TEST(Study, WrongTypesAndNamesAreRefused) {
   expect_error([&] { read_study(write(dir, with({{"seeds", "three"}}))); }, {"seeds", "three"});
   expect_error([&] { read_study(write(dir, with({{"set", 5}}))); }, {"set", "wrong type"});
   expect_error([&] { read_study(write(dir, with({{"data", {1}}}))); }, {"data", "no path"});
+  expect_error([&] { read_study(write(dir, with({{"data", "a.txt"}}))); }, {"data is a list"});
   expect_error([&] { read_study(write(dir, with({{"variants", json::array()}}))); }, {"no variants"});
   expect_error([&] { read_study(write(dir, with({{"variants", {3}}}))); }, {"a variant is an object"});
   expect_error([&] { read_study(write(dir, with({{"variants", {{{"name", "a/b"}}}}}))); }, {"a/b", "directory"});

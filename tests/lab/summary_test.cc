@@ -115,6 +115,18 @@ TEST(Results, OtherFilesAreRefused) {
   test::TempDir dir;
   test::expect_error([&] { read_results(dir.file("a.json", "{\"claim\": 1}")); }, {"a.json", "no results"});
   test::expect_error([&] { read_results(dir.file("b.json", R"({"format": 9, "variants": [], "study": {}})")); }, {"b.json", "format 9"});
+  const json whole = results({variant("a", "", {run(1, 2.0)})});
+  const auto refused = [&](json changes, const std::string& about) {
+    json j = whole;
+    j.update(changes);
+    test::expect_error([&] { read_results(dir.file("c.json", j.dump())); }, {"c.json", about});
+  };
+  EXPECT_EQ(read_results(dir.file("c.json", whole.dump())), whole);
+  refused({{"study", 3}}, "study");
+  refused({{"unit", nullptr}}, "unit");
+  refused({{"variants", json::array()}}, "variants");
+  refused({{"variants", {{{"name", "a"}}}}}, "name or group");
+  refused({{"variants", {{{"name", "a"}, {"group", ""}, {"runs", {{{"seed", 1}}}}}}}}, "\"a\": a run");
 }
 
 TEST(Results, StateIsWhatTheDirectorySays) {
@@ -126,6 +138,9 @@ TEST(Results, StateIsWhatTheDirectorySays) {
   EXPECT_EQ(state_of(dir / "r"), RunState::started) << "killed before the last validation";
   dir.file("r/run.json", R"({"status": "done", "final_val_loss": 2})");
   EXPECT_EQ(state_of(dir / "r"), RunState::done);
+  EXPECT_EQ(saved_step(dir / "r"), 0);
+  std::filesystem::create_symlink("checkpoints/step-40", dir / "r/latest");
+  EXPECT_EQ(saved_step(dir / "r"), 40);
 }
 
 TEST(Progress, LastStepIsThatOfTheLastWholeLine) {
