@@ -16,6 +16,8 @@ def number(v, digits=3):
         return "–"
     if isinstance(v, dict):
         v = v["mean"]
+    if abs(v) >= 1e8:
+        return f"{v:.{digits}g}".replace("e+", "e")
     return f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.{digits}g}"
 
 

@@ -1,7 +1,7 @@
 'use strict';
 const data = JSON.parse(document.getElementById('data').textContent), runs = data.runs;
 const page = document.getElementById('page');
-const color = i => `var(--c${i % 8})`;
+const color = i => `var(--c${i % 10})`;
 const unit = run => run.bytes ? 'nats per byte' : 'nats per token';
 
 // ---- small pieces -----------------------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ function plot(parent, series, options) {
     y1 += m;
   }
   const render = () => {
-    const levels = options.log ? logTicks(y0, y1) : linearTicks(y0, y1, 5), widest = Math.max(...levels.map(t => short(t).length));
+    const levels = options.log ? spread(logTicks(y0, y1), 10) : linearTicks(y0, y1, 5), widest = Math.max(...levels.map(t => short(t).length));
     const W = Math.max(260, box.clientWidth), H = options.height || 260, left = Math.max(58, 32 + 7 * widest), right = 14, top = 10, bottom = 44;
     const X = options.log_x ? x => left + (W - left - right) * Math.log(x / x0) / Math.log(x1 / x0) : x => left + (W - left - right) * (x - x0) / (x1 - x0);
     const Y = options.log ? y => top + (H - top - bottom) * Math.log(y1 / y) / Math.log(y1 / y0) : y => top + (H - top - bottom) * (y1 - y) / (y1 - y0);

@@ -14,7 +14,7 @@ function figureTitle(key) {
 function signed(v) { return (v < 0 ? '−' : '+') + Math.abs(v).toFixed(4); }
 function plusMinus(m) { return !m ? '–' : m.mean.toFixed(4) + (m.error === null ? '' : ` ± ${m.error.toFixed(4)}`); }
 function differenceText(d) { return !d || d.mean === null ? '–' : signed(d.mean) + (d.low === null ? '' : ` [${signed(d.low)}, ${signed(d.high)}]`); }
-function rough(v) { return String(+(+v).toPrecision(3)); }
+function rough(v) { return Math.abs(v) >= 1e6 ? (+v).toExponential(1).replace('e+', 'e') : String(+(+v).toPrecision(3)); }
 function meanText(m) { return m ? short(m.mean) : '–'; }
 
 function bandSeries(name, c, b, more) {
