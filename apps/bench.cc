@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <chrono>
 #include <cstdio>
 
@@ -122,7 +124,10 @@ void add_bench(CLI::App& app, Program& p) {
   });
   train->callback([f, &p] {
     p.run = [f, &p] {
-      const nlohmann::json r = train::bench_train(train::make_run_config(f->settings.base(), f->settings.set), f->steps, p.thread_count());
+      const nlohmann::json r = [&] {
+        train::Progress progress(train::kWarmSteps + f->steps, isatty(STDERR_FILENO) != 0, false);
+        return train::bench_train(train::make_run_config(f->settings.base(), f->settings.set), f->steps, p.thread_count(), progress);
+      }();
       if (f->json)
         std::printf("%s\n", r.dump().c_str());
       else

@@ -76,7 +76,8 @@ train::RunConfig slice_of(const train::RunConfig& whole) {
 }
 
 Machine measure_machine(const train::RunConfig& c, int threads) {
-  const nlohmann::json r = train::bench_train(slice_of(c), kMeasuredSteps, threads);
+  train::Progress silent(train::kWarmSteps + kMeasuredSteps, false, true);
+  const nlohmann::json r = train::bench_train(slice_of(c), kMeasuredSteps, threads, silent);
   Machine m;
   m.cpu = r["cpu"];
   m.cores = threads;

@@ -20,8 +20,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
 
-constexpr int64_t kWarmSteps = 3;
-
 // Tokens with Zipf-like frequencies, half of them determined by the one before: a loss that can fall, experts that specialise.
 data::Batch synthetic_batch(const RunConfig& c, int64_t step) {
   const int64_t S = c.train.seq_len, rows = c.train.batch_size / c.train.grad_accum, V = c.model.vocab_size;
@@ -100,7 +98,8 @@ MachinePeaks measure_peaks(const Exec& exec, DType dtype) {
   return p;
 }
 
-nlohmann::json bench_train(const RunConfig& c, int64_t steps, int threads) {
+nlohmann::json bench_train(const RunConfig& c, int64_t steps, int threads, Progress& progress) {
+  progress.message("measuring the peaks of this machine, then " + std::to_string(kWarmSteps) + " steps to warm up");
   const MachinePeaks peaks = [&] {
     const Exec exec(threads);
     return measure_peaks(exec, c.train.compute());
@@ -114,12 +113,16 @@ nlohmann::json bench_train(const RunConfig& c, int64_t steps, int threads) {
   for (int64_t i = 0; i < kWarmSteps + steps; ++i) {
     std::vector<data::Batch> parts;
     for (int64_t a = 0; a < c.train.grad_accum; ++a) parts.push_back(synthetic_batch(c, i * c.train.grad_accum + a));
-    if (i == kWarmSteps) reset_peak_rss();
+    if (i == kWarmSteps) {
+      progress.message("warmed up; measuring " + std::to_string(steps) + (steps == 1 ? " step" : " steps"));
+      reset_peak_rss();
+    }
     state.exec().seconds().fill(0);
     const auto t = Clock::now();
     const StepOutcome s = state.step(i, parts);
     const double took = seconds_since(t);
     loss = s.loss;
+    progress.show(i + 1);
     if (i < kWarmSteps) continue;
     ms.push_back(1e3 * took);
     forward.push_back(s.forward_ms);

@@ -73,7 +73,9 @@ class Plan(Case):
         self.assertLess(written - planned, 16384)  # headers, padding
 
     def test_memory_of_a_run(self):
-        measured = json.loads(self.expect(DONE, "bench", "train", "--preset", "demo", "--steps", 2, "--json").out)
+        bench = self.expect(DONE, "bench", "train", "--preset", "demo", "--steps", 2, "--json")
+        self.assertRegex(bench.err, "3 steps to warm up\n(.*\n)*birkhoff: warmed up; measuring 2 steps\n(.*\n)*step 5/5")
+        measured = json.loads(bench.out)
         planned = self.plan("demo", "--tokens", 2048)["splits"][0]["memory_bytes"]["total"] / 2**20
         self.assertLess(abs(measured["rss_mib"] - planned), 0.1 * measured["rss_mib"])
 
