@@ -8,9 +8,11 @@
 
 namespace birkhoff {
 namespace {
-// Address space only, never memory. The thread sanitizer leaves programs little of it.
+// Address space only, never memory. The sanitizers leave programs less of it, the thread sanitizer little.
 #if defined(__SANITIZE_THREAD__)
 constexpr size_t kMeasuringSpan = size_t{1} << 38;
+#elif defined(__SANITIZE_ADDRESS__)
+constexpr size_t kMeasuringSpan = size_t{8} << 40;
 #else
 constexpr size_t kMeasuringSpan = size_t{12} << 40;  // the moments of the largest preset; a plan holds seven at once, of 128 TiB
 #endif
