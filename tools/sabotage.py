@@ -49,6 +49,8 @@ SABOTAGES = [
     ("weight-grad-strips", "kernels/gemm_vector.h", "row / kRows * g.a_row", "row * g.a_row", "ops_gemm_test"),
     ("attention-transpose", "kernels/block_pack.h", "store(out + (c + i) * ld + r, (V)v[i]);", "store(out + (c + i) * ld + r, (V)v[7 - i]);", "ops_attention_test"),
     ("gemm-accumulate", "kernels/gemm_vector.h", "g.store == GemmStore::add_f32 ? load_some(c, n) + sum : sum", "g.store == GemmStore::add_f32 ? sum : sum", "ops_gemm_test"),
+    ("one-row-last-product", "kernels/gemm_row.h", "for (; k < g.k; ++k) {", "for (; k + 1 < g.k; ++k) {", "ops_stored_matrix_test"),
+    ("one-row-stored", "kernels/gemm_row.h", "g.store == GemmStore::add_f32 ? load_some(c, n) + sum : sum, n", "sum, n", "ops_stored_matrix_test"),
     ("weight-grad-resume", "ops/weight_grad.cc", "g.first = t == 0;", "g.first = true;", "ops_gemm_test"),
     # Experts
     ("router-bias-in-weight", "ops/routing.cc", "r.weights.f32(t)[k] = s[index[k]] * factor;", "r.weights.f32(t)[k] = (s[index[k]] + (rule.bias ? 0.01f : 0.f)) * factor;", "ops_routing_vectors_test"),
@@ -67,7 +69,7 @@ SABOTAGES = [
     ("router-input-gradient", "layers/moe.cc", "  ops::add(exec, dx_router, dx);\n", "", "layers_moe_test"),
     ("latent-key-rotation", "layers/mla.cc", "da, s.q_in() + s.kv_lora, 1, s.rope, /*inverse=*/true);", "da, s.q_in() + s.kv_lora, 0, s.rope, /*inverse=*/true);", "layers_mla_test"),
     # Studies
-    ("student-tail", "lab/statistics.cc", "return t > 0 ? 1 - tail : tail;", "return t > 0 ? tail : 1 - tail;", "lab_statistics_test"),
+    ("student-tail", "lab/statistics.cc", "0.5 * regularised_beta(df / 2, 0.5,", "0.5 * regularised_beta(df / 2, 0.4,", "lab_statistics_test"),
     ("sample-deviation", "lab/statistics.cc", "std::sqrt(squares / (n - 1))", "std::sqrt(squares / n)", "lab_statistics_test"),
     ("pair-sign", "lab/statistics.cc", "differences.push_back(b[i] - a[i]);", "differences.push_back(a[i] - b[i]);", "lab_statistics_test"),
     ("pairs-by-place", "lab/summary.cc", "if (const auto it = b.find(seed); it != b.end()) {", "if (const auto it = b.begin(); it != b.end() && seed > 0) {", "lab_summary_test"),
@@ -153,6 +155,8 @@ def check(copy, sabotage):
             return "does not build:\n" + built.stdout[-1500:]
         tested = run(copy / "build" / "release" / "bin" / test, timeout=600)
         return "" if tested.returncode else "UNNOTICED"
+    except subprocess.TimeoutExpired:
+        return ""  # a test that no longer ends is noticed as well
     finally:
         path.write_text(text)
 
