@@ -19,9 +19,10 @@ void on_signal(int number) {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
   const int64_t ms = now.tv_sec * 1000 + now.tv_nsec / 1000000;
-  if (!stop.exchange(true)) {
-    first_signal_ms = ms;
-  } else if (ms - first_signal_ms > 1000) {
+  int64_t first = 0;
+  if (first_signal_ms.compare_exchange_strong(first, ms)) {
+    stop = true;
+  } else if (ms - first > 1000) {
     std::signal(number, SIG_DFL);
     std::raise(number);
   }

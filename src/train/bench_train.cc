@@ -106,6 +106,7 @@ nlohmann::json bench_train(const RunConfig& c, int64_t steps, int threads, Progr
   }();
   TrainState state(c, threads);
   state.initialise();
+  progress.begin();
   std::vector<double> ms, forward, backward, optimizer;
   double gemm = 0, total = 0;
   std::array<double, static_cast<size_t>(Work::count)> work{};

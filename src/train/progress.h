@@ -12,6 +12,8 @@ class Progress {
   // unit: what is counted, "step".
   Progress(int64_t total, bool terminal, bool quiet, std::string unit = "step");
   ~Progress();
+  // What came before was preparation: the time left is reckoned from here.
+  void begin() { last_call_ = std::chrono::steady_clock::now(); }
   // `done` of the total, what else there is to say, and the time left. Rare enough for a reader, whenever it is called.
   void show(int64_t done, const std::string& details = "");
   // show() with the figures of a training step.
