@@ -84,14 +84,14 @@ void print_infer(const nlohmann::json& r) {
 }  // namespace
 
 void add_bench(CLI::App& app, Program& p) {
-  struct Flags {
+  struct BenchFlags {
     SettingsFlags settings;
     int64_t steps = 10;
     bool json = false;
     std::string dtype = "bf16", model, compute;
     int64_t prompt = 128, decode = 16;
   };
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<BenchFlags>();
   CLI::App* verb = app.add_subcommand("bench", "Measure this machine with this engine");
   verb->require_subcommand(1);
   CLI::App* gemm = verb->add_subcommand("gemm", "Matrix products");

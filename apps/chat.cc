@@ -26,7 +26,7 @@ constexpr const char* kHelp =
     "/help, /exit       (Ctrl-D leaves as well; Ctrl-C stops an answer)\n"
     "A line that ends with a backslash goes on in the next.\n";
 
-struct Flags {
+struct ChatFlags {
   std::string model, system, tools, chat_template, encoder, dtype;
   std::vector<std::string> set;
   int64_t context = 0;
@@ -53,13 +53,13 @@ Value read_tools(const std::string& path) {
   return tools;
 }
 
-ChatFormat open_format(const infer::Engine& engine, const Flags& f) {
+ChatFormat open_format(const infer::Engine& engine, const ChatFlags& f) {
   return f.encoder.empty() ? ChatFormat::open(engine.directory(), f.chat_template) : ChatFormat::native(f.encoder);
 }
 
 class Chat {
  public:
-  Chat(const infer::Engine& engine, const Flags& f) : conversation_(engine, open_format(engine, f)), reply_(f.reply) {
+  Chat(const infer::Engine& engine, const ChatFlags& f) : conversation_(engine, open_format(engine, f)), reply_(f.reply) {
     if (!f.system.empty()) conversation_.set_system(f.system);
     if (!f.tools.empty()) conversation_.set_tools(read_tools(f.tools));
   }
@@ -164,7 +164,7 @@ class Chat {
 }  // namespace
 
 void add_chat(CLI::App& app, Program& p) {
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<ChatFlags>();
   CLI::App* verb = app.add_subcommand("chat", "A conversation with a model in the terminal");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory with a tokenizer")->required();
   verb->add_option("--system", f->system, "system message");

@@ -11,12 +11,12 @@ namespace {
 
 using namespace text::chat;
 
-struct Flags {
+struct ChatFormatFlags {
   std::string model, file, encoder;
   bool jsonl = false, spans = false;
 };
 
-ChatFormat open_format(const Flags& f) {
+ChatFormat open_format(const ChatFormatFlags& f) {
   if (static_cast<int>(!f.model.empty()) + !f.file.empty() + !f.encoder.empty() != 1)
     throw Error("chat-format", "needs one of -m, --template and --encoder", "", ExitCode::usage);
   if (!f.encoder.empty()) return ChatFormat::native(f.encoder);
@@ -48,7 +48,7 @@ Value answer(const ChatFormat& format, const std::string& line, bool spans) {
 }  // namespace
 
 void add_chat_format(CLI::App& app, Program& p) {
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<ChatFormatFlags>();
   CLI::App* verb = app.add_subcommand("chat-format", "Turn conversations into prompts: JSON lines on stdin, one result a line");
   verb->add_option("-m,--model", f->model, "model directory: its chat template, or its family's encoder");
   verb->add_option("--template", f->file, "a Jinja file");

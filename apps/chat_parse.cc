@@ -36,11 +36,11 @@ std::shared_ptr<DictObject> parse_line(const std::string& family, const std::str
 }  // namespace
 
 void add_chat_parse(CLI::App& app, Program& p) {
-  struct Flags {
+  struct ChatParseFlags {
     std::string encoder;
     bool jsonl = false, stream = false;
   };
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<ChatParseFlags>();
   CLI::App* verb = app.add_subcommand("chat-parse", "Read answers of a model: JSON lines on stdin, one message a line");
   verb->add_option("--encoder", f->encoder, "v3, v3.1, v3.2 or v4")->required();
   verb->add_flag("--jsonl", f->jsonl, "lines of {text, options} (the only form)");

@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Flags {
+struct ConvertFlags {
   std::string model, adapter, out, dtype, names;
 };
 
@@ -31,7 +31,7 @@ void copy_other_files(const std::string& from, const std::string& to) {
   }
 }
 
-int convert(const Flags& f) {
+int convert(const ConvertFlags& f) {
   std::string note;
   const std::string from = checkpoint::resolve_model_directory(f.model, &note);
   if (!note.empty()) std::fprintf(stderr, "birkhoff: %s\n", note.c_str());
@@ -69,7 +69,7 @@ int convert(const Flags& f) {
 }  // namespace
 
 void add_convert(CLI::App& app, Program& p) {
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<ConvertFlags>();
   CLI::App* verb = app.add_subcommand("convert", "Write a model directory with another number format or other tensor names");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
   verb->add_option("--adapter", f->adapter, "LoRA adapter to merge: a PEFT directory, a run or a checkpoint; default: that of a run trained with one");

@@ -9,13 +9,13 @@
 namespace birkhoff::apps {
 
 void add_eval(CLI::App& app, Program& p) {
-  struct Flags {
+  struct EvalFlags {
     std::string model, adapter, dtype;
     std::vector<std::string> data, set;
     int64_t seq_len = 0;
     bool validation = false, json = false;
   };
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<EvalFlags>();
   CLI::App* verb = app.add_subcommand("eval", "Loss of a model on data, over consecutive windows");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
   verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");

@@ -13,7 +13,7 @@
 namespace birkhoff::apps {
 namespace {
 
-struct Flags {
+struct ExpertsFlags {
   std::string model, adapter, dtype, out = "experts.html";
   std::vector<std::string> data;
   std::vector<int64_t> disable_top;
@@ -44,7 +44,7 @@ void say_hashed(const std::vector<int64_t>& layers) {
   std::fprintf(stderr, "birkhoff: experts of layers %s are looked up by token and stay as they are\n", list.c_str());
 }
 
-int probe(const Flags& f, const infer::EngineOptions& options) {
+int probe(const ExpertsFlags& f, const infer::EngineOptions& options) {
   nlohmann::json results = nlohmann::json::array();
   eval::Likelihood first;
   std::unique_ptr<train::Progress> progress;
@@ -64,7 +64,7 @@ int probe(const Flags& f, const infer::EngineOptions& options) {
   return 0;
 }
 
-int specialise(const Flags& f, const infer::EngineOptions& options) {
+int specialise(const ExpertsFlags& f, const infer::EngineOptions& options) {
   const std::vector<lab::Domain> domains = lab::parse_domains(f.data);
   require_folder_of(f.out);
   const infer::Engine engine(f.model, options);
@@ -88,7 +88,7 @@ int specialise(const Flags& f, const infer::EngineOptions& options) {
 }  // namespace
 
 void add_experts(CLI::App& app, Program& p) {
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<ExpertsFlags>();
   CLI::App* verb = app.add_subcommand("experts", "What a model's experts do: specialisation by domain, loss without them");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
   verb->add_option("--data", f->data, "NAME=PATH, a domain of text; with --disable-top or --replace-shared a plain PATH; repeatable")->required()->allow_extra_args(false);

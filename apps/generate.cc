@@ -12,7 +12,7 @@
 namespace birkhoff::apps {
 namespace {
 
-struct Flags {
+struct GenerateFlags {
   std::string model, adapter, prompt, prompt_file, tokens_file, dtype, mla = "auto";
   std::vector<std::string> stop, fim, set;
   int64_t count = 200;
@@ -20,7 +20,7 @@ struct Flags {
   infer::SamplerOptions sampling;
 };
 
-std::vector<int32_t> prompt_ids(const Flags& f, const infer::TextModel* model) {
+std::vector<int32_t> prompt_ids(const GenerateFlags& f, const infer::TextModel* model) {
   const int given = !f.prompt.empty() + !f.prompt_file.empty() + !f.tokens_file.empty() + !f.fim.empty();
   if (given > 1) throw Error("generate", "more than one of --prompt, --prompt-file, --tokens-file, --fim", "give one", ExitCode::usage);
   if (!model) return read_token_file(f.tokens_file);
@@ -30,7 +30,7 @@ std::vector<int32_t> prompt_ids(const Flags& f, const infer::TextModel* model) {
 }
 
 // No prompt has more tokens: one a byte, and those that models want around a text.
-int64_t most_tokens(const Flags& f) {
+int64_t most_tokens(const GenerateFlags& f) {
   constexpr size_t kAround = 16;
   size_t bytes = f.prompt.size() + kAround;
   for (const std::string& part : f.fim) bytes += part.size();
@@ -65,7 +65,7 @@ layers::MlaForm mla_form(const std::string& name) {
   throw Error("generate", "--mla " + name + ": unknown form", "one of auto, expanded, absorbed", ExitCode::usage);
 }
 
-int generate(const Flags& f, int threads) {
+int generate(const GenerateFlags& f, int threads) {
   const layers::MlaForm form = mla_form(f.mla);
   infer::validate(f.sampling);
   if (f.count < 0) throw Error("generate", "-n must not be negative, is " + std::to_string(f.count), "", ExitCode::usage);
@@ -108,7 +108,7 @@ int generate(const Flags& f, int threads) {
 }  // namespace
 
 void add_generate(CLI::App& app, Program& p) {
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<GenerateFlags>();
   CLI::App* verb = app.add_subcommand("generate", "Continue a prompt");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
   verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");

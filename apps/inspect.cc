@@ -54,12 +54,12 @@ void print_text(const model::Inventory& v, const std::string& unknown_keys) {
 }  // namespace
 
 void add_inspect(CLI::App& app, Program& p) {
-  struct Flags {
+  struct InspectFlags {
     std::string what;
     std::vector<std::string> set;
     bool json = false, verify = false;
   };
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<InspectFlags>();
   CLI::App* verb = app.add_subcommand("inspect", "Size, cost and parts of a model directory, run or preset");
   verb->add_option("what", f->what, "directory or preset")->required();
   verb->add_option("--set", f->set, "key=value, over a preset; repeatable")->allow_extra_args(false);

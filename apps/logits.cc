@@ -8,11 +8,11 @@
 namespace birkhoff::apps {
 
 void add_logits(CLI::App& app, Program& p) {
-  struct Flags {
+  struct LogitsFlags {
     std::string model, adapter, tokens_file, out, dtype;
     std::vector<std::string> set;
   };
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<LogitsFlags>();
   CLI::App* verb = app.add_subcommand("logits", "Write the logits of a token sequence: tensor `logits` [T, V] F32");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
   verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");

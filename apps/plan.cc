@@ -13,7 +13,7 @@
 namespace birkhoff::apps {
 namespace {
 
-struct Flags {
+struct PlanFlags {
   std::string what, measured;
   std::vector<std::string> set;
   double tokens = 0, gbits = 10;
@@ -34,7 +34,7 @@ nlohmann::json settings_of(const std::string& what) {
   return file;
 }
 
-lab::Machine machine_of(const Flags& f, const train::RunConfig& config, int threads) {
+lab::Machine machine_of(const PlanFlags& f, const train::RunConfig& config, int threads) {
   if (f.measured.empty()) {
     std::fprintf(stderr, "birkhoff: measuring this machine, ten seconds or so\n");
     return lab::measure_machine(config, threads);
@@ -62,7 +62,7 @@ void require(const char* flag, double value, double low, double high) {
   throw Error("plan", text, "", ExitCode::usage);
 }
 
-int plan(const Flags& f, const Program& p) {
+int plan(const PlanFlags& f, const Program& p) {
   require("--tokens", f.tokens, 1, 1e18);
   require("--bandwidth", f.gbits, 1e-3, 1e9);
   if (f.memory_gib) require("--memory", *f.memory_gib, 1e-3, 1e9);
@@ -86,7 +86,7 @@ int plan(const Flags& f, const Program& p) {
 }  // namespace
 
 void add_plan(CLI::App& app, Program& p) {
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<PlanFlags>();
   CLI::App* verb = app.add_subcommand("plan", "Memory, time and traffic of a training run on paper, on one or more machines like this one");
   verb->add_option("what", f->what, "preset, or JSON file of settings")->required();
   verb->add_option("--tokens", f->tokens, "tokens to train on, e.g. 39.3e9")->required();

@@ -6,11 +6,11 @@
 namespace birkhoff::apps {
 
 void add_plot(CLI::App& app, Program& p) {
-  struct Flags {
+  struct PlotFlags {
     std::vector<std::string> runs;
     std::string out = "comparison.html";
   };
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<PlotFlags>();
   CLI::App* verb = app.add_subcommand("plot", "Set several runs side by side in one HTML file");
   verb->add_option("runs", f->runs, "run directories")->required();
   verb->add_option("--out", f->out, "file to write")->capture_default_str();

@@ -10,7 +10,7 @@
 namespace birkhoff::apps {
 namespace {
 
-struct Flags {
+struct TokenizeFlags {
   std::string model, tokenizer;
   bool jsonl = false, decode = false, special = false;
 };
@@ -33,7 +33,7 @@ std::vector<int32_t> ids_of(const json& list, int64_t line) {
   return ids;
 }
 
-json convert(const text::Tokenizer& t, const Flags& f, const json& in, int64_t line) {
+json convert(const text::Tokenizer& t, const TokenizeFlags& f, const json& in, int64_t line) {
   if (f.decode) {
     if (!in.is_object() || !in.contains("ids")) throw bad_line(line, "has no \"ids\"", "{\"ids\": [1, 2, 3]}");
     return {{"text", t.decode(ids_of(in.at("ids"), line), f.special)}};
@@ -43,7 +43,7 @@ json convert(const text::Tokenizer& t, const Flags& f, const json& in, int64_t l
   return {{"ids", f.special ? t.encode_with_special(text) : t.encode(text)}};
 }
 
-int lines(const text::Tokenizer& t, const Flags& f) {
+int lines(const text::Tokenizer& t, const TokenizeFlags& f) {
   std::string line;
   for (int64_t n = 1; std::getline(std::cin, line); ++n) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
@@ -59,7 +59,7 @@ int lines(const text::Tokenizer& t, const Flags& f) {
 }
 
 // All of standard input is one text, or one list of ids.
-int whole(const text::Tokenizer& t, const Flags& f) {
+int whole(const text::Tokenizer& t, const TokenizeFlags& f) {
   const std::string in{std::istreambuf_iterator<char>(std::cin), {}};
   if (f.decode) {
     const std::string out = t.decode(parse_token_list(in, "standard input"), f.special);
@@ -75,7 +75,7 @@ int whole(const text::Tokenizer& t, const Flags& f) {
 }  // namespace
 
 void add_tokenize(CLI::App& app, Program& p) {
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<TokenizeFlags>();
   CLI::App* verb = app.add_subcommand("tokenize", "Text to token ids and back, from standard input to standard output");
   auto* model = verb->add_option("-m,--model", f->model, "model directory with its tokenizer");
   auto* file = verb->add_option("--tokenizer", f->tokenizer, "tokenizer.json or tokenizer.model, or a directory that holds one");

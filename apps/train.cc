@@ -19,11 +19,11 @@ std::string default_token_cache() {
 }  // namespace
 
 void add_train(CLI::App& app, Program& p) {
-  struct Flags {
+  struct TrainFlags {
     SettingsFlags settings;
     train::TrainOptions options;
   };
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<TrainFlags>();
   CLI::App* verb = app.add_subcommand("train", "Train a model from a preset or settings; resume a run");
   f->settings.add(*verb);
   verb->add_option("--data", f->options.data, "PATH[@WEIGHT]: a file is a document, a folder its files; repeatable")->allow_extra_args(false);

@@ -11,7 +11,7 @@
 namespace birkhoff::apps {
 namespace {
 
-struct Flags {
+struct TrainTokenizerFlags {
   int64_t vocab = 0;
   std::string out, pattern = "v3", bos, eos;
   std::vector<std::string> special, data;
@@ -42,7 +42,7 @@ void add_document(text::WordCounter& counter, std::string_view text, const std::
   }
 }
 
-int train_tokenizer(const Flags& f) {
+int train_tokenizer(const TrainTokenizerFlags& f) {
   namespace fs = std::filesystem;
   if (fs::exists(f.out) && (!fs::is_directory(f.out) || !fs::is_empty(f.out))) throw Error("train-tokenizer", f.out + ": is there already", "give a new directory");
   std::vector<std::string> special = f.special;
@@ -73,7 +73,7 @@ int train_tokenizer(const Flags& f) {
 }  // namespace
 
 void add_train_tokenizer(CLI::App& app, Program& p) {
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<TrainTokenizerFlags>();
   CLI::App* verb = app.add_subcommand("train-tokenizer", "Learn a byte-level BPE vocabulary from files");
   verb->add_option("--vocab", f->vocab, "tokens, special ones and the 256 bytes included")->required();
   verb->add_option("--out", f->out, "directory to write")->required();

@@ -21,15 +21,9 @@ using nlohmann::json;
 constexpr const char* kConfig = "/adapter_config.json";
 constexpr const char* kMain = "/adapter_model.safetensors";
 constexpr const char* kExperts = "/expert_adapters.safetensors";
-constexpr const char* kPrefix = "base_model.model.";
+constexpr const char* kPeftPrefix = "base_model.model.";
 
 [[noreturn]] void fail(const std::string& what, const std::string& hint = "") { throw Error("adapter", what, hint); }
-
-std::string shape_text(const std::vector<int64_t>& s) {
-  std::string t = "[";
-  for (size_t i = 0; i < s.size(); ++i) t += (i ? "," : "") + std::to_string(s[i]);
-  return t + "]";
-}
 
 bool ends_with(const std::string& s, const std::string& end) { return s.size() >= end.size() && s.compare(s.size() - end.size(), end.size(), end) == 0; }
 
@@ -72,7 +66,7 @@ model::LoraSpec read_spec(const std::string& file) {
 
 // "a.b.lora_A[.default].weight" -> "a.b" and "lora_A"; "" when the name has another form.
 std::string split_name(std::string name, std::string& which) {
-  if (name.rfind(kPrefix, 0) == 0) name = name.substr(std::char_traits<char>::length(kPrefix));
+  if (name.rfind(kPeftPrefix, 0) == 0) name = name.substr(std::char_traits<char>::length(kPeftPrefix));
   for (const char* matrix : {"lora_A", "lora_B"}) {
     which = matrix;
     for (const std::string& end : {"." + which + ".weight", "." + which + ".default.weight"})
@@ -227,7 +221,7 @@ void save_adapter(const std::string& directory, const model::Model& m, const std
   std::vector<io::TensorEntry> main, experts;
   for (const model::ParameterInfo& p : m.adapters)
     (model::is_routed_expert(p.name) ? experts : main)
-        .push_back({kPrefix + p.name, io::TensorType::f32, {p.rows, p.cols}, reinterpret_cast<const std::byte*>(m.adapter_block + p.offset), static_cast<size_t>(p.size()) * 4});
+        .push_back({kPeftPrefix + p.name, io::TensorType::f32, {p.rows, p.cols}, reinterpret_cast<const std::byte*>(m.adapter_block + p.offset), static_cast<size_t>(p.size()) * 4});
   io::write_safetensors(directory + kMain, main, {{"format", "pt"}});
   if (!experts.empty()) io::write_safetensors(directory + kExperts, experts, {{"format", "birkhoff"}});
   const double alpha = m.lora.alpha;

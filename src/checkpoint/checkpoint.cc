@@ -18,7 +18,7 @@ namespace birkhoff::checkpoint {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr const char* kPrefix = "step-";
+constexpr const char* kStepPrefix = "step-";
 
 // Steps of the published checkpoints of a run, newest first.
 std::vector<int64_t> steps(const std::string& run) {
@@ -26,8 +26,8 @@ std::vector<int64_t> steps(const std::string& run) {
   std::error_code ec;
   for (const auto& e : fs::directory_iterator(run + "/checkpoints", ec)) {
     const std::string name = e.path().filename().string();
-    if (name.rfind(kPrefix, 0) != 0) continue;
-    const std::string digits = name.substr(std::strlen(kPrefix));
+    if (name.rfind(kStepPrefix, 0) != 0) continue;
+    const std::string digits = name.substr(std::strlen(kStepPrefix));
     if (!digits.empty() && digits.size() < 18 && std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; }))
       out.push_back(std::stoll(digits));
   }
@@ -35,7 +35,7 @@ std::vector<int64_t> steps(const std::string& run) {
   return out;
 }
 
-std::string directory_of(const std::string& run, int64_t step) { return run + "/checkpoints/" + kPrefix + std::to_string(step); }
+std::string directory_of(const std::string& run, int64_t step) { return run + "/checkpoints/" + kStepPrefix + std::to_string(step); }
 
 io::TensorEntry vector_entry(const char* name, const float* data, int64_t n) {
   return {name, io::TensorType::f32, {n}, reinterpret_cast<const std::byte*>(data), static_cast<size_t>(n) * 4};
@@ -91,7 +91,7 @@ std::string save_checkpoint(const std::string& run, int64_t step, const model::M
   }
   io::write_manifest(staged.path());
   staged.publish();
-  io::replace_symlink(run + "/latest", std::string("checkpoints/") + kPrefix + std::to_string(step));
+  io::replace_symlink(run + "/latest", std::string("checkpoints/") + kStepPrefix + std::to_string(step));
   if (!m.lora.empty()) io::replace_symlink(run + "/adapter", "latest/adapter");
   return final_path;
 }

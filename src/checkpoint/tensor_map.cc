@@ -20,12 +20,6 @@ using ops::StoredType;
 
 constexpr int64_t kFp4Block = 32;  // inputs of a row that share a factor (models.md G.10)
 
-std::string shape_text(const std::vector<int64_t>& s) {
-  std::string t = "[";
-  for (size_t i = 0; i < s.size(); ++i) t += (i ? "," : "") + std::to_string(s[i]);
-  return t + "]";
-}
-
 std::optional<StoredType> stored_type(TensorType t) {
   switch (t) {
     case TensorType::f64: return StoredType::f64;
@@ -202,6 +196,12 @@ class Matcher {
 bool is_vector(Role r) { return r == Role::norm || r == Role::bias || r == Role::router_bias || r == Role::hc_scale || r == Role::hc_base; }
 
 }  // namespace
+
+std::string shape_text(const std::vector<int64_t>& s) {
+  std::string t = "[";
+  for (size_t i = 0; i < s.size(); ++i) t += (i ? "," : "") + std::to_string(s[i]);
+  return t + "]";
+}
 
 std::vector<int64_t> file_shape(const model::ParameterInfo& p) {
   return is_vector(p.role) ? std::vector<int64_t>{p.cols} : std::vector<int64_t>{p.rows, p.cols};

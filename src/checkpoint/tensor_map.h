@@ -28,6 +28,8 @@ std::string drop_absent_predictors(const WeightFiles& files, model::ModelConfig&
 
 // The shape files have for a parameter.
 std::vector<int64_t> file_shape(const model::ParameterInfo& p);
+// A shape as messages print it: [rows,columns].
+std::string shape_text(const std::vector<int64_t>& shape);
 // Names under which files keep the scales of tensor `name`: V3's and V4's.
 std::vector<std::string> scale_names(const std::string& name);
 // Rows and columns that share a factor in FP8 files. Throws Error when the configuration has no sensible value.

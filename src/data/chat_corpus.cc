@@ -4,8 +4,8 @@
 #include <fstream>
 #include <numeric>
 
-#include "core/error.h"
 #include "core/rng.h"
+#include "data/data_error.h"
 #include "data/documents.h"
 #include "text/chat/json_value.h"
 #include "text/chat/marked_encode.h"
@@ -19,11 +19,9 @@ using text::chat::Value;
 
 constexpr size_t kOpenRows = 64;  // rows that a sample is tried in before a new one is begun
 
-[[noreturn]] void fail(const std::string& what, const std::string& hint = "") { throw Error("data", what, hint); }
-
 std::ifstream open(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
-  if (!in) fail(path + ": cannot be read", "check the path and its permissions");
+  if (!in) data_error(path + ": cannot be read", "check the path and its permissions");
   return in;
 }
 
@@ -58,8 +56,8 @@ bool are_conversations(const std::vector<std::string>& arguments) {
     }
   }
   if (chat.empty()) return false;
-  if (!other.empty()) fail("conversations and documents in one run: " + chat + " and " + other, "fine-tune on conversations in a run of their own, with --init");
-  if (!weighted.empty()) fail(weighted + ": conversations take no weight, every epoch reads all of them", "leave the weight out; give a file twice to read it twice as often");
+  if (!other.empty()) data_error("conversations and documents in one run: " + chat + " and " + other, "fine-tune on conversations in a run of their own, with --init");
+  if (!weighted.empty()) data_error(weighted + ": conversations take no weight, every epoch reads all of them", "leave the weight out; give a file twice to read it twice as often");
   return true;
 }
 
@@ -80,7 +78,7 @@ ChatCorpus::ChatCorpus(const std::vector<std::string>& training, const std::vect
   const std::string& refusal = counts_.first_refusal.empty() ? held_back_.first_refusal : counts_.first_refusal;
   for (const Part* part : {&training_, &validation_})
     if (part->samples.empty() && (part == &validation_ || !training.empty()))
-      fail(std::string("no conversation ") + (part == &training_ ? "to train on" : "to validate") + " has a turn of the assistant that fits into seq_len " + std::to_string(seq_len) +
+      data_error(std::string("no conversation ") + (part == &training_ ? "to train on" : "to validate") + " has a turn of the assistant that fits into seq_len " + std::to_string(seq_len) +
                (refusal.empty() ? "" : "; first refusal: " + refusal),
            "give more conversations or a larger seq_len");
   pack(training_, counts_);
@@ -100,11 +98,11 @@ std::vector<std::vector<ChatCorpus::Sample>> ChatCorpus::read_file(const std::st
     try {
       input = text::chat::parse_json(line);
     } catch (const Error& e) {
-      fail(where + ": " + e.what());
+      data_error(where + ": " + e.what());
     }
     const Value messages = get(input, "messages");
     if (!messages.is_sequence()) 
-      fail(where + ": no list \"messages\"" + (get(input, "text").is(Kind::undefined) ? "" : " but \"text\""),
+      data_error(where + ": no list \"messages\"" + (get(input, "text").is(Kind::undefined) ? "" : " but \"text\""),
            "in a file of conversations every line is {\"messages\": [{\"role\", \"content\"}, ...], \"tools\": [...]}");
     ++counts.conversations;
     text::chat::SampleNotes notes;

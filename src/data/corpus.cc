@@ -2,14 +2,12 @@
 
 #include <algorithm>
 
-#include "core/error.h"
 #include "core/rng.h"
+#include "data/data_error.h"
 #include "data/documents.h"
 
 namespace birkhoff::data {
 namespace {
-
-[[noreturn]] void fail(const std::string& what, const std::string& hint = "") { throw Error("data", what, hint); }
 
 }  // namespace
 
@@ -19,7 +17,7 @@ Corpus::Source Corpus::open_source(const std::string& argument, const Tokenizati
   if (tokens) {
     s.shard.emplace(s.path, *tokens);
     s.start.assign(s.shard->starts().begin(), s.shard->starts().end());
-    if (s.size() == 0) fail(s.path + ": is empty");
+    if (s.size() == 0) data_error(s.path + ": is empty");
     s.train_end = s.size();
     return s;
   }
@@ -32,7 +30,7 @@ Corpus::Source Corpus::open_source(const std::string& argument, const Tokenizati
     s.files.push_back(std::move(mapped));
   }
   s.start.push_back(total);
-  if (total == 0) fail(s.path + ": is empty");
+  if (total == 0) data_error(s.path + ": is empty");
   s.train_end = total;
   return s;
 }
@@ -42,7 +40,7 @@ Corpus::Corpus(const std::vector<std::string>& training, const std::vector<std::
   const std::string unit = tokens ? " tokens " : " bytes ";
   const auto require = [&](const Source& s, int64_t have, const char* part) {
     if (have < seq_len + 1)
-      fail(s.path + ": " + std::to_string(have) + unit + part + ", a window of seq_len " + std::to_string(seq_len) + " needs " + std::to_string(seq_len + 1),
+      data_error(s.path + ": " + std::to_string(have) + unit + part + ", a window of seq_len " + std::to_string(seq_len) + " needs " + std::to_string(seq_len + 1),
            "give more data or a smaller seq_len");
   };
   for (const auto& a : validation) {

@@ -6,15 +6,13 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "core/error.h"
+#include "data/data_error.h"
 #include "io/mapped_file.h"
 
 namespace birkhoff::data {
 namespace {
 
 namespace fs = std::filesystem;
-
-[[noreturn]] void fail(const std::string& what, const std::string& hint = "") { throw Error("data", what, hint); }
 
 void for_each_line(std::string_view all, const std::string& file, const std::function<void(std::string_view, const std::string&)>& use) {
   size_t number = 0;
@@ -26,10 +24,10 @@ void for_each_line(std::string_view all, const std::string& file, const std::fun
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
     const std::string name = file + ":" + std::to_string(number);
     const nlohmann::json j = nlohmann::json::parse(line, nullptr, false);
-    if (j.is_discarded()) fail(name + ": is not JSON", "every line of a .jsonl file is one JSON object");
+    if (j.is_discarded()) data_error(name + ": is not JSON", "every line of a .jsonl file is one JSON object");
     if (!j.is_object() || !j.contains("text") || !j.at("text").is_string()) {
       const bool conversation = j.is_object() && j.contains("messages");
-      fail(name + ": has no string \"text\"" + (conversation ? " but \"messages\"" : ""),
+      data_error(name + ": has no string \"text\"" + (conversation ? " but \"messages\"" : ""),
            conversation ? "conversations and texts belong into files of their own" : "expected {\"text\": \"...\"}, or in a file of conversations {\"messages\": [...]}");
     }
     const auto& text = j.at("text").get_ref<const std::string&>();
@@ -46,19 +44,19 @@ std::pair<std::string, double> split_weight(const std::string& argument) {
   char* end = nullptr;
   const double weight = std::strtod(text.c_str(), &end);
   if (text.empty() || *end != '\0' || !std::isfinite(weight) || weight <= 0)
-    fail(argument + ": the weight \"" + text + "\" is no positive number", "write PATH or PATH@WEIGHT, for example text.txt@0.5");
+    data_error(argument + ": the weight \"" + text + "\" is no positive number", "write PATH or PATH@WEIGHT, for example text.txt@0.5");
   return {argument.substr(0, at), weight};
 }
 
 std::vector<std::string> document_files(const std::string& path) {
   std::error_code ec;
-  if (!fs::exists(path, ec)) fail(path + ": no such file or folder", "check the path");
+  if (!fs::exists(path, ec)) data_error(path + ": no such file or folder", "check the path");
   if (!fs::is_directory(path)) return {path};
   std::vector<std::string> files;
   for (const auto& e : fs::directory_iterator(path, ec))
     if (e.is_regular_file()) files.push_back(e.path().string());
-  if (ec) fail(path + ": " + ec.message(), "check its permissions");
-  if (files.empty()) fail(path + ": the folder holds no files");
+  if (ec) data_error(path + ": " + ec.message(), "check its permissions");
+  if (files.empty()) data_error(path + ": the folder holds no files");
   std::sort(files.begin(), files.end());
   return files;
 }

@@ -6,8 +6,8 @@
 #include <cstring>
 #include <filesystem>
 
-#include "core/error.h"
 #include "core/rng.h"
+#include "data/data_error.h"
 #include "data/documents.h"
 #include "io/atomic_file.h"
 #include "text/fim.h"
@@ -24,8 +24,6 @@ struct Header {
   char magic[8];
   int64_t ids, documents;
 };
-
-[[noreturn]] void fail(const std::string& what, const std::string& hint = "") { throw Error("data", what, hint); }
 
 // 128 bits over everything that the ids depend on.
 std::string key_of(const std::string& path, const Tokenization& t) {
@@ -61,9 +59,9 @@ size_t cut_place(std::string_view text, uint64_t draw) {
 }
 
 // Documents that wait for the threads, and what is done with them.
-class Batch {
+class TokenizedBatch {
  public:
-  Batch(const Tokenization& t, std::vector<int32_t>& ids, std::vector<int64_t>& starts) : t_(t), ids_(ids), starts_(starts) {
+  TokenizedBatch(const Tokenization& t, std::vector<int32_t>& ids, std::vector<int64_t>& starts) : t_(t), ids_(ids), starts_(starts) {
     if (t.fim_rate > 0) fim_ = text::find_fim_tokens(*t.tokenizer);
   }
   void add(std::string_view text, const std::string& name) {
@@ -117,7 +115,7 @@ class Batch {
       try {
         text::check_text(texts_[i]);
       } catch (const Error& e) {
-        fail(names_[i] + ": " + e.what(), e.hint());
+        data_error(names_[i] + ": " + e.what(), e.hint());
       }
     }
     return t_.tokenizer->encode_batch(parts, t_.threads);
@@ -136,7 +134,7 @@ class Batch {
 
 TokenShard::TokenShard(const std::string& path, const Tokenization& t) {
   BK_CHECK(t.tokenizer != nullptr);
-  if (!t.tokenizer->eos()) fail("the tokenizer has no end token, which stands between documents", "name it as \"eos_token\" in tokenizer_config.json");
+  if (!t.tokenizer->eos()) data_error("the tokenizer has no end token, which stands between documents", "name it as \"eos_token\" in tokenizer_config.json");
   const std::string file = t.cache.empty() ? "" : (fs::path(t.cache) / key_of(path, t)).string();
   if (!file.empty() && map(file)) return;
   tokenize(path, t);
@@ -152,7 +150,7 @@ TokenShard::TokenShard(const std::string& path, const Tokenization& t) {
 }
 
 void TokenShard::tokenize(const std::string& path, const Tokenization& t) {
-  Batch batch(t, own_ids_, own_starts_);
+  TokenizedBatch batch(t, own_ids_, own_starts_);
   for_each_document(path, [&](std::string_view text, const std::string& name) { batch.add(text, name); });
   batch.flush();
   own_starts_.push_back(static_cast<int64_t>(own_ids_.size()));

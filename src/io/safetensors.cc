@@ -26,10 +26,6 @@ constexpr TypeRow kTypes[] = {
     {TensorType::i16, "I16", 2},         {TensorType::i8, "I8", 1},           {TensorType::u64, "U64", 8},
     {TensorType::u32, "U32", 4},         {TensorType::u16, "U16", 2},         {TensorType::u8, "U8", 1},
     {TensorType::boolean, "BOOL", 1}};
-
-[[noreturn]] void fail(const std::string& path, const std::string& what, const std::string& hint = "") {
-  throw Error("safetensors", path + ": " + what, hint);
-}
 }  // namespace
 
 int64_t tensor_type_bytes(TensorType t) { return kTypes[static_cast<size_t>(t)].bytes; }
@@ -67,7 +63,7 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::span<const Te
   std::string text = header.is_null() ? "{}" : header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');
   fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail(path, std::strerror(errno));
+  if (fd_ < 0) safetensors_error(path, std::strerror(errno));
   const uint64_t header_bytes = text.size();
   left_ = 8 + header_bytes + offset;
   append(&header_bytes, 8);
@@ -85,7 +81,7 @@ void SafetensorsWriter::append(const void* data, size_t bytes) {
   while (bytes > 0) {
     const ssize_t w = ::write(fd_, p, std::min<size_t>(bytes, size_t{1} << 30));
     if (w < 0 && errno == EINTR) continue;
-    if (w <= 0) fail(path_, std::string("write failed: ") + std::strerror(w < 0 ? errno : ENOSPC), "free some space or choose another directory");
+    if (w <= 0) safetensors_error(path_, std::string("write failed: ") + std::strerror(w < 0 ? errno : ENOSPC), "free some space or choose another directory");
     p += w;
     bytes -= static_cast<size_t>(w);
   }
@@ -95,7 +91,7 @@ void SafetensorsWriter::finish() {
   BK_CHECK_EQ(left_, uint64_t{0});
   const bool synced = fsync(fd_) == 0;
   const int fd = std::exchange(fd_, -1);
-  if (::close(fd) != 0 || !synced) fail(path_, std::string("sync failed: ") + std::strerror(errno));
+  if (::close(fd) != 0 || !synced) safetensors_error(path_, std::string("sync failed: ") + std::strerror(errno));
 }
 
 void write_safetensors(const std::string& path, std::span<const TensorEntry> tensors, const std::map<std::string, std::string>& metadata) {

@@ -19,10 +19,6 @@ constexpr uint64_t kMaxHeaderBytes = uint64_t{24} << 20;
 constexpr size_t kMaxTensors = 200'000, kMaxMetadata = 10'000, kMaxDims = 16;
 constexpr const char* kMetadata = "__metadata__";
 
-[[noreturn]] void fail(const std::string& path, const std::string& what, const std::string& hint = "") {
-  throw Error("safetensors", path + ": " + what, hint);
-}
-
 // Events of the parser -> entries. The only places with values: __metadata__ {string: string}, and per tensor dtype (string), shape and
 // data_offsets (natural numbers). Other keys of a tensor are passed over, whatever they hold.
 class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
@@ -39,7 +35,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     if (skipped_) return true;
     if (depth_ == 2 && in_metadata_) {
       header_.metadata[key_] = v;
-      if (header_.metadata.size() > kMaxMetadata) fail(path_, std::string(kMetadata) + ": more than " + std::to_string(kMaxMetadata) + " entries");
+      if (header_.metadata.size() > kMaxMetadata) safetensors_error(path_, std::string(kMetadata) + ": more than " + std::to_string(kMaxMetadata) + " entries");
     } else if (depth_ == 2 && key_ == "dtype") {
       dtype_ = v;
       has_dtype_ = true;
@@ -74,7 +70,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   bool key(string_t& v) override {
     if (skipped_) return true;
     key_ = v;
-    if (depth_ == 2 && !in_metadata_ && !keys_.insert(v).second) fail(path_, entry_.name + ": " + v + " stands twice");
+    if (depth_ == 2 && !in_metadata_ && !keys_.insert(v).second) safetensors_error(path_, entry_.name + ": " + v + " stands twice");
     return true;
   }
   bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
@@ -90,19 +86,19 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   // Any other value where none belongs.
   bool other() {
     if (passed_over()) return true;
-    if (depth_ == 0) fail(path_, "header is not a JSON object");
-    if (depth_ == 1) fail(path_, key_ + (key_ == kMetadata ? ": is not an object" : ": no dtype"));
-    fail(path_, entry_.name + ": no " + key_);
+    if (depth_ == 0) safetensors_error(path_, "header is not a JSON object");
+    if (depth_ == 1) safetensors_error(path_, key_ + (key_ == kMetadata ? ": is not an object" : ": no dtype"));
+    safetensors_error(path_, entry_.name + ": no " + key_);
   }
 
   bool number(bool natural, uint64_t v) {
     if (skipped_ || depth_ != 3) return other();
     if (key_ == "shape") {
-      if (!natural || v > INT64_MAX) fail(path_, entry_.name + ": shape has a dimension that is no natural number");
-      if (entry_.shape.size() == kMaxDims) fail(path_, entry_.name + ": shape has more than " + std::to_string(kMaxDims) + " dimensions");
+      if (!natural || v > INT64_MAX) safetensors_error(path_, entry_.name + ": shape has a dimension that is no natural number");
+      if (entry_.shape.size() == kMaxDims) safetensors_error(path_, entry_.name + ": shape has more than " + std::to_string(kMaxDims) + " dimensions");
       entry_.shape.push_back(static_cast<int64_t>(v));
     } else {
-      if (!natural || offsets_.size() == 2) fail(path_, entry_.name + ": no data_offsets");
+      if (!natural || offsets_.size() == 2) safetensors_error(path_, entry_.name + ": no data_offsets");
       offsets_.push_back(v);
     }
     return true;
@@ -110,7 +106,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
 
   void begin_tensor() {
     in_metadata_ = key_ == kMetadata;
-    if (in_metadata_ && std::exchange(has_metadata_, true)) fail(path_, key_ + ": stands twice in the header");
+    if (in_metadata_ && std::exchange(has_metadata_, true)) safetensors_error(path_, key_ + ": stands twice in the header");
     entry_ = TensorEntry{};
     entry_.name = key_;
     has_dtype_ = false;
@@ -124,28 +120,28 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
       return;
     }
     const std::string& name = entry_.name;
-    if (!has_dtype_) fail(path_, name + ": no dtype");
-    if (!find_tensor_type(dtype_, entry_.type)) fail(path_, name + ": unknown dtype " + dtype_.substr(0, 40));
-    if (!keys_.count("shape")) fail(path_, name + ": no shape");
-    if (offsets_.size() != 2) fail(path_, name + ": no data_offsets");
+    if (!has_dtype_) safetensors_error(path_, name + ": no dtype");
+    if (!find_tensor_type(dtype_, entry_.type)) safetensors_error(path_, name + ": unknown dtype " + dtype_.substr(0, 40));
+    if (!keys_.count("shape")) safetensors_error(path_, name + ": no shape");
+    if (offsets_.size() != 2) safetensors_error(path_, name + ": no data_offsets");
     uint64_t count = 1;
     for (const int64_t d : entry_.shape) {
       const auto n = static_cast<uint64_t>(d);
-      if (n != 0 && count > INT64_MAX / 16 / n) fail(path_, name + ": shape overflows");
+      if (n != 0 && count > INT64_MAX / 16 / n) safetensors_error(path_, name + ": shape overflows");
       count *= n;
     }
     const uint64_t begin = offsets_[0], end = offsets_[1];
     if (begin > end || end > data_bytes_) {
-      fail(path_, name + ": data ends at " + std::to_string(end) + ", file has " + std::to_string(data_bytes_) + " bytes of data",
+      safetensors_error(path_, name + ": data ends at " + std::to_string(end) + ", file has " + std::to_string(data_bytes_) + " bytes of data",
            "the file is truncated");
     }
     if (end - begin != count * static_cast<uint64_t>(tensor_type_bytes(entry_.type)))
-      fail(path_, name + ": " + std::to_string(end - begin) + " bytes for " + std::to_string(count) + " elements of " + dtype_);
+      safetensors_error(path_, name + ": " + std::to_string(end - begin) + " bytes for " + std::to_string(count) + " elements of " + dtype_);
     entry_.data = data_ + begin;
     entry_.bytes = static_cast<size_t>(end - begin);
     entry_.shape.shrink_to_fit();
     header_.tensors.push_back(std::move(entry_));
-    if (header_.tensors.size() > kMaxTensors) fail(path_, "more than " + std::to_string(kMaxTensors) + " tensors");
+    if (header_.tensors.size() > kMaxTensors) safetensors_error(path_, "more than " + std::to_string(kMaxTensors) + " tensors");
   }
 
   const std::string& path_;
@@ -166,31 +162,31 @@ std::vector<uint32_t> sorted_names(const std::string& path, const std::vector<Te
   std::iota(order.begin(), order.end(), 0u);
   std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return tensors[a].name < tensors[b].name; });
   for (size_t i = 1; i < order.size(); ++i)
-    if (tensors[order[i - 1]].name == tensors[order[i]].name) fail(path, tensors[order[i]].name + ": stands twice in the header");
+    if (tensors[order[i - 1]].name == tensors[order[i]].name) safetensors_error(path, tensors[order[i]].name + ": stands twice in the header");
   return order;
 }
 
 void check_overlaps(const std::string& path, const std::vector<TensorEntry>& sorted) {
   for (size_t i = 1; i < sorted.size(); ++i) {
     const TensorEntry &a = sorted[i - 1], &b = sorted[i];
-    if (a.data + a.bytes > b.data) fail(path, a.name + " and " + b.name + ": their data overlap", "the header was edited or damaged");
+    if (a.data + a.bytes > b.data) safetensors_error(path, a.name + " and " + b.name + ": their data overlap", "the header was edited or damaged");
   }
 }
 
 }  // namespace
 
 SafetensorsHeader parse_safetensors_header(const std::string& path, std::span<const std::byte> file) {
-  if (file.size() < 8) fail(path, "has " + std::to_string(file.size()) + " bytes, too few for a header", "the file is truncated; fetch or write it again");
+  if (file.size() < 8) safetensors_error(path, "has " + std::to_string(file.size()) + " bytes, too few for a header", "the file is truncated; fetch or write it again");
   uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, file.data(), 8);
   if (header_bytes > file.size() - 8) {
-    fail(path, "header claims " + std::to_string(header_bytes) + " bytes, file has " + std::to_string(file.size()),
+    safetensors_error(path, "header claims " + std::to_string(header_bytes) + " bytes, file has " + std::to_string(file.size()),
          "the file is truncated or not safetensors");
   }
-  if (header_bytes > kMaxHeaderBytes) fail(path, "header claims " + std::to_string(header_bytes) + " bytes, at most " + std::to_string(kMaxHeaderBytes) + " are read");
+  if (header_bytes > kMaxHeaderBytes) safetensors_error(path, "header claims " + std::to_string(header_bytes) + " bytes, at most " + std::to_string(kMaxHeaderBytes) + " are read");
   const char* text = reinterpret_cast<const char*>(file.data()) + 8;
   HeaderReader reader(path, file.size() - 8 - header_bytes, file.data() + 8 + header_bytes);
-  if (!nlohmann::json::sax_parse(text, text + header_bytes, &reader)) fail(path, "header is not a JSON object");
+  if (!nlohmann::json::sax_parse(text, text + header_bytes, &reader)) safetensors_error(path, "header is not a JSON object");
   SafetensorsHeader h = reader.take();
   std::sort(h.tensors.begin(), h.tensors.end(),
             [](const TensorEntry& a, const TensorEntry& b) { return std::tie(a.data, a.bytes) < std::tie(b.data, b.bytes); });

@@ -6,9 +6,14 @@
 #include <string>
 #include <vector>
 
+#include "core/error.h"
 #include "io/safetensors.h"
 
 namespace birkhoff::io {
+
+[[noreturn]] inline void safetensors_error(const std::string& path, const std::string& what, const std::string& hint = "") {
+  throw Error("safetensors", path + ": " + what, hint);
+}
 
 struct SafetensorsHeader {
   std::vector<TensorEntry> tensors;  // in the order of their data

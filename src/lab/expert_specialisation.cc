@@ -11,7 +11,7 @@
 namespace birkhoff::lab {
 namespace {
 
-[[noreturn]] void fail(const std::string& what, const std::string& hint, ExitCode code = ExitCode::input) { throw Error("experts", what, hint, code); }
+[[noreturn]] void bad_domains(const std::string& what, const std::string& hint, ExitCode code = ExitCode::input) { throw Error("experts", what, hint, code); }
 
 // Choices of one expert by one token: weighed so that domains are equal, and as they are.
 struct Tally {
@@ -137,27 +137,27 @@ std::vector<Domain> parse_domains(const std::vector<std::string>& arguments) {
   for (const std::string& a : arguments) {
     const size_t at = a.find('=');
     if (at == std::string::npos || at == 0 || at + 1 == a.size())
-      fail("--data " + a + ": expected NAME=PATH", "name the domain of the text, as in --data code=src.txt; plain paths are for --disable-top and --replace-shared", ExitCode::usage);
+      bad_domains("--data " + a + ": expected NAME=PATH", "name the domain of the text, as in --data code=src.txt; plain paths are for --disable-top and --replace-shared", ExitCode::usage);
     const std::string name = a.substr(0, at);
     auto d = std::find_if(domains.begin(), domains.end(), [&](const Domain& known) { return known.name == name; });
     if (d == domains.end()) d = domains.insert(d, {name, {}});
     d->paths.push_back(a.substr(at + 1));
   }
-  if (domains.size() < 2) fail("one domain, \"" + (domains.empty() ? "" : domains[0].name) + "\"", "give --data NAME=PATH of two domains or more", ExitCode::usage);
+  if (domains.size() < 2) bad_domains("one domain, \"" + (domains.empty() ? "" : domains[0].name) + "\"", "give --data NAME=PATH of two domains or more", ExitCode::usage);
   return domains;
 }
 
 Specialisation specialisation(const infer::Engine& engine, const std::vector<Domain>& domains, const SpecialisationOptions& o, const eval::Advance& progress) {
   const model::Model& m = engine.model();
   Counter counter(m, o.unit_tokens);
-  if (counter.layers().empty()) fail("the model has no experts (n_routed_experts " + std::to_string(m.config.n_routed_experts) + ")", "name a model with mixture-of-experts layers");
+  if (counter.layers().empty()) bad_domains("the model has no experts (n_routed_experts " + std::to_string(m.config.n_routed_experts) + ")", "name a model with mixture-of-experts layers");
   const infer::TextModel text(engine);
   std::vector<std::vector<std::vector<data::Batch>>> windows(domains.size());  // [domain][path]
   std::vector<int64_t> tokens(domains.size());
   int64_t all = 0, before = 0;
   for (size_t d = 0; d < domains.size(); ++d) {
     for (const std::string& path : domains[d].paths) {
-      if (data::are_conversations({path})) fail(path + ": holds conversations", "give texts: what experts do is counted over plain documents");
+      if (data::are_conversations({path})) bad_domains(path + ": holds conversations", "give texts: what experts do is counted over plain documents");
       windows[d].push_back(eval::windows(engine, text, {path}, o.seq_len, o.validation));
       for (const data::Batch& b : windows[d].back()) tokens[d] += static_cast<int64_t>(b.ids.size());
       all += static_cast<int64_t>(windows[d].back().size());

@@ -13,7 +13,7 @@ namespace {
 
 constexpr double kSliceFlops = 40e9;
 constexpr int64_t kSliceParameters = 80'000'000, kMeasuredSteps = 3;
-constexpr double kGiga = 1e9, kGib = 1 << 30;
+constexpr double kGiga = 1e9;
 
 // As many sequences, or as much of one, as the operations allow.
 void cut_tokens(const train::RunConfig& whole, train::RunConfig& slice) {

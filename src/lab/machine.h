@@ -7,6 +7,8 @@
 
 namespace birkhoff::lab {
 
+inline constexpr double kGib = 1 << 30;
+
 // One machine, all its cores together.
 struct Machine {
   std::string cpu;

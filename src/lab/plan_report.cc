@@ -10,7 +10,6 @@
 namespace birkhoff::lab {
 namespace {
 
-constexpr double kGib = 1 << 30;
 
 [[gnu::format(printf, 1, 2)]] std::string text(const char* format, ...) {
   char line[400];

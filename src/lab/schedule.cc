@@ -18,7 +18,7 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kMeasuredSteps = 2;
+constexpr int64_t kTimedSteps = 2;
 constexpr double kForwardShare = 1.0 / 3;  // of a step's work
 constexpr int64_t kSampleWindows = 32;     // of a validation during the run
 
@@ -56,12 +56,12 @@ double run_seconds(const train::RunConfig& c, const std::vector<std::string>& da
   state.initialise();
   const int64_t rows = c.train.batch_size / c.train.grad_accum;
   double step = 0;
-  for (int64_t i = 0; i <= kMeasuredSteps; ++i) {
+  for (int64_t i = 0; i <= kTimedSteps; ++i) {
     std::vector<data::Batch> parts;
     for (int64_t first = 0; first < c.train.batch_size; first += rows) parts.push_back(source.batches->training_batch(i, c.train.batch_size, first, rows));
     const auto start = Clock::now();
     state.step(i, parts);
-    if (i > 0) step += std::chrono::duration<double>(Clock::now() - start).count() / kMeasuredSteps;
+    if (i > 0) step += std::chrono::duration<double>(Clock::now() - start).count() / kTimedSteps;
   }
   const double window = step * kForwardShare / static_cast<double>(c.train.batch_size);
   int64_t windows = 0;

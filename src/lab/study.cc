@@ -16,7 +16,7 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-[[noreturn]] void fail(const std::string& where, const std::string& what, const std::string& hint = "docs/compare.md describes study files") {
+[[noreturn]] void bad_study(const std::string& where, const std::string& what, const std::string& hint = "docs/compare.md describes study files") {
   throw Error("study", where + ": " + what, hint);
 }
 
@@ -24,14 +24,14 @@ void known_fields(const std::string& where, const json& object, const std::vecto
   for (const auto& [key, value] : object.items()) {
     if (std::find(known.begin(), known.end(), key) != known.end()) continue;
     const std::string near = nearest(key, known);
-    fail(where, "unknown field \"" + key + "\"" + (near.empty() ? "" : "; did you mean \"" + near + "\"?"));
+    bad_study(where, "unknown field \"" + key + "\"" + (near.empty() ? "" : "; did you mean \"" + near + "\"?"));
   }
 }
 
 template <class T>
 void field(const std::string& where, const json& object, const char* key, bool right_type, T& out) {
   if (!object.contains(key)) return;
-  if (!right_type) fail(where, std::string(key) + ": " + object[key].dump().substr(0, 60) + " is of the wrong type");
+  if (!right_type) bad_study(where, std::string(key) + ": " + object[key].dump().substr(0, 60) + " is of the wrong type");
   out = object[key].get<T>();
 }
 void text_field(const std::string& where, const json& o, const char* key, std::string& out) { field(where, o, key, o.contains(key) && o[key].is_string(), out); }
@@ -40,18 +40,18 @@ void object_field(const std::string& where, const json& o, const char* key, json
 
 // Names become directories.
 void check_names(const std::string& where, const std::vector<Variant>& variants) {
-  if (variants.empty()) fail(where, "no variants", "a study compares at least one; give \"variants\": [{\"name\": ..., \"set\": {...}}]");
+  if (variants.empty()) bad_study(where, "no variants", "a study compares at least one; give \"variants\": [{\"name\": ..., \"set\": {...}}]");
   std::set<std::string> seen;
   for (const Variant& v : variants) {
     const bool control = std::any_of(v.name.begin(), v.name.end(), [](unsigned char c) { return c < 32; });
     if (v.name.empty() || v.name[0] == '.' || v.name.find('/') != std::string::npos || control || v.name.size() > 100)
-      fail(where, "variant name \"" + v.name + "\" cannot name a directory", "use up to 100 letters, digits and the like; no slash, no dot in front");
-    if (!seen.insert(v.name).second) fail(where, "two variants are named \"" + v.name + "\"", "names tell runs apart");
+      bad_study(where, "variant name \"" + v.name + "\" cannot name a directory", "use up to 100 letters, digits and the like; no slash, no dot in front");
+    if (!seen.insert(v.name).second) bad_study(where, "two variants are named \"" + v.name + "\"", "names tell runs apart");
   }
 }
 
 Variant variant_of(const std::string& where, const json& o) {
-  if (!o.is_object()) fail(where, "a variant is an object with \"name\" and \"set\", not " + o.dump().substr(0, 60));
+  if (!o.is_object()) bad_study(where, "a variant is an object with \"name\" and \"set\", not " + o.dump().substr(0, 60));
   known_fields(where, o, {"name", "group", "set"});
   Variant v;
   text_field(where, o, "name", v.name);
@@ -61,13 +61,13 @@ Variant variant_of(const std::string& where, const json& o) {
 }
 
 Axes axes_of(const std::string& where, const json& o) {
-  if (!o.is_object()) fail(where, "axes is an object with \"x\" and \"y\", not " + o.dump().substr(0, 60));
+  if (!o.is_object()) bad_study(where, "axes is an object with \"x\" and \"y\", not " + o.dump().substr(0, 60));
   known_fields(where, o, {"x", "y", "title", "x_title", "y_title", "log_x", "log_y"});
   Axes a;
   for (const auto& [key, out] : {std::pair{"x", &a.x}, {"y", &a.y}, {"title", &a.title}, {"x_title", &a.x_title}, {"y_title", &a.y_title}}) text_field(where, o, key, *out);
   flag_field(where, o, "log_x", a.log_x);
   flag_field(where, o, "log_y", a.log_y);
-  if (a.x.empty() || a.y.empty()) fail(where, "axes needs \"x\" and \"y\"");
+  if (a.x.empty() || a.y.empty()) bad_study(where, "axes needs \"x\" and \"y\"");
   return a;
 }
 
@@ -91,7 +91,7 @@ std::vector<std::string> split_values(const std::string& text) {
 
 Study read_study(const std::string& path) {
   const json o = io::read_json(path);
-  if (!o.is_object()) fail(path, "a study is a JSON object");
+  if (!o.is_object()) bad_study(path, "a study is a JSON object");
   known_fields(path, o, {"claim", "source", "preset", "steps", "seeds", "data", "set", "variants", "axes", "best_of_groups"});
   Study s;
   s.name = fs::path(path).stem().string();
@@ -104,14 +104,14 @@ Study read_study(const std::string& path) {
   if (o.contains("steps")) s.set["steps"] = o["steps"];
   if (!s.preset.empty()) s.base = json::parse(model::find_preset(s.preset).json);
   const json data = o.value("data", json::array());
-  if (!data.is_array()) fail(path, "data is a list");
+  if (!data.is_array()) bad_study(path, "data is a list");
   for (const json& d : data) {
-    if (!d.is_string()) fail(path, "data: " + d.dump().substr(0, 60) + " is no path");
+    if (!d.is_string()) bad_study(path, "data: " + d.dump().substr(0, 60) + " is no path");
     const fs::path given = d.get<std::string>();
     s.data.push_back((given.is_absolute() ? given : fs::path(path).parent_path() / given).lexically_normal().string());
   }
   const json variants = o.value("variants", json::array());
-  if (!variants.is_array()) fail(path, "variants is a list");
+  if (!variants.is_array()) bad_study(path, "variants is a list");
   for (const json& v : variants) s.variants.push_back(variant_of(path, v));
   check_names(path, s.variants);
   if (o.contains("axes")) s.axes = axes_of(path, o["axes"]);

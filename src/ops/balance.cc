@@ -10,7 +10,7 @@
 namespace birkhoff::ops {
 namespace {
 
-constexpr int64_t kTokensPerTask = 128;
+constexpr int64_t kBalanceTokens = 128;
 
 // Tokens that chose each expert, in rows [first, last).
 std::vector<double> count_choices(const RouterRule& rule, const Routing& r, int64_t first, int64_t last) {
@@ -76,7 +76,7 @@ double balance_losses(const Exec& exec, const RouterRule& rule, const BalanceCoe
   check_shape(d_logits, T, E);
   const auto sequences = static_cast<int64_t>(sequence_start.size());
   Arena::Scope scope(scratch);
-  const int64_t tasks = (T + kTokensPerTask - 1) / kTokensPerTask;
+  const int64_t tasks = (T + kBalanceTokens - 1) / kBalanceTokens;
   Mat weight = scratch.mat(f32_t, std::max<int64_t>(sequences, 1), E);  // per token of each sequence
   double* partial = scratch.take<double>(std::max<int64_t>(tasks, 1));
   if (exec.dry() || T == 0) return 0;
@@ -97,7 +97,7 @@ double balance_losses(const Exec& exec, const RouterRule& rule, const BalanceCoe
     WorkerScratch mine;
     float* d_scores = mine.take<float>(E);
     double sum = 0;
-    for (int64_t t = task * kTokensPerTask; t < std::min(T, (task + 1) * kTokensPerTask); ++t) {
+    for (int64_t t = task * kBalanceTokens; t < std::min(T, (task + 1) * kBalanceTokens); ++t) {
       const auto s = std::upper_bound(sequence_start.begin(), sequence_start.end(), static_cast<int32_t>(t)) - sequence_start.begin() - 1;
       sum += token_loss(rule, logits.f32(t), r.scores.f32(t), weight.f32(s), scale, d_scores, d_logits.f32(t));
     }

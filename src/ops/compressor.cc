@@ -9,7 +9,7 @@
 namespace birkhoff::ops {
 namespace {
 
-constexpr int64_t kTaskElements = 1 << 15;
+constexpr int64_t kCompressorTaskElements = 1 << 15;
 
 void check(const CompressorShape& s, std::span<const CompressorWindow> windows, CMat kz, CMat ape, CMat entries) {
   BK_CHECK(s.dim > 0 && s.ratio > 0);
@@ -39,7 +39,7 @@ struct Runs {
 template <class F>
 void for_windows(const Exec& exec, const CompressorShape& s, std::span<const CompressorWindow> windows, F&& f) {
   const auto n = static_cast<int64_t>(windows.size());
-  const int64_t step = std::max<int64_t>(1, kTaskElements / (s.ratio * s.row_cols()));
+  const int64_t step = std::max<int64_t>(1, kCompressorTaskElements / (s.ratio * s.row_cols()));
   exec.parallel_for((n + step - 1) / step, [&](int64_t task) {
     for (int64_t i = task * step; i < std::min(n, (task + 1) * step); ++i) f(i, windows[static_cast<size_t>(i)]);
   });

@@ -23,7 +23,7 @@ void check_labels(std::span<const int32_t> labels, int64_t vocab) {
   for (int32_t label : labels) BK_CHECK(label == kIgnoreLabel || (label >= 0 && label < vocab));
 }
 
-int64_t rows_per_task(int64_t vocab) { return std::clamp<int64_t>(32768 / vocab, 1, 64); }
+int64_t logit_rows_per_task(int64_t vocab) { return std::clamp<int64_t>(32768 / vocab, 1, 64); }
 
 // The loss of one row of logits; exps (or null) receives e^(logit - max), and 1 / sum of them is returned in inverse_sum.
 TokenLoss token_loss_of(const float* logits, int64_t vocab, int32_t label, float* exps, double* inverse_sum) {
@@ -83,7 +83,7 @@ LossSums cross_entropy_forward(const Exec& exec, CMat hidden, const Packed& head
                                std::span<float> token_loss, Arena& scratch) {
   check_inputs(hidden, head_t, labels);
   if (!token_loss.empty()) BK_CHECK_EQ(token_loss.size(), labels.size());
-  const int64_t vocab = head_t.n, step = rows_per_task(vocab);
+  const int64_t vocab = head_t.n, step = logit_rows_per_task(vocab);
   Arena::Scope scope(scratch);
   const Mat logits = scratch.mat(f32_t, std::min(kLossChunk, hidden.rows), vocab);
   TokenLoss* losses = scratch.take<TokenLoss>(logits.rows);
@@ -110,7 +110,7 @@ LossSums cross_entropy_forward(const Exec& exec, CMat hidden, const Packed& head
 LossSums cross_entropy_backward(const Exec& exec, CMat hidden, const Packed& head_t, const Packed& head, std::span<const int32_t> labels,
                                 float scale, float z_coef, Mat d_hidden, Mat d_head, Arena& scratch) {
   check_inputs(hidden, head_t, labels);
-  const int64_t vocab = head_t.n, step = rows_per_task(vocab);
+  const int64_t vocab = head_t.n, step = logit_rows_per_task(vocab);
   BK_CHECK_EQ(head.k, vocab);
   BK_CHECK_EQ(head.n, hidden.cols);
   BK_CHECK(head.dtype == hidden.dtype && d_hidden.dtype == hidden.dtype && d_head.dtype == f32_t);

@@ -4,19 +4,13 @@
 
 #include "kernels/routing.h"
 #include "ops/routing.h"
+#include "ops/tasks.h"
 
 namespace birkhoff::ops {
 namespace {
 
 constexpr int64_t kTaskRows = 64;
 constexpr int64_t kMaxActive = 64;
-
-template <class F>
-void for_rows(const Exec& exec, int64_t rows, F&& f) {
-  exec.parallel_for((rows + kTaskRows - 1) / kTaskRows, [&](int64_t task) {
-    for (int64_t r = task * kTaskRows; r < std::min(rows, (task + 1) * kTaskRows); ++r) f(r);
-  });
-}
 
 // rows[r] = x[token of r]
 void gather(const Exec& exec, const Routing& r, CMat x, Mat rows) {
@@ -26,7 +20,7 @@ void gather(const Exec& exec, const Routing& r, CMat x, Mat rows) {
   if (exec.dry()) return;
   Exec::Span span(exec, Work::routing);
   const int64_t element = dtype_bytes(x.dtype);
-  for_rows(exec, rows.rows, [&](int64_t row) {
+  for_rows(exec, rows.rows, 1, kTaskRows, [&](int64_t row) {
     std::memcpy(static_cast<char*>(rows.data) + row * rows.stride * element, static_cast<const char*>(x.data) + r.token[static_cast<size_t>(row)] * x.stride * element,
                 static_cast<size_t>(x.cols * element));
   });
@@ -42,7 +36,7 @@ void sum_slots(const Exec& exec, const Routing& r, CMat rows, Mat y, bool accumu
     else
       return kernels::routing_kernels().b16.sum_rows;
   }();
-  for_rows(exec, y.rows, [&](int64_t t) {
+  for_rows(exec, y.rows, 1, kTaskRows, [&](int64_t t) {
     const T* slots[kMaxActive];
     for (int64_t k = 0; k < K; ++k) slots[k] = rows.row<T>(r.slot_row[static_cast<size_t>(t * K + k)]);
     kernel(slots, static_cast<int>(K), y.row<T>(t), y.cols, accumulate);

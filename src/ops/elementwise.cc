@@ -5,20 +5,12 @@
 
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
+#include "ops/tasks.h"
 
 namespace birkhoff::ops {
 namespace {
 
-constexpr int64_t kTaskElements = 1 << 15;
-
-// Calls row(r) for every row, in tasks of about kTaskElements elements.
-template <class F>
-void for_rows(const Exec& exec, int64_t rows, int64_t cols, F&& row) {
-  const int64_t per_task = std::max<int64_t>(1, kTaskElements / std::max<int64_t>(1, cols));
-  exec.parallel_for((rows + per_task - 1) / per_task, [&](int64_t task) {
-    for (int64_t r = task * per_task; r < std::min(rows, (task + 1) * per_task); ++r) row(r);
-  });
-}
+constexpr int64_t kCopyTaskElements = 1 << 15;
 
 template <class FF, class FB, class BF, class BB>
 void dispatch(const Exec& exec, CMat from, Mat to, FF ff, FB fb, BF bf, BB bb) {
@@ -26,7 +18,7 @@ void dispatch(const Exec& exec, CMat from, Mat to, FF ff, FB fb, BF bf, BB bb) {
   if (exec.dry()) return;
   Exec::Span span(exec, Work::elementwise);
   const bool from_f32 = from.dtype == f32_t, to_f32 = to.dtype == f32_t;
-  for_rows(exec, to.rows, to.cols, [&](int64_t r) {
+  for_rows(exec, to.rows, to.cols, kCopyTaskElements, [&](int64_t r) {
     if (from_f32 && to_f32) ff(from.f32(r), to.f32(r), to.cols);
     else if (from_f32) fb(from.f32(r), to.b16(r), to.cols);
     else if (to_f32) bf(from.b16(r), to.f32(r), to.cols);
@@ -50,7 +42,7 @@ void add_parts(const Exec& exec, CMat parts, Mat total) {
   BK_CHECK(parts.dtype == f32_t && total.dtype == f32_t && total.contiguous());
   BK_CHECK_LE(total.size(), parts.cols);
   if (exec.dry()) return;
-  const int64_t per_task = std::max<int64_t>(1024, kTaskElements / std::max<int64_t>(1, parts.rows));
+  const int64_t per_task = std::max<int64_t>(1024, kCopyTaskElements / std::max<int64_t>(1, parts.rows));
   exec.parallel_for((total.size() + per_task - 1) / per_task, [&](int64_t task) {
     const int64_t first = task * per_task, count = std::min(per_task, total.size() - first);
     kernels::pack_kernels().add_parts(total.f32() + first, parts.f32() + first, parts.rows, parts.stride, count, true);
@@ -61,7 +53,7 @@ void scale(const Exec& exec, float factor, Mat m) {
   BK_CHECK(m.dtype == f32_t);
   if (exec.dry()) return;
   Exec::Span span(exec, Work::elementwise);
-  for_rows(exec, m.rows, m.cols, [&](int64_t r) {
+  for_rows(exec, m.rows, m.cols, kCopyTaskElements, [&](int64_t r) {
     float* row = m.f32(r);
     for (int64_t c = 0; c < m.cols; ++c) row[c] *= factor;
   });
@@ -70,7 +62,7 @@ void scale(const Exec& exec, float factor, Mat m) {
 void zero(const Exec& exec, Mat m) {
   if (exec.dry()) return;
   const int64_t bytes = dtype_bytes(m.dtype);
-  for_rows(exec, m.rows, m.cols, [&](int64_t r) {
+  for_rows(exec, m.rows, m.cols, kCopyTaskElements, [&](int64_t r) {
     std::memset(static_cast<char*>(m.data) + r * m.stride * bytes, 0, static_cast<size_t>(m.cols * bytes));
   });
 }

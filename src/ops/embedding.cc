@@ -6,7 +6,7 @@
 
 namespace birkhoff::ops {
 namespace {
-constexpr int64_t kRows = 32, kCols = 64;  // of one task
+constexpr int64_t kEmbeddingRows = 32, kEmbeddingCols = 64;  // of one task
 
 // out row t = the fp32 row that row(ids[t], buffer of as many floats) returns.
 template <class Row>
@@ -14,10 +14,10 @@ void copy_rows(const Exec& exec, int64_t vocab, std::span<const int32_t> ids, Ma
   if (exec.dry()) return;
   Exec::Span span(exec, Work::elementwise);
   const auto& k = kernels::elementwise_kernels();
-  exec.parallel_for((out.rows + kRows - 1) / kRows, [&](int64_t task) {
+  exec.parallel_for((out.rows + kEmbeddingRows - 1) / kEmbeddingRows, [&](int64_t task) {
     WorkerScratch scratch;
     float* buffer = scratch.take<float>(out.cols);
-    for (int64_t t = task * kRows; t < std::min(out.rows, (task + 1) * kRows); ++t) {
+    for (int64_t t = task * kEmbeddingRows; t < std::min(out.rows, (task + 1) * kEmbeddingRows); ++t) {
       const int32_t id = ids[static_cast<size_t>(t)];
       BK_CHECK(id >= 0 && id < vocab);
       if (out.dtype == f32_t)
@@ -50,8 +50,8 @@ void embedding_backward(const Exec& exec, std::span<const int32_t> ids, CMat d_o
   if (exec.dry() || !d_table.data) return;
   Exec::Span span(exec, Work::elementwise);
   const auto& k = kernels::elementwise_kernels();
-  exec.parallel_for((d_table.cols + kCols - 1) / kCols, [&](int64_t task) {
-    const int64_t c = task * kCols, n = std::min(kCols, d_table.cols - c);
+  exec.parallel_for((d_table.cols + kEmbeddingCols - 1) / kEmbeddingCols, [&](int64_t task) {
+    const int64_t c = task * kEmbeddingCols, n = std::min(kEmbeddingCols, d_table.cols - c);
     for (int64_t t = 0; t < d_out.rows; ++t) {
       const int32_t id = ids[static_cast<size_t>(t)];
       BK_CHECK(id >= 0 && id < d_table.rows);

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "kernels/gemm.h"
 #include "ops/stored_matrix.h"
+#include "ops/tasks.h"
 
 namespace birkhoff::ops {
 namespace {
@@ -15,14 +16,12 @@ using kernels::kGemmRows;
 using kernels::kKBlock;
 using kernels::kPanel;
 
-int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t to) { return div_up(a, to) * to; }
 
 // Extents of the tasks, functions of the shape alone.
 struct Blocking {
   int64_t rows, cols, depth;
 };
-constexpr int64_t kTasks = 8;  // at least, where rows allow it
+constexpr int64_t kLeastTasks = 8;  // at least, where rows allow it
 
 // A task keeps its columns of B (depth rows of them at a time) in the second-level cache while rows of A pass. A stored B is
 // expanded depth rows at a time.
@@ -49,13 +48,13 @@ Blocking choose_blocking(int64_t m, const Packed& p, int64_t least_tasks) {
   return b;
 }
 
-struct Task {
+struct GemmTask {
   int64_t row, rows, col, cols;
   const Packed* b;
 };
 
 // One row against weights that can be read where they lie; false where they need panels.
-bool run_row(const Task& t, CMat a, Mat c, GemmStore store) {
+bool run_row(const GemmTask& t, CMat a, Mat c, GemmStore store) {
   const auto run = kernels::gemm_kernels().row_by_bf16_rows;
   const bf16* rows = run && t.rows == 1 ? bf16_rows(*t.b, t.col, t.cols) : nullptr;
   if (!rows) return false;
@@ -80,7 +79,7 @@ bool run_row(const Task& t, CMat a, Mat c, GemmStore store) {
 }
 
 // One task: its rows and columns, depth rows of B at a time.
-void run_task(const Task& t, CMat a, Mat c, GemmStore store, int64_t depth) {
+void run_task(const GemmTask& t, CMat a, Mat c, GemmStore store, int64_t depth) {
   if (run_row(t, a, c, store)) return;
   const auto& kernel = kernels::gemm_kernels();
   const Packed& p = *t.b;
@@ -129,7 +128,7 @@ void run_task(const Task& t, CMat a, Mat c, GemmStore store, int64_t depth) {
 }
 
 // Tasks of one group: for each block of columns all blocks of rows, so that a worker meets the same B several times.
-void add_tasks(std::vector<Task>& tasks, int64_t row, int64_t rows, const Packed* b, const Blocking& blocking) {
+void add_tasks(std::vector<GemmTask>& tasks, int64_t row, int64_t rows, const Packed* b, const Blocking& blocking) {
   if (rows == 0) return;
   const int64_t per = round_up(div_up(rows, div_up(rows, blocking.rows)), kGemmRows);
   for (int64_t c = 0; c < b->n; c += blocking.cols) {
@@ -147,7 +146,7 @@ GemmStore checked_store(CMat a, const Packed& b, const Mat& c, Store store) {
   return store == Store::assign ? GemmStore::assign_f32 : GemmStore::add_f32;
 }
 
-void run_tasks(const Exec& exec, const std::vector<Task>& tasks, CMat a, Mat c, GemmStore store, int64_t depth) {
+void run_tasks(const Exec& exec, const std::vector<GemmTask>& tasks, CMat a, Mat c, GemmStore store, int64_t depth) {
   exec.parallel_for(static_cast<int64_t>(tasks.size()),
                     [&](int64_t i) { run_task(tasks[static_cast<size_t>(i)], a, c, store, depth); });
 }
@@ -159,8 +158,8 @@ void gemm(const Exec& exec, CMat a, const Packed& b, Mat c, Store store) {
   const GemmStore s = checked_store(a, b, c, store);
   if (exec.dry()) return;
   Exec::Span span(exec, Work::gemm);
-  const Blocking blocking = choose_blocking(c.rows, b, kTasks);
-  std::vector<Task> tasks;
+  const Blocking blocking = choose_blocking(c.rows, b, kLeastTasks);
+  std::vector<GemmTask> tasks;
   add_tasks(tasks, 0, c.rows, &b, blocking);
   run_tasks(exec, tasks, a, c, s, blocking.depth);
 }
@@ -169,9 +168,9 @@ void gemm_serial(CMat a, const Packed& b, Mat c, Store store) {
   BK_CHECK_EQ(a.rows, c.rows);
   const GemmStore s = checked_store(a, b, c, store);
   const Blocking blocking = choose_blocking(c.rows, b, 1);
-  std::vector<Task> tasks;
+  std::vector<GemmTask> tasks;
   add_tasks(tasks, 0, c.rows, &b, blocking);
-  for (const Task& t : tasks) run_task(t, a, c, s, blocking.depth);
+  for (const GemmTask& t : tasks) run_task(t, a, c, s, blocking.depth);
 }
 
 void grouped_gemm(const Exec& exec, CMat a, std::span<const int32_t> offsets, std::span<const Packed> b, Mat c, Store store) {
@@ -188,8 +187,8 @@ void grouped_gemm(const Exec& exec, CMat a, std::span<const int32_t> offsets, st
   BK_CHECK_LE(offsets.back(), a.rows);
   Exec::Span span(exec, Work::gemm);
   const auto groups = static_cast<int64_t>(b.size());
-  const Blocking blocking = choose_blocking(div_up(offsets.back(), groups), b[0], kTasks);
-  std::vector<Task> tasks;
+  const Blocking blocking = choose_blocking(div_up(offsets.back(), groups), b[0], kLeastTasks);
+  std::vector<GemmTask> tasks;
   for (size_t i = 0; i < b.size(); ++i) {
     BK_CHECK_LE(offsets[i], offsets[i + 1]);
     add_tasks(tasks, offsets[i], offsets[i + 1] - offsets[i], &b[i], blocking);

@@ -2,6 +2,7 @@
 
 #include "kernels/gemm.h"
 #include "ops/gemm.h"
+#include "ops/tasks.h"
 
 namespace birkhoff::ops {
 namespace {
@@ -9,10 +10,9 @@ namespace {
 using kernels::kKBlock;
 using kernels::kPanel;
 
-int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t panel_elements(DType dtype, int64_t k) { return kPanel * (dtype == DType::bf16 ? div_up(k, kKBlock) * kKBlock : k); }
 
-constexpr int64_t kTaskElements = 1 << 16;  // about 20 us of memory traffic
+constexpr int64_t kPackTaskElements = 1 << 16;  // about 20 us of memory traffic
 
 template <class S>
 void pack_panel_transposed(const Packed& out, CMat w, int64_t panel) {
@@ -57,7 +57,7 @@ void pack_transposed(const Exec& exec, CMat w, Packed out) {
   check_shape(w, out.n, out.k);
   if (exec.dry() || w.empty()) return;
   Exec::Span span(exec, Work::gemm);
-  const int64_t panels = div_up(out.n, kPanel), per = std::max<int64_t>(1, kTaskElements / (kPanel * out.k));
+  const int64_t panels = div_up(out.n, kPanel), per = std::max<int64_t>(1, kPackTaskElements / (kPanel * out.k));
   exec.parallel_for(div_up(panels, per), [&](int64_t task) {
     for (int64_t p = task * per; p < std::min(panels, (task + 1) * per); ++p)
       w.dtype == DType::f32 ? pack_panel_transposed<float>(out, w, p) : pack_panel_transposed<bf16>(out, w, p);
@@ -68,7 +68,7 @@ void pack(const Exec& exec, CMat w, Packed out) {
   check_shape(w, out.k, out.n);
   if (exec.dry() || w.empty()) return;
   Exec::Span span(exec, Work::gemm);
-  const int64_t rows = kKBlock * std::max<int64_t>(1, kTaskElements / (kKBlock * out.n));
+  const int64_t rows = kKBlock * std::max<int64_t>(1, kPackTaskElements / (kKBlock * out.n));
   exec.parallel_for(div_up(out.k, rows), [&](int64_t task) {
     const int64_t first = task * rows, count = std::min(rows, out.k - first);
     w.dtype == DType::f32 ? pack_rows<float>(out, w, first, count) : pack_rows<bf16>(out, w, first, count);

@@ -4,14 +4,9 @@
 
 #include "kernels/layer_norm.h"
 #include "kernels/norm.h"
+#include "ops/tasks.h"
 
 namespace birkhoff::ops {
-namespace {
-
-// About 64 Ki elements, so that a task outweighs handing it out. Depends on the width alone: the sums of dw and db are cut here.
-int64_t rows_per_task(int64_t dim) { return std::clamp<int64_t>(65536 / std::max<int64_t>(dim, 1), 16, 1024); }
-
-}  // namespace
 
 void layer_norm_forward(const Exec& exec, CMat x, CMat w, CMat b, float eps, Mat y, Mat stats) {
   check_shape(w, 1, x.cols);
@@ -24,7 +19,7 @@ void layer_norm_forward(const Exec& exec, CMat x, CMat w, CMat b, float eps, Mat
   Exec::Span span(exec, Work::elementwise);
   const auto& k = kernels::layer_norm_kernels();
   const auto kernel = x.dtype == f32_t ? k.forward_f32 : k.forward_bf16;
-  const int64_t step = rows_per_task(x.cols);
+  const int64_t step = norm_rows_per_task(x.cols);
   exec.parallel_for((x.rows + step - 1) / step, [&](int64_t task) {
     const int64_t first = task * step, rows = std::min(step, x.rows - first);
     kernel({x.row_block(first, rows).data, x.stride, w.f32(), b.f32(), eps, y.row_block(first, rows).data, y.stride, stats.f32(first), rows, x.cols});
@@ -41,7 +36,7 @@ void layer_norm_backward(const Exec& exec, CMat x, CMat w, CMat stats, CMat dy, 
   BK_CHECK(w.dtype == f32_t && stats.dtype == f32_t && stats.contiguous() && dw.dtype == f32_t && db.dtype == f32_t);
   BK_CHECK(dy.dtype == x.dtype && dx.dtype == x.dtype);
   Arena::Scope scope(scratch);
-  const int64_t step = rows_per_task(x.cols), tasks = (x.rows + step - 1) / step, width = 2 * x.cols;
+  const int64_t step = norm_rows_per_task(x.cols), tasks = (x.rows + step - 1) / step, width = 2 * x.cols;
   float* partial = scratch.take<float>(tasks * width);  // dw and db of each task
   if (exec.dry()) return;
   Exec::Span span(exec, Work::elementwise);

@@ -11,8 +11,8 @@
 namespace birkhoff::ops {
 namespace {
 
-constexpr int64_t kRows = 32;   // of a task
-constexpr int64_t kCols = 512;  // of y that a task holds in fp32 before it adds them
+constexpr int64_t kAdapterRows = 32;   // of a task
+constexpr int64_t kAdapterCols = 512;  // of y that a task holds in fp32 before it adds them
 
 void check(CMat x, CMat y, std::span<const int32_t> offsets, std::span<const LowRank> l) {
   BK_CHECK_EQ(x.rows, y.rows);
@@ -50,11 +50,11 @@ void run_task(CMat x, const LowRank& l, Mat y) {
     in = wide, in_row = x.cols;
   }
   float* h = memory.take<float>(x.rows * rank);
-  float* part = memory.take<float>(x.rows * std::min(kCols, y.cols));
+  float* part = memory.take<float>(x.rows * std::min(kAdapterCols, y.cols));
   multiply(in, in_row, x.rows, l.a_t, 0, rank, h, rank);
   for (int64_t i = 0; i < x.rows * rank; ++i) h[i] *= l.scale;
-  for (int64_t c = 0; c < y.cols; c += kCols) {
-    const int64_t n = std::min(kCols, y.cols - c);
+  for (int64_t c = 0; c < y.cols; c += kAdapterCols) {
+    const int64_t n = std::min(kAdapterCols, y.cols - c);
     multiply(h, rank, x.rows, l.b_t, c, n, part, n);
     for (int64_t r = 0; r < y.rows; ++r) {
       if (y.dtype == f32_t)
@@ -104,7 +104,7 @@ void low_rank_forward(const Exec& exec, CMat x, std::span<const int32_t> offsets
   };
   std::vector<Task> tasks;
   for (size_t g = 0; g < l.size(); ++g)
-    for (int64_t r = offsets[g]; r < offsets[g + 1]; r += kRows) tasks.push_back({r, std::min(kRows, offsets[g + 1] - r), &l[g]});
+    for (int64_t r = offsets[g]; r < offsets[g + 1]; r += kAdapterRows) tasks.push_back({r, std::min(kAdapterRows, offsets[g + 1] - r), &l[g]});
   exec.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
     const Task& t = tasks[static_cast<size_t>(i)];
     run_task(x.row_block(t.first, t.rows), *t.l, y.row_block(t.first, t.rows));

@@ -3,13 +3,10 @@
 #include <algorithm>
 
 #include "kernels/norm.h"
+#include "ops/tasks.h"
 
 namespace birkhoff::ops {
 namespace {
-
-// Rows of one task: about 64 Ki elements, so that a task outweighs handing it out. Depends on the width alone, because the
-// sums of dw are cut here.
-int64_t rows_per_task(int64_t dim) { return std::clamp<int64_t>(65536 / std::max<int64_t>(dim, 1), 16, 1024); }
 
 // The weight, or nothing: an empty view has no columns.
 const float* weight(CMat w) { return w.cols ? w.f32() : nullptr; }
@@ -30,7 +27,7 @@ void rms_norm_forward(const Exec& exec, CMat x, CMat w, float eps, Mat y, Mat rs
   Exec::Span span(exec, Work::elementwise);
   const auto& k = kernels::norm_kernels();
   const auto kernel = x.dtype == f32_t ? k.rms_forward_f32 : k.rms_forward_bf16;
-  const int64_t step = rows_per_task(x.cols);
+  const int64_t step = norm_rows_per_task(x.cols);
   exec.parallel_for((x.rows + step - 1) / step, [&](int64_t task) {
     const int64_t first = task * step, rows = std::min(step, x.rows - first);
     const CMat xs = x.row_block(first, rows);
@@ -49,7 +46,7 @@ void rms_norm_backward(const Exec& exec, CMat x, CMat w, CMat rstd, CMat dy, Mat
   BK_CHECK(rstd.dtype == f32_t);
   BK_CHECK(dy.dtype == x.dtype && dx.dtype == x.dtype);
   Arena::Scope scope(scratch);
-  const int64_t step = rows_per_task(x.cols), tasks = (x.rows + step - 1) / step;
+  const int64_t step = norm_rows_per_task(x.cols), tasks = (x.rows + step - 1) / step;
   float* partial = scratch.take<float>(tasks * w.cols);
   if (exec.dry()) return;
   Exec::Span span(exec, Work::elementwise);

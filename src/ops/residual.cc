@@ -16,18 +16,6 @@ namespace {
 
 using kernels::kMaxStreams;
 
-constexpr int64_t kBlock = 64;  // tokens of a task
-
-template <class T>
-const kernels::StreamKernels<T>& streams() {
-  if constexpr (std::is_same_v<T, float>)
-    return kernels::stream_kernels().f32;
-  else
-    return kernels::stream_kernels().b16;
-}
-
-bool plain(const ResidualSpec& s) { return s.kind == ResidualKind::plain; }
-bool projects(const ResidualSpec& s) { return s.kind == ResidualKind::mhc || (s.kind == ResidualKind::hc && s.dynamic); }
 int64_t logit_cols(const ResidualSpec& s) { return s.coefficients(); }
 
 void check_site(const ResidualSpec& s, const SiteWeights& w, CMat x) {
@@ -108,7 +96,7 @@ void write_block(const ResidualSpec& s, const SiteWeights& from, const SiteSaved
 
 template <class F>
 void for_blocks(const Exec& exec, int64_t tokens, F&& f) {
-  exec.parallel_for((tokens + kBlock - 1) / kBlock, [&](int64_t b) { f(b * kBlock, std::min(kBlock, tokens - b * kBlock)); });
+  exec.parallel_for((tokens + kTokenBlock - 1) / kTokenBlock, [&](int64_t b) { f(b * kTokenBlock, std::min(kTokenBlock, tokens - b * kTokenBlock)); });
 }
 
 template <class T>
@@ -178,7 +166,7 @@ void site_open(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, CM
   if (projects(s)) p.emplace(exec, projected_weights(exec, s, w, scratch), x.dtype, false, scratch);
   const auto run = [&]<class T>(T) {
     for_blocks(exec, x.rows, [&](int64_t first, int64_t count) {
-      float squares[kBlock * kMaxStreams];
+      float squares[kTokenBlock * kMaxStreams];
       const CMat block = x.row_block(first, count);
       if (p)
         for (int64_t t = 0; t < count; ++t) streams<T>().squares(block.row<T>(t), static_cast<int>(s.streams), s.dim, squares + t * kMaxStreams);
@@ -202,7 +190,7 @@ void site_advance(const Exec& exec, const ResidualSpec& s, const SiteWeights& fr
   if (projects(s)) p.emplace(exec, projected_weights(exec, s, to, scratch), x.dtype, false, scratch);
   const auto run = [&]<class T>(T) {
     for_blocks(exec, x.rows, [&](int64_t first, int64_t count) {
-      float squares[kBlock * kMaxStreams];
+      float squares[kTokenBlock * kMaxStreams];
       const Mat next = x_next.row_block(first, count);
       write_block<T>(s, from, from_saved, x.row_block(first, count), y.row_block(first, count), next, first, squares);
       project_block(s, p ? &*p : nullptr, next, squares, to_saved, first);
@@ -224,7 +212,7 @@ void site_close(const Exec& exec, const ResidualSpec& s, const SiteWeights& from
   if (learned) p.emplace(exec, head.fn, x.dtype, false, scratch);
   const auto run = [&]<class T>(T) {
     for_blocks(exec, x.rows, [&](int64_t first, int64_t count) {
-      float squares[kBlock * kMaxStreams];
+      float squares[kTokenBlock * kMaxStreams];
       const Mat end = x_end.row_block(first, count);
       write_block<T>(s, from, from_saved, x.row_block(first, count), y.row_block(first, count), end, first, squares);
       if (h.data == x_end.data) return;  // plain: the state is the hidden state

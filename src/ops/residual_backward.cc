@@ -16,22 +16,10 @@ namespace {
 using kernels::kMaxStreams;
 using kernels::StreamGradients;
 
-constexpr int64_t kBlock = 64;  // tokens that stay in the cache from the first pass over them to the last
-constexpr int64_t kTasks = 16;  // at most: each has partial sums of its own for the parameters
+constexpr int64_t kGradientTasks = 16;  // at most: each has partial sums of its own for the parameters
 
 // Blocks of one task; a function of the number of tokens alone.
-int64_t task_tokens(int64_t tokens) { return std::max<int64_t>(1, (tokens + kTasks * kBlock - 1) / (kTasks * kBlock)) * kBlock; }
-
-template <class T>
-const kernels::StreamKernels<T>& streams() {
-  if constexpr (std::is_same_v<T, float>)
-    return kernels::stream_kernels().f32;
-  else
-    return kernels::stream_kernels().b16;
-}
-
-bool plain(const ResidualSpec& s) { return s.kind == ResidualKind::plain; }
-bool projects(const ResidualSpec& s) { return s.kind == ResidualKind::mhc || (s.kind == ResidualKind::hc && s.dynamic); }
+int64_t task_tokens(int64_t tokens) { return std::max<int64_t>(1, (tokens + kGradientTasks * kTokenBlock - 1) / (kGradientTasks * kTokenBlock)) * kTokenBlock; }
 
 // Sums over the tokens of one task, a row each: pre-norm weight, static parts, scales, projection.
 struct Partials {
@@ -100,7 +88,7 @@ struct Retreat {
   void task(int64_t index) const {
     const int64_t tokens = task_tokens(x.rows), end = std::min(x.rows, (index + 1) * tokens);
     partial.clear(index);
-    for (int64_t first = index * tokens; first < end; first += kBlock) block<T>(first, std::min(kBlock, end - first), index, first == index * tokens);
+    for (int64_t first = index * tokens; first < end; first += kTokenBlock) block<T>(first, std::min(kTokenBlock, end - first), index, first == index * tokens);
   }
 
   // Gradients of the maps and of the sub-layer's input -> du; dq and correction where the maps depend on the state.
@@ -159,7 +147,7 @@ struct Retreat {
     SiteMaps mb;
     for (int64_t t = 0; t < count; ++t) {
       const int64_t row = first + t;
-      for (const CMat& m : {x, g, y, d_in}) bring_nearer(m, row + kBlock);
+      for (const CMat& m : {x, g, y, d_in}) bring_nearer(m, row + kTokenBlock);
       if (before && !plain(s) && t % kTokens == 0) maps(*before, *before_saved, row, static_cast<int>(std::min<int64_t>(kTokens, count - t)), kPostMap, mb);
       const SiteMaps& mm = maps_at[static_cast<size_t>(t / kTokens)];
       const float* post = !before ? nullptr : plain(s) ? &one : mb.post[t % kTokens];
@@ -243,7 +231,7 @@ struct CloseBackward {
   void task(int64_t index) const {
     const int64_t tokens = task_tokens(x.rows), end = std::min(x.rows, (index + 1) * tokens);
     partial.clear(index);
-    for (int64_t first = index * tokens; first < end; first += kBlock) block<T>(first, std::min(kBlock, end - first), index, first == index * tokens);
+    for (int64_t first = index * tokens; first < end; first += kTokenBlock) block<T>(first, std::min(kTokenBlock, end - first), index, first == index * tokens);
   }
 
   // Weights of the collapse, and through their dependence on the state: what it adds to the state's gradient (returned, [count, n*D]).

@@ -1,5 +1,7 @@
 // From the projected logits of a site to the maps its tokens apply, and back, for up to 16 tokens at a time. Internal to ops.
 #pragma once
+#include <type_traits>
+
 #include "kernels/permutations.h"
 #include "kernels/sinkhorn.h"
 #include "kernels/streams.h"
@@ -8,6 +10,19 @@
 namespace birkhoff::ops {
 
 inline constexpr int kTokens = kernels::kSoaTokens;
+inline constexpr int64_t kTokenBlock = 64;  // tokens that stay in the cache from the first pass over them to the last
+
+inline bool plain(const ResidualSpec& s) { return s.kind == ResidualKind::plain; }
+// Whether the coefficients depend on the token.
+inline bool projects(const ResidualSpec& s) { return s.kind == ResidualKind::mhc || (s.kind == ResidualKind::hc && s.dynamic); }
+
+template <class T>
+const kernels::StreamKernels<T>& streams() {
+  if constexpr (std::is_same_v<T, float>)
+    return kernels::stream_kernels().f32;
+  else
+    return kernels::stream_kernels().b16;
+}
 
 // H_pre, H_post and H_res of each token; res[k*n + j] as the forward applies it.
 struct SiteMaps {

@@ -9,7 +9,7 @@
 namespace birkhoff::ops {
 namespace {
 
-constexpr int64_t kTokensPerTask = 64;
+constexpr int64_t kRoutingTokens = 64;
 constexpr int64_t kMaxExperts = 1024;
 constexpr float kNegative = -std::numeric_limits<float>::infinity();
 
@@ -24,8 +24,8 @@ void check_rule(const RouterRule& r) {
 
 template <class F>
 void for_tokens(const Exec& exec, int64_t tokens, F&& f) {
-  exec.parallel_for((tokens + kTokensPerTask - 1) / kTokensPerTask, [&](int64_t task) {
-    for (int64_t t = task * kTokensPerTask; t < std::min(tokens, (task + 1) * kTokensPerTask); ++t) f(t);
+  exec.parallel_for((tokens + kRoutingTokens - 1) / kRoutingTokens, [&](int64_t task) {
+    for (int64_t t = task * kRoutingTokens; t < std::min(tokens, (task + 1) * kRoutingTokens); ++t) f(t);
   });
 }
 

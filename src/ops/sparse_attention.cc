@@ -22,7 +22,7 @@ AttentionRows at(CMat m, int64_t row, int64_t col) {
   const CMat block = m.row_block(row, m.rows - row).col_block(col, m.cols - col);
   return {block.data, m.stride};
 }
-void* into(Mat m, int64_t row, int64_t col) { return m.row_block(row, m.rows - row).col_block(col, m.cols - col).data; }
+void* row_at(Mat m, int64_t row, int64_t col) { return m.row_block(row, m.rows - row).col_block(col, m.cols - col).data; }
 
 void check_operands(const SparseAttentionShape& s, CMat q, CMat k, CIndexMat keys) {
   BK_CHECK(s.heads > 0 && s.kv_heads > 0 && s.qk_dim > 0 && s.v_dim > 0);
@@ -117,7 +117,7 @@ void sparse_attention_forward(const Exec& exec, const SparseAttentionShape& s, C
     a.heads = std::min(chunk, group - in_group), a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;
     a.q = at(q, row, head * s.qk_dim), a.k = at(k, 0, kv_head * s.qk_dim), a.v = at(v, 0, kv_head * s.v_dim);
     a.sink = sink.cols ? sink.f32() + head : nullptr;
-    a.o = into(o, row, head * s.v_dim), a.o_stride = o.stride;
+    a.o = row_at(o, row, head * s.v_dim), a.o_stride = o.stride;
     if (with_lse) a.lse = lse.f32(row) + head, a.lse_stride = lse.stride;
     a.scratch = memory.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.block.queries * a.heads, a.block.count)));
     run(a);
@@ -163,7 +163,7 @@ void sparse_attention_backward(const Exec& exec, const SparseAttentionShape& s, 
     a.q = at(f.q, row, head * s.qk_dim), a.k = at(f.k, 0, kv_head * s.qk_dim), a.v = at(f.v, 0, kv_head * s.v_dim);
     a.o = at(f.o, row, head * s.v_dim), a.d_o = at(d_o, row, head * s.v_dim);
     a.lse = f.lse.f32(row) + head, a.lse_stride = f.lse.stride;
-    a.dq = into(dq, row, head * s.qk_dim), a.dq_stride = dq.stride;
+    a.dq = row_at(dq, row, head * s.qk_dim), a.dq_stride = dq.stride;
     a.p = p_of(block, kv_head), a.ds = p_of(block, kv_head) + stored;
     a.delta = delta.f32(row) + head, a.delta_stride = delta.stride;
     a.scratch = memory.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.block.queries * group, a.block.count)));
@@ -194,8 +194,8 @@ void sparse_attention_backward(const Exec& exec, const SparseAttentionShape& s, 
   exec.parallel_for(sums.tasks(), [&](int64_t task) {
     const int64_t h = sums.head(task), key = sums.first_key(task);
     for (int64_t r = 0; r < sums.end_key(task) - key; ++r) {
-      store(sums.dk(task, r), s.qk_dim, s.scale, sums.dv(task, r), shared ? s.v_dim : 0, into(dk, key + r, h * s.qk_dim));
-      if (!shared) store(sums.dv(task, r), s.v_dim, 1.f, nullptr, 0, into(dv, key + r, h * s.v_dim));
+      store(sums.dk(task, r), s.qk_dim, s.scale, sums.dv(task, r), shared ? s.v_dim : 0, row_at(dk, key + r, h * s.qk_dim));
+      if (!shared) store(sums.dv(task, r), s.v_dim, 1.f, nullptr, 0, row_at(dv, key + r, h * s.v_dim));
     }
   });
   if (f.sink.cols) add_sink_gradient(exec, f.sink, f.lse, delta, d_sink);

@@ -3,19 +3,12 @@
 #include <algorithm>
 
 #include "kernels/routing.h"
+#include "ops/tasks.h"
 
 namespace birkhoff::ops {
 namespace {
 
-constexpr int64_t kTaskElements = 1 << 14;
-
-template <class F>
-void for_rows(const Exec& exec, int64_t rows, int64_t cols, F&& f) {
-  const int64_t step = std::max<int64_t>(1, kTaskElements / std::max<int64_t>(1, cols));
-  exec.parallel_for((rows + step - 1) / step, [&](int64_t task) {
-    for (int64_t r = task * step; r < std::min(rows, (task + 1) * step); ++r) f(r);
-  });
-}
+constexpr int64_t kSwigluTaskElements = 1 << 14;
 
 template <class T>
 const kernels::FfnRowKernels<T>& table() {
@@ -35,7 +28,7 @@ void check(CMat gu, CMat row_weight, CMat h) {
 template <class T>
 void forward(const Exec& exec, CMat gu, CMat row_weight, Mat h, float limit) {
   const int64_t F = h.cols;
-  for_rows(exec, gu.rows, F, [&](int64_t r) {
+  for_rows(exec, gu.rows, F, kSwigluTaskElements, [&](int64_t r) {
     table<T>().swiglu(gu.row<T>(r), gu.row<T>(r) + F, row_weight.data ? *row_weight.f32(r) : 1.f, limit, h.row<T>(r), F);
   });
 }
@@ -43,7 +36,7 @@ void forward(const Exec& exec, CMat gu, CMat row_weight, Mat h, float limit) {
 template <class T>
 void backward(const Exec& exec, CMat gu, CMat row_weight, CMat dh, Mat dgu, Mat d_row_weight, float limit) {
   const int64_t F = dh.cols;
-  for_rows(exec, gu.rows, F, [&](int64_t r) {
+  for_rows(exec, gu.rows, F, kSwigluTaskElements, [&](int64_t r) {
     const float w = row_weight.data ? *row_weight.f32(r) : 1.f;
     const float dot = table<T>().swiglu_backward(gu.row<T>(r), gu.row<T>(r) + F, w, limit, dh.row<T>(r), dgu.row<T>(r), dgu.row<T>(r) + F, F);
     if (d_row_weight.data) *d_row_weight.f32(r) = dot;

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "kernels/gemm.h"
 #include "ops/gemm.h"
+#include "ops/tasks.h"
 
 namespace birkhoff::ops {
 namespace {
@@ -16,8 +17,6 @@ using kernels::kGemmRows;
 using kernels::kKBlock;
 using kernels::kPanel;
 
-int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t to) { return div_up(a, to) * to; }
 
 // Equal parts of at most `most`, each a multiple of `unit`.
 int64_t even_part(int64_t size, int64_t most, int64_t unit) {
@@ -45,7 +44,7 @@ Plan make_plan(DType dtype, int64_t tokens, int64_t n, int64_t k, int64_t groups
 }
 
 // One block of dw over one run of tokens.
-struct Task {
+struct WeightGradTask {
   CMat dy, x;  // [tokens, rows], [tokens, cols]
   float* dw;
   int64_t dw_row;
@@ -70,7 +69,7 @@ void take_partial(GemmBlock& g, WorkerScratch& scratch) {
   g.partial = scratch.take<float>(kernels::partial_floats(g.m, g.n));
 }
 
-GemmBlock block_of(const Task& t) {
+GemmBlock block_of(const WeightGradTask& t) {
   GemmBlock g;
   g.m = t.dy.cols;
   g.n = t.x.cols;
@@ -80,7 +79,7 @@ GemmBlock block_of(const Task& t) {
   return g;
 }
 
-void run_bf16(const Task& t) {
+void run_bf16(const WeightGradTask& t) {
   constexpr int64_t kChunk = 512;
   const auto& pack = kernels::pack_kernels();
   const auto run = kernels::gemm_kernels().bf16_pairs;
@@ -104,7 +103,7 @@ void run_bf16(const Task& t) {
 
 // A chunk of x becomes panels and one of dy strips: read in place, rows of a wide matrix would compete for a few sets of the first-level
 // cache, those of x once for every strip and those of dy once for every panel.
-void run_f32(const Task& t) {
+void run_f32(const WeightGradTask& t) {
   constexpr int64_t kChunk = 128;
   const auto& pack = kernels::pack_kernels();
   const auto& kernel = kernels::gemm_kernels();
@@ -132,7 +131,7 @@ void run_f32(const Task& t) {
   });
 }
 
-void run_task(const Task& t) {
+void run_task(const WeightGradTask& t) {
   if (t.dy.dtype == DType::bf16 && kernels::gemm_kernels().bf16_pairs)
     run_bf16(t);
   else
@@ -149,7 +148,7 @@ void check(const Mat& dw, int64_t n, int64_t k) {
 }
 
 // All blocks of one dw: block (i, j) of part s sums into to + s * part_stride.
-void add_tasks(std::vector<Task>& tasks, const Plan& p, CMat dy, CMat x, float* to, int64_t to_row, int64_t part_stride,
+void add_tasks(std::vector<WeightGradTask>& tasks, const Plan& p, CMat dy, CMat x, float* to, int64_t to_row, int64_t part_stride,
                GemmStore store) {
   for (int64_t s = 0; s < p.parts; ++s) {
     const int64_t first = s * p.tokens, count = p.parts == 1 ? dy.rows : std::min(p.tokens, dy.rows - first);
@@ -163,7 +162,7 @@ void add_tasks(std::vector<Task>& tasks, const Plan& p, CMat dy, CMat x, float* 
   }
 }
 
-void run_tasks(const Exec& exec, const std::vector<Task>& tasks) {
+void run_tasks(const Exec& exec, const std::vector<WeightGradTask>& tasks) {
   exec.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) { run_task(tasks[static_cast<size_t>(i)]); });
 }
 
@@ -191,7 +190,7 @@ void gemm_weight_grad(const Exec& exec, CMat dy, CMat x, Mat dw, Arena& scratch,
   float* parts = p.parts > 1 ? scratch.take<float>(p.parts * dw.size()) : nullptr;
   if (exec.dry() || dw.empty() || (dy.rows == 0 && store == Store::accumulate)) return;
   Exec::Span span(exec, Work::gemm);
-  std::vector<Task> tasks;
+  std::vector<WeightGradTask> tasks;
   if (parts) {
     add_tasks(tasks, p, dy, x, parts, dw.cols, dw.size(), GemmStore::assign_f32);
     run_tasks(exec, tasks);
@@ -208,9 +207,9 @@ void gemm_weight_grad_serial(CMat dy, CMat x, Mat dw, Store store) {
   if (dw.empty() || (dy.rows == 0 && store == Store::accumulate)) return;
   Plan p = make_plan(dy.dtype, dy.rows, dy.cols, x.cols, 1);
   p.parts = 1;
-  std::vector<Task> tasks;
+  std::vector<WeightGradTask> tasks;
   add_tasks(tasks, p, dy, x, dw.f32(), dw.stride, 0, store == Store::assign ? GemmStore::assign_f32 : GemmStore::add_f32);
-  for (const Task& t : tasks) run_task(t);
+  for (const WeightGradTask& t : tasks) run_task(t);
 }
 
 void grouped_weight_grad(const Exec& exec, CMat dy, CMat x, std::span<const int32_t> offsets, std::span<const Mat> dw,
@@ -224,7 +223,7 @@ void grouped_weight_grad(const Exec& exec, CMat dy, CMat x, std::span<const int3
   Exec::Span span(exec, Work::gemm);
   Plan p = make_plan(dy.dtype, offsets.back(), dy.cols, x.cols, static_cast<int64_t>(dw.size()));
   p.parts = 1;  // group sizes are data: their sums are never cut
-  std::vector<Task> tasks;
+  std::vector<WeightGradTask> tasks;
   for (size_t g = 0; g < dw.size(); ++g) {
     BK_CHECK_LE(offsets[g], offsets[g + 1]);
     const int64_t rows = offsets[g + 1] - offsets[g];

@@ -26,9 +26,9 @@ namespace {
 
 using Tokens = std::vector<std::string>;
 
-class Edit final : public Decoder {
+class TokenEdit final : public Decoder {
  public:
-  explicit Edit(std::function<void(Tokens&)> edit) : edit_(std::move(edit)) {}
+  explicit TokenEdit(std::function<void(Tokens&)> edit) : edit_(std::move(edit)) {}
   void apply(Tokens& tokens) const override { edit_(tokens); }
 
  private:
@@ -111,7 +111,7 @@ std::string replaced(const std::string& t, const Matcher& matcher, const std::st
 void read_steps(const nlohmann::json& entry, std::vector<std::unique_ptr<Decoder>>& out) {
   const Component c("decoder", entry);
   const std::string& t = c.type();
-  const auto step = [&](std::function<void(Tokens&)> f) { out.push_back(std::make_unique<Edit>(std::move(f))); };
+  const auto step = [&](std::function<void(Tokens&)> f) { out.push_back(std::make_unique<TokenEdit>(std::move(f))); };
   const auto replace_step = [&](std::shared_ptr<Matcher> m, const std::string& with) {
     step([m, with](Tokens& tokens) {
       for (auto& s : tokens) s = replaced(s, *m, with);

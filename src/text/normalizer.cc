@@ -16,9 +16,9 @@ namespace {
 
 constexpr char32_t kCapitalIWithDot = 0x130;
 
-class Edit final : public Normalizer {
+class TextEdit final : public Normalizer {
  public:
-  explicit Edit(std::function<void(std::string&)> edit) : edit_(std::move(edit)) {}
+  explicit TextEdit(std::function<void(std::string&)> edit) : edit_(std::move(edit)) {}
   void apply(std::string& text) const override { edit_(text); }
 
  private:
@@ -103,7 +103,7 @@ using Steps = std::vector<std::unique_ptr<Normalizer>>;
 void read_steps(const nlohmann::json& entry, Steps& out) {
   const Component c("normalizer", entry);
   const std::string& t = c.type();
-  const auto step = [&](std::function<void(std::string&)> f) { out.push_back(std::make_unique<Edit>(std::move(f))); };
+  const auto step = [&](std::function<void(std::string&)> f) { out.push_back(std::make_unique<TextEdit>(std::move(f))); };
   if (t == "Sequence") {
     for (const auto& e : c.list("normalizers")) read_steps(e, out);
   } else if (t == "NFC" || t == "NFD" || t == "NFKC" || t == "NFKD") {

@@ -167,14 +167,14 @@ std::shared_ptr<JsonTokenizer> build(dom::object root, const std::vector<AddedTo
 
 }  // namespace
 
-std::shared_ptr<JsonTokenizer> parse_tokenizer_json(std::string_view json, const std::vector<AddedToken>& more) {
-  if (json.size() > kMaxFileBytes) fail(std::to_string(json.size()) + " bytes, at most " + std::to_string(kMaxFileBytes) + " are read");
+std::shared_ptr<JsonTokenizer> parse_tokenizer_json(std::string_view text, const std::vector<AddedToken>& more) {
+  if (text.size() > kMaxFileBytes) fail(std::to_string(text.size()) + " bytes, at most " + std::to_string(kMaxFileBytes) + " are read");
   dom::parser parser;
-  if (parser.allocate(json.size(), kMaxDepth) != simdjson::SUCCESS) fail("not enough memory to read " + std::to_string(json.size()) + " bytes");
-  const simdjson::padded_string padded(json);
+  if (parser.allocate(text.size(), kMaxDepth) != simdjson::SUCCESS) fail("not enough memory to read " + std::to_string(text.size()) + " bytes");
+  const simdjson::padded_string padded(text);
   dom::object root;
   const simdjson::error_code error = parser.parse(padded).get(root);
-  if (error) fail(std::string("not a JSON object: ") + simdjson::error_message(error), "the file is damaged, or not a tokenizer.json");
+  if (error) fail(std::string("not a JSON object: ") + simdjson::error_message(error), "the file is damaged, or not a tokenizer.text");
   return build(root, more);
 }
 

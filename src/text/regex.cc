@@ -19,7 +19,7 @@ const OnigUChar* bytes(const char* p) { return reinterpret_cast<const OnigUChar*
 
 std::string shown(const std::string& pattern) { return pattern.size() > 120 ? pattern.substr(0, 120) + "..." : pattern; }
 
-[[noreturn]] void fail(const std::string& pattern, const std::string& why) {
+[[noreturn]] void bad_pattern(const std::string& pattern, const std::string& why) {
   throw Error("tokenizer", "regular expression " + shown(pattern) + ": " + why);
 }
 
@@ -41,8 +41,8 @@ void start_engine() {
 }
 
 void check_size(const std::string& pattern) {
-  if (pattern.size() > kMaxPatternBytes) fail(pattern, std::to_string(pattern.size()) + " bytes, at most " + std::to_string(kMaxPatternBytes));
-  if (first_invalid(pattern) != pattern.size()) fail(pattern, "is not UTF-8");
+  if (pattern.size() > kMaxPatternBytes) bad_pattern(pattern, std::to_string(pattern.size()) + " bytes, at most " + std::to_string(kMaxPatternBytes));
+  if (first_invalid(pattern) != pattern.size()) bad_pattern(pattern, "is not UTF-8");
   uint64_t product = 1;
   for (size_t i = pattern.find('{'); i != std::string::npos; i = pattern.find('{', i + 1)) {
     uint64_t most = 1, n = 0;
@@ -52,7 +52,7 @@ void check_size(const std::string& pattern) {
     }
     product = std::min(product * most, kMaxRepetitions + 1);
   }
-  if (product > kMaxRepetitions) fail(pattern, "repetitions multiply to more than " + std::to_string(kMaxRepetitions));
+  if (product > kMaxRepetitions) bad_pattern(pattern, "repetitions multiply to more than " + std::to_string(kMaxRepetitions));
 }
 
 class OnigurumaMatcher final : public Matcher {
@@ -62,7 +62,7 @@ class OnigurumaMatcher final : public Matcher {
     check_size(pattern);
     OnigErrorInfo info;
     const int code = onig_new(&regex_, bytes(pattern.data()), bytes(pattern.data() + pattern.size()), ONIG_OPTION_NONE, ONIG_ENCODING_UTF8, ONIG_SYNTAX_ONIGURUMA, &info);
-    if (code != ONIG_NORMAL) fail(pattern, onig_message(code, &info));
+    if (code != ONIG_NORMAL) bad_pattern(pattern, onig_message(code, &info));
   }
   ~OnigurumaMatcher() override { onig_free(regex_); }
   OnigurumaMatcher(const OnigurumaMatcher&) = delete;

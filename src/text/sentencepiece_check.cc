@@ -20,7 +20,7 @@ constexpr uint64_t kBpe = 2;
 constexpr uint64_t kCharacterMap = 2;  // of NormalizerSpec
 constexpr size_t kMaxPieceBytes = 4096;
 
-[[noreturn]] void fail(const std::string& what) { throw Error("tokenizer", "SentencePiece model: " + what, "the file is damaged, or not a tokenizer.model"); }
+[[noreturn]] void damaged(const std::string& what) { throw Error("tokenizer", "SentencePiece model: " + what, "the file is damaged, or not a tokenizer.model"); }
 
 struct Field {
   uint64_t number = 0;
@@ -37,7 +37,7 @@ class Message {
     if (at_ == s_.size()) return false;
     const uint64_t tag = varint();
     f.number = tag >> 3;
-    if (f.number == 0 || tag > UINT32_MAX) fail("field number " + std::to_string(f.number));
+    if (f.number == 0 || tag > UINT32_MAX) damaged("field number " + std::to_string(f.number));
     switch (tag & 7) {
       case 0:
         f.kind = Field::Kind::varint;
@@ -52,7 +52,7 @@ class Message {
         f.value = v;
         break;
       }
-      default: fail("wire type " + std::to_string(tag & 7) + " at byte " + std::to_string(at_));
+      default: damaged("wire type " + std::to_string(tag & 7) + " at byte " + std::to_string(at_));
     }
     return true;
   }
@@ -61,15 +61,15 @@ class Message {
   uint64_t varint() {
     uint64_t v = 0;
     for (int shift = 0; shift < 64; shift += 7) {
-      if (at_ == s_.size()) fail("is cut off in the middle of a number");
+      if (at_ == s_.size()) damaged("is cut off in the middle of a number");
       const auto b = static_cast<unsigned char>(s_[at_++]);
       v |= static_cast<uint64_t>(b & 0x7F) << shift;
       if (b < 0x80) return v;
     }
-    fail("a number has more than ten bytes");
+    damaged("a number has more than ten bytes");
   }
   std::string_view take(uint64_t n) {
-    if (n > s_.size() - at_) fail("a field of " + std::to_string(n) + " bytes reaches beyond the " + std::to_string(s_.size()) + " of its message");
+    if (n > s_.size() - at_) damaged("a field of " + std::to_string(n) + " bytes reaches beyond the " + std::to_string(s_.size()) + " of its message");
     at_ += n;
     return s_.substr(at_ - n, n);
   }
@@ -78,7 +78,7 @@ class Message {
 };
 
 void expect(const Field& f, Field::Kind kind, const char* name) {
-  if (f.kind != kind) fail(std::string(name) + " has the wrong wire type");
+  if (f.kind != kind) damaged(std::string(name) + " has the wrong wire type");
 }
 
 struct Counts {
@@ -88,7 +88,7 @@ struct Counts {
 
 void check_byte_piece(std::string_view piece) {
   const auto hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'F'); };
-  if (piece.size() != 6 || piece.substr(0, 3) != "<0x" || !hex(piece[3]) || !hex(piece[4]) || piece[5] != '>') fail("byte piece \"" + std::string(piece.substr(0, 20)) + "\"");
+  if (piece.size() != 6 || piece.substr(0, 3) != "<0x" || !hex(piece[3]) || !hex(piece[4]) || piece[5] != '>') damaged("byte piece \"" + std::string(piece.substr(0, 20)) + "\"");
 }
 
 void check_piece(std::string_view message, Counts& counts) {
@@ -104,17 +104,17 @@ void check_piece(std::string_view message, Counts& counts) {
       float score;
       const auto bits = static_cast<uint32_t>(f.value);
       std::memcpy(&score, &bits, 4);
-      if (!std::isfinite(score)) fail("the score of piece " + std::to_string(counts.pieces) + " is not finite");
+      if (!std::isfinite(score)) damaged("the score of piece " + std::to_string(counts.pieces) + " is not finite");
     } else if (f.number == kType) {
       expect(f, Field::Kind::varint, "type");
       type = f.value;
-      if (type < kNormal || type > kByte) fail("piece " + std::to_string(counts.pieces) + " has type " + std::to_string(type) + ", known are 1..6");
+      if (type < kNormal || type > kByte) damaged("piece " + std::to_string(counts.pieces) + " has type " + std::to_string(type) + ", known are 1..6");
     }
   }
   const std::string name = "piece " + std::to_string(counts.pieces);
-  if (piece.empty() || piece.size() > kMaxPieceBytes) fail(name + " has " + std::to_string(piece.size()) + " bytes, must have 1.." + std::to_string(kMaxPieceBytes));
-  if (first_invalid(piece) != piece.size() || piece.find('\0') != std::string_view::npos) fail(name + " is not text");
-  if (!counts.seen.insert(piece).second) fail(name + " \"" + std::string(piece.substr(0, 40)) + "\" is there twice");
+  if (piece.empty() || piece.size() > kMaxPieceBytes) damaged(name + " has " + std::to_string(piece.size()) + " bytes, must have 1.." + std::to_string(kMaxPieceBytes));
+  if (first_invalid(piece) != piece.size() || piece.find('\0') != std::string_view::npos) damaged(name + " is not text");
+  if (!counts.seen.insert(piece).second) damaged(name + " \"" + std::string(piece.substr(0, 40)) + "\" is there twice");
   if (type == kByte) check_byte_piece(piece);
   ++counts.pieces;
   counts.unknown += type == kUnknown;
@@ -131,18 +131,18 @@ void check_character_map(std::string_view map) {
     return v;
   };
   const size_t bytes = map.size() < 4 ? 0 : read32(0);
-  if (bytes == 0 || bytes % 1024 != 0 || bytes >= map.size() - 4) fail("the character map's trie has " + std::to_string(bytes) + " bytes of " + std::to_string(map.size()));
+  if (bytes == 0 || bytes % 1024 != 0 || bytes >= map.size() - 4) damaged("the character map's trie has " + std::to_string(bytes) + " bytes of " + std::to_string(map.size()));
   const std::string_view strings = map.substr(4 + bytes);
-  if (strings.back() != '\0') fail("the character map's last string has no end");
+  if (strings.back() != '\0') damaged("the character map's last string has no end");
   const size_t units = bytes / 4;
   for (size_t i = 0; i < units; ++i) {
     const uint32_t u = read32(4 + 4 * i);
     if (u >> 31) {  // a value: where a string begins
-      if ((u & 0x7FFFFFFF) >= strings.size()) fail("unit " + std::to_string(i) + " of the character map points behind its strings");
+      if ((u & 0x7FFFFFFF) >= strings.size()) damaged("unit " + std::to_string(i) + " of the character map points behind its strings");
       continue;
     }
     const size_t offset = static_cast<size_t>(u >> 10) << ((u & 512) >> 6);
-    if (((i ^ offset) | 255) >= units) fail("unit " + std::to_string(i) + " of the character map jumps behind its end");
+    if (((i ^ offset) | 255) >= units) damaged("unit " + std::to_string(i) + " of the character map jumps behind its end");
   }
 }
 
@@ -165,7 +165,7 @@ void check_sentencepiece_model(std::string_view bytes) {
     if (f.number >= kPieces && f.number <= kDenormalizerSpec) expect(f, Field::Kind::bytes, "a message");
     if (f.number == kPieces) {
       check_piece(f.bytes, counts);
-      if (counts.pieces > static_cast<size_t>(kMaxTokenId)) fail("more than " + std::to_string(kMaxTokenId) + " pieces");
+      if (counts.pieces > static_cast<size_t>(kMaxTokenId)) damaged("more than " + std::to_string(kMaxTokenId) + " pieces");
     } else if (f.number == kTrainerSpec) {
       Message spec(f.bytes);
       for (Field g; spec.next(g);) {
@@ -175,14 +175,14 @@ void check_sentencepiece_model(std::string_view bytes) {
     } else if (f.number == kNormalizerSpec || f.number == kDenormalizerSpec) {
       check_normalizer(f.bytes);
     } else if (f.number == kSelfTest) {
-      fail("carries a self test, which is not read");
+      damaged("carries a self test, which is not read");
     }
   }
-  if (counts.pieces == 0) fail("has no pieces");
-  if (counts.unknown != 1) fail("has " + std::to_string(counts.unknown) + " pieces of type unknown, must have one");
-  if (type != kBpe) fail("model type " + std::to_string(type) + " is not known; known: 2 (BPE)");
-  if (fallback && counts.bytes != 256) fail("has " + std::to_string(counts.bytes) + " byte pieces, byte fallback needs 256");
-  if (!fallback && counts.bytes) fail("has byte pieces without byte fallback");
+  if (counts.pieces == 0) damaged("has no pieces");
+  if (counts.unknown != 1) damaged("has " + std::to_string(counts.unknown) + " pieces of type unknown, must have one");
+  if (type != kBpe) damaged("model type " + std::to_string(type) + " is not known; known: 2 (BPE)");
+  if (fallback && counts.bytes != 256) damaged("has " + std::to_string(counts.bytes) + " byte pieces, byte fallback needs 256");
+  if (!fallback && counts.bytes) damaged("has byte pieces without byte fallback");
 }
 
 }  // namespace birkhoff::text

@@ -32,9 +32,9 @@ bool Tokenizer::exists(const std::string& directory) {
 std::shared_ptr<const Tokenizer> Tokenizer::open(const std::string& path) {
   if (fs::is_directory(path)) {
     const DirectorySettings settings(path);
-    const fs::path json = fs::path(path) / "tokenizer.json", model = fs::path(path) / "tokenizer.model";
-    if (fs::is_regular_file(json)) {
-      const auto t = read_tokenizer_json(json.string(), settings.added_tokens());
+    const fs::path file = fs::path(path) / "tokenizer.json", model = fs::path(path) / "tokenizer.model";
+    if (fs::is_regular_file(file)) {
+      const auto t = read_tokenizer_json(file.string(), settings.added_tokens());
       settings.apply(*t, false);
       return t;
     }

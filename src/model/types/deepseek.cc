@@ -7,12 +7,12 @@
 namespace birkhoff::model::types {
 namespace {
 
-nlohmann::json to_settings(nlohmann::json j) {
+nlohmann::json deepseek_to_settings(nlohmann::json j) {
   require_plain_layers(j);
   return j;
 }
 
-void validate(const ModelConfig& c) {
+void deepseek_validate(const ModelConfig& c) {
   require_absent(c, !c.uses_mla(), "kv_lora_rank", std::to_string(c.kv_lora_rank));
   require_absent(c, c.scoring_func == "softmax", "scoring_func", c.scoring_func);
 }
@@ -24,9 +24,9 @@ const ModelType deepseek{"deepseek",
                          common_settings({"num_key_value_heads", "head_dim", "intermediate_size", "moe_intermediate_size", "n_routed_experts", "n_shared_experts", "num_experts_per_tok",
                                           "first_k_dense_replace", "moe_layer_freq", "scoring_func", "norm_topk_prob"}),
                          [](ModelConfig&) {},
-                         to_settings,
+                         deepseek_to_settings,
                          same,
-                         validate,
+                         deepseek_validate,
                          same_name,
                          common_ignores,
                          no_copies};

@@ -6,13 +6,13 @@
 namespace birkhoff::model::types {
 namespace {
 
-nlohmann::json to_settings(nlohmann::json j) {
+nlohmann::json deepseek_v2_to_settings(nlohmann::json j) {
   require_plain_layers(j);
   j.erase("head_dim");  // some files repeat qk_rope_head_dim here
   return j;
 }
 
-void validate(const ModelConfig& c) {
+void deepseek_v2_validate(const ModelConfig& c) {
   require_absent(c, c.uses_mla(), "kv_lora_rank", std::to_string(c.kv_lora_rank));
   require_absent(c, c.scoring_func == "softmax", "scoring_func", c.scoring_func);
   require_absent(c, c.topk_method != "noaux_tc", "topk_method", c.topk_method);
@@ -26,9 +26,9 @@ const ModelType deepseek_v2{"deepseek_v2",
                                              "moe_intermediate_size", "n_routed_experts", "n_shared_experts", "num_experts_per_tok", "first_k_dense_replace", "moe_layer_freq", "n_group",
                                              "topk_group", "topk_method", "scoring_func", "norm_topk_prob", "routed_scaling_factor"}),
                             [](ModelConfig&) {},
-                            to_settings,
+                            deepseek_v2_to_settings,
                             same,
-                            validate,
+                            deepseek_v2_validate,
                             same_name,
                             common_ignores,
                             no_copies};

@@ -8,14 +8,14 @@
 namespace birkhoff::model::types {
 namespace {
 
-std::vector<std::string> settings() {
+std::vector<std::string> deepseek_v32_settings() {
   std::vector<std::string> list = deepseek_v3_settings();
   list.insert(list.end(), {"index_n_heads", "index_head_dim", "index_topk"});
   return list;
 }
 
 // transformers: a kind per layer, which counts whatever first_k_dense_replace says.
-nlohmann::json to_settings(nlohmann::json j) {
+nlohmann::json deepseek_v32_to_settings(nlohmann::json j) {
   if (j.contains("mlp_layer_types") && j["mlp_layer_types"].is_array()) {
     int64_t dense = 0, index = 0;
     for (const auto& entry : j["mlp_layer_types"]) {
@@ -36,14 +36,22 @@ nlohmann::json to_settings(nlohmann::json j) {
   return deepseek_v3_to_settings(std::move(j));
 }
 
-void validate(const ModelConfig& c) {
+void deepseek_v32_validate(const ModelConfig& c) {
   deepseek_v3_validate(c);
   require_absent(c, c.uses_indexer(), "index_topk", std::to_string(c.index_topk));
 }
 
 }  // namespace
 
-const ModelType deepseek_v32{"deepseek_v32", "DeepseekV32ForCausalLM", settings(), deepseek_v3_defaults, to_settings, same,
-                             validate,       same_name,               deepseek_v3_ignores, deepseek_v3_copies};
+const ModelType deepseek_v32{"deepseek_v32",
+                             "DeepseekV32ForCausalLM",
+                             deepseek_v32_settings(),
+                             deepseek_v3_defaults,
+                             deepseek_v32_to_settings,
+                             same,
+                             deepseek_v32_validate,
+                             same_name,
+                             deepseek_v3_ignores,
+                             deepseek_v3_copies};
 
 }  // namespace birkhoff::model::types

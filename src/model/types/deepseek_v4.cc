@@ -14,13 +14,13 @@ namespace {
 
 using nlohmann::json;
 
-std::vector<std::string> settings() {
+std::vector<std::string> deepseek_v4_settings() {
   return common_settings({"num_key_value_heads", "head_dim", "qk_rope_head_dim", "q_lora_rank", "o_groups", "o_lora_rank", "moe_intermediate_size", "n_routed_experts", "n_shared_experts",
                           "num_experts_per_tok", "num_hash_layers", "scoring_func", "topk_method", "norm_topk_prob", "routed_scaling_factor", "swiglu_limit", "sliding_window",
                           "compress_ratios", "compress_rope_theta", "index_n_heads", "index_head_dim", "index_topk", "hc_mult", "hc_sinkhorn_iters", "hc_eps", "num_nextn_predict_layers"});
 }
 
-void defaults(ModelConfig& c) {
+void deepseek_v4_defaults(ModelConfig& c) {
   c.num_key_value_heads = 1;
   c.scoring_func = "sqrtsoftplus";
   c.topk_method = "noaux_tc";
@@ -30,7 +30,7 @@ void defaults(ModelConfig& c) {
   c.hc_head = "learned";
 }
 
-[[noreturn]] void fail(const std::string& what, const std::string& hint) { throw Error("config", what, hint); }
+[[noreturn]] void bad_v4_config(const std::string& what, const std::string& hint) { throw Error("config", what, hint); }
 
 // transformers: a kind of attention per layer and a rate per kind.
 json ratios(const json& layer_types, const json& rates) {
@@ -41,7 +41,7 @@ json ratios(const json& layer_types, const json& rates) {
   };
   const int64_t sparse = rate("compressed_sparse_attention", 4), heavy = rate("heavily_compressed_attention", 128);
   if (sparse != 4 || heavy == 4)
-    fail("compress_rates: compressed_sparse_attention " + std::to_string(sparse) + ", heavily_compressed_attention " + std::to_string(heavy),
+    bad_v4_config("compress_rates: compressed_sparse_attention " + std::to_string(sparse) + ", heavily_compressed_attention " + std::to_string(heavy),
          "the released layout tells the kinds apart by the ratio: 4 is compressed_sparse_attention");
   json list = json::array();
   for (const auto& entry : layer_types) {
@@ -60,7 +60,7 @@ int64_t hash_layers(const json& mlp_layer_types) {
     std::string kind;
     assign_field("mlp_layer_types", entry, kind);
     require_one_of("mlp_layer_types", kind, {"hash_moe", "moe"});
-    if (kind == "hash_moe" && index++ != hashed++) fail("mlp_layer_types: hash_moe after moe", "hash-routed layers are the first ones");
+    if (kind == "hash_moe" && index++ != hashed++) bad_v4_config("mlp_layer_types: hash_moe after moe", "hash-routed layers are the first ones");
     if (kind == "moe") ++index;
   }
   return hashed;
@@ -70,10 +70,10 @@ json rotary(json& j) {
   json parameters = j["rope_parameters"];
   j.erase("rope_parameters");
   if (!parameters.is_object() || !parameters.value("main", json()).is_object() || !parameters.value("compress", json()).is_object())
-    fail("rope_parameters: expected an object with main and compress, got " + parameters.dump(), "or rope_theta, compress_rope_theta and rope_scaling");
+    bad_v4_config("rope_parameters: expected an object with main and compress, got " + parameters.dump(), "or rope_theta, compress_rope_theta and rope_scaling");
   json compress = parameters["compress"];
   if (const json type = parameters["main"].value("rope_type", json("default")); type != "default" && !type.is_null())
-    fail("rope_parameters.main: rope_type " + type.dump() + " is not supported, only \"default\"", "V4 scales the positions of its compressed entries alone");
+    bad_v4_config("rope_parameters.main: rope_type " + type.dump() + " is not supported, only \"default\"", "V4 scales the positions of its compressed entries alone");
   if (parameters["main"].contains("rope_theta")) j["rope_theta"] = parameters["main"]["rope_theta"];
   if (compress.contains("rope_theta")) j["compress_rope_theta"] = compress["rope_theta"];
   for (const char* key : {"rope_theta", "partial_rotary_factor"}) compress.erase(key);
@@ -84,11 +84,11 @@ json rotary(json& j) {
 void drop_attention_factor(json& scaling) {
   if (!scaling.is_object() || !scaling.contains("attention_factor")) return;
   const json factor = scaling["attention_factor"];
-  if (!factor.is_null() && factor != 1.0) fail("rope_scaling: attention_factor " + factor.dump() + " is not supported, only 1", "V4 does not scale the rotation");
+  if (!factor.is_null() && factor != 1.0) bad_v4_config("rope_scaling: attention_factor " + factor.dump() + " is not supported, only 1", "V4 does not scale the rotation");
   scaling.erase("attention_factor");
 }
 
-json to_settings(json j) {
+json deepseek_v4_to_settings(json j) {
   require_plain_layers(j);
   if (j.contains("norm_topk_prob")) j["norm_topk_prob"] = true;  // its weights are always normalised (models.md G.7)
   if (j.contains("layer_types") && j["layer_types"].is_array()) {
@@ -112,13 +112,13 @@ json to_settings(json j) {
   return j;
 }
 
-json from_settings(json j) {
+json deepseek_v4_from_settings(json j) {
   if (j.contains("rope_scaling") && j["rope_scaling"].is_object())
     for (const char* key : {"mscale", "mscale_all_dim"}) j["rope_scaling"].erase(key);  // V4 has no magnitude correction
   return j;
 }
 
-void validate(const ModelConfig& c) {
+void deepseek_v4_validate(const ModelConfig& c) {
   require_absent(c, c.uses_compressed_attention(), "compress_ratios", "[]");
   require_absent(c, c.n_routed_experts > 0, "n_routed_experts", std::to_string(c.n_routed_experts));
   require_absent(c, c.first_k_dense_replace == 0, "first_k_dense_replace", std::to_string(c.first_k_dense_replace));
@@ -207,13 +207,13 @@ std::string saved_name(const std::string& hub) {
   return name;
 }
 
-std::vector<std::string> file_names(const ModelConfig& c, const std::string& name) {
+std::vector<std::string> deepseek_v4_file_names(const ModelConfig& c, const std::string& name) {
   const std::string hub = hub_name(c, name);
   return {hub, saved_name(hub)};
 }
 
 // Prediction modules may carry copies of embedding and head, and their tensors are passed over when the configuration has none.
-bool ignores(const ModelConfig& c, const std::string& file_name) {
+bool deepseek_v4_ignores(const ModelConfig& c, const std::string& file_name) {
   std::string name = file_name;
   replace_prefix(name, {"model.", ""});
   if (name.rfind("mtp.", 0) != 0) return false;
@@ -224,6 +224,15 @@ bool ignores(const ModelConfig& c, const std::string& file_name) {
 
 }  // namespace
 
-const ModelType deepseek_v4{"deepseek_v4", "DeepseekV4ForCausalLM", settings(), defaults, to_settings, from_settings, validate, file_names, ignores, no_copies};
+const ModelType deepseek_v4{"deepseek_v4",
+                            "DeepseekV4ForCausalLM",
+                            deepseek_v4_settings(),
+                            deepseek_v4_defaults,
+                            deepseek_v4_to_settings,
+                            deepseek_v4_from_settings,
+                            deepseek_v4_validate,
+                            deepseek_v4_file_names,
+                            deepseek_v4_ignores,
+                            no_copies};
 
 }  // namespace birkhoff::model::types

@@ -8,7 +8,7 @@
 namespace birkhoff::model::types {
 namespace {
 
-void defaults(ModelConfig& c) {
+void mixtral_defaults(ModelConfig& c) {
   c.norm_topk_prob = true;
   c.n_routed_experts = 8;
   c.num_experts_per_tok = 2;
@@ -16,7 +16,7 @@ void defaults(ModelConfig& c) {
   c.rope_theta = 1e6;
 }
 
-nlohmann::json to_settings(nlohmann::json j) {
+nlohmann::json mixtral_to_settings(nlohmann::json j) {
   require_plain_layers(j);
   if (j.contains("sliding_window") && !j["sliding_window"].is_null() &&
       !(j["sliding_window"].is_number_integer() && field_or<int64_t>(j, "max_position_embeddings", INT64_MAX) <= j["sliding_window"].get<int64_t>()))
@@ -26,20 +26,20 @@ nlohmann::json to_settings(nlohmann::json j) {
   return j;
 }
 
-nlohmann::json from_settings(nlohmann::json j) {
+nlohmann::json mixtral_from_settings(nlohmann::json j) {
   rename(j, "n_routed_experts", "num_local_experts");
   rename(j, "moe_intermediate_size", "intermediate_size");
   return j;
 }
 
-void validate(const ModelConfig& c) {
+void mixtral_validate(const ModelConfig& c) {
   require_absent(c, !c.uses_mla(), "kv_lora_rank", std::to_string(c.kv_lora_rank));
   require_absent(c, c.n_routed_experts > 0, "n_routed_experts", std::to_string(c.n_routed_experts));
   require_absent(c, c.n_shared_experts == 0, "n_shared_experts", std::to_string(c.n_shared_experts));
   require_absent(c, c.first_k_dense_replace == 0, "first_k_dense_replace", std::to_string(c.first_k_dense_replace));
 }
 
-std::vector<std::string> file_names(const ModelConfig&, const std::string& name) {
+std::vector<std::string> mixtral_file_names(const ModelConfig&, const std::string& name) {
   std::string rest;
   const int64_t block = block_of(name, &rest);
   if (block < 0 || rest.rfind("mlp.", 0) != 0) return {name};
@@ -55,8 +55,8 @@ std::vector<std::string> file_names(const ModelConfig&, const std::string& name)
 }  // namespace
 
 const ModelType mixtral{"mixtral",  "MixtralForCausalLM", common_settings({"num_key_value_heads", "head_dim", "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size"}),
-                        defaults,   to_settings,          from_settings,
-                        validate,   file_names,           common_ignores,
+                        mixtral_defaults,  mixtral_to_settings, mixtral_from_settings,
+                        mixtral_validate,  mixtral_file_names,  common_ignores,
                         no_copies};
 
 }  // namespace birkhoff::model::types

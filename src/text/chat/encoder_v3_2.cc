@@ -7,7 +7,7 @@ namespace birkhoff::text::chat {
 namespace {
 
 // The text that introduces tools, up to the schemas and behind them.
-constexpr std::string_view kToolsHead =
+constexpr std::string_view kV32ToolsHead =
     "## Tools\n\n"
     "You have access to a set of tools you can use to answer the user's question.\n"
     "You can invoke functions by writing a \"<｜DSML｜function_calls>\" block like the following as part of your reply to the user:\n"
@@ -22,11 +22,11 @@ constexpr std::string_view kToolsHead =
     "<｜DSML｜function_calls>\n...\n</｜DSML｜function_calls>\n\n<function_results>\n...\n</function_results>\n\n"
     "<think>...thinking about results</think>\n\n"
     "Here are the functions available in JSONSchema format:\n<functions>\n";
-constexpr std::string_view kToolsTail = "\n</functions>\n";
+constexpr std::string_view kV32ToolsTail = "\n</functions>\n";
 
-class Writer {
+class V32Writer {
  public:
-  Writer(std::vector<Value> messages, const EncoderOptions& options)
+  V32Writer(std::vector<Value> messages, const EncoderOptions& options)
       : messages_(std::move(messages)), list_(Value::list(messages_)), last_(dsml::last_question(messages_)), thinking_(options.thinking) {}
 
   void write(size_t i, MaskedText& out) {
@@ -69,9 +69,9 @@ class Writer {
     const Value tools = get(message, "tools");
     if (!truth(tools)) return;
     out.append("\n\n");
-    out.append(kToolsHead);
+    out.append(kV32ToolsHead);
     out.append(dsml::schemas(tools, i));
-    out.append(kToolsTail);
+    out.append(kV32ToolsTail);
   }
 
   void open_answer(size_t i, MaskedText& out) const {
@@ -143,7 +143,7 @@ MaskedText encode_v3_2(const Value& messages, const EncoderOptions& options) {
   MaskedText out;
   if (options.bos) out.append(kBos);
   const size_t count = kept.size();
-  Writer writer(std::move(kept), options);
+  V32Writer writer(std::move(kept), options);
   for (size_t i = 0; i < count; ++i) writer.write(i, out);
   return out;
 }

@@ -15,7 +15,7 @@ constexpr std::string_view kMaxEffort =
     "stress-testing your logic against all potential paths, edge cases, and adversarial scenarios.\n"
     "Explicitly write out your entire deliberation process, documenting every intermediate step, considered alternative, and rejected "
     "hypothesis to ensure absolutely no assumption is left unchecked.\n\n";
-constexpr std::string_view kToolsHead =
+constexpr std::string_view kV4ToolsHead =
     "## Tools\n\n"
     "You have access to a set of tools to help answer the user's question. You can invoke tools by writing a \"<｜DSML｜tool_calls>\" "
     "block like the following:\n\n"
@@ -28,7 +28,7 @@ constexpr std::string_view kToolsHead =
     "tool calls or final response.\n\n"
     "Otherwise, output directly after </think> with tool calls or final response.\n\n"
     "### Available Tool Schemas\n\n";
-constexpr std::string_view kToolsTail =
+constexpr std::string_view kV4ToolsTail =
     "\n\nYou MUST strictly follow the above defined tool name and parameter schemas to invoke tool calls.\n";
 
 struct Block {
@@ -120,9 +120,9 @@ void sort_results(std::vector<Turn>& turns) {
   }
 }
 
-class Writer {
+class V4Writer {
  public:
-  Writer(std::vector<Turn> turns, const EncoderOptions& options, bool drop) : turns_(std::move(turns)), options_(options), drop_(drop) {
+  V4Writer(std::vector<Turn> turns, const EncoderOptions& options, bool drop) : turns_(std::move(turns)), options_(options), drop_(drop) {
     for (size_t i = 0; i < turns_.size(); ++i)
       if (turns_[i].role == "user" || turns_[i].role == "developer") last_ = static_cast<int64_t>(i);
   }
@@ -176,9 +176,9 @@ class Writer {
     const Value tools = get(turn.message, "tools");
     if (!truth(tools)) return;
     out.append("\n\n");
-    out.append(kToolsHead);
+    out.append(kV4ToolsHead);
     out.append(dsml::schemas(tools, turn.index));
-    out.append(kToolsTail);
+    out.append(kV4ToolsTail);
   }
 
   void write_assistant(size_t i, MaskedText& out) const {
@@ -243,7 +243,7 @@ MaskedText encode_v4(const Value& messages, const EncoderOptions& options) {
     }
     turns = std::move(kept);
   }
-  return Writer(std::move(turns), options, drop).run();
+  return V4Writer(std::move(turns), options, drop).run();
 }
 
 EncoderOptions read_encoder_options(const Value& options, bool v4) {

@@ -174,11 +174,6 @@ const BuiltinTable& globals() {
   return table;
 }
 
-const BuiltinEntry* look_up(const BuiltinTable& table, std::string_view name) {
-  const auto it = table.find(name);
-  return it == table.end() ? nullptr : &it->second;
-}
-
 }  // namespace
 
 const BuiltinEntry* find_test(std::string_view name) { return look_up(tests(), name); }

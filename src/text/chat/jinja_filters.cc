@@ -291,10 +291,14 @@ int64_t int_argument(Interp& in, CallArgs& a, size_t place, std::string_view nam
   return v.as_int();
 }
 
+const BuiltinEntry* look_up(const BuiltinTable& table, std::string_view name) {
+  const auto it = table.find(name);
+  return it == table.end() ? nullptr : &it->second;
+}
+
 const BuiltinEntry* find_filter(std::string_view name) {
-  for (const BuiltinTable* table : {&value_filters(), &sequence_filters()})
-    if (const auto it = table->find(name); it != table->end()) return &it->second;
-  return nullptr;
+  const BuiltinEntry* found = look_up(value_filters(), name);
+  return found ? found : look_up(sequence_filters(), name);
 }
 
 }  // namespace birkhoff::text::chat::jinja

@@ -9,6 +9,8 @@ namespace birkhoff::text::chat::jinja {
 
 using BuiltinTable = std::unordered_map<std::string_view, BuiltinEntry>;
 const BuiltinTable& sequence_filters();
+// nullptr when the table has no such name.
+const BuiltinEntry* look_up(const BuiltinTable& table, std::string_view name);
 
 // Attribute path of map, sort, groupby, ...: "a.b.0" or an integer.
 Value attribute_path(Interp& interp, Value v, const Value& path);

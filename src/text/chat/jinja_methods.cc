@@ -1,8 +1,8 @@
 // Methods of strings, dicts, lists and the objects of the interpreter. Those that would change their object are not here.
 #include <algorithm>
-#include <unordered_map>
 
 #include "core/error.h"
+#include "text/chat/jinja_filters.h"
 #include "text/chat/jinja_format.h"
 #include "text/chat/jinja_interp.h"
 #include "text/chat/python_text.h"
@@ -12,19 +12,10 @@
 namespace birkhoff::text::chat::jinja {
 namespace {
 
-using Table = std::unordered_map<std::string_view, BuiltinEntry>;
-
 std::string text_arg(Interp& in, CallArgs& a, size_t place, const char* name, const char* callee) {
   const Value v = a.need(place, name, callee);
   if (!v.is(Kind::string)) in.fail(std::string(callee) + ": a str was expected, not " + type_name(v));
   return v.bytes();
-}
-
-int64_t int_arg(Interp& in, CallArgs& a, size_t place, const char* name, int64_t fallback) {
-  const Value v = a.get(place, name, Value::integer(fallback));
-  if (v.is(Kind::none)) return fallback;
-  if (!v.is_int()) in.fail(std::string("argument '") + name + "' must be an integer, not " + type_name(v));
-  return v.as_int();
 }
 
 std::optional<std::string> optional_text(Interp& in, CallArgs& a, size_t place, const char* name) {
@@ -51,7 +42,7 @@ template <bool right>
 Value split(Interp& in, const Value& self, CallArgs& a) {
   const auto separator = optional_text(in, a, 0, "sep");
   if (separator && separator->empty()) in.fail("empty separator");
-  const int64_t limit = int_arg(in, a, 1, "maxsplit", -1);
+  const int64_t limit = int_argument(in, a, 1, "maxsplit", -1);
   in.charge_search(self.bytes().size(), separator ? separator->size() : 0);
   return texts(in, right ? py_rsplit(self.text(), separator, limit) : py_split(self.text(), separator, limit));
 }
@@ -74,7 +65,7 @@ Value partition(Interp& in, const Value& self, CallArgs& a) {
 std::optional<std::string_view> window(Interp& in, const Value& self, CallArgs& a, size_t& from) {
   const std::string_view b = self.bytes();
   const auto count = static_cast<int64_t>(utf8_count(b));
-  const int64_t start = int_arg(in, a, 1, "start", 0), end = int_arg(in, a, 2, "end", count);
+  const int64_t start = int_argument(in, a, 1, "start", 0), end = int_argument(in, a, 2, "end", count);
   const auto place = [&](int64_t i) { return std::clamp<int64_t>(i < 0 ? i + count : i, 0, count); };
   const auto offset = [&](int64_t i) {
     size_t at = 0;
@@ -110,25 +101,25 @@ Value remove_affix(Interp& in, const Value& self, CallArgs& a) {
   return b.starts_with(p) ? in.string(s.sub(p.size(), b.size())) : self;
 }
 
-Value replace(Interp& in, const Value& self, CallArgs& a) {
+Value str_replace(Interp& in, const Value& self, CallArgs& a) {
   const std::string old = text_arg(in, a, 0, "old", "replace");
   const Value with = a.need(1, "new", "replace");
   if (!with.is(Kind::string)) in.fail(std::string("replace: a str was expected, not ") + type_name(with));
   in.charge_search(self.bytes().size(), old.size());
   const size_t places = old.empty() ? self.bytes().size() + 1 : self.bytes().size() / old.size();
   if (places * with.bytes().size() > static_cast<size_t>(in.limits().output_bytes)) in.charge_bytes(places * with.bytes().size());
-  return in.string(py_replace(self.text(), old, with.text(), int_arg(in, a, 2, "count", -1)));
+  return in.string(py_replace(self.text(), old, with.text(), int_argument(in, a, 2, "count", -1)));
 }
 
 template <MaskedText (*f)(const MaskedText&)>
-Value mapped(Interp& in, const Value& self, CallArgs&) {
+Value str_mapped(Interp& in, const Value& self, CallArgs&) {
   in.charge_bytes(8 * self.bytes().size());
   return in.string(f(self.text()));
 }
 
 template <Side side>
 Value pad(Interp& in, const Value& self, CallArgs& a) {
-  const int64_t width = int_arg(in, a, 0, "width", 0);
+  const int64_t width = int_argument(in, a, 0, "width", 0);
   const auto fill = optional_text(in, a, 1, "fillchar");
   if (fill && utf8_count(*fill) != 1) in.fail("the fill character must be exactly one character long");
   if (width > in.limits().output_bytes) in.fail("a width of " + std::to_string(width) + " is too large");
@@ -136,7 +127,7 @@ Value pad(Interp& in, const Value& self, CallArgs& a) {
 }
 
 Value zfill(Interp& in, const Value& self, CallArgs& a) {
-  const int64_t width = int_arg(in, a, 0, "width", 0);
+  const int64_t width = int_argument(in, a, 0, "width", 0);
   if (width > in.limits().output_bytes) in.fail("a width of " + std::to_string(width) + " is too large");
   const std::string& b = self.bytes();
   const size_t sign = !b.empty() && (b[0] == '-' || b[0] == '+');
@@ -216,7 +207,7 @@ Value is_title(Interp&, const Value& self, CallArgs&) {
 }
 
 template <bool upper>
-Value is_case(Interp&, const Value& self, CallArgs&) {
+Value str_is_case(Interp&, const Value& self, CallArgs&) {
   const std::string& b = self.bytes();
   bool any = false;
   for (size_t i = 0; i < b.size();) {
@@ -227,7 +218,7 @@ Value is_case(Interp&, const Value& self, CallArgs&) {
   return Value::boolean(any);
 }
 
-Value join(Interp& in, const Value& self, CallArgs& a) {
+Value str_join(Interp& in, const Value& self, CallArgs& a) {
   MaskedText out;
   bool first = true;
   for (const Value& v : in.iterate(a.need(0, "iterable", "join"))) {
@@ -240,7 +231,7 @@ Value join(Interp& in, const Value& self, CallArgs& a) {
   return in.string(std::move(out));
 }
 
-Value format(Interp& in, const Value& self, CallArgs& a) { return in.string(brace_format(in, self.text(), a)); }
+Value str_format(Interp& in, const Value& self, CallArgs& a) { return in.string(brace_format(in, self.text(), a)); }
 
 Value sequence_index(Interp& in, const Value& self, CallArgs& a) {
   const Value needle = a.need(0, "value", "index");
@@ -293,39 +284,34 @@ Value cycler_reset(Interp&, const Value& self, CallArgs&) {
   return Value::none();
 }
 
-const Table& string_methods() {
-  static const Table table = {
+const BuiltinTable& string_methods() {
+  static const BuiltinTable table = {
       {"strip", {strip<Side::both>, 1}}, {"lstrip", {strip<Side::left>, 1}}, {"rstrip", {strip<Side::right>, 1}},
       {"split", {split<false>, 2}}, {"rsplit", {split<true>, 2}}, {"splitlines", {splitlines, 1}},
       {"partition", {partition<false>, 1}}, {"rpartition", {partition<true>, 1}},
       {"startswith", {affix<false>, 3}}, {"endswith", {affix<true>, 3}},
       {"removeprefix", {remove_affix<false>, 1}}, {"removesuffix", {remove_affix<true>, 1}},
-      {"replace", {replace, 3}}, {"upper", {mapped<py_upper>, 0}}, {"lower", {mapped<py_lower>, 0}}, {"casefold", {mapped<py_lower>, 0}},
-      {"capitalize", {mapped<py_capitalize>, 0}}, {"title", {mapped<py_title>, 0}}, {"swapcase", {mapped<py_swapcase>, 0}},
+      {"replace", {str_replace, 3}}, {"upper", {str_mapped<py_upper>, 0}}, {"lower", {str_mapped<py_lower>, 0}}, {"casefold", {str_mapped<py_lower>, 0}},
+      {"capitalize", {str_mapped<py_capitalize>, 0}}, {"title", {str_mapped<py_title>, 0}}, {"swapcase", {str_mapped<py_swapcase>, 0}},
       {"center", {pad<Side::both>, 2}}, {"ljust", {pad<Side::left>, 2}}, {"rjust", {pad<Side::right>, 2}}, {"zfill", {zfill, 1}},
       {"find", {find<false, false>, 3}}, {"rfind", {find<true, false>, 3}}, {"index", {find<false, true>, 3}}, {"rindex", {find<true, true>, 3}},
-      {"count", {count, 1}}, {"join", {join, 1}}, {"format", {format, 64}},
+      {"count", {count, 1}}, {"join", {str_join, 1}}, {"format", {str_format, 64}},
       {"isalpha", {all_characters<is_alpha>, 0}}, {"isdigit", {all_characters<is_any_digit>, 0}}, {"isdecimal", {all_characters<is_digit>, 0}},
       {"isnumeric", {all_characters<is_numeric>, 0}}, {"isalnum", {all_characters<is_alnum>, 0}}, {"isspace", {all_characters<is_space>, 0}},
-      {"isupper", {is_case<true>, 0}}, {"islower", {is_case<false>, 0}}, {"istitle", {is_title, 0}},
+      {"isupper", {str_is_case<true>, 0}}, {"islower", {str_is_case<false>, 0}}, {"istitle", {is_title, 0}},
       {"isascii", {no_other_character<is_ascii>, 0}}, {"isprintable", {no_other_character<is_printable>, 0}}};
   return table;
 }
 
-const Table& sequence_methods() {
-  static const Table table = {{"index", {sequence_index, 1}}, {"count", {count, 1}}};
+const BuiltinTable& sequence_methods() {
+  static const BuiltinTable table = {{"index", {sequence_index, 1}}, {"count", {count, 1}}};
   return table;
 }
 
-const Table& dict_methods() {
-  static const Table table = {{"get", {dict_get, 2}}, {"items", {dict_list<true, true>, 0}}, {"keys", {dict_list<true, false>, 0}},
+const BuiltinTable& dict_methods() {
+  static const BuiltinTable table = {{"get", {dict_get, 2}}, {"items", {dict_list<true, true>, 0}}, {"keys", {dict_list<true, false>, 0}},
                               {"values", {dict_list<false, true>, 0}}, {"copy", {same, 0}}};
   return table;
-}
-
-const BuiltinEntry* look_up(const Table& table, std::string_view name) {
-  const auto it = table.find(name);
-  return it == table.end() ? nullptr : &it->second;
 }
 
 }  // namespace
