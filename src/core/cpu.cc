@@ -8,6 +8,8 @@
 #include <atomic>
 #include <fstream>
 
+#include "core/compiled_isa.h"
+
 namespace birkhoff {
 namespace {
 
@@ -34,7 +36,7 @@ Isa detect() {
   return cpuid_has_amx_bf16() && request_amx() ? Isa::amx : Isa::avx512;
 }
 
-std::atomic<int> cap{static_cast<int>(Isa::amx)};
+std::atomic<int> cap{static_cast<int>(Isa::BK_WIDEST)};
 constexpr const char* kNames[] = {"scalar", "avx2", "avx512", "amx"};
 
 }  // namespace
@@ -58,7 +60,9 @@ Isa detected_isa() {
 
 Isa active_isa() { return std::min(detected_isa(), static_cast<Isa>(cap.load(std::memory_order_relaxed))); }
 
-void limit_isa(Isa c) { cap.store(static_cast<int>(c), std::memory_order_relaxed); }
+Isa compiled_isa() { return Isa::BK_WIDEST; }
+
+void limit_isa(Isa c) { cap.store(static_cast<int>(std::min(c, compiled_isa())), std::memory_order_relaxed); }
 
 std::string cpu_model() {
   std::ifstream in("/proc/cpuinfo");

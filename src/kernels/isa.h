@@ -7,32 +7,41 @@
 // run their avx512 level there. Kernel sources include no standard header that has inline functions: an inline function
 // compiled for AVX-512 must never be the copy the linker keeps for everyone.
 #pragma once
+#include "core/compiled_isa.h"
 #include "core/cpu.h"
+
+// BK_WITH(level, ...): the rest where kernels are compiled for the level (BIRKHOFF_WIDEST_ISA), nothing elsewhere.
+#define BK_WITH(level, ...) BK_WITH_EXPANDED(BK_COMPILED_##level, __VA_ARGS__)
+#define BK_WITH_EXPANDED(compiled, ...) BK_WITH_CHOSEN(compiled, __VA_ARGS__)
+#define BK_WITH_CHOSEN(compiled, ...) BK_WITH_##compiled(__VA_ARGS__)
+#define BK_WITH_1(...) __VA_ARGS__
+#define BK_WITH_0(...)
 
 #define BK_DECLARE_LEVEL(level, Table, name) \
   namespace level {                          \
   extern const Table name;                   \
   }
+#define BK_LEVEL_CASE(level, name) \
+  case Isa::level:                 \
+    return level::name;
 
-#define BK_DECLARE_UP_TO(widest, Table, name) \
-  BK_DECLARE_LEVEL(scalar, Table, name)       \
-  BK_DECLARE_LEVEL(avx2, Table, name)         \
-  BK_DECLARE_LEVEL(avx512, Table, name)       \
-  inline const Table& name() {                \
-    switch (active_isa()) {                   \
-      case Isa::scalar:                       \
-        return scalar::name;                  \
-      case Isa::avx2:                         \
-        return avx2::name;                    \
-      case Isa::avx512:                       \
-        return avx512::name;                  \
-      default:                                \
-        return widest::name;                  \
-    }                                         \
+// active_isa() names no level that is not compiled; amx runs the avx512 kernels of families without tiles.
+#define BK_DECLARE_UP_TO_AVX512(Table, name, amx_case) \
+  BK_DECLARE_LEVEL(scalar, Table, name)                \
+  BK_WITH(avx2, BK_DECLARE_LEVEL(avx2, Table, name))   \
+  BK_WITH(avx512, BK_DECLARE_LEVEL(avx512, Table, name)) \
+  inline const Table& name() {                         \
+    switch (active_isa()) {                            \
+      BK_WITH(avx2, BK_LEVEL_CASE(avx2, name))         \
+      BK_WITH(avx512, BK_LEVEL_CASE(avx512, name))     \
+      BK_WITH(amx, amx_case)                           \
+      default:                                         \
+        return scalar::name;                           \
+    }                                                  \
   }
 
-#define BK_DECLARE_KERNELS(Table, name) BK_DECLARE_UP_TO(avx512, Table, name)
+#define BK_DECLARE_KERNELS(Table, name) BK_DECLARE_UP_TO_AVX512(Table, name, case Isa::amx : return avx512::name;)
 
-#define BK_DECLARE_TILE_KERNELS(Table, name) \
-  BK_DECLARE_LEVEL(amx, Table, name)         \
-  BK_DECLARE_UP_TO(amx, Table, name)
+#define BK_DECLARE_TILE_KERNELS(Table, name)         \
+  BK_WITH(amx, BK_DECLARE_LEVEL(amx, Table, name))   \
+  BK_DECLARE_UP_TO_AVX512(Table, name, BK_LEVEL_CASE(amx, name))
