@@ -17,13 +17,13 @@ class Plan(Case):
         return json.loads(self.expect(DONE, "plan", *arguments, "--measured", self.figures, "--json").out)
 
     def test_one_machine(self):
-        p = self.plan("demo", "--tokens", "3.072e6")
-        self.assertEqual(p["steps"], 1500)
+        p = self.plan("demo", "--tokens", "2.048e6")
+        self.assertEqual(p["steps"], 2000)
         self.assertEqual([s["split"] for s in p["splits"]], ["data"])
         self.assertTrue(p["splits"][0]["fits"])
         self.assertEqual(p["measured"], MACHINE)
-        text = self.expect(DONE, "plan", "demo", "--tokens", "3072000", "--measured", self.figures).out
-        for part in ("1500 steps of 2048", "a processor", "170 GFLOP/s", "fits", "checkpoint"):
+        text = self.expect(DONE, "plan", "demo", "--tokens", "2048000", "--measured", self.figures).out
+        for part in ("2000 steps of 1024", "a processor", "170 GFLOP/s", "fits", "checkpoint"):
             self.assertIn(part, text)
         self.assertNotIn("the fewest machines", text)
 
@@ -96,7 +96,7 @@ class Plan(Case):
         for flag, values in {"--machines": ("0", "-1", "two", "1.5"), "--cores": ("0", "x"), "--memory": ("0", "-1", "nan"), "--bandwidth": ("0", "fast", "nan")}.items():
             for value in values:
                 self.expect(USAGE, "plan", "demo", *good, f"{flag}={value}", says=flag)
-        self.expect(REFUSED, "plan", "demo", *good, "--machines", 9, says="machines: 9 are more than the sequences of a step, batch_size 8")
+        self.expect(REFUSED, "plan", "demo", *good, "--machines", 9, says="machines: 9 are more than the sequences of a step, batch_size 4")
         self.expect(USAGE, "plan", "demo", *good, "--set", "hiden_size=3", says='did you mean "hidden_size"')
         self.expect(REFUSED, "plan", "demo", *good, "--set", "num_experts_per_tok=99", says="num_experts_per_tok: 99")
         self.expect(REFUSED, "plan", self.dir / "none.json", *good, says="none.json")
