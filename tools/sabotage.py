@@ -43,7 +43,7 @@ SABOTAGES = [
     ("attention-delta", "kernels/attention_backward.isa.cc", "p0 * (load(b.dp + at) - delta)", "p0 * load(b.dp + at)", "ops_attention_test"),
     ("attention-causal", "kernels/attention_backward.isa.cc", "(j < columns ? j : columns - 1) + 1 - k0);", "(j < columns ? j : columns - 1) + 2 - k0);", "ops_attention_test"),
     ("swiglu-gate", "kernels/routing.isa.cc", "(one + gate * (one - s))", "(one + gate * s)", "ops_swiglu_test"),
-    ("embedding-last-column", "ops/embedding.cc", "const int64_t c = task * kCols, n = std::min(kCols, d_table.cols - c);", "const int64_t c = task * kCols, n = std::min(kCols, d_table.cols - c - 1);", "ops_embedding_test"),
+    ("embedding-last-column", "ops/embedding.cc", "const int64_t c = task * kEmbeddingCols, n = std::min(kEmbeddingCols, d_table.cols - c);", "const int64_t c = task * kEmbeddingCols, n = std::min(kEmbeddingCols, d_table.cols - c - 1);", "ops_embedding_test"),
     # Products
     ("gemm-odd-panel", "kernels/gemm_vector.h", "if (odd) return run_rows<Kernel, 3, 4>", "if (odd) return run_rows<Kernel, 2, 4>", "ops_gemm_test"),
     ("weight-grad-strips", "kernels/gemm_vector.h", "row / kRows * g.a_row", "row * g.a_row", "ops_gemm_test"),
