@@ -31,7 +31,7 @@ int doctor(bool as_json, int threads) {
     std::printf("%s\n", nlohmann::json{{"cpu", cpu_model()},
                                        {"cores", cpu_cores()},
                                        {"threads", threads},
-                                       {"isa", {{"detected", isa_name(detected_isa())}, {"active", isa_name(active_isa())}}},
+                                       {"isa", {{"detected", isa_name(detected_isa())}, {"compiled", isa_name(compiled_isa())}, {"active", isa_name(active_isa())}}},
                                        {"memory_gib", memory},
                                        {"read_gbs", bf16.read_gbs},
                                        {"gemm_gflops", {{"bf16", bf16.gemm_gflops}, {"fp32", fp32.gemm_gflops}}},

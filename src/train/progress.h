@@ -12,8 +12,11 @@ class Progress {
   // unit: what is counted, "step".
   Progress(int64_t total, bool terminal, bool quiet, std::string unit = "step");
   ~Progress();
-  // What came before was preparation: the time left is reckoned from here.
-  void begin() { last_call_ = std::chrono::steady_clock::now(); }
+  // What came before was preparation, and `done` of the total were done earlier: the time left is reckoned from here.
+  void begin(int64_t done = 0) {
+    last_call_ = std::chrono::steady_clock::now();
+    last_done_ = done;
+  }
   // `done` of the total, what else there is to say, and the time left. Rare enough for a reader, whenever it is called.
   void show(int64_t done, const std::string& details = "");
   // show() with the figures of a training step.

@@ -276,6 +276,7 @@ int Run::execute(const std::atomic<bool>& stop) {
   if (at_.step >= c.steps && at_.step > 0) say("the run is at step " + std::to_string(at_.step) + " of " + std::to_string(c.steps) + ": nothing is left to train");
   say("training " + parameters_text(state_.trainable()) + " parameters, " + std::to_string(c.steps) + " steps of " + std::to_string(c.batch_size * c.seq_len) +
       " tokens; planned memory " + std::to_string(state_.plan().total() >> 20) + " MiB");
+  progress_.begin(at_.step);
   while (at_.step < c.steps && !stop) {
     state_.exec().seconds().fill(0);
     const auto start = Clock::now();
