@@ -35,6 +35,7 @@ SABOTAGES = [
     ("write-transposed", "kernels/streams.isa.cc", "for (int j = 0; j < N; ++j) s = fma(set1(res[k * N + j]), in[j], s);", "for (int j = 0; j < N; ++j) s = fma(set1(res[j * N + k]), in[j], s);", "ops_mhc_vectors_test"),
     ("state-rms-term", "ops/residual_backward.cc", "const float c = r * r * dot / static_cast<float>(width);", "const float c = 0 * r * r * dot / static_cast<float>(width);", "ops_residual_test"),
     ("gain-order", "train/gains.cc", "s += site[static_cast<size_t>(i * n_ + k)] * c[k * n_ + j];", "s += c[i * n_ + k] * site[static_cast<size_t>(k * n_ + j)];", "train_gains_test"),
+    ("progress-resumed", "train/progress.h", "last_done_ = done;", "last_done_ = 0 * done;", "train_progress_test"),
     # Norms, rotary embedding, attention, gates
     ("norm-mean-term", "kernels/norm.isa.cc", "const V mean = set1(-dot / static_cast<float>(a.dim));", "const V mean = set1(0 * dot / static_cast<float>(a.dim));", "ops_norm_test"),
     ("norm-eps", "kernels/norm.isa.cc", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + a.eps)", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + 1e-5f)", "ops_norm_test"),
