@@ -18,8 +18,10 @@ struct GemmRow {
   int64_t m, k, n;
 };
 // Products of the presets tiny and small, and two large ones.
-constexpr GemmRow kShapes[] = {{"tiny up", 2048, 256, 1408},   {"tiny down", 2048, 704, 256}, {"tiny expert", 512, 256, 256}, {"small up", 4096, 512, 3072},
-                               {"small down", 4096, 1536, 512}, {"small expert", 512, 512, 512}, {"large", 2048, 2048, 2048},  {"one row", 1, 4096, 4096}};
+constexpr GemmRow kShapes[] = {{"tiny up", 2048, 256, 1408},    {"tiny down", 2048, 704, 256},
+                               {"tiny expert", 512, 256, 256},  {"small up", 4096, 512, 3072},
+                               {"small down", 4096, 1536, 512}, {"small expert", 512, 512, 512},
+                               {"large", 2048, 2048, 2048},     {"one row", 1, 4096, 4096}};
 
 double best_gflops(double flops, const std::function<void()>& run) {
   double best = 0;
@@ -35,11 +37,16 @@ int bench_gemm(const std::string& dtype_name, bool as_json, int threads) {
   const Exec exec(threads);
   const DType dtype = dtype_name == "fp32" ? DType::f32 : DType::bf16;
   nlohmann::json rows = nlohmann::json::array();
-  if (!as_json) std::printf("%-14s %6s %6s %6s %12s %12s   GFLOP/s, %s, %s, %d threads\n", "product", "M", "K", "N", "x W^T", "dW += dy^T x", dtype_name.c_str(), isa_name(active_isa()), threads);
+  if (!as_json)
+    std::printf("%-14s %6s %6s %6s %12s %12s   GFLOP/s, %s, %s, %d threads\n", "product", "M", "K", "N", "x W^T",
+                "dW += dy^T x", dtype_name.c_str(), isa_name(active_isa()), threads);
   for (const GemmRow& s : kShapes) {
-    Arena memory(static_cast<size_t>(4 * (s.m * s.k + s.m * s.n + 2 * s.n * s.k) + ops::Packed::bytes(dtype, s.k, s.n)) + (1 << 20));
+    Arena memory(
+        static_cast<size_t>(4 * (s.m * s.k + s.m * s.n + 2 * s.n * s.k) + ops::Packed::bytes(dtype, s.k, s.n)) +
+        (1 << 20));
     Arena scratch(static_cast<size_t>(ops::weight_grad_scratch_bytes(dtype, s.m, s.n, s.k)) + (1 << 20));
-    Mat x = memory.mat(dtype, s.m, s.k), y = memory.mat(dtype, s.m, s.n), w = memory.mat(f32_t, s.n, s.k), dw = memory.mat(f32_t, s.n, s.k);
+    Mat x = memory.mat(dtype, s.m, s.k), y = memory.mat(dtype, s.m, s.n), w = memory.mat(f32_t, s.n, s.k),
+        dw = memory.mat(f32_t, s.n, s.k);
     const ops::Packed packed = ops::Packed::take(memory, dtype, s.k, s.n);
     ops::pack_transposed(exec, w, packed);
     const double flops = 2.0 * static_cast<double>(s.m * s.k * s.n);
@@ -49,36 +56,57 @@ int bench_gemm(const std::string& dtype_name, bool as_json, int threads) {
       ops::gemm_weight_grad(exec, y, x, dw, scratch);
     });
     if (as_json)
-      rows.push_back({{"name", s.name}, {"m", s.m}, {"k", s.k}, {"n", s.n}, {"forward_gflops", forward}, {"weight_grad_gflops", weight}});
+      rows.push_back({{"name", s.name},
+                      {"m", s.m},
+                      {"k", s.k},
+                      {"n", s.n},
+                      {"forward_gflops", forward},
+                      {"weight_grad_gflops", weight}});
     else
-      std::printf("%-14s %6lld %6lld %6lld %12.0f %12.0f\n", s.name, static_cast<long long>(s.m), static_cast<long long>(s.k), static_cast<long long>(s.n), forward, weight);
+      std::printf("%-14s %6lld %6lld %6lld %12.0f %12.0f\n", s.name, static_cast<long long>(s.m),
+                  static_cast<long long>(s.k), static_cast<long long>(s.n), forward, weight);
   }
-  if (as_json) std::printf("%s\n", nlohmann::json{{"dtype", dtype_name}, {"isa", isa_name(active_isa())}, {"threads", threads}, {"cpu", cpu_model()}, {"shapes", rows}}.dump().c_str());
+  if (as_json)
+    std::printf("%s\n", nlohmann::json{{"dtype", dtype_name},
+                                       {"isa", isa_name(active_isa())},
+                                       {"threads", threads},
+                                       {"cpu", cpu_model()},
+                                       {"shapes", rows}}
+                            .dump()
+                            .c_str());
   return 0;
 }
 
 void print_train(const nlohmann::json& r) {
   const auto num = [&](const char* key) { return r[key].get<double>(); };
-  std::printf("%.0f tokens/s   step %.1f / %.1f / %.1f ms (min / median / max)\n", num("tokens_per_s"), r["step_ms"]["min"].get<double>(), r["step_ms"]["median"].get<double>(),
+  std::printf("%.0f tokens/s   step %.1f / %.1f / %.1f ms (min / median / max)\n", num("tokens_per_s"),
+              r["step_ms"]["min"].get<double>(), r["step_ms"]["median"].get<double>(),
               r["step_ms"]["max"].get<double>());
-  std::printf("forward %.1f  backward %.1f  optimizer %.1f ms\n", r["phase_ms"]["forward"].get<double>(), r["phase_ms"]["backward"].get<double>(), r["phase_ms"]["optimizer"].get<double>());
-  std::printf("model %.1f GFLOP a step; peak %.0f GFLOP/s, so %.1f %% of it; read %.1f GB/s\n", num("model_flops") * 1e-9, num("peak_gflops"),
-              num("model_flops") / r["step_ms"]["median"].get<double>() * 1e-6 / num("peak_gflops") * 100, num("read_gbs"));
-  for (const auto& [name, share] : r["work_share"].items()) std::printf("  %-12s %5.1f %%\n", name.c_str(), share.get<double>() * 100);
-  std::printf("memory %lld MiB (planned %lld)   %s   %s\n", static_cast<long long>(r["rss_mib"]), static_cast<long long>(r["planned_mib"]), r["cpu"].get<std::string>().c_str(),
+  std::printf("forward %.1f  backward %.1f  optimizer %.1f ms\n", r["phase_ms"]["forward"].get<double>(),
+              r["phase_ms"]["backward"].get<double>(), r["phase_ms"]["optimizer"].get<double>());
+  std::printf("model %.1f GFLOP a step; peak %.0f GFLOP/s, so %.1f %% of it; read %.1f GB/s\n",
+              num("model_flops") * 1e-9, num("peak_gflops"),
+              num("model_flops") / r["step_ms"]["median"].get<double>() * 1e-6 / num("peak_gflops") * 100,
+              num("read_gbs"));
+  for (const auto& [name, share] : r["work_share"].items())
+    std::printf("  %-12s %5.1f %%\n", name.c_str(), share.get<double>() * 100);
+  std::printf("memory %lld MiB (planned %lld)   %s   %s\n", static_cast<long long>(r["rss_mib"]),
+              static_cast<long long>(r["planned_mib"]), r["cpu"].get<std::string>().c_str(),
               r["isa"].get<std::string>().c_str());
 }
 
 void print_infer(const nlohmann::json& r) {
   const auto num = [&](const char* key) { return r[key].get<double>(); };
-  std::printf("files %.0f MiB   one pass over the mapping %.0f ms   opening and one token %.0f ms (%.2f passes)\n", num("file_mib"), num("pass_ms"), num("open_and_token_ms"),
-              num("open_and_token_ms") / num("pass_ms"));
+  std::printf("files %.0f MiB   one pass over the mapping %.0f ms   opening and one token %.0f ms (%.2f passes)\n",
+              num("file_mib"), num("pass_ms"), num("open_and_token_ms"), num("open_and_token_ms") / num("pass_ms"));
   if (r.contains("prompt_tokens_per_s")) std::printf("prompt %.1f tokens/s\n", num("prompt_tokens_per_s"));
   if (r.contains("decode_ms"))
-    std::printf("decoding %.1f tokens/s   token %.1f / %.1f / %.1f ms (min / median / max)\n", 1e3 / r["decode_ms"]["median"].get<double>(), r["decode_ms"]["min"].get<double>(),
+    std::printf("decoding %.1f tokens/s   token %.1f / %.1f / %.1f ms (min / median / max)\n",
+                1e3 / r["decode_ms"]["median"].get<double>(), r["decode_ms"]["min"].get<double>(),
                 r["decode_ms"]["median"].get<double>(), r["decode_ms"]["max"].get<double>());
-  std::printf("memory %.0f MiB after opening, %.0f MiB in all   %s   %s   %s\n", num("rss_opened_mib"), num("rss_mib"), r["dtype"].get<std::string>().c_str(),
-              r["cpu"].get<std::string>().c_str(), r["isa"].get<std::string>().c_str());
+  std::printf("memory %.0f MiB after opening, %.0f MiB in all   %s   %s   %s\n", num("rss_opened_mib"), num("rss_mib"),
+              r["dtype"].get<std::string>().c_str(), r["cpu"].get<std::string>().c_str(),
+              r["isa"].get<std::string>().c_str());
 }
 
 }  // namespace
@@ -101,8 +129,12 @@ void add_bench(CLI::App& app, Program& p) {
   train->add_option("--steps", f->steps, "measured steps")->check(CLI::PositiveNumber)->capture_default_str();
   CLI::App* infer = verb->add_subcommand("infer", "Opening a model, its prompt and decoding");
   infer->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
-  infer->add_option("--prompt", f->prompt, "tokens of the prompt")->check(CLI::NonNegativeNumber)->capture_default_str();
-  infer->add_option("--decode", f->decode, "tokens decoded one by one")->check(CLI::NonNegativeNumber)->capture_default_str();
+  infer->add_option("--prompt", f->prompt, "tokens of the prompt")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  infer->add_option("--decode", f->decode, "tokens decoded one by one")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   infer->add_option("--dtype", f->compute, "fp32 or bf16; default: as trained");
   for (CLI::App* v : {gemm, train, infer}) {
     v->add_flag("--json", f->json);
@@ -126,7 +158,8 @@ void add_bench(CLI::App& app, Program& p) {
     p.run = [f, &p] {
       const nlohmann::json r = [&] {
         train::Progress progress(train::kWarmSteps + f->steps, isatty(STDERR_FILENO) != 0, false);
-        return train::bench_train(train::make_run_config(f->settings.base(), f->settings.set), f->steps, p.thread_count(), progress);
+        return train::bench_train(train::make_run_config(f->settings.base(), f->settings.set), f->steps,
+                                  p.thread_count(), progress);
       }();
       if (f->json)
         std::printf("%s\n", r.dump().c_str());

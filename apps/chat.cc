@@ -49,7 +49,8 @@ Value read_tools(const std::string& path) {
   const Value tools = read_json_file(path);
   const auto is_object = [](const Value& v) { return v.is(text::chat::Kind::dict); };
   if (!tools.is_sequence() || !std::all_of(tools.items().begin(), tools.items().end(), is_object))
-    throw Error("chat", path + ": is no list of tools", "expected [{\"type\": \"function\", \"function\": {\"name\": ..., \"parameters\": ...}}, ...]");
+    throw Error("chat", path + ": is no list of tools",
+                "expected [{\"type\": \"function\", \"function\": {\"name\": ..., \"parameters\": ...}}, ...]");
   return tools;
 }
 
@@ -59,7 +60,8 @@ ChatFormat open_format(const infer::Engine& engine, const ChatFlags& f) {
 
 class Chat {
  public:
-  Chat(const infer::Engine& engine, const ChatFlags& f) : conversation_(engine, open_format(engine, f)), reply_(f.reply) {
+  Chat(const infer::Engine& engine, const ChatFlags& f)
+      : conversation_(engine, open_format(engine, f)), reply_(f.reply) {
     if (!f.system.empty()) conversation_.set_system(f.system);
     if (!f.tools.empty()) conversation_.set_tools(read_tools(f.tools));
   }
@@ -75,7 +77,8 @@ class Chat {
         else if (line.find_first_not_of(" \t\r\n") != std::string::npos)
           ask([&] { conversation_.add_user(line); });
       } catch (const Error& e) {
-        std::fprintf(stderr, "%s\n%s%s%s", e.what(), e.hint().empty() ? "" : "  hint: ", e.hint().c_str(), e.hint().empty() ? "" : "\n");
+        std::fprintf(stderr, "%s\n%s%s%s", e.what(), e.hint().empty() ? "" : "  hint: ", e.hint().c_str(),
+                     e.hint().empty() ? "" : "\n");
       }
     }
   }
@@ -92,7 +95,9 @@ class Chat {
       const infer::Reply r = conversation_.reply(reply_, interrupted, std::ref(printer_));
       printer_.end();
       if (r.end == infer::ReplyEnd::interrupted) std::fputs("(stopped)\n", stderr);
-      if (r.end == infer::ReplyEnd::length) std::fprintf(stderr, "(cut off after %lld tokens; the conversation has %lld)\n", static_cast<long long>(r.tokens), static_cast<long long>(r.prompt_tokens + r.tokens));
+      if (r.end == infer::ReplyEnd::length)
+        std::fprintf(stderr, "(cut off after %lld tokens; the conversation has %lld)\n",
+                     static_cast<long long>(r.tokens), static_cast<long long>(r.prompt_tokens + r.tokens));
     } catch (const Error&) {
       conversation_.load(before);
       throw;
@@ -128,7 +133,8 @@ class Chat {
 
   void retry() {
     const auto& messages = conversation_.messages();
-    if (messages.empty() || get(messages.back(), "role").bytes() != "assistant") throw Error("chat", "there is no answer to take back");
+    if (messages.empty() || get(messages.back(), "role").bytes() != "assistant")
+      throw Error("chat", "there is no answer to take back");
     ask([&] { conversation_.drop_last(); });
   }
 
@@ -146,7 +152,8 @@ class Chat {
   void load(const std::string& path) {
     if (path.empty()) throw Error("chat", "/load needs a file");
     const Value messages = get(read_json_file(path), "messages");
-    if (!messages.is_sequence()) throw Error("chat", path + ": no \"messages\"", "one line that /save wrote was expected");
+    if (!messages.is_sequence())
+      throw Error("chat", path + ": no \"messages\"", "one line that /save wrote was expected");
     try {
       conversation_.load(messages.items());
     } catch (const Error& e) {
@@ -174,7 +181,8 @@ void add_chat(CLI::App& app, Program& p) {
   verb->add_flag("--think", f->reply.thinking, "let the model think first");
   verb->add_option("-n,--count", f->reply.max_tokens, "longest answer in tokens; 0: what fits")->capture_default_str();
   verb->add_option("--context", f->context, "longest conversation in tokens; default: the model's, at most 4096");
-  verb->add_option("--temp", f->reply.sampling.temperature, "temperature; 0 takes the most probable")->capture_default_str();
+  verb->add_option("--temp", f->reply.sampling.temperature, "temperature; 0 takes the most probable")
+      ->capture_default_str();
   verb->add_option("--top-k", f->reply.sampling.top_k, "0: all")->capture_default_str();
   verb->add_option("--top-p", f->reply.sampling.top_p)->capture_default_str();
   verb->add_option("--min-p", f->reply.sampling.min_p)->capture_default_str();
@@ -185,7 +193,8 @@ void add_chat(CLI::App& app, Program& p) {
   verb->callback([f, &p] {
     p.run = [f, &p] {
       infer::validate(f->reply.sampling);
-      if (f->reply.max_tokens < 0) throw Error("chat", "-n must not be negative, is " + std::to_string(f->reply.max_tokens), "", ExitCode::usage);
+      if (f->reply.max_tokens < 0)
+        throw Error("chat", "-n must not be negative, is " + std::to_string(f->reply.max_tokens), "", ExitCode::usage);
       infer::EngineOptions options;
       options.compute = f->dtype;
       options.set = f->set;

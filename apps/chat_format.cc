@@ -1,8 +1,9 @@
+#include "text/chat/chat_format.h"
+
 #include <iostream>
 
 #include "apps/verbs.h"
 #include "core/error.h"
-#include "text/chat/chat_format.h"
 #include "text/chat/json_value.h"
 #include "text/chat/python_print.h"
 
@@ -49,7 +50,8 @@ Value answer(const ChatFormat& format, const std::string& line, bool spans) {
 
 void add_chat_format(CLI::App& app, Program& p) {
   auto f = std::make_shared<ChatFormatFlags>();
-  CLI::App* verb = app.add_subcommand("chat-format", "Turn conversations into prompts: JSON lines on stdin, one result a line");
+  CLI::App* verb =
+      app.add_subcommand("chat-format", "Turn conversations into prompts: JSON lines on stdin, one result a line");
   verb->add_option("-m,--model", f->model, "model directory: its chat template, or its family's encoder");
   verb->add_option("--template", f->file, "a Jinja file");
   verb->add_option("--encoder", f->encoder, "v3.2 or v4");
@@ -60,7 +62,8 @@ void add_chat_format(CLI::App& app, Program& p) {
       const ChatFormat format = open_format(*f);
       std::ios::sync_with_stdio(false);
       for (std::string line; std::getline(std::cin, line);)
-        if (line.find_first_not_of(" \t\r") != std::string::npos) std::cout << json_dump(answer(format, line, f->spans)).bytes() << "\n";
+        if (line.find_first_not_of(" \t\r") != std::string::npos)
+          std::cout << json_dump(answer(format, line, f->spans)).bytes() << "\n";
       std::cout.flush();
       return 0;
     };

@@ -47,11 +47,13 @@ void add_chat_parse(CLI::App& app, Program& p) {
   verb->add_flag("--stream", f->stream, "lines of {pieces, options}: fed piece by piece");
   verb->callback([f, &p] {
     p.run = [f] {
-      if (f->encoder.empty()) throw Error("chat-parse", "--encoder is empty", "there are v3, v3.1, v3.2 and v4", ExitCode::usage);
+      if (f->encoder.empty())
+        throw Error("chat-parse", "--encoder is empty", "there are v3, v3.1, v3.2 and v4", ExitCode::usage);
       AnswerParser(f->encoder, false);  // refuses an unknown name before the first line
       std::ios::sync_with_stdio(false);
       for (std::string line; std::getline(std::cin, line);)
-        if (line.find_first_not_of(" \t\r") != std::string::npos) std::cout << json_dump(Value::dict(parse_line(f->encoder, line, f->stream))).bytes() << "\n";
+        if (line.find_first_not_of(" \t\r") != std::string::npos)
+          std::cout << json_dump(Value::dict(parse_line(f->encoder, line, f->stream))).bytes() << "\n";
       std::cout.flush();
       return 0;
     };

@@ -11,7 +11,8 @@ namespace birkhoff::apps {
 std::atomic<bool>& chat_interrupted();
 void listen_to_interrupts();
 
-// One line of standard input, byte by byte from the descriptor, so that a signal is seen. A backslash at its end goes on in the next.
+// One line of standard input, byte by byte from the descriptor, so that a signal is seen. A backslash at its end goes
+// on in the next.
 class LineReader {
  public:
   bool next(std::string& line);  // false: end of input

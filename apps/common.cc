@@ -14,7 +14,8 @@ namespace {
 std::atomic<bool> stop{false};
 std::atomic<int64_t> first_signal_ms{0};
 
-// A second signal ends the program at once. One that comes within a second is the same wish: a process group and its leader both pass it on.
+// A second signal ends the program at once. One that comes within a second is the same wish: a process group and its
+// leader both pass it on.
 void on_signal(int number) {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
@@ -78,7 +79,8 @@ std::vector<int32_t> parse_token_list(const std::string& text, const std::string
       used = 0;
     }
     if (used != word.size() || id < 0 || id > INT32_MAX)
-      throw Error("tokens", path + ": \"" + word.substr(0, 40) + "\" is no token id", "whitespace-separated natural numbers were expected");
+      throw Error("tokens", path + ": \"" + word.substr(0, 40) + "\" is no token id",
+                  "whitespace-separated natural numbers were expected");
     ids.push_back(static_cast<int32_t>(id));
   }
   if (ids.empty()) throw Error("tokens", path + ": no token ids");

@@ -20,9 +20,11 @@ struct CompareFlags {
 };
 
 lab::Study study_of(const CompareFlags& f) {
-  if (f.study.empty() == f.vary.empty()) throw Error("compare", "give a study or a grid", "--study FILE, or --preset P --vary key=a,b", ExitCode::usage);
+  if (f.study.empty() == f.vary.empty())
+    throw Error("compare", "give a study or a grid", "--study FILE, or --preset P --vary key=a,b", ExitCode::usage);
   if (!f.study.empty() && !(f.settings.preset.empty() && f.settings.config.empty()))
-    throw Error("compare", "--preset and --config belong to --vary", "a study file names its preset; --set goes over it", ExitCode::usage);
+    throw Error("compare", "--preset and --config belong to --vary",
+                "a study file names its preset; --set goes over it", ExitCode::usage);
   lab::Study s = f.study.empty() ? lab::grid_study(f.settings.base(), f.vary) : lab::read_study(f.study);
   if (f.study.empty()) s.preset = f.settings.preset;
   if (f.seeds) s.seeds = f.seeds;
@@ -38,7 +40,9 @@ int print(const lab::CompareOutcome& o, bool json) {
 
 int run(const CompareFlags& f, const Program& p) {
   if (!f.results.empty()) {
-    if (!f.study.empty() || !f.vary.empty()) throw Error("compare", "--results draws what is there; --study and --vary train", "leave one out", ExitCode::usage);
+    if (!f.study.empty() || !f.vary.empty())
+      throw Error("compare", "--results draws what is there; --study and --vary train", "leave one out",
+                  ExitCode::usage);
     return print(lab::redraw(f.results, f.out), f.json);
   }
   lab::CompareOptions o;
@@ -61,11 +65,14 @@ int run(const CompareFlags& f, const Program& p) {
 
 void add_compare(CLI::App& app, Program& p) {
   auto f = std::make_shared<CompareFlags>();
-  CLI::App* verb = app.add_subcommand("compare", "Train the variants of a study or grid with several seeds and set them side by side");
+  CLI::App* verb = app.add_subcommand(
+      "compare", "Train the variants of a study or grid with several seeds and set them side by side");
   verb->add_option("--study", f->study, "JSON file of a study; studies/ has some");
-  verb->add_option("--vary", f->vary, "key=a,b,...: a grid over the settings of --preset; repeatable")->allow_extra_args(false);
+  verb->add_option("--vary", f->vary, "key=a,b,...: a grid over the settings of --preset; repeatable")
+      ->allow_extra_args(false);
   f->settings.add(*verb);
-  verb->add_option("--seeds", f->seeds, "seeds 1 to K; default: the study's, or 3")->check(CLI::Range(int64_t{1}, int64_t{1000}));
+  verb->add_option("--seeds", f->seeds, "seeds 1 to K; default: the study's, or 3")
+      ->check(CLI::Range(int64_t{1}, int64_t{1000}));
   verb->add_option("--data", f->data, "PATH[@WEIGHT], instead of the study's; repeatable")->allow_extra_args(false);
   verb->add_option("--out", f->out, "directory of the runs, results.json and report.html")->required();
   verb->add_option("--results", f->results, "draw report and table from this results.json, without runs");

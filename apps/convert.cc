@@ -22,12 +22,13 @@ struct ConvertFlags {
 void copy_other_files(const std::string& from, const std::string& to) {
   for (const auto& entry : fs::directory_iterator(from)) {
     const std::string name = entry.path().filename().string(), extension = entry.path().extension().string();
-    if (!entry.is_regular_file() || extension == ".safetensors" || extension == ".bin" || name == "config.json" || name == "manifest.json" ||
-        name == "model.safetensors.index.json" || name == "pytorch_model.bin.index.json")
+    if (!entry.is_regular_file() || extension == ".safetensors" || extension == ".bin" || name == "config.json" ||
+        name == "manifest.json" || name == "model.safetensors.index.json" || name == "pytorch_model.bin.index.json")
       continue;
     std::error_code ec;
     fs::copy_file(entry.path(), fs::path(to) / name, ec);
-    if (ec) throw Error("convert", to + "/" + name + ": " + ec.message(), "free some space or choose another directory");
+    if (ec)
+      throw Error("convert", to + "/" + name + ": " + ec.message(), "free some space or choose another directory");
   }
 }
 
@@ -41,7 +42,8 @@ int convert(const ConvertFlags& f) {
   config_json.erase("training");
   model::ModelConfig config = model::config_from_json(config_json);
   const checkpoint::WeightFiles files(from);
-  if (const std::string text = checkpoint::drop_absent_predictors(files, config); !text.empty()) std::fprintf(stderr, "birkhoff: %s\n", text.c_str());
+  if (const std::string text = checkpoint::drop_absent_predictors(files, config); !text.empty())
+    std::fprintf(stderr, "birkhoff: %s\n", text.c_str());
   model::Weights shapes(config);
   const std::vector<model::ParameterInfo> parameters = model::list_parameters(shapes);
   const checkpoint::TensorMap map = checkpoint::match_tensors(files, config, parameters);
@@ -52,7 +54,8 @@ int convert(const ConvertFlags& f) {
   options.keep_unchanged = false;
   // Merged weights: the file's rows plus the adapter's.
   std::optional<checkpoint::AdapterFiles> adapter;
-  if (!f.adapter.empty() || checkpoint::has_adapter(from)) adapter.emplace(f.adapter.empty() ? from : f.adapter, config);
+  if (!f.adapter.empty() || checkpoint::has_adapter(from))
+    adapter.emplace(f.adapter.empty() ? from : f.adapter, config);
   const checkpoint::RowReader merged = [&](size_t i, int64_t first, int64_t count, Mat out) {
     ops::StoredMatrix w;
     w.append(map.views[i]);
@@ -61,7 +64,8 @@ int convert(const ConvertFlags& f) {
   };
   io::StagedDirectory staged(f.out);
   copy_other_files(from, staged.path());
-  checkpoint::save_model(staged.path(), config, parameters, adapter ? merged : checkpoint::RowReader(), config_json, options);
+  checkpoint::save_model(staged.path(), config, parameters, adapter ? merged : checkpoint::RowReader(), config_json,
+                         options);
   staged.publish();
   return 0;
 }
@@ -70,12 +74,17 @@ int convert(const ConvertFlags& f) {
 
 void add_convert(CLI::App& app, Program& p) {
   auto f = std::make_shared<ConvertFlags>();
-  CLI::App* verb = app.add_subcommand("convert", "Write a model directory with another number format or other tensor names");
+  CLI::App* verb =
+      app.add_subcommand("convert", "Write a model directory with another number format or other tensor names");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
-  verb->add_option("--adapter", f->adapter, "LoRA adapter to merge: a PEFT directory, a run or a checkpoint; default: that of a run trained with one");
+  verb->add_option(
+      "--adapter", f->adapter,
+      "LoRA adapter to merge: a PEFT directory, a run or a checkpoint; default: that of a run trained with one");
   verb->add_option("--out", f->out, "directory to create")->required();
   verb->add_option("--dtype", f->dtype, "bf16, fp32 or fp8; default: every tensor as it is");
-  verb->add_option("--names", f->names, "hub or hf, for types whose files come with two sets of names; default: as they are")->check(CLI::IsMember({"hub", "hf"}));
+  verb->add_option("--names", f->names,
+                   "hub or hf, for types whose files come with two sets of names; default: as they are")
+      ->check(CLI::IsMember({"hub", "hf"}));
   verb->callback([f, &p] { p.run = [f] { return convert(*f); }; });
 }
 

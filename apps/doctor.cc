@@ -13,25 +13,35 @@ namespace {
 
 void advise(Isa detected, Isa active, double bf16, double fp32) {
   if (compiled_isa() < detected)
-    std::printf("  note: this program has no kernels above %s; this machine has %s (cmake -DBIRKHOFF_WIDEST_ISA=amx builds them all)\n", isa_name(compiled_isa()),
+    std::printf(
+        "  note: this program has no kernels above %s; this machine has %s (cmake -DBIRKHOFF_WIDEST_ISA=amx builds "
+        "them all)\n",
+        isa_name(compiled_isa()), isa_name(detected));
+  if (active < std::min(detected, compiled_isa()))
+    std::printf("  note: BIRKHOFF_ISA caps the kernels at %s; this machine has %s\n", isa_name(active),
                 isa_name(detected));
-  if (active < std::min(detected, compiled_isa())) std::printf("  note: BIRKHOFF_ISA caps the kernels at %s; this machine has %s\n", isa_name(active), isa_name(detected));
   if (active == Isa::scalar) std::printf("  slow: no AVX2; everything runs one value at a time\n");
-  if (active == Isa::avx2) std::printf("  slow: no AVX-512 BF16; bf16 products are widened to fp32 (dtype=fp32 is no slower)\n");
+  if (active == Isa::avx2)
+    std::printf("  slow: no AVX-512 BF16; bf16 products are widened to fp32 (dtype=fp32 is no slower)\n");
   if (active == Isa::avx512) std::printf("  note: no AMX; bf16 products run on AVX-512 dot products\n");
-  if (bf16 > 4 * fp32) std::printf("  note: bf16 products are %.0fx as fast as fp32 ones: train with dtype=bf16\n", bf16 / fp32);
+  if (bf16 > 4 * fp32)
+    std::printf("  note: bf16 products are %.0fx as fast as fp32 ones: train with dtype=bf16\n", bf16 / fp32);
 }
 
 int doctor(bool as_json, int threads) {
   const Exec exec(threads);
-  const train::MachinePeaks bf16 = train::measure_peaks(exec, DType::bf16), fp32 = train::measure_peaks(exec, DType::f32);
+  const train::MachinePeaks bf16 = train::measure_peaks(exec, DType::bf16),
+                            fp32 = train::measure_peaks(exec, DType::f32);
   const double memory = static_cast<double>(model::machine_memory_bytes()) / (1 << 30);
   const std::string tbb = std::to_string(TBB_VERSION_MAJOR) + "." + std::to_string(TBB_VERSION_MINOR);
   if (as_json) {
     std::printf("%s\n", nlohmann::json{{"cpu", cpu_model()},
                                        {"cores", cpu_cores()},
                                        {"threads", threads},
-                                       {"isa", {{"detected", isa_name(detected_isa())}, {"compiled", isa_name(compiled_isa())}, {"active", isa_name(active_isa())}}},
+                                       {"isa",
+                                        {{"detected", isa_name(detected_isa())},
+                                         {"compiled", isa_name(compiled_isa())},
+                                         {"active", isa_name(active_isa())}}},
                                        {"memory_gib", memory},
                                        {"read_gbs", bf16.read_gbs},
                                        {"gemm_gflops", {{"bf16", bf16.gemm_gflops}, {"fp32", fp32.gemm_gflops}}},

@@ -33,7 +33,9 @@ eval::Advance advance(std::unique_ptr<train::Progress>& progress) {
 // Before a long pass, not after it.
 void require_folder_of(const std::string& file) {
   const std::filesystem::path folder = std::filesystem::absolute(file).parent_path();
-  if (!std::filesystem::is_directory(folder)) throw Error("experts", "--out " + file + ": there is no folder " + folder.string(), "create it, or name another file");
+  if (!std::filesystem::is_directory(folder))
+    throw Error("experts", "--out " + file + ": there is no folder " + folder.string(),
+                "create it, or name another file");
 }
 
 // Which layers a probe leaves alone.
@@ -53,14 +55,23 @@ int probe(const ExpertsFlags& f, const infer::EngineOptions& options) {
     results.push_back(lab::probe_json(p, loss));
     if (f.json) return;
     if (results.size() == 1) std::printf("%-18s %12s %12s %12s\n", "experts", "nats/token", "nats/byte", "difference");
-    std::printf("%-18s %12.4f %12.4f %+12.4f\n", lab::probe_name(p).c_str(), loss.nats_per_token(), loss.nats_per_byte(), loss.nats_per_token() - first.nats_per_token());
+    std::printf("%-18s %12.4f %12.4f %+12.4f\n", lab::probe_name(p).c_str(), loss.nats_per_token(),
+                loss.nats_per_byte(), loss.nats_per_token() - first.nats_per_token());
     std::fflush(stdout);
   };
   const lab::ProbeData data{f.data, f.options.seq_len, f.options.validation};
-  const model::ExpertLayers layers = lab::run_probes(f.model, options, data, lab::probe_list(f.disable_top, f.replace_shared), result, advance(progress));
+  const model::ExpertLayers layers = lab::run_probes(
+      f.model, options, data, lab::probe_list(f.disable_top, f.replace_shared), result, advance(progress));
   progress.reset();
   say_hashed(layers.hashed);
-  if (f.json) std::printf("%s\n", nlohmann::json{{"tokens", first.tokens}, {"bytes", first.bytes}, {"layers", layers.routed}, {"unchanged_layers", layers.hashed}, {"losses", results}}.dump().c_str());
+  if (f.json)
+    std::printf("%s\n", nlohmann::json{{"tokens", first.tokens},
+                                       {"bytes", first.bytes},
+                                       {"layers", layers.routed},
+                                       {"unchanged_layers", layers.hashed},
+                                       {"losses", results}}
+                            .dump()
+                            .c_str());
   return 0;
 }
 
@@ -80,7 +91,8 @@ int specialise(const ExpertsFlags& f, const infer::EngineOptions& options) {
     return 0;
   }
   for (const auto& d : s.domains)
-    std::printf("%s: %lld tokens, %lld documents, shuffled as %lld\n", d.name.c_str(), static_cast<long long>(d.tokens), static_cast<long long>(d.documents), static_cast<long long>(d.units));
+    std::printf("%s: %lld tokens, %lld documents, shuffled as %lld\n", d.name.c_str(), static_cast<long long>(d.tokens),
+                static_cast<long long>(d.documents), static_cast<long long>(d.units));
   std::printf("%s%s\n", lab::specialisation_table(s).c_str(), f.out.c_str());
   return 0;
 }
@@ -89,17 +101,32 @@ int specialise(const ExpertsFlags& f, const infer::EngineOptions& options) {
 
 void add_experts(CLI::App& app, Program& p) {
   auto f = std::make_shared<ExpertsFlags>();
-  CLI::App* verb = app.add_subcommand("experts", "What a model's experts do: specialisation by domain, loss without them");
+  CLI::App* verb =
+      app.add_subcommand("experts", "What a model's experts do: specialisation by domain, loss without them");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
-  verb->add_option("--data", f->data, "NAME=PATH, a domain of text; with --disable-top or --replace-shared a plain PATH; repeatable")->required()->allow_extra_args(false);
-  verb->add_option("--disable-top", f->disable_top, "loss with each token's R most probable experts masked: R[,R...]")->delimiter(',')->check(CLI::Range(0, 1024))->allow_extra_args(false);
-  verb->add_flag("--replace-shared", f->replace_shared, "loss with the shared experts replaced by as many more routed ones");
+  verb->add_option("--data", f->data,
+                   "NAME=PATH, a domain of text; with --disable-top or --replace-shared a plain PATH; repeatable")
+      ->required()
+      ->allow_extra_args(false);
+  verb->add_option("--disable-top", f->disable_top, "loss with each token's R most probable experts masked: R[,R...]")
+      ->delimiter(',')
+      ->check(CLI::Range(0, 1024))
+      ->allow_extra_args(false);
+  verb->add_flag("--replace-shared", f->replace_shared,
+                 "loss with the shared experts replaced by as many more routed ones");
   verb->add_flag("--validation", f->options.validation, "only the last 5 % of each source, as in training");
   verb->add_option("--seq-len", f->options.seq_len, "window; default: as trained");
-  verb->add_option("--unit-tokens", f->options.unit_tokens, "longer documents are shuffled in parts of about so many tokens")->capture_default_str()->check(CLI::Range(1, 1 << 30));
-  verb->add_option("--shuffles", f->options.shuffles, "of the baseline")->capture_default_str()->check(CLI::Range(1, 100000));
+  verb->add_option("--unit-tokens", f->options.unit_tokens,
+                   "longer documents are shuffled in parts of about so many tokens")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 30));
+  verb->add_option("--shuffles", f->options.shuffles, "of the baseline")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000));
   verb->add_option("--seed", f->options.seed, "of the shuffles")->capture_default_str();
-  verb->add_option("--min-count", f->options.min_count, "choices of an expert by a token that is listed")->capture_default_str()->check(CLI::Range(1, 1 << 30));
+  verb->add_option("--min-count", f->options.min_count, "choices of an expert by a token that is listed")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 30));
   verb->add_option("--out", f->out, "page to write")->capture_default_str();
   verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
@@ -111,7 +138,8 @@ void add_experts(CLI::App& app, Program& p) {
       options.compute = f->dtype;
       options.adapter = f->adapter;
       options.threads = p.thread_count();
-      options.enough_positions = std::max(options.enough_positions, f->options.seq_len ? f->options.seq_len : eval::trained_seq_len(f->model));
+      options.enough_positions =
+          std::max(options.enough_positions, f->options.seq_len ? f->options.seq_len : eval::trained_seq_len(f->model));
       return f->probes() ? probe(*f, options) : specialise(*f, options);
     };
   });

@@ -22,10 +22,14 @@ struct GenerateFlags {
 
 std::vector<int32_t> prompt_ids(const GenerateFlags& f, const infer::TextModel* model) {
   const int given = !f.prompt.empty() + !f.prompt_file.empty() + !f.tokens_file.empty() + !f.fim.empty();
-  if (given > 1) throw Error("generate", "more than one of --prompt, --prompt-file, --tokens-file, --fim", "give one", ExitCode::usage);
+  if (given > 1)
+    throw Error("generate", "more than one of --prompt, --prompt-file, --tokens-file, --fim", "give one",
+                ExitCode::usage);
   if (!model) return read_token_file(f.tokens_file);
   if (f.fim.empty()) return model->prompt(f.prompt_file.empty() ? f.prompt : read_text_file(f.prompt_file));
-  if (!model->tokenizer()) throw Error("generate", "--fim: a byte model has no tokens for filling in the middle", "use a model with a tokenizer that has them");
+  if (!model->tokenizer())
+    throw Error("generate", "--fim: a byte model has no tokens for filling in the middle",
+                "use a model with a tokenizer that has them");
   return text::fim_prompt(*model->tokenizer(), f.fim[0], f.fim[1]);
 }
 
@@ -51,8 +55,8 @@ bool write(const std::string& part, const std::vector<std::string>& stops, std::
     if (at != std::string::npos) end = std::min(end, at + s.size());
   }
   const bool stopped = end < text.size() || std::any_of(stops.begin(), stops.end(), [&](const std::string& s) {
-    return !s.empty() && end >= s.size() && text.compare(end - s.size(), s.size(), s) == 0;
-  });
+                         return !s.empty() && end >= s.size() && text.compare(end - s.size(), s.size(), s) == 0;
+                       });
   std::fwrite(text.data() + before, 1, end - before, stdout);
   std::fflush(stdout);
   return stopped;
@@ -68,7 +72,8 @@ layers::MlaForm mla_form(const std::string& name) {
 int generate(const GenerateFlags& f, int threads) {
   const layers::MlaForm form = mla_form(f.mla);
   infer::validate(f.sampling);
-  if (f.count < 0) throw Error("generate", "-n must not be negative, is " + std::to_string(f.count), "", ExitCode::usage);
+  if (f.count < 0)
+    throw Error("generate", "-n must not be negative, is " + std::to_string(f.count), "", ExitCode::usage);
   infer::EngineOptions options;
   options.set = f.set;
   options.compute = f.dtype;
@@ -126,7 +131,8 @@ void add_generate(CLI::App& app, Program& p) {
   verb->add_option("--stop", f->stop, "stop after this text; repeatable")->allow_extra_args(false);
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
   verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
-  verb->add_option("--mla", f->mla, "how latent attention reads its cache: auto, expanded, absorbed")->capture_default_str();
+  verb->add_option("--mla", f->mla, "how latent attention reads its cache: auto, expanded, absorbed")
+      ->capture_default_str();
   verb->add_option("--threads", p.threads, "default: all cores");
   verb->callback([f, &p] {
     p.run = [f, &p] {

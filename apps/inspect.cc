@@ -23,15 +23,22 @@ void verify(const std::string& what, std::FILE* out) {
     for (const std::string& p : problems) all += "\n  " + dir + ": " + p;
     if (problems.empty()) std::fprintf(out, "%s: all files match the manifest\n", dir.c_str());
   }
-  if (!all.empty()) throw Error("checkpoint", "files that do not match the manifest:" + all, "a run is resumed from its newest checkpoint that matches");
+  if (!all.empty())
+    throw Error("checkpoint", "files that do not match the manifest:" + all,
+                "a run is resumed from its newest checkpoint that matches");
 }
 
 model::ModelConfig config_of(const std::string& what, const std::vector<std::string>& set) {
-  if (!std::filesystem::exists(what) && what.find('/') != std::string::npos) throw Error("inspect", what + ": no such directory", "give a model directory, a run or a preset");
-  if (!std::filesystem::exists(what)) return train::make_run_config(nlohmann::json::parse(model::find_preset(what).json), set).model;
-  if (!set.empty()) throw Error("inspect", what + " is a directory: its settings are what they are", "--set changes a preset", ExitCode::usage);
+  if (!std::filesystem::exists(what) && what.find('/') != std::string::npos)
+    throw Error("inspect", what + ": no such directory", "give a model directory, a run or a preset");
+  if (!std::filesystem::exists(what))
+    return train::make_run_config(nlohmann::json::parse(model::find_preset(what).json), set).model;
+  if (!set.empty())
+    throw Error("inspect", what + " is a directory: its settings are what they are", "--set changes a preset",
+                ExitCode::usage);
   // A run is described before its first checkpoint.
-  if (std::filesystem::is_directory(what + "/checkpoints") && !checkpoint::has_checkpoints(what)) return train::model_of_directory(checkpoint::read_config_json(what));
+  if (std::filesystem::is_directory(what + "/checkpoints") && !checkpoint::has_checkpoints(what))
+    return train::model_of_directory(checkpoint::read_config_json(what));
   std::string note;
   const std::string dir = checkpoint::resolve_model_directory(what, &note);
   if (!note.empty()) std::fprintf(stderr, "birkhoff: %s\n", note.c_str());
@@ -40,14 +47,19 @@ model::ModelConfig config_of(const std::string& what, const std::vector<std::str
 
 void print_text(const model::Inventory& v, const std::string& unknown_keys) {
   std::printf("model_type        %s\n", v.model_type.c_str());
-  std::printf("parameters        %lld total, %lld active (%lld with the input embedding)\n", static_cast<long long>(v.total), static_cast<long long>(v.active),
+  std::printf("parameters        %lld total, %lld active (%lld with the input embedding)\n",
+              static_cast<long long>(v.total), static_cast<long long>(v.active),
               static_cast<long long>(v.active_with_embedding));
   for (const auto& [name, n] : v.groups) std::printf("  %-15s %lld\n", name.c_str(), static_cast<long long>(n));
-  if (v.mtp) std::printf("prediction        %lld more in modules that predict further tokens\n", static_cast<long long>(v.mtp));
-  std::printf("KV cache          %lld elements, %lld bytes a token (bf16)\n", static_cast<long long>(v.kv_elements_per_token), static_cast<long long>(v.kv_bytes_per_token));
-  if (v.kv_constant_bytes) std::printf("                  and %lld bytes whatever the length\n", static_cast<long long>(v.kv_constant_bytes));
+  if (v.mtp)
+    std::printf("prediction        %lld more in modules that predict further tokens\n", static_cast<long long>(v.mtp));
+  std::printf("KV cache          %lld elements, %lld bytes a token (bf16)\n",
+              static_cast<long long>(v.kv_elements_per_token), static_cast<long long>(v.kv_bytes_per_token));
+  if (v.kv_constant_bytes)
+    std::printf("                  and %lld bytes whatever the length\n", static_cast<long long>(v.kv_constant_bytes));
   std::printf("FLOPs a token     %.4g inference, %.4g training\n", v.flops_infer, v.flops_train);
-  std::printf("memory            %.0f MiB inference (bf16), %.0f MiB training state\n", static_cast<double>(v.infer_bytes) / (1 << 20), static_cast<double>(v.train_bytes) / (1 << 20));
+  std::printf("memory            %.0f MiB inference (bf16), %.0f MiB training state\n",
+              static_cast<double>(v.infer_bytes) / (1 << 20), static_cast<double>(v.train_bytes) / (1 << 20));
   if (!unknown_keys.empty()) std::printf("not used          %s\n", unknown_keys.c_str());
 }
 
@@ -67,7 +79,8 @@ void add_inspect(CLI::App& app, Program& p) {
   verb->add_flag("--verify", f->verify, "check the files of a checkpoint against its manifest");
   verb->callback([f, &p] {
     p.run = [f] {
-      if (f->verify && !std::filesystem::exists(f->what)) throw Error("inspect", f->what + ": no such directory to verify", "presets have no files", ExitCode::usage);
+      if (f->verify && !std::filesystem::exists(f->what))
+        throw Error("inspect", f->what + ": no such directory to verify", "presets have no files", ExitCode::usage);
       if (f->verify) verify(f->what, f->json ? stderr : stdout);
       const model::ModelConfig config = config_of(f->what, f->set);
       const model::Inventory v = model::take_inventory(config);

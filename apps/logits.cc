@@ -34,8 +34,14 @@ void add_logits(CLI::App& app, Program& p) {
       if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
       const int64_t V = engine.model().config.vocab_size;
       std::vector<float> out(ids.size() * static_cast<size_t>(V));
-      engine.full_logits(ids, [&](int64_t t, std::span<const float> row) { std::memcpy(out.data() + t * V, row.data(), row.size_bytes()); });
-      const io::TensorEntry entry{"logits", io::TensorType::f32, {static_cast<int64_t>(ids.size()), V}, reinterpret_cast<const std::byte*>(out.data()), out.size() * 4};
+      engine.full_logits(ids, [&](int64_t t, std::span<const float> row) {
+        std::memcpy(out.data() + t * V, row.data(), row.size_bytes());
+      });
+      const io::TensorEntry entry{"logits",
+                                  io::TensorType::f32,
+                                  {static_cast<int64_t>(ids.size()), V},
+                                  reinterpret_cast<const std::byte*>(out.data()),
+                                  out.size() * 4};
       io::write_safetensors(f->out, {&entry, 1});
       return 0;
     };

@@ -17,7 +17,8 @@ void apply_environment() {
   if (!name || !*name) return;
   birkhoff::Isa isa;
   if (!birkhoff::parse_isa(name, isa))
-    throw Error("BIRKHOFF_ISA", std::string("unknown value \"") + name + "\"", "one of scalar, avx2, avx512, amx", ExitCode::usage);
+    throw Error("BIRKHOFF_ISA", std::string("unknown value \"") + name + "\"", "one of scalar, avx2, avx512, amx",
+                ExitCode::usage);
   birkhoff::limit_isa(isa);
 }
 
@@ -46,7 +47,9 @@ std::string suggestion(const CLI::App& app, const std::vector<std::string>& unkn
 int wrong_command_line(const CLI::App& app, const CLI::ParseError& e) {
   const std::vector<std::string> unknown = app.remaining(true);
   const bool verb = app.get_subcommands().empty();
-  const std::string what = unknown.empty() ? e.what() : std::string("unknown ") + (verb ? "verb" : "argument") + " \"" + unknown.front() + "\"";
+  const std::string what =
+      unknown.empty() ? e.what()
+                      : std::string("unknown ") + (verb ? "verb" : "argument") + " \"" + unknown.front() + "\"";
   std::fprintf(stderr, "birkhoff: %s\n  hint: %s\n", what.c_str(), suggestion(app, unknown).c_str());
   return static_cast<int>(ExitCode::usage);
 }
@@ -67,7 +70,9 @@ int main(int argc, char** argv) {
   birkhoff::apps::Program program;
   program.command_line = join(argc, argv);
   using namespace birkhoff::apps;
-  for (auto* add : {add_train, add_compare, add_plot, add_plan, add_experts, add_generate, add_eval, add_logits, add_inspect, add_convert, add_bench, add_doctor, add_tokenize, add_train_tokenizer, add_chat, add_chat_format, add_chat_parse})
+  for (auto* add : {add_train, add_compare, add_plot, add_plan, add_experts, add_generate, add_eval, add_logits,
+                    add_inspect, add_convert, add_bench, add_doctor, add_tokenize, add_train_tokenizer, add_chat,
+                    add_chat_format, add_chat_parse})
     add(app, program);
   try {
     app.parse(argc, argv);

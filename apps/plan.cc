@@ -26,7 +26,8 @@ struct PlanFlags {
 // A file of settings, or the name of a preset.
 nlohmann::json settings_of(const std::string& what) {
   namespace fs = std::filesystem;
-  if (fs::is_directory(what)) throw Error("plan", what + ": is a directory", "give its config.json, or a preset", ExitCode::usage);
+  if (fs::is_directory(what))
+    throw Error("plan", what + ": is a directory", "give its config.json, or a preset", ExitCode::usage);
   const bool path = what.find('/') != std::string::npos || fs::path(what).extension() == ".json";
   if (!fs::exists(what) && !path) return nlohmann::json::parse(model::find_preset(what).json);
   const nlohmann::json file = io::read_json(what);
@@ -40,7 +41,8 @@ lab::Machine machine_of(const PlanFlags& f, const train::RunConfig& config, int 
     return lab::measure_machine(config, threads);
   }
   const nlohmann::json file = io::read_json(f.measured);
-  return lab::machine_from_json(file.is_object() && file.contains("measured") ? file["measured"] : nlohmann::json(), f.measured);
+  return lab::machine_from_json(file.is_object() && file.contains("measured") ? file["measured"] : nlohmann::json(),
+                                f.measured);
 }
 
 // Peak and bandwidth belong to a core here; memory to the machine.
@@ -87,15 +89,20 @@ int plan(const PlanFlags& f, const Program& p) {
 
 void add_plan(CLI::App& app, Program& p) {
   auto f = std::make_shared<PlanFlags>();
-  CLI::App* verb = app.add_subcommand("plan", "Memory, time and traffic of a training run on paper, on one or more machines like this one");
+  CLI::App* verb = app.add_subcommand(
+      "plan", "Memory, time and traffic of a training run on paper, on one or more machines like this one");
   verb->add_option("what", f->what, "preset, or JSON file of settings")->required();
   verb->add_option("--tokens", f->tokens, "tokens to train on, e.g. 39.3e9")->required();
   verb->add_option("--set", f->set, "key=value, over the settings; repeatable")->allow_extra_args(false);
-  verb->add_option("--machines", f->machines, "machines that share the run")->check(CLI::Range(1, 1'000'000))->capture_default_str();
-  verb->add_option("--cores", f->cores, "cores of a machine, each like those of this one; default: its own number")->check(CLI::Range(1, 100'000));
+  verb->add_option("--machines", f->machines, "machines that share the run")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  verb->add_option("--cores", f->cores, "cores of a machine, each like those of this one; default: its own number")
+      ->check(CLI::Range(1, 100'000));
   verb->add_option("--memory", f->memory_gib, "GiB of a machine; default: as much as this one");
   verb->add_option("--bandwidth", f->gbits, "Gbit/s that a machine sends and receives")->capture_default_str();
-  verb->add_option("--measured", f->measured, "take the figures of a machine from what plan --json wrote, instead of measuring");
+  verb->add_option("--measured", f->measured,
+                   "take the figures of a machine from what plan --json wrote, instead of measuring");
   verb->add_option("--threads", p.threads, "that measure; default: all cores");
   verb->add_flag("--json", f->json);
   verb->callback([f, &p] { p.run = [f, &p] { return plan(*f, p); }; });

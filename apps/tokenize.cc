@@ -27,7 +27,8 @@ std::vector<int32_t> ids_of(const json& list, int64_t line) {
   std::vector<int32_t> ids;
   if (!list.is_array()) throw bad_line(line, "\"ids\" is not a list", "{\"ids\": [1, 2, 3]}");
   for (const json& id : list) {
-    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX) throw bad_line(line, dumped(id) + " is not a token id", "{\"ids\": [1, 2, 3]}");
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX)
+      throw bad_line(line, dumped(id) + " is not a token id", "{\"ids\": [1, 2, 3]}");
     ids.push_back(id.get<int32_t>());
   }
   return ids;
@@ -38,7 +39,8 @@ json convert(const text::Tokenizer& t, const TokenizeFlags& f, const json& in, i
     if (!in.is_object() || !in.contains("ids")) throw bad_line(line, "has no \"ids\"", "{\"ids\": [1, 2, 3]}");
     return {{"text", t.decode(ids_of(in.at("ids"), line), f.special)}};
   }
-  if (!in.is_object() || !in.contains("text") || !in.at("text").is_string()) throw bad_line(line, "has no \"text\"", "{\"text\": \"...\"}");
+  if (!in.is_object() || !in.contains("text") || !in.at("text").is_string())
+    throw bad_line(line, "has no \"text\"", "{\"text\": \"...\"}");
   const auto& text = in.at("text").get_ref<const std::string&>();
   return {{"ids", f.special ? t.encode_with_special(text) : t.encode(text)}};
 }
@@ -78,15 +80,20 @@ void add_tokenize(CLI::App& app, Program& p) {
   auto f = std::make_shared<TokenizeFlags>();
   CLI::App* verb = app.add_subcommand("tokenize", "Text to token ids and back, from standard input to standard output");
   auto* model = verb->add_option("-m,--model", f->model, "model directory with its tokenizer");
-  auto* file = verb->add_option("--tokenizer", f->tokenizer, "tokenizer.json or tokenizer.model, or a directory that holds one");
+  auto* file =
+      verb->add_option("--tokenizer", f->tokenizer, "tokenizer.json or tokenizer.model, or a directory that holds one");
   model->excludes(file);
   verb->add_flag("--jsonl", f->jsonl, "a line {\"text\": ...} in, a line {\"ids\": [...]} out");
   verb->add_flag("--decode", f->decode, "ids in, text out");
-  verb->add_flag("--special", f->special, "put the tokens around the text that the model expects; with --decode: leave special tokens out");
+  verb->add_flag("--special", f->special,
+                 "put the tokens around the text that the model expects; with --decode: leave special tokens out");
   verb->callback([f, &p] {
     p.run = [f] {
-      if (f->model.empty() && f->tokenizer.empty()) throw Error("tokenize", "which tokenizer?", "give -m DIR or --tokenizer FILE", ExitCode::usage);
-      const std::string directory = f->model.empty() || text::Tokenizer::exists(f->model) ? f->model : checkpoint::resolve_model_directory(f->model);
+      if (f->model.empty() && f->tokenizer.empty())
+        throw Error("tokenize", "which tokenizer?", "give -m DIR or --tokenizer FILE", ExitCode::usage);
+      const std::string directory = f->model.empty() || text::Tokenizer::exists(f->model)
+                                        ? f->model
+                                        : checkpoint::resolve_model_directory(f->model);
       const auto t = text::Tokenizer::open(f->model.empty() ? f->tokenizer : directory);
       return f->jsonl ? lines(*t, *f) : whole(*t, *f);
     };

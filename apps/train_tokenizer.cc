@@ -44,7 +44,8 @@ void add_document(text::WordCounter& counter, std::string_view text, const std::
 
 int train_tokenizer(const TrainTokenizerFlags& f) {
   namespace fs = std::filesystem;
-  if (fs::exists(f.out) && (!fs::is_directory(f.out) || !fs::is_empty(f.out))) throw Error("train-tokenizer", f.out + ": is there already", "give a new directory");
+  if (fs::exists(f.out) && (!fs::is_directory(f.out) || !fs::is_empty(f.out)))
+    throw Error("train-tokenizer", f.out + ": is there already", "give a new directory");
   std::vector<std::string> special = f.special;
   for (const std::string& s : {f.bos, f.eos})
     if (!s.empty() && std::find(special.begin(), special.end(), s) == special.end()) special.push_back(s);
@@ -63,9 +64,12 @@ int train_tokenizer(const TrainTokenizerFlags& f) {
   const std::string bos = role(f.bos, special, kBeginNames), eos = role(f.eos, special, kEndNames);
   text::write_tokenizer(f.out, bpe, special, pattern, bos, eos);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  std::fprintf(stderr, "birkhoff: %zu tokens, %zu merges from %zu different words of %lld documents in %.2f s\n", bpe.tokens.size(), bpe.merges.size(), counter.counts().size(),
-               static_cast<long long>(documents), seconds);
-  if (static_cast<int64_t>(bpe.tokens.size()) < f.vocab) std::fprintf(stderr, "birkhoff: the data has no more pairs, the vocabulary is smaller than %lld\n", static_cast<long long>(f.vocab));
+  std::fprintf(stderr, "birkhoff: %zu tokens, %zu merges from %zu different words of %lld documents in %.2f s\n",
+               bpe.tokens.size(), bpe.merges.size(), counter.counts().size(), static_cast<long long>(documents),
+               seconds);
+  if (static_cast<int64_t>(bpe.tokens.size()) < f.vocab)
+    std::fprintf(stderr, "birkhoff: the data has no more pairs, the vocabulary is smaller than %lld\n",
+                 static_cast<long long>(f.vocab));
   if (eos.empty()) std::fprintf(stderr, "birkhoff: no end token: training needs one between documents (--eos)\n");
   return 0;
 }
@@ -78,14 +82,14 @@ void add_train_tokenizer(CLI::App& app, Program& p) {
   verb->add_option("--vocab", f->vocab, "tokens, special ones and the 256 bytes included")->required();
   verb->add_option("--out", f->out, "directory to write")->required();
   verb->add_option("--pattern", f->pattern, "how text is cut into words: v3, llm, coder, gpt2")->capture_default_str();
-  verb->add_option("--special", f->special, "special token, first ids in this order; repeatable")->allow_extra_args(false);
+  verb->add_option("--special", f->special, "special token, first ids in this order; repeatable")
+      ->allow_extra_args(false);
   verb->add_option("--bos", f->bos, "special token that begins a text");
   verb->add_option("--eos", f->eos, "special token that ends a document");
-  verb->add_flag("--lines", f->lines, "count every line by itself, as the trainer of the `tokenizers` library reads files");
+  verb->add_flag("--lines", f->lines,
+                 "count every line by itself, as the trainer of the `tokenizers` library reads files");
   verb->add_option("data", f->data, "files and folders; .jsonl with \"text\"")->required();
-  verb->callback([f, &p] {
-    p.run = [f] { return train_tokenizer(*f); };
-  });
+  verb->callback([f, &p] { p.run = [f] { return train_tokenizer(*f); }; });
 }
 
 }  // namespace birkhoff::apps

@@ -1,4 +1,5 @@
-// One file a verb. Each adds its subcommand with a callback that does the work; the callback's return value is the exit code.
+// One file a verb. Each adds its subcommand with a callback that does the work; the callback's return value is the exit
+// code.
 #pragma once
 #include <CLI/CLI.hpp>
 #include <atomic>
@@ -43,7 +44,8 @@ struct SettingsFlags {
   nlohmann::json base() const;  // preset, overlaid by the file; throws Error
 };
 
-// Raised by Ctrl-C and SIGTERM once install_stop_handlers() was called; another one, a second or more later, ends the program at once.
+// Raised by Ctrl-C and SIGTERM once install_stop_handlers() was called; another one, a second or more later, ends the
+// program at once.
 const std::atomic<bool>& stop_requested();
 void install_stop_handlers();
 

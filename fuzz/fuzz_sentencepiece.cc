@@ -12,7 +12,9 @@ std::string varint(uint64_t v) {
   s.push_back(static_cast<char>(v));
   return s;
 }
-std::string bytes_field(uint64_t number, const std::string& value) { return varint(number << 3 | 2) + varint(value.size()) + value; }
+std::string bytes_field(uint64_t number, const std::string& value) {
+  return varint(number << 3 | 2) + varint(value.size()) + value;
+}
 std::string number_field(uint64_t number, uint64_t value) { return varint(number << 3) + varint(value); }
 
 std::string piece(const std::string& text, float score, uint64_t type) {
@@ -35,7 +37,9 @@ std::string model(bool fallback, bool map) {
   s += piece("[U]", 0, 4) + piece("old", -20, 5);
   s += bytes_field(2, number_field(3, 2) + number_field(4, 12) + number_field(35, fallback));
   std::string trie(1024, '\0'), size("\0\4\0\0", 4);
-  return s + bytes_field(3, bytes_field(1, "identity") + (map ? bytes_field(2, size + trie + std::string("x\0", 2)) : "") + number_field(3, 1) + number_field(4, 0) + number_field(5, 1));
+  return s +
+         bytes_field(3, bytes_field(1, "identity") + (map ? bytes_field(2, size + trie + std::string("x\0", 2)) : "") +
+                            number_field(3, 1) + number_field(4, 0) + number_field(5, 1));
 }
 
 }  // namespace
@@ -45,7 +49,15 @@ int main(int argc, char** argv) {
   fuzz::Target t;
   t.name = "sentencepiece";
   t.seeds = {model(true, false), model(false, false), model(false, true)};
-  t.dictionary = {piece("c", -1, 1), piece("a", -1, 1), piece("<unk>", 0, 2), number_field(3, 1), number_field(3, 2), number_field(35, 1), std::string("\xFF\xFF\xFF\xFF\x0F", 5), std::string(10, '\xFF'), bytes_field(4, "")};
+  t.dictionary = {piece("c", -1, 1),
+                  piece("a", -1, 1),
+                  piece("<unk>", 0, 2),
+                  number_field(3, 1),
+                  number_field(3, 2),
+                  number_field(35, 1),
+                  std::string("\xFF\xFF\xFF\xFF\x0F", 5),
+                  std::string(10, '\xFF'),
+                  bytes_field(4, "")};
   const std::string text = "ab  aab 日本 [U]\n\tolde b";
   t.run = [&](const std::string& input) {
     const auto tokenizer = text::parse_sentencepiece_model(input, {});

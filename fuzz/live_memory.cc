@@ -18,7 +18,8 @@ void* take(size_t bytes, size_t align) {
     peak = std::max(peak, live + static_cast<long long>(std::min(bytes, size_t{1} << 62)));
     if (peak > most) throw std::bad_alloc();
   }
-  void* p = align > alignof(std::max_align_t) ? std::aligned_alloc(align, (bytes + align - 1) / align * align) : std::malloc(std::max<size_t>(bytes, 1));
+  void* p = align > alignof(std::max_align_t) ? std::aligned_alloc(align, (bytes + align - 1) / align * align)
+                                              : std::malloc(std::max<size_t>(bytes, 1));
   if (!p) throw std::bad_alloc();
   if (counting) live += static_cast<long long>(malloc_usable_size(p));
   return p;

@@ -38,8 +38,22 @@ class Choices {
 };
 
 void grow_a_number(std::string& s, Choices& c) {
-  static const char* const kNumbers[] = {"-1",  "0",   "1", "4294967295", "4294967296", "9223372036854775807", "9223372036854775808", "18446744073709551615", "18446744073709551616",
-                                         "1e9", "0.5", "-0", "1e999",      "00",         "2147483648",          "-9223372036854775809"};
+  static const char* const kNumbers[] = {"-1",
+                                         "0",
+                                         "1",
+                                         "4294967295",
+                                         "4294967296",
+                                         "9223372036854775807",
+                                         "9223372036854775808",
+                                         "18446744073709551615",
+                                         "18446744073709551616",
+                                         "1e9",
+                                         "0.5",
+                                         "-0",
+                                         "1e999",
+                                         "00",
+                                         "2147483648",
+                                         "-9223372036854775809"};
   std::vector<size_t> starts;
   for (size_t i = 0; i < s.size(); ++i)
     if (s[i] >= '0' && s[i] <= '9' && (i == 0 || s[i - 1] < '0' || s[i - 1] > '9')) starts.push_back(i);
@@ -50,7 +64,8 @@ void grow_a_number(std::string& s, Choices& c) {
   s.replace(at, end - at, kNumbers[c.below(std::size(kNumbers))]);
 }
 
-void mutate_once(std::string& s, const std::vector<std::string>& seeds, const std::vector<std::string>& dictionary, Choices& c) {
+void mutate_once(std::string& s, const std::vector<std::string>& seeds, const std::vector<std::string>& dictionary,
+                 Choices& c) {
   const size_t at = c.below(s.size() + 1), n = 1 + c.below(std::min<uint64_t>(64, s.size() + 1)), left = s.size() - at;
   switch (c.below(12)) {
     case 0:
@@ -59,16 +74,26 @@ void mutate_once(std::string& s, const std::vector<std::string>& seeds, const st
     case 1:
       if (left) s[at] = static_cast<char>(c.below(256));
       break;
-    case 2: s.insert(at, 1, static_cast<char>(c.below(256))); break;
-    case 3: s.erase(at, n); break;
-    case 4: s.insert(at, s.substr(c.below(s.size() + 1), n)); break;
-    case 5: s.resize(at); break;
+    case 2:
+      s.insert(at, 1, static_cast<char>(c.below(256)));
+      break;
+    case 3:
+      s.erase(at, n);
+      break;
+    case 4:
+      s.insert(at, s.substr(c.below(s.size() + 1), n));
+      break;
+    case 5:
+      s.resize(at);
+      break;
     case 6: {
       const std::string& other = seeds[c.below(seeds.size())];
       s.replace(at, n, other, c.below(other.size() + 1), 1 + c.below(256));
       break;
     }
-    case 7: grow_a_number(s, c); break;
+    case 7:
+      grow_a_number(s, c);
+      break;
     case 8: {
       static const char kOpen[] = "[{(\"<";
       s.insert(at, std::string(1 + c.below(c.below(8) ? 8 : 20000), kOpen[c.below(5)]));
@@ -78,9 +103,14 @@ void mutate_once(std::string& s, const std::vector<std::string>& seeds, const st
       if (!dictionary.empty()) s.insert(at, dictionary[c.below(dictionary.size())]);
       break;
     case 10:
-      for (size_t i = 0; i < 8 && i < left; ++i) s[at + i] = static_cast<char>(c.below(3) == 0 ? c.below(256) : c.below(2) * 255);
+      for (size_t i = 0; i < 8 && i < left; ++i)
+        s[at + i] = static_cast<char>(c.below(3) == 0 ? c.below(256) : c.below(2) * 255);
       break;
-    default: std::swap_ranges(s.begin() + static_cast<std::ptrdiff_t>(at), s.begin() + static_cast<std::ptrdiff_t>(at + std::min(n, left)), s.begin() + static_cast<std::ptrdiff_t>(c.below(s.size() - std::min(n, left) + 1))); break;
+    default:
+      std::swap_ranges(s.begin() + static_cast<std::ptrdiff_t>(at),
+                       s.begin() + static_cast<std::ptrdiff_t>(at + std::min(n, left)),
+                       s.begin() + static_cast<std::ptrdiff_t>(c.below(s.size() - std::min(n, left) + 1)));
+      break;
   }
 }
 
@@ -155,7 +185,8 @@ int run(int argc, char** argv, const Target& target) {
     std::printf("%s\n", wrong.empty() ? "handled" : wrong.c_str());
     return wrong.empty() ? 0 : 1;
   }
-  const uint64_t count = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 200000, first = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 0;
+  const uint64_t count = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 200000,
+                 first = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 0;
   for (const std::string& seed : target.seeds) target.run(seed);  // what is mutated is good
   for (size_t i = 0; i < target.large.size(); ++i) {
     const std::string wrong = judge(target, target.large[i](), kLargeSeconds);

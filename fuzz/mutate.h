@@ -3,9 +3,9 @@
 //   fuzz_X [COUNT [FIRST]]    COUNT mutated inputs (default 200000), numbered from FIRST
 //   fuzz_X --input FILE       one input as it is
 //
-// An input may be accepted or refused with Error. Anything else fails the run and leaves the input in fuzz_X.bad: a crash, another exception,
-// more than a second of processor time, or more than 64 MiB of live memory (operator new) while it is looked at. Meant to run under the address and undefined
-// sanitizers (cmake preset asan).
+// An input may be accepted or refused with Error. Anything else fails the run and leaves the input in fuzz_X.bad: a
+// crash, another exception, more than a second of processor time, or more than 64 MiB of live memory (operator new)
+// while it is looked at. Meant to run under the address and undefined sanitizers (cmake preset asan).
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -14,8 +14,9 @@
 
 namespace birkhoff::fuzz {
 
-// Mutation number `number` of one of the seeds: bits flipped, bytes replaced, ranges removed, doubled, moved or taken from another seed, numbers
-// grown, brackets nested, words of `dictionary` inserted. The same number always gives the same input.
+// Mutation number `number` of one of the seeds: bits flipped, bytes replaced, ranges removed, doubled, moved or taken
+// from another seed, numbers grown, brackets nested, words of `dictionary` inserted. The same number always gives the
+// same input.
 std::string mutate(const std::vector<std::string>& seeds, const std::vector<std::string>& dictionary, uint64_t number);
 
 struct Target {
@@ -23,7 +24,8 @@ struct Target {
   std::vector<std::string> seeds;
   std::vector<std::string> dictionary;
   std::function<void(const std::string& input)> run;  // throws Error for an input that is refused
-  std::vector<std::function<std::string()>> large = {};  // inputs near the limits of size, looked at once as they are, for the memory they take
+  std::vector<std::function<std::string()>> large =
+      {};  // inputs near the limits of size, looked at once as they are, for the memory they take
 };
 
 // text repeated until it has about `bytes`, with every # replaced by the number of the repetition.

@@ -1,4 +1,5 @@
-// One site of the residual path (plain, mHC with Sinkhorn, mHC-lite, KromHC) at the shapes of the presets `tiny` and `small`, forward and backward, all cores.
+// One site of the residual path (plain, mHC with Sinkhorn, mHC-lite, KromHC) at the shapes of the presets `tiny` and
+// `small`, forward and backward, all cores.
 #include <benchmark/benchmark.h>
 
 #include <thread>
@@ -16,7 +17,10 @@ struct Path {
   ops::ResForm form = ops::ResForm::sinkhorn;
 };
 // The first argument of a benchmark.
-constexpr Path kPaths[] = {{ops::ResidualKind::plain}, {ops::ResidualKind::mhc}, {ops::ResidualKind::mhc, ops::ResForm::lite}, {ops::ResidualKind::mhc, ops::ResForm::kron}};
+constexpr Path kPaths[] = {{ops::ResidualKind::plain},
+                           {ops::ResidualKind::mhc},
+                           {ops::ResidualKind::mhc, ops::ResForm::lite},
+                           {ops::ResidualKind::mhc, ops::ResForm::kron}};
 
 struct Case {
   Exec exec{static_cast<int>(std::thread::hardware_concurrency())};

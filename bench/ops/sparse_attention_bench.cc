@@ -21,15 +21,18 @@ struct Problem {
 
   Problem(ops::SparseAttentionShape shape, int64_t topk, DType t) : s(shape) {
     const auto make = [&](int64_t cols) { return memory.mat(t, T, cols); };
-    q = make(s.heads * s.qk_dim), k = make(s.kv_heads * s.qk_dim), v = make(s.kv_heads * s.v_dim), o = make(s.heads * s.v_dim);
+    q = make(s.heads * s.qk_dim), k = make(s.kv_heads * s.qk_dim), v = make(s.kv_heads * s.v_dim),
+    o = make(s.heads * s.v_dim);
     d_o = make(o.cols), dq = make(q.cols), dk = make(k.cols), dv = make(v.cols), lse = memory.mat(f32_t, T, s.heads);
     uint64_t stream = 0;
     for (Mat m : {q, k, v, d_o}) {
       const Rng rng(++stream);
       for (int64_t i = 0; i < m.size(); ++i) {
         const auto x = static_cast<float>(rng.normal(static_cast<uint64_t>(i)));
-        if (t == f32_t) m.f32()[i] = x;
-        else m.b16()[i] = to_bf16(x);
+        if (t == f32_t)
+          m.f32()[i] = x;
+        else
+          m.b16()[i] = to_bf16(x);
       }
     }
     // What an untrained indexer selects: keys all over the past.
@@ -54,10 +57,15 @@ void BM_Sparse(benchmark::State& state) {
   for (auto _ : state) {
     ops::sparse_attention_forward(exec, p.s, p.q, p.k, p.v, p.keys, {}, p.o, p.lse, p.scratch);
     if (state.range(4))
-      ops::sparse_attention_backward(exec, p.s, {p.q, p.k, p.v, p.keys, {}, p.o, p.lse}, p.d_o, p.dq, p.dk, p.dv, {}, p.scratch);
+      ops::sparse_attention_backward(exec, p.s, {p.q, p.k, p.v, p.keys, {}, p.o, p.lse}, p.d_o, p.dq, p.dk, p.dv, {},
+                                     p.scratch);
   }
 }
-BENCHMARK(BM_Sparse)->ArgNames({"latent", "topk", "bf16", "threads", "backward"})->ArgsProduct({{0, 1}, {64, 256}, {0, 1}, {2}, {0, 1}})->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK(BM_Sparse)
+    ->ArgNames({"latent", "topk", "bf16", "threads", "backward"})
+    ->ArgsProduct({{0, 1}, {64, 256}, {0, 1}, {2}, {0, 1}})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
 
 void BM_Dense(benchmark::State& state) {
   Problem p(shape_of(state.range(0)), 1, state.range(1) ? bf16_t : f32_t);
@@ -66,10 +74,15 @@ void BM_Dense(benchmark::State& state) {
   const ops::AttentionShape s{p.s.heads, p.s.kv_heads, p.s.qk_dim, p.s.v_dim, p.s.scale};
   for (auto _ : state) {
     ops::attention_forward(exec, s, p.q, p.k, p.v, p.first, p.o, p.lse, p.scratch);
-    if (state.range(3)) ops::attention_backward(exec, s, p.q, p.k, p.v, p.first, segment, p.o, p.lse, p.d_o, p.dq, p.dk, p.dv, p.scratch);
+    if (state.range(3))
+      ops::attention_backward(exec, s, p.q, p.k, p.v, p.first, segment, p.o, p.lse, p.d_o, p.dq, p.dk, p.dv, p.scratch);
   }
 }
-BENCHMARK(BM_Dense)->ArgNames({"latent", "bf16", "threads", "backward"})->ArgsProduct({{0, 1}, {0, 1}, {2}, {0, 1}})->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK(BM_Dense)
+    ->ArgNames({"latent", "bf16", "threads", "backward"})
+    ->ArgsProduct({{0, 1}, {0, 1}, {2}, {0, 1}})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
 
 void BM_Select(benchmark::State& state) {
   Arena memory(size_t{64} << 20), scratch(1 << 20);
@@ -82,7 +95,12 @@ void BM_Select(benchmark::State& state) {
   const Exec exec(2);
   for (auto _ : state) ops::indexer_select(exec, {64, 128}, q, k, w, first, end, keys, scratch);
 }
-BENCHMARK(BM_Select)->ArgNames({"keys", "queries"})->Args({8192, 1})->Args({8192, 64})->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK(BM_Select)
+    ->ArgNames({"keys", "queries"})
+    ->Args({8192, 1})
+    ->Args({8192, 64})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
 
 }  // namespace
 }  // namespace birkhoff

@@ -1,4 +1,5 @@
-// Encodes files on request, so that tokenizer_bench.py can run this program and the reference library in turns. A line of standard input is
+// Encodes files on request, so that tokenizer_bench.py can run this program and the reference library in turns. A line
+// of standard input is
 //   open PATH            -> milliseconds, resident MiB before and after
 //   encode FILE THREADS  -> seconds for the file cut into pieces of 16 KiB (text in memory), tokens
 //   whole FILE IDS       -> seconds for the file as one text, tokens; the ids go into the file IDS as 32-bit numbers
@@ -19,7 +20,9 @@ namespace {
 using birkhoff::text::Tokenizer;
 constexpr size_t kPieceBytes = 16 << 10;
 
-double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
 
 double resident_mib() {
   std::ifstream in("/proc/self/statm");
@@ -54,7 +57,9 @@ size_t encode(const Tokenizer& t, const std::vector<std::string_view>& pieces, i
   return tokens;
 }
 
-void report(std::chrono::steady_clock::time_point start, size_t tokens) { std::printf("%.6f %zu\n", seconds_since(start), tokens); }
+void report(std::chrono::steady_clock::time_point start, size_t tokens) {
+  std::printf("%.6f %zu\n", seconds_since(start), tokens);
+}
 
 }  // namespace
 
@@ -85,7 +90,9 @@ int main() {
         const auto start = std::chrono::steady_clock::now();
         const std::vector<int32_t> ids = t->encode(text);
         const double seconds = seconds_since(start);
-        std::ofstream(out, std::ios::binary).write(reinterpret_cast<const char*>(ids.data()), static_cast<std::streamsize>(ids.size() * sizeof(int32_t)));
+        std::ofstream(out, std::ios::binary)
+            .write(reinterpret_cast<const char*>(ids.data()),
+                   static_cast<std::streamsize>(ids.size() * sizeof(int32_t)));
         std::printf("%.6f %zu\n", seconds, ids.size());
       }
     } catch (const birkhoff::Error& e) {

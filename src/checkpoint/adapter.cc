@@ -25,34 +25,45 @@ constexpr const char* kPeftPrefix = "base_model.model.";
 
 [[noreturn]] void fail(const std::string& what, const std::string& hint = "") { throw Error("adapter", what, hint); }
 
-bool ends_with(const std::string& s, const std::string& end) { return s.size() >= end.size() && s.compare(s.size() - end.size(), end.size(), end) == 0; }
+bool ends_with(const std::string& s, const std::string& end) {
+  return s.size() >= end.size() && s.compare(s.size() - end.size(), end.size(), end) == 0;
+}
 
 // target_parameters that mean weights of linear layers (see peft_targets), not the fused experts of transformers.
 bool names_weights(const json& v) {
-  return v.is_array() && std::all_of(v.begin(), v.end(), [](const json& n) { return n.is_string() && ends_with(n.get<std::string>(), ".weight"); });
+  return v.is_array() && std::all_of(v.begin(), v.end(), [](const json& n) {
+           return n.is_string() && ends_with(n.get<std::string>(), ".weight");
+         });
 }
 
 // Settings that would change what is computed. Null, false, zero and empty values change nothing.
 void require_plain_lora(const std::string& file, const json& j) {
   if (!j.is_object()) fail(file + ": not a JSON object");
-  const std::string type = j.contains("peft_type") && j["peft_type"].is_string() ? j["peft_type"].get<std::string>() : j.value("peft_type", json()).dump();
+  const std::string type = j.contains("peft_type") && j["peft_type"].is_string() ? j["peft_type"].get<std::string>()
+                                                                                 : j.value("peft_type", json()).dump();
   if (type != "LORA") fail(file + ": peft_type is " + type + ", only LORA is supported");
-  for (const char* key : {"use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication", "lora_bias", "target_parameters",
-                          "trainable_token_indices", "megatron_config", "alora_invocation_tokens", "use_qalora", "arrow_config"}) {
+  for (const char* key : {"use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "modules_to_save",
+                          "layer_replication", "lora_bias", "target_parameters", "trainable_token_indices",
+                          "megatron_config", "alora_invocation_tokens", "use_qalora", "arrow_config"}) {
     if (!j.contains(key)) continue;
     const json& v = j[key];
     const bool nothing = v.is_null() || v == json(false) || (v.is_structured() && v.empty());
-    if (!nothing && !(key == std::string("target_parameters") && names_weights(v))) fail(file + ": " + key + " " + v.dump() + " is not supported", "merge the adapter with PEFT, or train without it");
+    if (!nothing && !(key == std::string("target_parameters") && names_weights(v)))
+      fail(file + ": " + key + " " + v.dump() + " is not supported",
+           "merge the adapter with PEFT, or train without it");
   }
-  if (j.contains("bias") && j["bias"] != "none") fail(file + ": bias " + j["bias"].dump() + " is not supported, only \"none\"");
+  if (j.contains("bias") && j["bias"] != "none")
+    fail(file + ": bias " + j["bias"].dump() + " is not supported, only \"none\"");
 }
 
 model::LoraSpec read_spec(const std::string& file) {
   const json j = io::read_json(file);
   require_plain_lora(file, j);
   model::LoraSpec s;
-  if (!j.contains("r") || !j["r"].is_number_integer() || j["r"].get<int64_t>() < 1 || j["r"].get<int64_t>() > model::kMaxLoraRank)
-    fail(file + ": r: a rank of 1 to " + std::to_string(model::kMaxLoraRank) + " was expected, the file has " + j.value("r", json()).dump());
+  if (!j.contains("r") || !j["r"].is_number_integer() || j["r"].get<int64_t>() < 1 ||
+      j["r"].get<int64_t>() > model::kMaxLoraRank)
+    fail(file + ": r: a rank of 1 to " + std::to_string(model::kMaxLoraRank) + " was expected, the file has " +
+         j.value("r", json()).dump());
   s.rank = j["r"];
   s.alpha = 8;  // PEFT's default
   if (j.contains("lora_alpha")) {
@@ -60,7 +71,8 @@ model::LoraSpec read_spec(const std::string& file) {
       fail(file + ": lora_alpha: a number was expected, the file has " + j["lora_alpha"].dump());
     s.alpha = j["lora_alpha"];
   }
-  if (j.contains("use_rslora") && j["use_rslora"] == true) s.alpha *= std::sqrt(static_cast<double>(s.rank));  // alpha / sqrt(r)
+  if (j.contains("use_rslora") && j["use_rslora"] == true)
+    s.alpha *= std::sqrt(static_cast<double>(s.rank));  // alpha / sqrt(r)
   return s;
 }
 
@@ -98,15 +110,19 @@ struct PeftTargets {
   std::vector<std::string> modules, parameters;
 };
 
-// The shortest ends of names that PEFT, which takes every module whose name ends so, reads as exactly these modules without the routed experts.
-// In a model with experts PEFT takes target_modules called gate_proj, up_proj or down_proj, whatever stands before, for the experts that
-// transformers has fused into one parameter (_convert_peft_config_moe). The parameter of a dense or shared network has another name.
+// The shortest ends of names that PEFT, which takes every module whose name ends so, reads as exactly these modules
+// without the routed experts. In a model with experts PEFT takes target_modules called gate_proj, up_proj or down_proj,
+// whatever stands before, for the experts that transformers has fused into one parameter (_convert_peft_config_moe).
+// The parameter of a dense or shared network has another name.
 PeftTargets peft_targets(const model::ModelConfig& c, const std::vector<std::string>& modules) {
   const std::vector<std::string> all = model::lora_candidates(c);
   std::set<std::string> wanted;
-  std::copy_if(modules.begin(), modules.end(), std::inserter(wanted, wanted.end()), [](const std::string& m) { return !model::is_routed_expert(m); });
+  std::copy_if(modules.begin(), modules.end(), std::inserter(wanted, wanted.end()),
+               [](const std::string& m) { return !model::is_routed_expert(m); });
   const auto exact = [&](const std::string& end) {
-    return std::all_of(all.begin(), all.end(), [&](const std::string& m) { return m != end && !ends_with(m, "." + end) ? true : wanted.count(m) > 0; });
+    return std::all_of(all.begin(), all.end(), [&](const std::string& m) {
+      return m != end && !ends_with(m, "." + end) ? true : wanted.count(m) > 0;
+    });
   };
   std::set<std::string> ends;
   for (const std::string& m : wanted) {
@@ -133,14 +149,18 @@ std::string resolve_adapter_directory(const std::string& path) {
   if (fs::exists(path + kConfig)) return path;
   if (has_adapter(path)) return path + "/adapter";
   if (!fs::exists(path)) fail(path + ": does not exist", "give a PEFT adapter, a run or a checkpoint");
-  fail(path + ": no adapter_config.json", "give a PEFT adapter, or a run or checkpoint that was trained with lora.rank");
+  fail(path + ": no adapter_config.json",
+       "give a PEFT adapter, or a run or checkpoint that was trained with lora.rank");
 }
 
-AdapterFiles::AdapterFiles(const std::string& path, const model::ModelConfig& config) : directory_(resolve_adapter_directory(path)), spec_(read_spec(directory_ + kConfig)) {
+AdapterFiles::AdapterFiles(const std::string& path, const model::ModelConfig& config)
+    : directory_(resolve_adapter_directory(path)), spec_(read_spec(directory_ + kConfig)) {
   std::vector<std::string> paths;
   for (const char* f : {kMain, kExperts})
     if (fs::exists(directory_ + f)) paths.push_back(directory_ + f);
-  if (paths.empty()) fail(directory_ + ": no adapter_model.safetensors", "PyTorch .bin files are not read; save the adapter with safe_serialization");
+  if (paths.empty())
+    fail(directory_ + ": no adapter_model.safetensors",
+         "PyTorch .bin files are not read; save the adapter with safe_serialization");
   const std::map<std::string, std::string> names = module_names(config);
   std::set<std::string> modules;
   std::string problems;
@@ -152,7 +172,8 @@ AdapterFiles::AdapterFiles(const std::string& path, const model::ModelConfig& co
       const auto known = names.find(module);
       if (known == names.end()) {
         const std::string near = nearest(module, keys(names));
-        problems += "\n  unknown   " + e.name + " " + shape_text(e.shape) + (near.empty() ? "" : "; the model has " + near);
+        problems +=
+            "\n  unknown   " + e.name + " " + shape_text(e.shape) + (near.empty() ? "" : "; the model has " + near);
       } else if (!tensors_.emplace(known->second + "." + which + ".weight", &e).second) {
         problems += "\n  duplicate " + e.name;
       } else {
@@ -182,14 +203,16 @@ void AdapterFiles::check_shapes(const model::ModelConfig& config, std::string pr
     else if (e.type != io::TensorType::f32 && e.type != io::TensorType::bf16 && e.type != io::TensorType::f16)
       problems += "\n  type      " + p.name + ": F32, BF16 or F16 expected, file has " + io::tensor_type_name(e.type);
   }
-  if (!problems.empty()) fail(directory_ + ": tensors do not match the model:" + problems, "is the adapter one of this model?");
+  if (!problems.empty())
+    fail(directory_ + ": tensors do not match the model:" + problems, "is the adapter one of this model?");
 }
 
 void AdapterFiles::load(model::Model& m) const {
   for (const model::ParameterInfo& p : m.adapters) {
     const auto it = tensors_.find(p.name);
     if (it == tensors_.end() || it->second->shape != std::vector<int64_t>{p.rows, p.cols})
-      fail(directory_ + ": " + p.name + ": expected " + shape_text({p.rows, p.cols}) + ", the file has " + (it == tensors_.end() ? "none" : shape_text(it->second->shape)));
+      fail(directory_ + ": " + p.name + ": expected " + shape_text({p.rows, p.cols}) + ", the file has " +
+           (it == tensors_.end() ? "none" : shape_text(it->second->shape)));
     read_as_f32(*it->second, m.adapter_block + p.offset);
   }
 }
@@ -210,7 +233,8 @@ bool AdapterFiles::add_to(const std::string& name, int64_t first, Mat rows) cons
     std::fill(sum.begin(), sum.end(), 0.0);
     for (int64_t j = 0; j < rank; ++j) {
       const double factor = scale * b_values[static_cast<size_t>((first + r) * rank + j)];
-      for (int64_t k = 0; k < in; ++k) sum[static_cast<size_t>(k)] += factor * a_values[static_cast<size_t>(j * in + k)];
+      for (int64_t k = 0; k < in; ++k)
+        sum[static_cast<size_t>(k)] += factor * a_values[static_cast<size_t>(j * in + k)];
     }
     for (int64_t k = 0; k < in; ++k) rows.f32(r)[k] = static_cast<float>(rows.f32(r)[k] + sum[static_cast<size_t>(k)]);
   }
@@ -221,26 +245,32 @@ void save_adapter(const std::string& directory, const model::Model& m, const std
   std::vector<io::TensorEntry> main, experts;
   for (const model::ParameterInfo& p : m.adapters)
     (model::is_routed_expert(p.name) ? experts : main)
-        .push_back({kPeftPrefix + p.name, io::TensorType::f32, {p.rows, p.cols}, reinterpret_cast<const std::byte*>(m.adapter_block + p.offset), static_cast<size_t>(p.size()) * 4});
+        .push_back({kPeftPrefix + p.name,
+                    io::TensorType::f32,
+                    {p.rows, p.cols},
+                    reinterpret_cast<const std::byte*>(m.adapter_block + p.offset),
+                    static_cast<size_t>(p.size()) * 4});
   io::write_safetensors(directory + kMain, main, {{"format", "pt"}});
   if (!experts.empty()) io::write_safetensors(directory + kExperts, experts, {{"format", "birkhoff"}});
   const double alpha = m.lora.alpha;
   const PeftTargets targets = peft_targets(m.config, m.lora.modules);
-  io::write_json(directory + kConfig, {{"peft_type", "LORA"},
-                                       {"task_type", "CAUSAL_LM"},
-                                       {"base_model_name_or_path", base_model},
-                                       {"r", m.lora.rank},
-                                       {"lora_alpha", alpha == std::floor(alpha) && std::abs(alpha) < 1e9 ? json(static_cast<int64_t>(alpha)) : json(alpha)},
-                                       {"target_modules", targets.modules},
-                                       {"target_parameters", targets.parameters.empty() ? json() : json(targets.parameters)},
-                                       {"lora_dropout", 0.0},
-                                       {"bias", "none"},
-                                       {"fan_in_fan_out", false},
-                                       {"use_rslora", false},
-                                       {"use_dora", false},
-                                       {"init_lora_weights", true},
-                                       {"inference_mode", true},
-                                       {"modules_to_save", nullptr}});
+  io::write_json(directory + kConfig,
+                 {{"peft_type", "LORA"},
+                  {"task_type", "CAUSAL_LM"},
+                  {"base_model_name_or_path", base_model},
+                  {"r", m.lora.rank},
+                  {"lora_alpha", alpha == std::floor(alpha) && std::abs(alpha) < 1e9 ? json(static_cast<int64_t>(alpha))
+                                                                                     : json(alpha)},
+                  {"target_modules", targets.modules},
+                  {"target_parameters", targets.parameters.empty() ? json() : json(targets.parameters)},
+                  {"lora_dropout", 0.0},
+                  {"bias", "none"},
+                  {"fan_in_fan_out", false},
+                  {"use_rslora", false},
+                  {"use_dora", false},
+                  {"init_lora_weights", true},
+                  {"inference_mode", true},
+                  {"modules_to_save", nullptr}});
 }
 
 }  // namespace birkhoff::checkpoint

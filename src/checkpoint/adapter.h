@@ -1,6 +1,7 @@
-// LoRA adapters on disk in PEFT's layout: a directory with adapter_config.json and adapter_model.safetensors, whose names are
-// base_model.model.MODULE.lora_A.weight [r, in] and .lora_B.weight [out, r]. Adapters of routed experts have no form there, since transformers
-// keeps a layer's experts in one parameter; they are ours only, under the same names in a second file, expert_adapters.safetensors.
+// LoRA adapters on disk in PEFT's layout: a directory with adapter_config.json and adapter_model.safetensors, whose
+// names are base_model.model.MODULE.lora_A.weight [r, in] and .lora_B.weight [out, r]. Adapters of routed experts have
+// no form there, since transformers keeps a layer's experts in one parameter; they are ours only, under the same names
+// in a second file, expert_adapters.safetensors.
 #pragma once
 #include <map>
 #include <memory>
@@ -20,15 +21,17 @@ bool has_adapter(const std::string& checkpoint_directory);
 // An opened adapter, checked against the model it is for.
 class AdapterFiles {
  public:
-  // Throws Error: settings of PEFT that change the formula and are not supported here, modules the model does not have (with the nearest), a
-  // matrix without its partner, wrong shapes (with both), other types than F32, BF16 and F16. One report lists all tensors that do not match.
+  // Throws Error: settings of PEFT that change the formula and are not supported here, modules the model does not have
+  // (with the nearest), a matrix without its partner, wrong shapes (with both), other types than F32, BF16 and F16. One
+  // report lists all tensors that do not match.
   AdapterFiles(const std::string& path, const model::ModelConfig& config);
   const std::string& directory() const { return directory_; }
   const model::LoraSpec& spec() const { return spec_; }
-  // Fills the adapters of m, which were attached with spec() or one of the same modules and rank, and refreshes nothing.
+  // Fills the adapters of m, which were attached with spec() or one of the same modules and rank, and refreshes
+  // nothing.
   void load(model::Model& m) const;
-  // Merges: rows [n, cols] fp32, which are rows first .. first + n of the model's tensor `name`, += scale B A (summed in double). False, and
-  // nothing happens, when that tensor has no adapter.
+  // Merges: rows [n, cols] fp32, which are rows first .. first + n of the model's tensor `name`, += scale B A (summed
+  // in double). False, and nothing happens, when that tensor has no adapter.
   bool add_to(const std::string& name, int64_t first, Mat rows) const;
 
  private:

@@ -28,14 +28,17 @@ std::vector<int64_t> steps(const std::string& run) {
     const std::string name = e.path().filename().string();
     if (name.rfind(kStepPrefix, 0) != 0) continue;
     const std::string digits = name.substr(std::strlen(kStepPrefix));
-    if (!digits.empty() && digits.size() < 18 && std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; }))
+    if (!digits.empty() && digits.size() < 18 &&
+        std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; }))
       out.push_back(std::stoll(digits));
   }
   std::sort(out.rbegin(), out.rend());
   return out;
 }
 
-std::string directory_of(const std::string& run, int64_t step) { return run + "/checkpoints/" + kStepPrefix + std::to_string(step); }
+std::string directory_of(const std::string& run, int64_t step) {
+  return run + "/checkpoints/" + kStepPrefix + std::to_string(step);
+}
 
 io::TensorEntry vector_entry(const char* name, const float* data, int64_t n) {
   return {name, io::TensorType::f32, {n}, reinterpret_cast<const std::byte*>(data), static_cast<size_t>(n) * 4};
@@ -72,7 +75,8 @@ std::string problem_of(const std::string& directory) {
 
 }  // namespace
 
-std::string save_checkpoint(const std::string& run, int64_t step, const model::Model& m, const nlohmann::json& config, const TrainerState& state) {
+std::string save_checkpoint(const std::string& run, int64_t step, const model::Model& m, const nlohmann::json& config,
+                            const TrainerState& state) {
   const std::string final_path = directory_of(run, step);
   io::StagedDirectory staged(final_path);
   std::error_code ec;
@@ -82,7 +86,8 @@ std::string save_checkpoint(const std::string& run, int64_t step, const model::M
     fs::create_directories(staged.path() + "/adapter", ec);
     save_adapter(staged.path() + "/adapter", m, state.base_model);
   }
-  const io::TensorEntry moments[] = {vector_entry("moment1", state.moment1, state.elements), vector_entry("moment2", state.moment2, state.elements)};
+  const io::TensorEntry moments[] = {vector_entry("moment1", state.moment1, state.elements),
+                                     vector_entry("moment2", state.moment2, state.elements)};
   io::write_safetensors(staged.path() + "/trainer_state/optimizer.safetensors", moments);
   io::write_json(staged.path() + "/trainer_state/position.json", state.position);
   for (const std::string& file : state.files) {
@@ -135,7 +140,8 @@ void load_checkpoint(const std::string& directory, model::Model& m, TrainerState
   for (const auto& [name, to] : {std::pair{"moment1", state.moment1}, std::pair{"moment2", state.moment2}}) {
     const io::TensorEntry* e = file.find(name);
     if (!e || e->type != io::TensorType::f32 || e->size() != state.elements)
-      throw Error("checkpoint", file.path() + ": " + name + ": expected " + std::to_string(state.elements) + " values, file has " + std::to_string(e ? e->size() : 0));
+      throw Error("checkpoint", file.path() + ": " + name + ": expected " + std::to_string(state.elements) +
+                                    " values, file has " + std::to_string(e ? e->size() : 0));
     std::memcpy(to, e->data, e->bytes);
   }
   state.position = io::read_json(directory + "/trainer_state/position.json");

@@ -10,10 +10,11 @@ uint8_t to_e4m3(float x) {
   if (std::isnan(x)) return sign | 0x7f;
   const float m = std::abs(x);
   if (m >= 448.f) return sign | 0x7e;
-  // One step of the format: 2^-9 below 2^-6, else an eighth of the power of two. nearbyint rounds ties to even, and the step's parity is the code's.
+  // One step of the format: 2^-9 below 2^-6, else an eighth of the power of two. nearbyint rounds ties to even, and the
+  // step's parity is the code's.
   const int exponent = m < 0x1p-6f ? -6 : std::ilogb(m);
   const int steps = static_cast<int>(std::nearbyint(std::ldexp(m, 3 - exponent)));  // 0..16
-  const int code = (exponent + 6) * 8 + steps;                                      // a carry moves into the exponent by itself
+  const int code = (exponent + 6) * 8 + steps;  // a carry moves into the exponent by itself
   return static_cast<uint8_t>(sign | std::min(code, 0x7e));
 }
 

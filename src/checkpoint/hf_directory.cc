@@ -15,11 +15,20 @@ namespace fs = std::filesystem;
 bool read_as_f32(const io::TensorEntry& e, float* out) {
   ops::StoredTensor t;
   switch (e.type) {
-    case io::TensorType::f64: t.type = ops::StoredType::f64; break;
-    case io::TensorType::f32: t.type = ops::StoredType::f32; break;
-    case io::TensorType::bf16: t.type = ops::StoredType::bf16; break;
-    case io::TensorType::f16: t.type = ops::StoredType::f16; break;
-    default: return false;
+    case io::TensorType::f64:
+      t.type = ops::StoredType::f64;
+      break;
+    case io::TensorType::f32:
+      t.type = ops::StoredType::f32;
+      break;
+    case io::TensorType::bf16:
+      t.type = ops::StoredType::bf16;
+      break;
+    case io::TensorType::f16:
+      t.type = ops::StoredType::f16;
+      break;
+    default:
+      return false;
   }
   t.data = reinterpret_cast<const uint8_t*>(e.data);
   t.rows = 1, t.cols = e.size();
@@ -30,9 +39,12 @@ bool read_as_f32(const io::TensorEntry& e, float* out) {
 }
 
 std::string resolve_model_directory(const std::string& path, std::string* note) {
-  if (!fs::is_directory(path)) throw Error("checkpoint", path + ": " + (fs::exists(path) ? "is not a directory" : "does not exist"), "give a run, a checkpoint or a model directory");
+  if (!fs::is_directory(path))
+    throw Error("checkpoint", path + ": " + (fs::exists(path) ? "is not a directory" : "does not exist"),
+                "give a run, a checkpoint or a model directory");
   if (fs::is_directory(path + "/checkpoints")) return newest_good_checkpoint(path, note);
-  if (!fs::exists(path + "/config.json")) throw Error("checkpoint", path + ": no config.json", "give a run, a checkpoint or a model directory");
+  if (!fs::exists(path + "/config.json"))
+    throw Error("checkpoint", path + ": no config.json", "give a run, a checkpoint or a model directory");
   return path;
 }
 
@@ -49,7 +61,8 @@ void load_weights(const std::string& directory, model::Model& m) {
   }
 }
 
-void save_weights(const std::string& directory, const model::Model& m, const nlohmann::json& config, DType dtype, const TensorMap* source) {
+void save_weights(const std::string& directory, const model::Model& m, const nlohmann::json& config, DType dtype,
+                  const TensorMap* source) {
   SaveOptions options;
   options.type = dtype == f32_t ? SaveType::f32 : SaveType::bf16;
   options.source = source;

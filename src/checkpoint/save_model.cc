@@ -19,7 +19,8 @@ using layers::Role;
 
 constexpr int64_t kChunkElements = 1 << 22;  // of a parameter held in fp32 at a time
 
-// One tensor to be written. source: its bytes. Otherwise parameter `index`, encoded as entry.type; `scales`: the factors of the fp8 tensor before.
+// One tensor to be written. source: its bytes. Otherwise parameter `index`, encoded as entry.type; `scales`: the
+// factors of the fp8 tensor before.
 struct Planned {
   TensorEntry entry;
   const TensorEntry* source = nullptr;
@@ -27,7 +28,10 @@ struct Planned {
   bool scales = false;
 };
 
-bool keeps_fp32(Role r) { return r == Role::bias || r == Role::position_bias || r == Role::router_bias || r == Role::hc_fn || r == Role::hc_scale || r == Role::hc_base; }
+bool keeps_fp32(Role r) {
+  return r == Role::bias || r == Role::position_bias || r == Role::router_bias || r == Role::hc_fn ||
+         r == Role::hc_scale || r == Role::hc_base;
+}
 
 bool ends_with(const std::string& s, const char* end) {
   const size_t n = std::strlen(end);
@@ -41,10 +45,17 @@ bool quantised(const model::ParameterInfo& p) {
 
 class Plan {
  public:
-  Plan(const model::ModelConfig& config, const std::vector<model::ParameterInfo>& parameters, const RowReader& rows, const SaveOptions& o)
-      : config_(config), type_(model::find_model_type(config.model_type)), parameters_(parameters), rows_(rows), options_(o) {
+  Plan(const model::ModelConfig& config, const std::vector<model::ParameterInfo>& parameters, const RowReader& rows,
+       const SaveOptions& o)
+      : config_(config),
+        type_(model::find_model_type(config.model_type)),
+        parameters_(parameters),
+        rows_(rows),
+        options_(o) {
     if (o.type == SaveType::fp8 && config.model_type != "deepseek_v3" && config.model_type != "deepseek_v32")
-      throw Error("save", "dtype fp8 is what deepseek_v3 and deepseek_v32 files use, this model is " + config.model_type, "choose bf16 or fp32", ExitCode::usage);
+      throw Error("save",
+                  "dtype fp8 is what deepseek_v3 and deepseek_v32 files use, this model is " + config.model_type,
+                  "choose bf16 or fp32", ExitCode::usage);
     std::map<std::string, std::vector<std::string>> copies;
     for (const auto& [file_name, ours] : type_.copies(config_)) copies[ours].push_back(file_name);
     for (size_t i = 0; i < parameters.size(); ++i) {
@@ -60,19 +71,23 @@ class Plan {
     }
   }
 
-  void read(size_t i, int64_t first, int64_t count, Mat out) const { rows_ ? rows_(i, first, count, out) : read_source(i, first, count, out); }
+  void read(size_t i, int64_t first, int64_t count, Mat out) const {
+    rows_ ? rows_(i, first, count, out) : read_source(i, first, count, out);
+  }
 
   std::vector<Planned> list;
 
  private:
   std::string name_of(size_t i) const {
     const std::vector<std::string> names = type_.file_names(config_, parameters_[i].name);
-    if (options_.names == NameScheme::as_source) return options_.source ? options_.source->weights[i]->name : names.front();
+    if (options_.names == NameScheme::as_source)
+      return options_.source ? options_.source->weights[i]->name : names.front();
     return options_.names == NameScheme::hf ? names.back() : names.front();
   }
 
   bool is_ignored(const std::string& name) const {
-    return std::any_of(options_.source->ignored.begin(), options_.source->ignored.end(), [&](const TensorEntry* e) { return e->name == name; });
+    return std::any_of(options_.source->ignored.begin(), options_.source->ignored.end(),
+                       [&](const TensorEntry* e) { return e->name == name; });
   }
 
   void read_source(size_t i, int64_t first, int64_t count, Mat out) const {
@@ -114,7 +129,8 @@ class Plan {
   }
   bool is_fp8_blocks(size_t i) const {
     const TensorEntry* s = options_.source->scales[i];
-    return options_.source->weights[i]->type == TensorType::f8_e4m3 && s && s->type == TensorType::f32 && ends_with(s->name, "_scale_inv");
+    return options_.source->weights[i]->type == TensorType::f8_e4m3 && s && s->type == TensorType::f32 &&
+           ends_with(s->name, "_scale_inv");
   }
 
   bool source_will_do(size_t i) const {
@@ -131,7 +147,7 @@ class Plan {
     const model::ParameterInfo& p = parameters_[i];
     const std::vector<std::string> scale = scale_names(name);
     if (source_will_do(i)) {
-      const TensorEntry &e = *options_.source->weights[i];
+      const TensorEntry& e = *options_.source->weights[i];
       list.push_back({e, &e, i});
       list.back().entry.name = name;
       if (const TensorEntry* s = options_.source->scales[i]) {
@@ -141,11 +157,16 @@ class Plan {
       return;
     }
     const TensorType type = target_type(i);
-    list.push_back({{name, type, file_shape(p), nullptr, static_cast<size_t>(p.size() * io::tensor_type_bytes(type))}, nullptr, i});
+    list.push_back({{name, type, file_shape(p), nullptr, static_cast<size_t>(p.size() * io::tensor_type_bytes(type))},
+                    nullptr,
+                    i});
     if (type != TensorType::f8_e4m3) return;
     const auto [block_rows, block_cols] = weight_block_size(config_);
     const std::vector<int64_t> shape = {(p.rows + block_rows - 1) / block_rows, (p.cols + block_cols - 1) / block_cols};
-    list.push_back({{scale.front(), TensorType::f32, shape, nullptr, static_cast<size_t>(shape[0] * shape[1]) * 4}, nullptr, i, true});
+    list.push_back({{scale.front(), TensorType::f32, shape, nullptr, static_cast<size_t>(shape[0] * shape[1]) * 4},
+                    nullptr,
+                    i,
+                    true});
   }
 
   const model::ModelConfig& config_;
@@ -231,11 +252,15 @@ std::vector<size_t> cut(const std::vector<Planned>& list, size_t shard_bytes) {
 }
 
 void describe_types(nlohmann::json& config, const std::vector<Planned>& list, const SaveOptions& o) {
-  const bool scaled = std::any_of(list.begin(), list.end(), [](const Planned& t) { return t.entry.type == TensorType::f8_e4m3 || t.entry.type == TensorType::f8_e5m2 || t.entry.type == TensorType::i8; });
+  const bool scaled = std::any_of(list.begin(), list.end(), [](const Planned& t) {
+    return t.entry.type == TensorType::f8_e4m3 || t.entry.type == TensorType::f8_e5m2 || t.entry.type == TensorType::i8;
+  });
   if (!scaled) config.erase("quantization_config");
-  if (std::none_of(list.begin(), list.end(), [](const Planned& t) { return t.entry.type == TensorType::i8; })) config.erase("expert_dtype");  // V4's word for FP4
+  if (std::none_of(list.begin(), list.end(), [](const Planned& t) { return t.entry.type == TensorType::i8; }))
+    config.erase("expert_dtype");  // V4's word for FP4
   if (scaled && !config.contains("quantization_config"))
-    config["quantization_config"] = {{"quant_method", "fp8"}, {"fmt", "e4m3"}, {"activation_scheme", "dynamic"}, {"weight_block_size", {128, 128}}};
+    config["quantization_config"] = {
+        {"quant_method", "fp8"}, {"fmt", "e4m3"}, {"activation_scheme", "dynamic"}, {"weight_block_size", {128, 128}}};
   if (!o.type) return;
   config.erase("dtype");  // transformers' newer spelling of the same
   config["torch_dtype"] = o.type == SaveType::f32 ? "float32" : "bfloat16";
@@ -250,8 +275,9 @@ SaveType parse_save_type(const std::string& name) {
   throw Error("dtype", "unknown value \"" + name + "\"", "one of bf16, fp32, fp8", ExitCode::usage);
 }
 
-void save_model(const std::string& directory, const model::ModelConfig& config, const std::vector<model::ParameterInfo>& parameters, const RowReader& rows,
-                nlohmann::json config_json, const SaveOptions& options) {
+void save_model(const std::string& directory, const model::ModelConfig& config,
+                const std::vector<model::ParameterInfo>& parameters, const RowReader& rows, nlohmann::json config_json,
+                const SaveOptions& options) {
   BK_CHECK(rows || options.source);
   const Plan plan(config, parameters, rows, options);
   describe_types(config_json, plan.list, options);
@@ -270,7 +296,8 @@ void save_model(const std::string& directory, const model::ModelConfig& config, 
       total += plan.list[begin].entry.bytes;
     }
   }
-  io::write_json(directory + "/model.safetensors.index.json", {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}});
+  io::write_json(directory + "/model.safetensors.index.json",
+                 {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}});
 }
 
 }  // namespace birkhoff::checkpoint

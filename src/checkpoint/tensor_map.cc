@@ -22,15 +22,23 @@ constexpr int64_t kFp4Block = 32;  // inputs of a row that share a factor (model
 
 std::optional<StoredType> stored_type(TensorType t) {
   switch (t) {
-    case TensorType::f64: return StoredType::f64;
-    case TensorType::f32: return StoredType::f32;
-    case TensorType::f16: return StoredType::f16;
-    case TensorType::bf16: return StoredType::bf16;
-    case TensorType::f8_e4m3: return StoredType::f8_e4m3;
-    case TensorType::f8_e5m2: return StoredType::f8_e5m2;
+    case TensorType::f64:
+      return StoredType::f64;
+    case TensorType::f32:
+      return StoredType::f32;
+    case TensorType::f16:
+      return StoredType::f16;
+    case TensorType::bf16:
+      return StoredType::bf16;
+    case TensorType::f8_e4m3:
+      return StoredType::f8_e4m3;
+    case TensorType::f8_e5m2:
+      return StoredType::f8_e5m2;
     case TensorType::i8:
-    case TensorType::u8: return StoredType::fp4;
-    default: return std::nullopt;
+    case TensorType::u8:
+      return StoredType::fp4;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -44,7 +52,8 @@ int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 class Matcher {
  public:
-  Matcher(const WeightFiles& files, const model::ModelConfig& config) : files_(files), config_(config), type_(model::find_model_type(config.model_type)) {}
+  Matcher(const WeightFiles& files, const model::ModelConfig& config)
+      : files_(files), config_(config), type_(model::find_model_type(config.model_type)) {}
 
   void add(const model::ParameterInfo& p) {
     map_.weights.push_back(nullptr);
@@ -64,7 +73,8 @@ class Matcher {
     if (!e) {
       std::string theirs = names.front();
       for (size_t i = 1; i < names.size(); ++i) theirs += " or " + names[i];
-      return complain("missing   " + theirs + (names.front() == p.name ? "" : " (" + p.name + ")") + ", expected " + shape_text(file_shape(p)));
+      return complain("missing   " + theirs + (names.front() == p.name ? "" : " (" + p.name + ")") + ", expected " +
+                      shape_text(file_shape(p)));
     }
     map_.weights.back() = e;
     const std::string both = e->name == p.name ? p.name : e->name + " (" + p.name + ")";
@@ -83,7 +93,8 @@ class Matcher {
         complain("unknown   " + name + " " + shape_text(e->shape));
     }
     if (!problems_.empty())
-      throw Error("checkpoint", files_.directory() + ": tensors do not match the configuration:" + problems_, "is config.json the one of these weights?");
+      throw Error("checkpoint", files_.directory() + ": tensors do not match the configuration:" + problems_,
+                  "is config.json the one of these weights?");
     return std::move(map_);
   }
 
@@ -93,13 +104,18 @@ class Matcher {
   // A head beside a tied embedding is a copy of it: some programs would use it, others not.
   void check_tied_head(const TensorEntry& head) {
     const TensorEntry* embedding = files_.find("model.embed_tokens.weight");
-    if (!embedding || (head.shape == embedding->shape && head.type == embedding->type && std::memcmp(head.data, embedding->data, head.bytes) == 0)) return;
-    complain("not tied  lm_head.weight differs from model.embed_tokens.weight, and tie_word_embeddings is true: set it to false to use the head of the file");
+    if (!embedding || (head.shape == embedding->shape && head.type == embedding->type &&
+                       std::memcmp(head.data, embedding->data, head.bytes) == 0))
+      return;
+    complain(
+        "not tied  lm_head.weight differs from model.embed_tokens.weight, and tie_word_embeddings is true: set it to "
+        "false to use the head of the file");
   }
 
   // Scales of a tensor that is itself passed over.
   bool belongs_to_ignored(const std::string& name) const {
-    for (const auto& [suffix, weight] : {std::pair<std::string_view, const char*>{".weight_scale_inv", ".weight"}, {".scale", ".weight"}}) {
+    for (const auto& [suffix, weight] :
+         {std::pair<std::string_view, const char*>{".weight_scale_inv", ".weight"}, {".scale", ".weight"}}) {
       if (name.size() > suffix.size() && name.compare(name.size() - suffix.size(), suffix.size(), suffix) == 0)
         return type_.ignores(config_, name.substr(0, name.size() - suffix.size()) + weight);
     }
@@ -123,7 +139,8 @@ class Matcher {
     for (int64_t i = 0; i < p.size(); ++i) {
       const int64_t expert = e.type == TensorType::i64 ? number<int64_t>(e, i) : number<int32_t>(e, i);
       if (expert >= 0 && expert < config_.n_routed_experts) continue;
-      complain("value     " + both + ": expert " + std::to_string(expert) + " of n_routed_experts " + std::to_string(config_.n_routed_experts));
+      complain("value     " + both + ": expert " + std::to_string(expert) + " of n_routed_experts " +
+               std::to_string(config_.n_routed_experts));
       return false;
     }
     return true;
@@ -147,7 +164,9 @@ class Matcher {
     const std::optional<StoredType> type = stored_type(e.type);
     const bool fp4 = type == StoredType::fp4;
     if (!type || (fp4 && !scale)) {
-      complain("type      " + both + ": F64, F32, BF16, F16, F8_E4M3, F8_E5M2 or FP4 in I8 with scales expected, file has " + io::tensor_type_name(e.type));
+      complain("type      " + both +
+               ": F64, F32, BF16, F16, F8_E4M3, F8_E5M2 or FP4 in I8 with scales expected, file has " +
+               io::tensor_type_name(e.type));
       return false;
     }
     std::vector<int64_t> shape = file_shape(p);
@@ -168,10 +187,14 @@ class Matcher {
     const std::optional<ScaleType> type = scale_type(s.type);
     const bool quantised = ops::stored_bits(v.type) <= 8;
     if (!type || !quantised) {
-      complain("type      " + s.name + (quantised ? ": F32 or F8_E8M0 expected, file has " : ": scales of a tensor that is not FP8 or FP4, in ") + io::tensor_type_name(s.type));
+      complain(
+          "type      " + s.name +
+          (quantised ? ": F32 or F8_E8M0 expected, file has " : ": scales of a tensor that is not FP8 or FP4, in ") +
+          io::tensor_type_name(s.type));
       return false;
     }
-    const auto [block_rows, block_cols] = v.type == StoredType::fp4 ? std::pair<int64_t, int64_t>{1, kFp4Block} : weight_block_size(config_);
+    const auto [block_rows, block_cols] =
+        v.type == StoredType::fp4 ? std::pair<int64_t, int64_t>{1, kFp4Block} : weight_block_size(config_);
     const std::vector<int64_t> shape = {div_up(p.rows, block_rows), div_up(p.cols, block_cols)};
     if (s.shape != shape) {
       complain("shape     " + s.name + ": expected " + shape_text(shape) + ", file has " + shape_text(s.shape));
@@ -193,7 +216,9 @@ class Matcher {
   TensorMap map_;
 };
 
-bool is_vector(Role r) { return r == Role::norm || r == Role::bias || r == Role::router_bias || r == Role::hc_scale || r == Role::hc_base; }
+bool is_vector(Role r) {
+  return r == Role::norm || r == Role::bias || r == Role::router_bias || r == Role::hc_scale || r == Role::hc_base;
+}
 
 }  // namespace
 
@@ -209,18 +234,23 @@ std::vector<int64_t> file_shape(const model::ParameterInfo& p) {
 
 std::vector<std::string> scale_names(const std::string& name) {
   constexpr std::string_view kWeight = ".weight";
-  if (name.size() <= kWeight.size() || name.compare(name.size() - kWeight.size(), kWeight.size(), kWeight) != 0) return {};
+  if (name.size() <= kWeight.size() || name.compare(name.size() - kWeight.size(), kWeight.size(), kWeight) != 0)
+    return {};
   return {name + "_scale_inv", name.substr(0, name.size() - kWeight.size()) + ".scale"};
 }
 
 std::pair<int64_t, int64_t> weight_block_size(const model::ModelConfig& config) {
   const nlohmann::json unknown = nlohmann::json::parse(config.unknown_keys, nullptr, false);
-  const nlohmann::json q = unknown.is_object() ? unknown.value("quantization_config", nlohmann::json::object()) : nlohmann::json::object();
+  const nlohmann::json q =
+      unknown.is_object() ? unknown.value("quantization_config", nlohmann::json::object()) : nlohmann::json::object();
   if (!q.is_object() || !q.contains("weight_block_size") || q["weight_block_size"].is_null()) return {128, 128};
   const nlohmann::json& b = q["weight_block_size"];
-  const auto sensible = [](const nlohmann::json& v) { return v.is_number_integer() && v.get<int64_t>() >= 1 && v.get<int64_t>() <= (1 << 20); };
+  const auto sensible = [](const nlohmann::json& v) {
+    return v.is_number_integer() && v.get<int64_t>() >= 1 && v.get<int64_t>() <= (1 << 20);
+  };
   if (!b.is_array() || b.size() != 2 || !sensible(b[0]) || !sensible(b[1]))
-    throw Error("config", "weight_block_size: " + b.dump() + " is no pair of rows and columns", "released files have [128, 128]");
+    throw Error("config", "weight_block_size: " + b.dump() + " is no pair of rows and columns",
+                "released files have [128, 128]");
   return {b[0].get<int64_t>(), b[1].get<int64_t>()};
 }
 
@@ -234,10 +264,12 @@ std::string drop_absent_predictors(const WeightFiles& files, model::ModelConfig&
       if (files.find(name)) return "";
   }
   config.num_nextn_predict_layers = 0;
-  return files.directory() + " has no tensors of its prediction modules (num_nextn_predict_layers): opened without them";
+  return files.directory() +
+         " has no tensors of its prediction modules (num_nextn_predict_layers): opened without them";
 }
 
-TensorMap match_tensors(const WeightFiles& files, const model::ModelConfig& config, const std::vector<model::ParameterInfo>& parameters) {
+TensorMap match_tensors(const WeightFiles& files, const model::ModelConfig& config,
+                        const std::vector<model::ParameterInfo>& parameters) {
   Matcher matcher(files, config);
   for (const model::ParameterInfo& p : parameters) matcher.add(p);
   return matcher.finish();

@@ -11,19 +11,23 @@
 namespace birkhoff::checkpoint {
 
 struct TensorMap {
-  // By parameter, in the order of list_parameters: the tensor, its scales (null without) and both as a matrix. Vectors have one row.
+  // By parameter, in the order of list_parameters: the tensor, its scales (null without) and both as a matrix. Vectors
+  // have one row.
   std::vector<const io::TensorEntry*> weights, scales;
   std::vector<ops::StoredTensor> views;
   std::vector<const io::TensorEntry*> ignored;  // known to the type, no parameter of the model: buffers, copies
 };
 
-// Number formats: F32, F16, BF16, F8_E4M3 and F8_E5M2 (with `weight_scale_inv` or `.scale` of F32 or F8_E8M0 per block of
-// quantization_config.weight_block_size, 128 x 128), FP4 packed in I8 or U8 (with F8_E8M0 `.scale` per 32 inputs of a row).
-// Missing, unknown, duplicate, wrong-shaped and wrong-typed tensors are one Error that lists them all, our name and the file's.
-TensorMap match_tensors(const WeightFiles& files, const model::ModelConfig& config, const std::vector<model::ParameterInfo>& parameters);
+// Number formats: F32, F16, BF16, F8_E4M3 and F8_E5M2 (with `weight_scale_inv` or `.scale` of F32 or F8_E8M0 per block
+// of quantization_config.weight_block_size, 128 x 128), FP4 packed in I8 or U8 (with F8_E8M0 `.scale` per 32 inputs of
+// a row). Missing, unknown, duplicate, wrong-shaped and wrong-typed tensors are one Error that lists them all, our name
+// and the file's.
+TensorMap match_tensors(const WeightFiles& files, const model::ModelConfig& config,
+                        const std::vector<model::ParameterInfo>& parameters);
 
-// Files whose configuration counts prediction modules (num_nextn_predict_layers) but that hold no tensor of any, as transformers writes them, are
-// a model without: the count becomes 0, and the sentence that says so is returned; "" when nothing was to do.
+// Files whose configuration counts prediction modules (num_nextn_predict_layers) but that hold no tensor of any, as
+// transformers writes them, are a model without: the count becomes 0, and the sentence that says so is returned; ""
+// when nothing was to do.
 std::string drop_absent_predictors(const WeightFiles& files, model::ModelConfig& config);
 
 // The shape files have for a parameter.

@@ -28,14 +28,18 @@ class IndexReader : public io::JsonEvents {
   bool binary(binary_t&) override { return other("bytes"); }
   bool string(string_t& v) override {
     if (!in_map_ || depth_ != 2) return other("\"" + v.substr(0, 200) + "\"");
-    if (v.empty() || v == "." || v == ".." || v.find('/') != std::string::npos || v.find('\0') != std::string::npos) refuse(nlohmann::json(v).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace));
+    if (v.empty() || v == "." || v == ".." || v.find('/') != std::string::npos || v.find('\0') != std::string::npos)
+      refuse(nlohmann::json(v).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace));
     names_.insert(v);
-    if (names_.size() > kMaxFiles) throw Error("checkpoint", path_ + ": more than " + std::to_string(kMaxFiles) + " files");
+    if (names_.size() > kMaxFiles)
+      throw Error("checkpoint", path_ + ": more than " + std::to_string(kMaxFiles) + " files");
     return true;
   }
   bool start_object(std::size_t) override {
-    if (depth_ == 1 && key_ == "weight_map") in_map_ = true;
-    else if (depth_ > 0) other("an object");
+    if (depth_ == 1 && key_ == "weight_map")
+      in_map_ = true;
+    else if (depth_ > 0)
+      other("an object");
     ++depth_;
     return true;
   }
@@ -63,9 +67,12 @@ class IndexReader : public io::JsonEvents {
   }
 
  private:
-  [[noreturn]] void no_map() const { throw Error("checkpoint", path_ + ": no weight_map", "an object from tensor names to file names was expected"); }
+  [[noreturn]] void no_map() const {
+    throw Error("checkpoint", path_ + ": no weight_map", "an object from tensor names to file names was expected");
+  }
   [[noreturn]] void refuse(const std::string& value) const {
-    throw Error("checkpoint", path_ + ": " + key_.substr(0, 200) + " is mapped to " + value, "a file name of the same directory was expected");
+    throw Error("checkpoint", path_ + ": " + key_.substr(0, 200) + " is mapped to " + value,
+                "a file name of the same directory was expected");
   }
   // A value that means nothing where it stands, unless it stands in the place of one that does.
   bool other(const std::string& value) const {
@@ -97,7 +104,8 @@ WeightFiles::WeightFiles(const std::string& directory) : directory_(directory) {
   else if (fs::exists(directory + "/model.safetensors"))
     names = {"model.safetensors"};
   else
-    throw Error("checkpoint", directory + ": no model.safetensors", "is this a model directory? PyTorch .bin files are not read");
+    throw Error("checkpoint", directory + ": no model.safetensors",
+                "is this a model directory? PyTorch .bin files are not read");
   for (const std::string& name : names) {
     files_.push_back(std::make_unique<io::SafetensorsFile>(directory + "/" + name));
     bytes_ += files_.back()->bytes();

@@ -14,7 +14,8 @@ constexpr size_t kMeasuringSpan = size_t{1} << 38;
 #elif defined(__SANITIZE_ADDRESS__)
 constexpr size_t kMeasuringSpan = size_t{8} << 40;
 #else
-constexpr size_t kMeasuringSpan = size_t{12} << 40;  // the moments of the largest preset; a plan holds seven at once, of 128 TiB
+constexpr size_t kMeasuringSpan = size_t{12}
+                                  << 40;  // the moments of the largest preset; a plan holds seven at once, of 128 TiB
 #endif
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
@@ -54,7 +55,8 @@ Arena::~Arena() {
 void* Arena::take_bytes(size_t bytes) {
   const size_t end = used_ + round_up(bytes, kAlign);
   if (measuring_ && end > capacity_)
-    throw Error("memory", "the plan needs more than " + std::to_string(capacity_ >> 30) + " GiB", "use a smaller batch_size, seq_len or model, or recompute=layer");
+    throw Error("memory", "the plan needs more than " + std::to_string(capacity_ >> 30) + " GiB",
+                "use a smaller batch_size, seq_len or model, or recompute=layer");
   BK_CHECK_LE(end, capacity_);
   void* p = base_ + used_;
   used_ = end;

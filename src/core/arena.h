@@ -1,6 +1,6 @@
-// Bump allocator over one block of memory sized before the first step. A measuring arena hands out addresses that nobody may
-// touch and only counts: running a step dry over it is how the memory plan is made, so plan and run cannot disagree.
-// Not thread-safe: arenas belong to the thread that composes ops, never to workers.
+// Bump allocator over one block of memory sized before the first step. A measuring arena hands out addresses that
+// nobody may touch and only counts: running a step dry over it is how the memory plan is made, so plan and run cannot
+// disagree. Not thread-safe: arenas belong to the thread that composes ops, never to workers.
 #pragma once
 #include <cstddef>
 #include <cstdint>

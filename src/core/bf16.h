@@ -1,4 +1,5 @@
-// bfloat16 as storage: 16 bits, converted to fp32 for all arithmetic. Rounding is to nearest, ties to even; NaN stays NaN.
+// bfloat16 as storage: 16 bits, converted to fp32 for all arithmetic. Rounding is to nearest, ties to even; NaN stays
+// NaN.
 #pragma once
 #include <cstdint>
 #include <cstring>

@@ -5,10 +5,7 @@
 namespace birkhoff {
 
 Error::Error(std::string where, std::string what, std::string hint, ExitCode code)
-    : std::runtime_error("[" + where + "] " + what),
-      where_(std::move(where)),
-      hint_(std::move(hint)),
-      code_(code) {}
+    : std::runtime_error("[" + where + "] " + what), where_(std::move(where)), hint_(std::move(hint)), code_(code) {}
 
 namespace detail {
 void contract_failed(const char* file, int line, const std::string& text) {

@@ -1,8 +1,8 @@
 // Two kinds of failure, kept apart on purpose.
 //
 // A broken contract is a programmer's mistake: BK_CHECK throws ContractViolation with file, line and both values; it is
-// always on. The outside world (file, config, command line, disk) fails with Error, which says where, what and what to do;
-// it is caught in main() only.
+// always on. The outside world (file, config, command line, disk) fails with Error, which says where, what and what to
+// do; it is caught in main() only.
 #pragma once
 #include <sstream>
 #include <stdexcept>
@@ -15,7 +15,8 @@ enum class ExitCode { done = 0, failed = 1, usage = 2, input = 3, interrupted = 
 
 class Error : public std::runtime_error {
  public:
-  // where: the part that speaks ("config", "checkpoint"), what: the complaint with both values, hint: a way out (may be "").
+  // where: the part that speaks ("config", "checkpoint"), what: the complaint with both values, hint: a way out (may be
+  // "").
   Error(std::string where, std::string what, std::string hint = "", ExitCode code = ExitCode::input);
   const std::string& where() const { return where_; }
   const std::string& hint() const { return hint_; }
@@ -41,16 +42,15 @@ template <class A, class B>
 }
 }  // namespace detail
 
-#define BK_CHECK(cond)                                                              \
-  do {                                                                              \
-    if (!(cond)) ::birkhoff::detail::contract_failed(__FILE__, __LINE__, #cond);    \
+#define BK_CHECK(cond)                                                           \
+  do {                                                                           \
+    if (!(cond)) ::birkhoff::detail::contract_failed(__FILE__, __LINE__, #cond); \
   } while (0)
-#define BK_CHECK_OP(a, op, b)                                                                           \
-  do {                                                                                                  \
-    const auto& bk_a = (a);                                                                             \
-    const auto& bk_b = (b);                                                                             \
-    if (!(bk_a op bk_b))                                                                                \
-      ::birkhoff::detail::comparison_failed(__FILE__, __LINE__, #a " " #op " " #b, bk_a, bk_b);         \
+#define BK_CHECK_OP(a, op, b)                                                                                      \
+  do {                                                                                                             \
+    const auto& bk_a = (a);                                                                                        \
+    const auto& bk_b = (b);                                                                                        \
+    if (!(bk_a op bk_b)) ::birkhoff::detail::comparison_failed(__FILE__, __LINE__, #a " " #op " " #b, bk_a, bk_b); \
   } while (0)
 #define BK_CHECK_EQ(a, b) BK_CHECK_OP(a, ==, b)
 #define BK_CHECK_LE(a, b) BK_CHECK_OP(a, <=, b)

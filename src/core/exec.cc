@@ -1,7 +1,6 @@
 #include "core/exec.h"
 
 #include <sys/mman.h>
-
 #include <tbb/global_control.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
@@ -31,8 +30,8 @@ const char* work_name(Work w) {
 
 namespace {
 #if defined(__SANITIZE_THREAD__)
-// The library of oneTBB is not instrumented: the sanitizer cannot see what orders its tasks. Plain threads stand in for it, the tasks of one call
-// as unordered among themselves as ever.
+// The library of oneTBB is not instrumented: the sanitizer cannot see what orders its tasks. Plain threads stand in for
+// it, the tasks of one call as unordered among themselves as ever.
 void run_tasks(tbb::task_arena&, int threads, int64_t n, const std::function<void(int64_t)>& task) {
   std::atomic<int64_t> next{0};
   std::mutex lock;
@@ -70,7 +69,8 @@ struct Exec::Impl {
   Impl(int n, bool d) : threads(n), dry(d) {
     if (n == 1 || d) return;
     // The library stops at the number of cores unless told otherwise; more are asked for in tests.
-    limit.emplace(tbb::global_control::max_allowed_parallelism, std::max<size_t>(static_cast<size_t>(n), static_cast<size_t>(cpu_cores())));
+    limit.emplace(tbb::global_control::max_allowed_parallelism,
+                  std::max<size_t>(static_cast<size_t>(n), static_cast<size_t>(cpu_cores())));
     arena.emplace(n);
   }
   int threads;
@@ -103,7 +103,8 @@ void Exec::parallel_for(int64_t n, const std::function<void(int64_t)>& task) con
 }
 
 namespace {
-// Blocks never move while a scope is open, so pointers stay valid; a worker ends up with the few blocks its largest task needs.
+// Blocks never move while a scope is open, so pointers stay valid; a worker ends up with the few blocks its largest
+// task needs.
 struct WorkerMemory {
   struct Free {
     void operator()(std::byte* p) const { std::free(p); }

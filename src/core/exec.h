@@ -1,7 +1,8 @@
 // How ops run: the one thread pool of the process, dry runs for planning, and where the time goes.
 //
-// Work is cut into tasks whose number and extent depend on shapes only, never on the number of threads; that is half of the
-// promise that results do not depend on it. The other half is each op's: no task may add into memory another task adds into.
+// Work is cut into tasks whose number and extent depend on shapes only, never on the number of threads; that is half of
+// the promise that results do not depend on it. The other half is each op's: no task may add into memory another task
+// adds into.
 #pragma once
 #include <array>
 #include <chrono>
@@ -55,8 +56,8 @@ class Exec {
   std::unique_ptr<Impl> impl_;
 };
 
-// Temporary memory of one task, taken from a block that belongs to the worker and is reused by later tasks. 64-byte aligned,
-// uninitialised. Scopes nest; everything is released when the scope ends.
+// Temporary memory of one task, taken from a block that belongs to the worker and is reused by later tasks. 64-byte
+// aligned, uninitialised. Scopes nest; everything is released when the scope ends.
 class WorkerScratch {
  public:
   WorkerScratch();

@@ -20,7 +20,7 @@ class Rng {
       : key_(mix64(mix64(mix64(mix64(seed) ^ a) ^ b) ^ c)) {}
   uint64_t bits(uint64_t i) const { return mix64(key_ ^ mix64(i)); }
   double uniform(uint64_t i) const { return static_cast<double>(bits(i) >> 11) * 0x1.0p-53; }  // [0, 1)
-  double normal(uint64_t i) const {                                                           // N(0, 1), Box-Muller
+  double normal(uint64_t i) const {                                                            // N(0, 1), Box-Muller
     const double u = 1.0 - uniform(2 * i), v = uniform(2 * i + 1);
     return std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v);
   }

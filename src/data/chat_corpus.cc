@@ -56,37 +56,47 @@ bool are_conversations(const std::vector<std::string>& arguments) {
     }
   }
   if (chat.empty()) return false;
-  if (!other.empty()) data_error("conversations and documents in one run: " + chat + " and " + other, "fine-tune on conversations in a run of their own, with --init");
-  if (!weighted.empty()) data_error(weighted + ": conversations take no weight, every epoch reads all of them", "leave the weight out; give a file twice to read it twice as often");
+  if (!other.empty())
+    data_error("conversations and documents in one run: " + chat + " and " + other,
+               "fine-tune on conversations in a run of their own, with --init");
+  if (!weighted.empty())
+    data_error(weighted + ": conversations take no weight, every epoch reads all of them",
+               "leave the weight out; give a file twice to read it twice as often");
   return true;
 }
 
-ChatCorpus::ChatCorpus(const std::vector<std::string>& training, const std::vector<std::string>& validation, std::shared_ptr<const text::Tokenizer> tokenizer,
-                       const text::chat::ChatFormat& format, int64_t seq_len, uint64_t seed)
+ChatCorpus::ChatCorpus(const std::vector<std::string>& training, const std::vector<std::string>& validation,
+                       std::shared_ptr<const text::Tokenizer> tokenizer, const text::chat::ChatFormat& format,
+                       int64_t seq_len, uint64_t seed)
     : tokenizer_(std::move(tokenizer)), seq_len_(seq_len), seed_(seed) {
   for (const std::string& path : validation)
     for (const std::string& file : document_files(path))
-      for (auto& conversation : read_file(file, format, held_back_)) add(validation_, std::move(conversation), held_back_);
+      for (auto& conversation : read_file(file, format, held_back_))
+        add(validation_, std::move(conversation), held_back_);
   for (const std::string& path : training)
     for (const std::string& file : document_files(path)) {
       auto conversations = read_file(file, format, counts_);
       size_t keep = conversations.size();
       if (validation.empty() && keep > 1) keep -= std::max<size_t>(1, keep / 20);
       for (size_t i = 0; i < conversations.size(); ++i)
-        i < keep ? add(training_, std::move(conversations[i]), counts_) : add(validation_, std::move(conversations[i]), held_back_);
+        i < keep ? add(training_, std::move(conversations[i]), counts_)
+                 : add(validation_, std::move(conversations[i]), held_back_);
     }
   const std::string& refusal = counts_.first_refusal.empty() ? held_back_.first_refusal : counts_.first_refusal;
   for (const Part* part : {&training_, &validation_})
     if (part->samples.empty() && (part == &validation_ || !training.empty()))
-      data_error(std::string("no conversation ") + (part == &training_ ? "to train on" : "to validate") + " has a turn of the assistant that fits into seq_len " + std::to_string(seq_len) +
-               (refusal.empty() ? "" : "; first refusal: " + refusal),
-           "give more conversations or a larger seq_len");
+      data_error(std::string("no conversation ") + (part == &training_ ? "to train on" : "to validate") +
+                     " has a turn of the assistant that fits into seq_len " + std::to_string(seq_len) +
+                     (refusal.empty() ? "" : "; first refusal: " + refusal),
+                 "give more conversations or a larger seq_len");
   pack(training_, counts_);
   pack(validation_, held_back_);
 }
 
 // One entry a conversation: its samples.
-std::vector<std::vector<ChatCorpus::Sample>> ChatCorpus::read_file(const std::string& path, const text::chat::ChatFormat& format, ChatCounts& counts) const {
+std::vector<std::vector<ChatCorpus::Sample>> ChatCorpus::read_file(const std::string& path,
+                                                                   const text::chat::ChatFormat& format,
+                                                                   ChatCounts& counts) const {
   std::ifstream in = open(path);
   std::vector<std::vector<Sample>> out;
   size_t number = 0;
@@ -101,14 +111,16 @@ std::vector<std::vector<ChatCorpus::Sample>> ChatCorpus::read_file(const std::st
       data_error(where + ": " + e.what());
     }
     const Value messages = get(input, "messages");
-    if (!messages.is_sequence()) 
-      data_error(where + ": no list \"messages\"" + (get(input, "text").is(Kind::undefined) ? "" : " but \"text\""),
-           "in a file of conversations every line is {\"messages\": [{\"role\", \"content\"}, ...], \"tools\": [...]}");
+    if (!messages.is_sequence())
+      data_error(
+          where + ": no list \"messages\"" + (get(input, "text").is(Kind::undefined) ? "" : " but \"text\""),
+          "in a file of conversations every line is {\"messages\": [{\"role\", \"content\"}, ...], \"tools\": [...]}");
     ++counts.conversations;
     text::chat::SampleNotes notes;
     std::vector<Sample> samples;
     try {
-      for (const text::chat::TrainingSample& stretches : text::chat::training_samples(format, messages, get(input, "tools"), get(input, "options"), notes)) {
+      for (const text::chat::TrainingSample& stretches :
+           text::chat::training_samples(format, messages, get(input, "tools"), get(input, "options"), notes)) {
         Sample& s = samples.emplace_back();
         for (const text::chat::Stretch& stretch : stretches) {
           const auto ids = text::chat::encode_marked(*tokenizer_, stretch.text);
@@ -156,7 +168,8 @@ void ChatCorpus::add(Part& part, std::vector<Sample> conversation, ChatCounts& c
 void ChatCorpus::pack(Part& part, ChatCounts& counts) const {
   std::vector<size_t> order(part.samples.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [this](size_t a, size_t b) { return shuffled(seed_, a) < shuffled(seed_, b); });
+  std::stable_sort(order.begin(), order.end(),
+                   [this](size_t a, size_t b) { return shuffled(seed_, a) < shuffled(seed_, b); });
   std::vector<int64_t> room;
   size_t first_open = 0;
   for (const size_t i : order) {
@@ -231,11 +244,15 @@ std::string n(int64_t v) { return std::to_string(v); }
 // What a part lost, a line each.
 std::string describe_losses(const ChatCounts& c, const std::string& part) {
   std::string out;
-  if (c.cut) out += "\n" + part + n(c.cut) + " samples were longer than seq_len and lost " + n(c.cut_tokens) + " tokens";
+  if (c.cut)
+    out += "\n" + part + n(c.cut) + " samples were longer than seq_len and lost " + n(c.cut_tokens) + " tokens";
   if (c.dropped) out += "\n" + part + n(c.dropped) + " samples had nothing to learn and were dropped";
-  if (c.rewritten) out += "\n" + part + n(c.rewritten) + " turns were left out: the format writes what went before them differently";
-  if (c.without_end) out += "\n" + part + n(c.without_end) + " turns have no end token: the model will not learn to stop";
-  if (c.refused) out += "\n" + part + n(c.refused) + " conversations were refused by the chat format; first: " + c.first_refusal;
+  if (c.rewritten)
+    out += "\n" + part + n(c.rewritten) + " turns were left out: the format writes what went before them differently";
+  if (c.without_end)
+    out += "\n" + part + n(c.without_end) + " turns have no end token: the model will not learn to stop";
+  if (c.refused)
+    out += "\n" + part + n(c.refused) + " conversations were refused by the chat format; first: " + c.first_refusal;
   return out;
 }
 
@@ -243,9 +260,10 @@ std::string describe_losses(const ChatCounts& c, const std::string& part) {
 
 std::string ChatCorpus::describe() const {
   const ChatCounts& c = counts_;
-  std::string out = n(c.conversations) + " conversations, " + n(c.turns) + " turns of the assistant; " + n(c.tokens) + " tokens to train on, " + n(c.learnt_tokens) + " of them learnt, in " +
-                    n(c.rows) + " rows of " + n(seq_len_) + " (" + n(100 * c.tokens / std::max<int64_t>(1, c.rows * seq_len_)) + " % full); " + n(static_cast<int64_t>(validation_.samples.size())) +
-                    " samples held back";
+  std::string out = n(c.conversations) + " conversations, " + n(c.turns) + " turns of the assistant; " + n(c.tokens) +
+                    " tokens to train on, " + n(c.learnt_tokens) + " of them learnt, in " + n(c.rows) + " rows of " +
+                    n(seq_len_) + " (" + n(100 * c.tokens / std::max<int64_t>(1, c.rows * seq_len_)) + " % full); " +
+                    n(static_cast<int64_t>(validation_.samples.size())) + " samples held back";
   return out + describe_losses(c, "") + describe_losses(held_back_, "held back: ");
 }
 

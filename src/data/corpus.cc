@@ -7,9 +7,7 @@
 #include "data/documents.h"
 
 namespace birkhoff::data {
-namespace {
-
-}  // namespace
+namespace {}  // namespace
 
 Corpus::Source Corpus::open_source(const std::string& argument, const Tokenization* tokens) {
   Source s;
@@ -35,13 +33,15 @@ Corpus::Source Corpus::open_source(const std::string& argument, const Tokenizati
   return s;
 }
 
-Corpus::Corpus(const std::vector<std::string>& training, const std::vector<std::string>& validation, int64_t seq_len, uint64_t seed, const Tokenization* tokens)
+Corpus::Corpus(const std::vector<std::string>& training, const std::vector<std::string>& validation, int64_t seq_len,
+               uint64_t seed, const Tokenization* tokens)
     : seq_len_(seq_len), seed_(seed) {
   const std::string unit = tokens ? " tokens " : " bytes ";
   const auto require = [&](const Source& s, int64_t have, const char* part) {
     if (have < seq_len + 1)
-      data_error(s.path + ": " + std::to_string(have) + unit + part + ", a window of seq_len " + std::to_string(seq_len) + " needs " + std::to_string(seq_len + 1),
-           "give more data or a smaller seq_len");
+      data_error(s.path + ": " + std::to_string(have) + unit + part + ", a window of seq_len " +
+                     std::to_string(seq_len) + " needs " + std::to_string(seq_len + 1),
+                 "give more data or a smaller seq_len");
   };
   for (const auto& a : validation) {
     validation_.push_back(open_source(a, tokens));

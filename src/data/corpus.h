@@ -1,5 +1,6 @@
-// Files as token batches. Bytes are tokens, or a tokenizer's ids with an end token after every document; a file is a document; rows are windows of the concatenated documents of one source, in which
-// attention and positions restart where a document begins.
+// Files as token batches. Bytes are tokens, or a tokenizer's ids with an end token after every document; a file is a
+// document; rows are windows of the concatenated documents of one source, in which attention and positions restart
+// where a document begins.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -15,10 +16,11 @@ namespace birkhoff::data {
 
 class Corpus final : public BatchSource {
  public:
-  // training, validation: PATH[@WEIGHT]; a file, or a folder whose regular files in name order are documents. Without validation sources the
-  // last 5 % of every training source validate. tokens: nullptr for bytes; then also .jsonl with "text". Throws Error: missing, unreadable, empty or
-  // too short data, bad weight; what TokenShard refuses.
-  Corpus(const std::vector<std::string>& training, const std::vector<std::string>& validation, int64_t seq_len, uint64_t seed, const Tokenization* tokens = nullptr);
+  // training, validation: PATH[@WEIGHT]; a file, or a folder whose regular files in name order are documents. Without
+  // validation sources the last 5 % of every training source validate. tokens: nullptr for bytes; then also .jsonl with
+  // "text". Throws Error: missing, unreadable, empty or too short data, bad weight; what TokenShard refuses.
+  Corpus(const std::vector<std::string>& training, const std::vector<std::string>& validation, int64_t seq_len,
+         uint64_t seed, const Tokenization* tokens = nullptr);
 
   Batch training_batch(int64_t step, int64_t batch_size, int64_t first_row, int64_t rows) const override;
   // Rows are consecutive non-overlapping windows.
@@ -32,12 +34,13 @@ class Corpus final : public BatchSource {
     double weight = 1;
     std::vector<io::MappedFile> files;
     std::optional<TokenShard> shard;  // instead of files
-    std::vector<int64_t> start;  // first token of each document in the concatenation, and the end
-    int64_t train_end = 0;       // tokens [0, train_end) train
-    int64_t val_begin = 0;       // tokens [val_begin, end) validate
+    std::vector<int64_t> start;       // first token of each document in the concatenation, and the end
+    int64_t train_end = 0;            // tokens [0, train_end) train
+    int64_t val_begin = 0;            // tokens [val_begin, end) validate
     int64_t size() const { return start.back(); }
     int32_t token(int64_t at, size_t document) const {
-      return shard ? shard->ids()[static_cast<size_t>(at)] : files[document].bytes()[static_cast<size_t>(at - start[document])];
+      return shard ? shard->ids()[static_cast<size_t>(at)]
+                   : files[document].bytes()[static_cast<size_t>(at - start[document])];
     }
   };
   static Source open_source(const std::string& argument, const Tokenization* tokens);

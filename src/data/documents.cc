@@ -14,7 +14,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void for_each_line(std::string_view all, const std::string& file, const std::function<void(std::string_view, const std::string&)>& use) {
+void for_each_line(std::string_view all, const std::string& file,
+                   const std::function<void(std::string_view, const std::string&)>& use) {
   size_t number = 0;
   for (size_t at = 0; at < all.size();) {
     const size_t end = std::min(all.find('\n', at), all.size());
@@ -28,7 +29,8 @@ void for_each_line(std::string_view all, const std::string& file, const std::fun
     if (!j.is_object() || !j.contains("text") || !j.at("text").is_string()) {
       const bool conversation = j.is_object() && j.contains("messages");
       data_error(name + ": has no string \"text\"" + (conversation ? " but \"messages\"" : ""),
-           conversation ? "conversations and texts belong into files of their own" : "expected {\"text\": \"...\"}, or in a file of conversations {\"messages\": [...]}");
+                 conversation ? "conversations and texts belong into files of their own"
+                              : "expected {\"text\": \"...\"}, or in a file of conversations {\"messages\": [...]}");
     }
     const auto& text = j.at("text").get_ref<const std::string&>();
     if (!text.empty()) use(text, name);
@@ -44,7 +46,8 @@ std::pair<std::string, double> split_weight(const std::string& argument) {
   char* end = nullptr;
   const double weight = std::strtod(text.c_str(), &end);
   if (text.empty() || *end != '\0' || !std::isfinite(weight) || weight <= 0)
-    data_error(argument + ": the weight \"" + text + "\" is no positive number", "write PATH or PATH@WEIGHT, for example text.txt@0.5");
+    data_error(argument + ": the weight \"" + text + "\" is no positive number",
+               "write PATH or PATH@WEIGHT, for example text.txt@0.5");
   return {argument.substr(0, at), weight};
 }
 

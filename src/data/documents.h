@@ -1,4 +1,5 @@
-// The documents behind a data path: a file is one, a folder its regular files in name order; a .jsonl file one a line, its "text".
+// The documents behind a data path: a file is one, a folder its regular files in name order; a .jsonl file one a line,
+// its "text".
 #pragma once
 #include <functional>
 #include <string>
@@ -8,14 +9,16 @@
 
 namespace birkhoff::data {
 
-// "PATH@0.5" -> PATH and 0.5; PATH and 1 without a weight, or where a file of the whole name exists. Throws Error: no positive number.
+// "PATH@0.5" -> PATH and 0.5; PATH and 1 without a weight, or where a file of the whole name exists. Throws Error: no
+// positive number.
 std::pair<std::string, double> split_weight(const std::string& argument);
 
 // The files of a path in order. Throws Error: missing, unreadable, an empty folder.
 std::vector<std::string> document_files(const std::string& path);
 
-// Calls use(text, name) for every document in order; name: the file, with the line for .jsonl. Empty documents are passed over. Throws Error
-// naming file and line of a .jsonl line that has no string "text".
-void for_each_document(const std::string& path, const std::function<void(std::string_view text, const std::string& name)>& use);
+// Calls use(text, name) for every document in order; name: the file, with the line for .jsonl. Empty documents are
+// passed over. Throws Error naming file and line of a .jsonl line that has no string "text".
+void for_each_document(const std::string& path,
+                       const std::function<void(std::string_view text, const std::string& name)>& use);
 
 }  // namespace birkhoff::data

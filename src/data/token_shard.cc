@@ -47,7 +47,8 @@ std::string key_of(const std::string& path, const Tokenization& t) {
   for_each_document(path, [&](std::string_view text, const std::string&) { add(text.data(), text.size()); });
   const XXH128_hash_t h = XXH3_128bits_digest(state.get());
   char name[40];
-  std::snprintf(name, sizeof name, "%016llx%016llx.tokens", static_cast<unsigned long long>(h.high64), static_cast<unsigned long long>(h.low64));
+  std::snprintf(name, sizeof name, "%016llx%016llx.tokens", static_cast<unsigned long long>(h.high64),
+                static_cast<unsigned long long>(h.low64));
   return name;
 }
 
@@ -61,7 +62,8 @@ size_t cut_place(std::string_view text, uint64_t draw) {
 // Documents that wait for the threads, and what is done with them.
 class TokenizedBatch {
  public:
-  TokenizedBatch(const Tokenization& t, std::vector<int32_t>& ids, std::vector<int64_t>& starts) : t_(t), ids_(ids), starts_(starts) {
+  TokenizedBatch(const Tokenization& t, std::vector<int32_t>& ids, std::vector<int64_t>& starts)
+      : t_(t), ids_(ids), starts_(starts) {
     if (t.fim_rate > 0) fim_ = text::find_fim_tokens(*t.tokenizer);
   }
   void add(std::string_view text, const std::string& name) {
@@ -134,7 +136,9 @@ class TokenizedBatch {
 
 TokenShard::TokenShard(const std::string& path, const Tokenization& t) {
   BK_CHECK(t.tokenizer != nullptr);
-  if (!t.tokenizer->eos()) data_error("the tokenizer has no end token, which stands between documents", "name it as \"eos_token\" in tokenizer_config.json");
+  if (!t.tokenizer->eos())
+    data_error("the tokenizer has no end token, which stands between documents",
+               "name it as \"eos_token\" in tokenizer_config.json");
   const std::string file = t.cache.empty() ? "" : (fs::path(t.cache) / key_of(path, t)).string();
   if (!file.empty() && map(file)) return;
   tokenize(path, t);
@@ -168,7 +172,8 @@ bool TokenShard::map(const std::string& file) {
   if (bytes.size() < sizeof h) return false;
   std::memcpy(&h, bytes.data(), sizeof h);
   const uint64_t rest = bytes.size() - sizeof h;
-  if (std::memcmp(h.magic, kMagic, sizeof h.magic) != 0 || h.ids < 0 || h.documents < 0 || static_cast<uint64_t>(h.documents) >= rest / 8 ||
+  if (std::memcmp(h.magic, kMagic, sizeof h.magic) != 0 || h.ids < 0 || h.documents < 0 ||
+      static_cast<uint64_t>(h.documents) >= rest / 8 ||
       static_cast<uint64_t>(h.ids) != (rest - 8 * (static_cast<uint64_t>(h.documents) + 1)) / 4)
     return false;
   const auto* starts = reinterpret_cast<const int64_t*>(bytes.data() + sizeof h);

@@ -1,5 +1,5 @@
-// Documents as token ids, end to end, every one closed by the end token. Tokenizing is done once: shards lie in a cache under a name made of
-// the content of data and tokenizer, so a changed file is never taken for the old one.
+// Documents as token ids, end to end, every one closed by the end token. Tokenizing is done once: shards lie in a cache
+// under a name made of the content of data and tokenizer, so a changed file is never taken for the old one.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -15,15 +15,17 @@ namespace birkhoff::data {
 
 struct Tokenization {
   std::shared_ptr<const text::Tokenizer> tokenizer;  // opened from a directory, with an end token
-  std::string cache;     // directory of shards, created when missing; "": none are kept
-  double fim_rate = 0;   // share of the documents rearranged for filling in the middle: begin prefix hole suffix end middle
-  uint64_t seed = 0;     // of that choice
+  std::string cache;                                 // directory of shards, created when missing; "": none are kept
+  double fim_rate =
+      0;  // share of the documents rearranged for filling in the middle: begin prefix hole suffix end middle
+  uint64_t seed = 0;  // of that choice
   int threads = 1;
 };
 
 class TokenShard {
  public:
-  // path: as for_each_document. Throws Error: data that cannot be read, text that is not UTF-8 (named), no end token, no fill-in-the-middle tokens.
+  // path: as for_each_document. Throws Error: data that cannot be read, text that is not UTF-8 (named), no end token,
+  // no fill-in-the-middle tokens.
   TokenShard(const std::string& path, const Tokenization& t);
   std::span<const int32_t> ids() const { return ids_; }
   std::span<const int64_t> starts() const { return starts_; }  // first id of every document, and the end

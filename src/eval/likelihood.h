@@ -15,15 +15,19 @@ struct Likelihood {
   double nats_per_byte() const { return bytes ? nats / static_cast<double>(bytes) : 0; }
 };
 
-// How well the indexers of a model (models.md F) select, over the tokens that see more than they may select: mass of attention that the
-// selection covers, relative to the best selection of that size, and the part of the best that it contains. Of every layer and of all.
+// How well the indexers of a model (models.md F) select, over the tokens that see more than they may select: mass of
+// attention that the selection covers, relative to the best selection of that size, and the part of the best that it
+// contains. Of every layer and of all.
 struct IndexerQuality {
   std::vector<ops::SelectionQuality> layers;  // empty: the model has no indexers
   ops::SelectionQuality total() const;
 };
 
-// data: files or folders, cut into windows of seq_len, 0: as trained. validation_only: the last 5 % of each source. Throws Error.
-Likelihood window_likelihood(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len, bool validation_only, const Advance& advance = {});
-IndexerQuality indexer_quality(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len, bool validation_only);
+// data: files or folders, cut into windows of seq_len, 0: as trained. validation_only: the last 5 % of each source.
+// Throws Error.
+Likelihood window_likelihood(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len,
+                             bool validation_only, const Advance& advance = {});
+IndexerQuality indexer_quality(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len,
+                               bool validation_only);
 
 }  // namespace birkhoff::eval

@@ -14,17 +14,21 @@ namespace birkhoff::eval {
 // The window that the model of a directory (checkpoint::resolve_model_directory) was trained with here, else 256.
 int64_t trained_seq_len(const std::string& directory);
 
-// Batches of one window each. paths: files or folders; seq_len 0: as trained; validation_only: the last 5 % of each source. Throws Error.
-std::vector<data::Batch> windows(const infer::Engine& engine, const infer::TextModel& text, const std::vector<std::string>& paths, int64_t seq_len, bool validation_only);
+// Batches of one window each. paths: files or folders; seq_len 0: as trained; validation_only: the last 5 % of each
+// source. Throws Error.
+std::vector<data::Batch> windows(const infer::Engine& engine, const infer::TextModel& text,
+                                 const std::vector<std::string>& paths, int64_t seq_len, bool validation_only);
 
 // Where the tokens of a batch stand; views of it.
 layers::TokenContext context(const data::Batch& b);
 
-// What is done with a window after the forward pass. Also called once on a dry run (exec.dry()), which finds the memory: reserve alike, read nothing.
+// What is done with a window after the forward pass. Also called once on a dry run (exec.dry()), which finds the
+// memory: reserve alike, read nothing.
 using WindowUse = std::function<void(const Exec& exec, const data::Batch& b, const model::Tape& tape, Arena& scratch)>;
 // Called after every window: how many are done, of how many.
 using Advance = std::function<void(int64_t done, int64_t all)>;
 // Runs the model over every window, in memory that is taken once. All windows have the same length.
-void over_windows(const infer::Engine& engine, const std::vector<data::Batch>& batches, model::Tape::Keep keep, const WindowUse& use, const Advance& advance = {});
+void over_windows(const infer::Engine& engine, const std::vector<data::Batch>& batches, model::Tape::Keep keep,
+                  const WindowUse& use, const Advance& advance = {});
 
 }  // namespace birkhoff::eval

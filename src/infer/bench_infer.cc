@@ -50,9 +50,12 @@ double time_pass(const std::string& directory, const Exec& exec, uint64_t& sum) 
   constexpr size_t kPieceBytes = size_t{4} << 20;
   std::vector<Piece> pieces;
   for (const auto& [name, e] : files.tensors())
-    for (size_t at = 0; at < e->bytes; at += kPieceBytes) pieces.push_back({e->data + at, std::min(kPieceBytes, e->bytes - at)});
+    for (size_t at = 0; at < e->bytes; at += kPieceBytes)
+      pieces.push_back({e->data + at, std::min(kPieceBytes, e->bytes - at)});
   std::atomic<uint64_t> total{0};
-  exec.parallel_for(static_cast<int64_t>(pieces.size()), [&](int64_t i) { total += sum_words(pieces[static_cast<size_t>(i)].data, pieces[static_cast<size_t>(i)].bytes); });
+  exec.parallel_for(static_cast<int64_t>(pieces.size()), [&](int64_t i) {
+    total += sum_words(pieces[static_cast<size_t>(i)].data, pieces[static_cast<size_t>(i)].bytes);
+  });
   sum += total;  // so that the reading is not left out
   return seconds_since(start);
 }
@@ -110,7 +113,9 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
                       {"cpu", cpu_model()},
                       {"isa", isa_name(active_isa())}};
   if (prompt) r["prompt_tokens_per_s"] = static_cast<double>(prompt) / prefill;
-  if (decode) r["decode_ms"] = {{"min", steps.front() * 1e3}, {"median", steps[steps.size() / 2] * 1e3}, {"max", steps.back() * 1e3}};
+  if (decode)
+    r["decode_ms"] = {
+        {"min", steps.front() * 1e3}, {"median", steps[steps.size() / 2] * 1e3}, {"max", steps.back() * 1e3}};
   return r;
 }
 

@@ -21,7 +21,8 @@ Value message_of(const char* role, const std::string& content) {
 Value format_options(const text::chat::ChatFormat& format, bool thinking) {
   auto options = std::make_shared<DictObject>();
   options->set("add_generation_prompt", Value::boolean(true));
-  if (format.encoder() == text::chat::ChatFormat::Encoder::none) options->set("enable_thinking", Value::boolean(thinking));
+  if (format.encoder() == text::chat::ChatFormat::Encoder::none)
+    options->set("enable_thinking", Value::boolean(thinking));
   options->set("thinking", Value::boolean(thinking));
   return Value::dict(std::move(options));
 }
@@ -36,8 +37,14 @@ bool opens_thought(const std::string& prompt) {
 }  // namespace
 
 Conversation::Conversation(const Engine& engine, std::optional<text::chat::ChatFormat> format)
-    : engine_(engine), text_(engine), format_(format ? std::move(*format) : text::chat::ChatFormat::open(engine.directory())), object_arguments_(format_.takes_object_arguments()) {
-  if (!text_.tokenizer()) throw Error("chat", engine.directory() + ": the model reads bytes, a conversation needs the tokens of a chat format", "put tokenizer.json beside the weights");
+    : engine_(engine),
+      text_(engine),
+      format_(format ? std::move(*format) : text::chat::ChatFormat::open(engine.directory())),
+      object_arguments_(format_.takes_object_arguments()) {
+  if (!text_.tokenizer())
+    throw Error("chat",
+                engine.directory() + ": the model reads bytes, a conversation needs the tokens of a chat format",
+                "put tokenizer.json beside the weights");
   if (!format_.eos().empty()) turn_end_ = text_.tokenizer()->id(format_.eos());
 }
 
@@ -56,7 +63,10 @@ void Conversation::add_tool_result(const std::string& text) { messages_.push_bac
 void Conversation::load(const std::vector<Value>& messages) {
   for (size_t i = 0; i < messages.size(); ++i)
     if (!get(messages[i], "role").is(text::chat::Kind::string))
-      throw Error("chat", "message " + std::to_string(i + 1) + " of " + std::to_string(messages.size()) + " is no object with a \"role\"", "messages are {\"role\": \"user\", \"content\": \"...\"} and the like");
+      throw Error("chat",
+                  "message " + std::to_string(i + 1) + " of " + std::to_string(messages.size()) +
+                      " is no object with a \"role\"",
+                  "messages are {\"role\": \"user\", \"content\": \"...\"} and the like");
   messages_ = messages;
 }
 
@@ -71,13 +81,17 @@ std::span<const float> Conversation::feed(std::span<const int32_t> ids) {
   return logits;
 }
 
-// Feeds what the session does not hold yet, until stop becomes true; the logits are then none. A prompt that departs from what the session holds
-// (formats forget old reasoning) starts a new one.
-std::span<const float> Conversation::feed_prompt(const std::vector<int32_t>& ids, const std::atomic<bool>& stop, Reply& reply) {
+// Feeds what the session does not hold yet, until stop becomes true; the logits are then none. A prompt that departs
+// from what the session holds (formats forget old reasoning) starts a new one.
+std::span<const float> Conversation::feed_prompt(const std::vector<int32_t>& ids, const std::atomic<bool>& stop,
+                                                 Reply& reply) {
   constexpr size_t kPiece = 256;  // between two looks at stop
   const int64_t room = engine_.max_positions();
   if (static_cast<int64_t>(ids.size()) >= room)
-    throw Error("chat", "the conversation has " + std::to_string(ids.size()) + " tokens, the model reads " + std::to_string(room), "/reset starts over");
+    throw Error(
+        "chat",
+        "the conversation has " + std::to_string(ids.size()) + " tokens, the model reads " + std::to_string(room),
+        "/reset starts over");
   const bool whole = session_ && session_->length() == static_cast<int64_t>(fed_.size());
   if (!whole || fed_.size() >= ids.size() || !std::equal(fed_.begin(), fed_.end(), ids.begin())) {
     session_ = std::make_unique<Session>(engine_, room);
@@ -93,8 +107,10 @@ std::span<const float> Conversation::feed_prompt(const std::vector<int32_t>& ids
   return logits;
 }
 
-Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& stop, const std::function<void(const text::chat::Answer&)>& on_delta) {
-  const text::chat::MaskedText prompt = format_.render(Value::list(messages_), tools_, format_options(format_, options.thinking));
+Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& stop,
+                          const std::function<void(const text::chat::Answer&)>& on_delta) {
+  const text::chat::MaskedText prompt =
+      format_.render(Value::list(messages_), tools_, format_options(format_, options.thinking));
   const std::vector<int32_t> ids = text::chat::encode_marked(*text_.tokenizer(), prompt);
   Reply reply;
   std::span<const float> logits = feed_prompt(ids, stop, reply);

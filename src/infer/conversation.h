@@ -31,7 +31,8 @@ struct Reply {
 
 class Conversation {
  public:
-  // The tokenizer is that of the engine's directory; so is the format unless one is given. Throws Error when it has none.
+  // The tokenizer is that of the engine's directory; so is the format unless one is given. Throws Error when it has
+  // none.
   explicit Conversation(const Engine& engine, std::optional<text::chat::ChatFormat> format = std::nullopt);
 
   // The history, as JSON has it. clear() keeps the system message.
@@ -45,9 +46,11 @@ class Conversation {
   void load(const std::vector<text::chat::Value>& messages);
   void drop_last();  // takes back the last message
 
-  // Lets the model answer and appends its message, also when stop became true in the middle, be it of the prompt. on_delta receives what the
-  // answer grew by, in whole characters. Throws Error: the prompt does not fit, the format refuses the messages.
-  Reply reply(const ReplyOptions& options, const std::atomic<bool>& stop, const std::function<void(const text::chat::Answer&)>& on_delta);
+  // Lets the model answer and appends its message, also when stop became true in the middle, be it of the prompt.
+  // on_delta receives what the answer grew by, in whole characters. Throws Error: the prompt does not fit, the format
+  // refuses the messages.
+  Reply reply(const ReplyOptions& options, const std::atomic<bool>& stop,
+              const std::function<void(const text::chat::Answer&)>& on_delta);
 
  private:
   std::span<const float> feed(std::span<const int32_t> ids);

@@ -22,14 +22,16 @@ constexpr int64_t kPiece = 256;  // tokens a session feeds at once; bounds its w
 struct Need {
   size_t tape = 0, scratch = 0;
 };
-// `tokens` as a whole (cache null: the keys of every layer are in the tape and the scratch), or after those of the cache.
+// `tokens` as a whole (cache null: the keys of every layer are in the tape and the scratch), or after those of the
+// cache.
 Need measure(const model::Model& m, int64_t tokens, model::KvCache* cache) {
   Arena tape_memory = Arena::measuring(), scratch = Arena::measuring();
   const Exec dry = Exec::dry_run(1);
   const std::vector<int32_t> zeros(static_cast<size_t>(tokens));
   const int32_t start = 0;
   const layers::TokenContext ctx{zeros, zeros, {&start, 1}, {&start, 1}};
-  model::Tape tape = model::reserve_tape(tape_memory, m, tokens, model::Tape::Keep::nothing, model::Recompute::none, cache);
+  model::Tape tape =
+      model::reserve_tape(tape_memory, m, tokens, model::Tape::Keep::nothing, model::Recompute::none, cache);
   model::forward(dry, m, zeros, ctx, tape, scratch, cache);
   const int64_t rows = std::min(tokens, kPiece);
   Mat out = scratch.mat(f32_t, rows, m.config.vocab_size);
@@ -43,8 +45,8 @@ Need measure_piece(const model::Model& m, int64_t tokens, int64_t past, layers::
   return measure(m, tokens, &cache);
 }
 
-// The most that any piece of up to `tokens` needs in a session: with as many earlier tokens as fit, and with few, which attention may expand.
-// How a few tokens are attended depends on their number.
+// The most that any piece of up to `tokens` needs in a session: with as many earlier tokens as fit, and with few, which
+// attention may expand. How a few tokens are attended depends on their number.
 Need measure_session(const model::Model& m, int64_t tokens, int64_t capacity, layers::MlaForm form) {
   constexpr int64_t kFew = 64;
   Need most;
@@ -63,15 +65,21 @@ void require_memory(const std::string& directory, size_t file_bytes, size_t copy
   const size_t have = model::machine_memory_bytes();
   if (file_bytes + copy_bytes <= have) return;
   const auto mib = [](size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
-  throw Error("memory", directory + ": weights of " + mib(file_bytes) + " and " + mib(copy_bytes) + " of copies, this machine has " + mib(have),
+  throw Error("memory",
+              directory + ": weights of " + mib(file_bytes) + " and " + mib(copy_bytes) +
+                  " of copies, this machine has " + mib(have),
               "use a machine with more memory, or a smaller number format (birkhoff convert)");
 }
 
 DType compute_type(const std::string& asked, const nlohmann::json& config) {
   std::string name = asked;
   if (name.empty() && config.contains("training")) name = model::field_or<std::string>(config["training"], "dtype", "");
-  if (name.empty()) name = model::field_or(config, "torch_dtype", model::field_or<std::string>(config, "dtype", "")) == "float32" ? "fp32" : "bf16";
-  if (name != "bf16" && name != "fp32") throw Error("dtype", "unknown value \"" + name + "\"", "one of bf16, fp32", ExitCode::usage);
+  if (name.empty())
+    name = model::field_or(config, "torch_dtype", model::field_or<std::string>(config, "dtype", "")) == "float32"
+               ? "fp32"
+               : "bf16";
+  if (name != "bf16" && name != "fp32")
+    throw Error("dtype", "unknown value \"" + name + "\"", "one of bf16, fp32", ExitCode::usage);
   return name == "bf16" ? DType::bf16 : DType::f32;
 }
 
@@ -83,7 +91,8 @@ model::ModelConfig config_with(nlohmann::json config, const std::vector<std::str
     if (key == "dtype")
       model::assign_field(key, value, dtype);
     else if (!model::set_model_field(c, key, value))
-      throw Error("settings", "unknown setting \"" + key + "\" of a model that is run", "dtype and the model's settings of docs/settings.md can be set", ExitCode::usage);
+      throw Error("settings", "unknown setting \"" + key + "\" of a model that is run",
+                  "dtype and the model's settings of docs/settings.md can be set", ExitCode::usage);
   }
   model::validate(c);
   return c;
@@ -92,7 +101,8 @@ model::ModelConfig config_with(nlohmann::json config, const std::vector<std::str
 // A NaN among logits would be sampled as if it were a token.
 void require_finite(std::span<const float> logits, int64_t position) {
   if (std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); })) return;
-  throw Error("engine", "the logits of position " + std::to_string(position) + " are not finite", "a weight is not finite, or the arithmetic overflows: try --dtype fp32", ExitCode::failed);
+  throw Error("engine", "the logits of position " + std::to_string(position) + " are not finite",
+              "a weight is not finite, or the arithmetic overflows: try --dtype fp32", ExitCode::failed);
 }
 
 }  // namespace
@@ -100,7 +110,8 @@ void require_finite(std::span<const float> logits, int64_t position) {
 void check_ids(const model::ModelConfig& c, std::span<const int32_t> ids) {
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0 || ids[i] >= c.vocab_size)
-      throw Error("tokens", "token " + std::to_string(i) + " is " + std::to_string(ids[i]) + ", the vocabulary has ids 0 to " + std::to_string(c.vocab_size - 1));
+      throw Error("tokens", "token " + std::to_string(i) + " is " + std::to_string(ids[i]) +
+                                ", the vocabulary has ids 0 to " + std::to_string(c.vocab_size - 1));
   }
 }
 
@@ -112,7 +123,8 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   const DType compute = compute_type(dtype, j);
   files_ = std::make_unique<checkpoint::WeightFiles>(directory_);
   add_note(checkpoint::drop_absent_predictors(*files_, config));
-  max_positions_ = options.max_positions ? options.max_positions : std::min(config.max_position_embeddings, options.enough_positions);
+  max_positions_ = options.max_positions ? options.max_positions
+                                         : std::min(config.max_position_embeddings, options.enough_positions);
   std::optional<checkpoint::AdapterFiles> adapter;
   if (!options.adapter.empty())
     adapter.emplace(options.adapter, config);
@@ -138,10 +150,12 @@ void Engine::add_note(const std::string& text) {
   if (!text.empty()) note_ += (note_.empty() ? "" : "; ") + text;
 }
 
-void Engine::full_logits(std::span<const int32_t> ids, const std::function<void(int64_t, std::span<const float>)>& row) const {
+void Engine::full_logits(std::span<const int32_t> ids,
+                         const std::function<void(int64_t, std::span<const float>)>& row) const {
   const auto T = static_cast<int64_t>(ids.size());
   if (T > max_positions_)
-    throw Error("tokens", std::to_string(T) + " tokens, the engine was opened for " + std::to_string(max_positions_), "shorten the input or raise the limit on positions");
+    throw Error("tokens", std::to_string(T) + " tokens, the engine was opened for " + std::to_string(max_positions_),
+                "shorten the input or raise the limit on positions");
   check_ids(model_->config, ids);
   if (T == 0) return;
   const Need need = measure(*model_, T, nullptr);
@@ -170,8 +184,10 @@ void Engine::full_logits(std::span<const int32_t> ids, const std::function<void(
 Session::Session(const Engine& engine, int64_t capacity, layers::MlaForm form) : engine_(engine) {
   const model::Model& m = engine.model();
   if (capacity < 1 || capacity > engine.max_positions())
-    throw Error("session", "capacity " + std::to_string(capacity) + ", the engine allows 1 to " + std::to_string(engine.max_positions()),
-                "ask for fewer tokens");
+    throw Error(
+        "session",
+        "capacity " + std::to_string(capacity) + ", the engine allows 1 to " + std::to_string(engine.max_positions()),
+        "ask for fewer tokens");
   Arena measuring = Arena::measuring();
   model::KvCache::take(measuring, m, capacity);
   memory_ = std::make_unique<Arena>(measuring.peak());
@@ -188,7 +204,9 @@ std::span<const float> Session::feed(std::span<const int32_t> ids) {
   check_ids(m.config, ids);
   if (ids.empty()) throw Error("session", "no tokens to feed");
   if (length() + static_cast<int64_t>(ids.size()) > capacity())
-    throw Error("session", std::to_string(length()) + " + " + std::to_string(ids.size()) + " tokens exceed the capacity " + std::to_string(capacity()),
+    throw Error("session",
+                std::to_string(length()) + " + " + std::to_string(ids.size()) + " tokens exceed the capacity " +
+                    std::to_string(capacity()),
                 "open the session with a larger capacity");
   for (size_t done = 0; done < ids.size();) {
     const size_t n = std::min(ids.size() - done, static_cast<size_t>(work_tokens_));
@@ -199,11 +217,13 @@ std::span<const float> Session::feed(std::span<const int32_t> ids) {
     const layers::TokenContext ctx{position, first_key, {&start, 1}, {&start, 1}};
     work_->reset();
     scratch_->reset();
-    model::Tape tape = model::reserve_tape(*work_, m, static_cast<int64_t>(n), model::Tape::Keep::nothing, model::Recompute::none, &cache_);
+    model::Tape tape = model::reserve_tape(*work_, m, static_cast<int64_t>(n), model::Tape::Keep::nothing,
+                                           model::Recompute::none, &cache_);
     model::forward(engine_.exec(), m, ids.subspan(done, n), ctx, tape, *scratch_, &cache_);
     done += n;
     if (done == ids.size())
-      model::logits(engine_.exec(), m, tape.hidden.row_block(static_cast<int64_t>(n) - 1, 1), Mat(logits_.data(), f32_t, 1, m.config.vocab_size));
+      model::logits(engine_.exec(), m, tape.hidden.row_block(static_cast<int64_t>(n) - 1, 1),
+                    Mat(logits_.data(), f32_t, 1, m.config.vocab_size));
   }
   require_finite(logits_, length() - 1);
   return logits_;

@@ -16,17 +16,20 @@
 namespace birkhoff::infer {
 
 struct EngineOptions {
-  std::string compute;      // "bf16" or "fp32"; "": what the directory's training used, else bf16
-  int64_t max_positions = 0;  // longest sequence; 0: enough_positions, or the model's max_position_embeddings where those are fewer
+  std::string compute;  // "bf16" or "fp32"; "": what the directory's training used, else bf16
+  int64_t max_positions =
+      0;  // longest sequence; 0: enough_positions, or the model's max_position_embeddings where those are fewer
   int64_t enough_positions = 4096;
   int threads = 1;
   std::vector<std::string> set;  // "key=value" over config.json: dtype, or a setting of the model
-  std::string adapter;  // LoRA adapter to run beside the weights (checkpoint/adapter.h). "": the one of a checkpoint that was trained with adapters
+  std::string adapter;  // LoRA adapter to run beside the weights (checkpoint/adapter.h). "": the one of a checkpoint
+                        // that was trained with adapters
   model::RoutingProbe probe;  // experts that are disabled, for analysis
 };
 
-// Weights and tables of one model directory. Matrices are read where they lie in the mapped files, in whatever number format; the files
-// must not change while the engine lives. Const after construction; any number of sessions may share it from one thread at a time.
+// Weights and tables of one model directory. Matrices are read where they lie in the mapped files, in whatever number
+// format; the files must not change while the engine lives. Const after construction; any number of sessions may share
+// it from one thread at a time.
 class Engine {
  public:
   // directory: as checkpoint::resolve_model_directory. Throws Error.
@@ -50,12 +53,13 @@ class Engine {
   std::unique_ptr<model::Model> model_;
 };
 
-// One conversation with the model. Feeding tokens one by one or in pieces gives the bits of the full forward; models with latent attention
-// do so in its expanded form, and in the absorbed one, which is faster, to rounding.
+// One conversation with the model. Feeding tokens one by one or in pieces gives the bits of the full forward; models
+// with latent attention do so in its expanded form, and in the absorbed one, which is faster, to rounding.
 class Session {
  public:
   Session(const Engine& engine, int64_t capacity, layers::MlaForm form = layers::MlaForm::automatic);
-  // Appends the tokens and returns the logits [V] that predict the next one. Throws Error when the capacity is exceeded.
+  // Appends the tokens and returns the logits [V] that predict the next one. Throws Error when the capacity is
+  // exceeded.
   std::span<const float> feed(std::span<const int32_t> ids);
   int64_t length() const { return cache_.length; }
   int64_t capacity() const { return cache_.capacity; }

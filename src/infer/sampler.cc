@@ -13,7 +13,8 @@ namespace birkhoff::infer {
 
 void validate(const SamplerOptions& o) {
   const auto require = [](bool ok, const char* name, const char* range, double v) {
-    if (!ok) throw Error("sampling", std::string(name) + ": " + range + ", got " + std::to_string(v), "", ExitCode::usage);
+    if (!ok)
+      throw Error("sampling", std::string(name) + ": " + range + ", got " + std::to_string(v), "", ExitCode::usage);
   };
   require(o.temperature >= 0 && std::isfinite(o.temperature), "temp", "must not be negative", o.temperature);
   require(o.top_k >= 0, "top-k", "must not be negative", static_cast<double>(o.top_k));
@@ -26,7 +27,9 @@ int32_t sample(std::span<const float> logits, const SamplerOptions& o, uint64_t 
   if (o.temperature == 0) return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
   std::vector<int32_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)]; });
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+    return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+  });
   if (o.top_k > 0 && o.top_k < static_cast<int64_t>(order.size())) order.resize(static_cast<size_t>(o.top_k));
   const double top = logits[static_cast<size_t>(order[0])];
   std::vector<double> p;
@@ -37,7 +40,8 @@ int32_t sample(std::span<const float> logits, const SamplerOptions& o, uint64_t 
   }
   size_t keep = 0;
   double mass = 0;
-  while (keep < p.size() && (keep == 0 || (p[keep] > 0 && mass < o.top_p * sum && p[keep] >= o.min_p))) mass += p[keep++];
+  while (keep < p.size() && (keep == 0 || (p[keep] > 0 && mass < o.top_p * sum && p[keep] >= o.min_p)))
+    mass += p[keep++];
   double u = Rng(o.seed, 0x5a3b1e).uniform(index) * mass;
   for (size_t i = 0; i < keep; ++i) {
     u -= p[i];

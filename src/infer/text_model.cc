@@ -37,7 +37,9 @@ bool TextModel::has_text(const Engine& engine) {
 TextModel::TextModel(const Engine& engine) {
   const int64_t vocab = engine.model().config.vocab_size;
   if (!has_text(engine))
-    throw Error("tokenizer", engine.directory() + ": the model has " + std::to_string(vocab) + " tokens and no tokenizer; only byte models (256 tokens, or trained here) read text without one",
+    throw Error("tokenizer",
+                engine.directory() + ": the model has " + std::to_string(vocab) +
+                    " tokens and no tokenizer; only byte models (256 tokens, or trained here) read text without one",
                 "put tokenizer.json beside the weights, or use --tokens-file");
   if (!text::Tokenizer::exists(engine.directory())) {
     for (int64_t id = kByteVocabulary; id < vocab; ++id) padding_.push_back(static_cast<int32_t>(id));
@@ -45,7 +47,9 @@ TextModel::TextModel(const Engine& engine) {
   }
   tokenizer_ = text::Tokenizer::open(engine.directory());
   if (tokenizer_->size() > vocab)
-    throw Error("tokenizer", engine.directory() + ": the tokenizer has ids up to " + std::to_string(tokenizer_->size() - 1) + ", the model's vocabulary is " + std::to_string(vocab),
+    throw Error("tokenizer",
+                engine.directory() + ": the tokenizer has ids up to " + std::to_string(tokenizer_->size() - 1) +
+                    ", the model's vocabulary is " + std::to_string(vocab),
                 "the files of the directory do not belong together");
   for (int32_t id = 0; id < vocab; ++id)
     if (!tokenizer_->token(id)) padding_.push_back(id);
@@ -79,7 +83,9 @@ TextWriter::TextWriter(const TextModel& model, std::span<const int32_t> prompt, 
   if (decoder_) decoder_->follow(prompt);
 }
 
-std::string TextWriter::push(int32_t id) { return decoder_ ? decoder_->push(id) : std::string(1, static_cast<char>(id)); }
+std::string TextWriter::push(int32_t id) {
+  return decoder_ ? decoder_->push(id) : std::string(1, static_cast<char>(id));
+}
 std::string TextWriter::finish() { return decoder_ ? decoder_->finish() : ""; }
 
 }  // namespace birkhoff::infer

@@ -13,14 +13,15 @@ namespace birkhoff::infer {
 
 class TextModel {
  public:
-  // The tokenizer of the engine's directory; without one bytes are tokens, if the vocabulary is 256 or the model was trained here. Throws Error when there is neither.
+  // The tokenizer of the engine's directory; without one bytes are tokens, if the vocabulary is 256 or the model was
+  // trained here. Throws Error when there is neither.
   explicit TextModel(const Engine& engine);
   // For models that read and write ids only: no tokenizer is looked for, every id may be written, none ends the text.
   static bool has_text(const Engine& engine);
 
   const std::shared_ptr<const text::Tokenizer>& tokenizer() const { return tokenizer_; }  // nullptr for bytes
-  // The tokens of a prompt, with those that the model expects around it. Never empty: without any the text begins with the start token, or a
-  // line break where there is none.
+  // The tokens of a prompt, with those that the model expects around it. Never empty: without any the text begins with
+  // the start token, or a line break where there is none.
   std::vector<int32_t> prompt(std::string_view text) const;
   // As sample(), but never an id without a token.
   int32_t sample(std::span<const float> logits, const SamplerOptions& options, uint64_t index) const;

@@ -19,7 +19,8 @@ namespace fs = std::filesystem;
 
 [[noreturn]] void fail(const std::string& path, const std::string& what, int error) {
   throw Error("file", path + ": " + what + ": " + std::strerror(error),
-              error == ENOSPC || error == EFBIG || error == EDQUOT ? "free some space or choose another directory" : "check the path and its permissions");
+              error == ENOSPC || error == EFBIG || error == EDQUOT ? "free some space or choose another directory"
+                                                                   : "check the path and its permissions");
 }
 
 void sync_directory(const std::string& path) {
@@ -68,7 +69,8 @@ void write_file_atomic(const std::string& path, std::string_view content) {
   sync_directory(parent_of(path));
 }
 
-StagedDirectory::StagedDirectory(const std::string& final_path) : final_(final_path), staging_(temporary_beside(final_path)) {
+StagedDirectory::StagedDirectory(const std::string& final_path)
+    : final_(final_path), staging_(temporary_beside(final_path)) {
   std::error_code ec;
   fs::remove_all(staging_, ec);  // of an earlier process with this id
   fs::create_directories(staging_, ec);
@@ -119,8 +121,9 @@ DirectoryLock::DirectoryLock(const std::string& directory) {
     char holder[32] = {};
     const ssize_t n = ::pread(fd_, holder, sizeof holder - 1, 0);
     ::close(fd_);
-    throw Error("run", directory + " is in use by process " + (n > 0 ? std::string(holder, static_cast<size_t>(n)) : "unknown"),
-                "wait for it, stop it, or choose another --out");
+    throw Error(
+        "run", directory + " is in use by process " + (n > 0 ? std::string(holder, static_cast<size_t>(n)) : "unknown"),
+        "wait for it, stop it, or choose another --out");
   }
   const std::string me = std::to_string(getpid());
   if (ftruncate(fd_, 0) != 0 || ::pwrite(fd_, me.data(), me.size(), 0) < 0) fail(path, "cannot be written", errno);

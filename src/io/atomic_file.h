@@ -5,11 +5,12 @@
 
 namespace birkhoff::io {
 
-// Writes a temporary file beside `path`, syncs it, renames it over `path`. On failure throws Error and removes the temporary.
+// Writes a temporary file beside `path`, syncs it, renames it over `path`. On failure throws Error and removes the
+// temporary.
 void write_file_atomic(const std::string& path, std::string_view content);
 
-// A directory being filled under a temporary name beside its final one. publish() syncs and renames it; without publish() the destructor
-// removes it and all it holds.
+// A directory being filled under a temporary name beside its final one. publish() syncs and renames it; without
+// publish() the destructor removes it and all it holds.
 class StagedDirectory {
  public:
   explicit StagedDirectory(const std::string& final_path);  // throws Error when it cannot be created
@@ -30,7 +31,8 @@ void replace_symlink(const std::string& link, const std::string& target);
 // Removes from `directory` the temporaries that a killed process left there; those of other living processes stay.
 void remove_leftovers(const std::string& directory);
 
-// Advisory lock on DIR/.lock, held until destruction or the end of the process. Throws Error naming the holder's process id when taken.
+// Advisory lock on DIR/.lock, held until destruction or the end of the process. Throws Error naming the holder's
+// process id when taken.
 class DirectoryLock {
  public:
   explicit DirectoryLock(const std::string& directory);

@@ -21,7 +21,8 @@ void check_size(const std::string& path, uintmax_t most) {
   std::error_code ec;
   const uintmax_t bytes = std::filesystem::file_size(path, ec);
   if (ec) throw Error("file", path + ": " + ec.message());
-  if (bytes > most) throw Error("file", path + ": " + std::to_string(bytes) + " bytes, at most " + std::to_string(most) + " are read");
+  if (bytes > most)
+    throw Error("file", path + ": " + std::to_string(bytes) + " bytes, at most " + std::to_string(most) + " are read");
 }
 
 // byte: of the first character that is wrong, counted from 1.
@@ -30,11 +31,15 @@ Error not_json(const std::string& path, std::string_view text, size_t byte) {
   const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at), '\n');
   const size_t start = text.rfind('\n', at ? at - 1 : 0);
   const size_t column = at - (start == std::string::npos || start >= at ? 0 : start + 1) + 1;
-  return Error("json", path + ":" + std::to_string(line) + ":" + std::to_string(column) + ": not JSON", "the file is damaged or was edited");
+  return Error("json", path + ":" + std::to_string(line) + ":" + std::to_string(column) + ": not JSON",
+               "the file is damaged or was edited");
 }
-Error number_out_of_range(const std::string& path) { return Error("json", path + ": a number is out of range", "the file is damaged or was edited"); }
+Error number_out_of_range(const std::string& path) {
+  return Error("json", path + ": a number is out of range", "the file is damaged or was edited");
+}
 
-// Counts before a tree is built. (A callback of nlohmann's parser could as well, but looks through an object at every object that ends in it.)
+// Counts before a tree is built. (A callback of nlohmann's parser could as well, but looks through an object at every
+// object that ends in it.)
 class LimitCheck final : public nlohmann::json_sax<nlohmann::json> {
  public:
   explicit LimitCheck(const std::string& path) : path_(path) {}
@@ -54,7 +59,8 @@ class LimitCheck final : public nlohmann::json_sax<nlohmann::json> {
 
  private:
   bool count() {
-    if (++values_ > kMaxValues) throw Error("json", path_ + ": more than " + std::to_string(kMaxValues) + " keys and values");
+    if (++values_ > kMaxValues)
+      throw Error("json", path_ + ": more than " + std::to_string(kMaxValues) + " keys and values");
     return true;
   }
   bool enter() {
@@ -76,7 +82,8 @@ nlohmann::json read_json(const std::string& path) {
   const auto bytes = std::filesystem::file_size(path);
   std::ifstream in(path, std::ios::binary);
   std::string text(static_cast<size_t>(bytes), '\0');
-  if (!in.read(text.data(), static_cast<std::streamsize>(bytes)) && bytes > 0) throw Error("file", path + ": " + std::strerror(errno));
+  if (!in.read(text.data(), static_cast<std::streamsize>(bytes)) && bytes > 0)
+    throw Error("file", path + ": " + std::strerror(errno));
   LimitCheck limits(path);
   nlohmann::json::sax_parse(text, &limits);  // errors are the tree's to report
   try {

@@ -5,11 +5,13 @@
 
 namespace birkhoff::io {
 
-// Throws Error: missing, unreadable, larger than 8 MiB, more than 200,000 keys and values, nested deeper than 64, or not JSON (with line and column).
-// The limits keep what a strange file can claim below 64 MiB: a value may take forty times the room of its text.
+// Throws Error: missing, unreadable, larger than 8 MiB, more than 200,000 keys and values, nested deeper than 64, or
+// not JSON (with line and column). The limits keep what a strange file can claim below 64 MiB: a value may take forty
+// times the room of its text.
 nlohmann::json read_json(const std::string& path);
 
-// What a file that is not held as a tree is read with: an object's events (nlohmann's interface) until one of them throws.
+// What a file that is not held as a tree is read with: an object's events (nlohmann's interface) until one of them
+// throws.
 class JsonEvents : public nlohmann::json_sax<nlohmann::json> {
  public:
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& e) final;

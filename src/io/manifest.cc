@@ -31,8 +31,10 @@ uint64_t file_checksum(const std::string& path) {
   if (!file) throw Error("file", path + ": " + std::strerror(errno));
   const std::unique_ptr<XXH64_state_t, XXH_errorcode (*)(XXH64_state_t*)> state(XXH64_createState(), XXH64_freeState);
   XXH64_reset(state.get(), 0);
-  std::vector<char> buffer(size_t{1} << 20);  // read, not mapped: a mapped checkpoint would count as this process's memory
-  while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), file.get())) XXH64_update(state.get(), buffer.data(), n);
+  std::vector<char> buffer(
+      size_t{1} << 20);  // read, not mapped: a mapped checkpoint would count as this process's memory
+  while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), file.get()))
+    XXH64_update(state.get(), buffer.data(), n);
   if (std::ferror(file.get())) throw Error("file", path + ": " + std::strerror(errno));
   return XXH64_digest(state.get());
 }
@@ -45,7 +47,9 @@ void write_manifest(const std::string& directory) {
   std::sort(names.begin(), names.end());
   for (const auto& n : names) {
     if (n == kManifest) continue;
-    files.push_back({{"file", n}, {"bytes", fs::file_size(directory + "/" + n)}, {"xxh64", hex(file_checksum(directory + "/" + n))}});
+    files.push_back({{"file", n},
+                     {"bytes", fs::file_size(directory + "/" + n)},
+                     {"xxh64", hex(file_checksum(directory + "/" + n))}});
   }
   write_json(directory + "/" + kManifest, {{"files", files}});
 }
@@ -61,7 +65,8 @@ std::vector<std::string> verify_manifest(const std::string& directory) {
       if (!fs::exists(file)) {
         problems.push_back(name + " is missing");
       } else if (fs::file_size(file) != f.at("bytes").get<uintmax_t>()) {
-        problems.push_back(name + " has " + std::to_string(fs::file_size(file)) + " bytes, the manifest says " + f.at("bytes").dump());
+        problems.push_back(name + " has " + std::to_string(fs::file_size(file)) + " bytes, the manifest says " +
+                           f.at("bytes").dump());
       } else if (hex(file_checksum(file)) != f.at("xxh64").get<std::string>()) {
         problems.push_back(name + " has another checksum than the manifest");
       }

@@ -47,17 +47,20 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path), file_(p
 }
 
 const TensorEntry* SafetensorsFile::find(const std::string& name) const {
-  const auto it = std::lower_bound(by_name_.begin(), by_name_.end(), name, [&](uint32_t i, const std::string& n) { return tensors_[i].name < n; });
+  const auto it = std::lower_bound(by_name_.begin(), by_name_.end(), name,
+                                   [&](uint32_t i, const std::string& n) { return tensors_[i].name < n; });
   return it == by_name_.end() || tensors_[*it].name != name ? nullptr : &tensors_[*it];
 }
 
-SafetensorsWriter::SafetensorsWriter(const std::string& path, std::span<const TensorEntry> tensors, const std::map<std::string, std::string>& metadata)
+SafetensorsWriter::SafetensorsWriter(const std::string& path, std::span<const TensorEntry> tensors,
+                                     const std::map<std::string, std::string>& metadata)
     : path_(path) {
   nlohmann::ordered_json header;
   if (!metadata.empty()) header["__metadata__"] = metadata;
   uint64_t offset = 0;
   for (const TensorEntry& t : tensors) {
-    header[t.name] = {{"dtype", tensor_type_name(t.type)}, {"shape", t.shape}, {"data_offsets", {offset, offset + t.bytes}}};
+    header[t.name] = {
+        {"dtype", tensor_type_name(t.type)}, {"shape", t.shape}, {"data_offsets", {offset, offset + t.bytes}}};
     offset += t.bytes;
   }
   std::string text = header.is_null() ? "{}" : header.dump();
@@ -81,7 +84,9 @@ void SafetensorsWriter::append(const void* data, size_t bytes) {
   while (bytes > 0) {
     const ssize_t w = ::write(fd_, p, std::min<size_t>(bytes, size_t{1} << 30));
     if (w < 0 && errno == EINTR) continue;
-    if (w <= 0) safetensors_error(path_, std::string("write failed: ") + std::strerror(w < 0 ? errno : ENOSPC), "free some space or choose another directory");
+    if (w <= 0)
+      safetensors_error(path_, std::string("write failed: ") + std::strerror(w < 0 ? errno : ENOSPC),
+                        "free some space or choose another directory");
     p += w;
     bytes -= static_cast<size_t>(w);
   }
@@ -94,7 +99,8 @@ void SafetensorsWriter::finish() {
   if (::close(fd) != 0 || !synced) safetensors_error(path_, std::string("sync failed: ") + std::strerror(errno));
 }
 
-void write_safetensors(const std::string& path, std::span<const TensorEntry> tensors, const std::map<std::string, std::string>& metadata) {
+void write_safetensors(const std::string& path, std::span<const TensorEntry> tensors,
+                       const std::map<std::string, std::string>& metadata) {
   SafetensorsWriter w(path, tensors, metadata);
   for (const TensorEntry& t : tensors) w.append(t.data, t.bytes);
   w.finish();

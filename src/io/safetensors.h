@@ -12,9 +12,26 @@
 
 namespace birkhoff::io {
 
-enum class TensorType : uint8_t { f64, f32, f16, bf16, f8_e4m3, f8_e5m2, f8_e8m0, i64, i32, i16, i8, u64, u32, u16, u8, boolean };
+enum class TensorType : uint8_t {
+  f64,
+  f32,
+  f16,
+  bf16,
+  f8_e4m3,
+  f8_e5m2,
+  f8_e8m0,
+  i64,
+  i32,
+  i16,
+  i8,
+  u64,
+  u32,
+  u16,
+  u8,
+  boolean
+};
 int64_t tensor_type_bytes(TensorType t);
-const char* tensor_type_name(TensorType t);  // as in the file: "F32", "BF16", ...
+const char* tensor_type_name(TensorType t);                        // as in the file: "F32", "BF16", ...
 bool find_tensor_type(const std::string& name, TensorType& type);  // false: unknown
 
 struct TensorEntry {
@@ -52,11 +69,13 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-// A file written as a stream: the header first, from what is known of the tensors (their `data` is not read), then their bytes in that order.
-// Throws Error (disk full, no permission); the path then holds a part: write under a temporary name and rename.
+// A file written as a stream: the header first, from what is known of the tensors (their `data` is not read), then
+// their bytes in that order. Throws Error (disk full, no permission); the path then holds a part: write under a
+// temporary name and rename.
 class SafetensorsWriter {
  public:
-  SafetensorsWriter(const std::string& path, std::span<const TensorEntry> tensors, const std::map<std::string, std::string>& metadata);
+  SafetensorsWriter(const std::string& path, std::span<const TensorEntry> tensors,
+                    const std::map<std::string, std::string>& metadata);
   ~SafetensorsWriter();
   SafetensorsWriter(const SafetensorsWriter&) = delete;
   SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
@@ -69,8 +88,9 @@ class SafetensorsWriter {
   uint64_t left_ = 0;  // bytes of data still to come
 };
 
-// Writes the tensors in the given order and syncs the file to disk. Throws Error (disk full, no permission); the path may then hold
-// a part: write under a temporary name and rename.
-void write_safetensors(const std::string& path, std::span<const TensorEntry> tensors, const std::map<std::string, std::string>& metadata = {});
+// Writes the tensors in the given order and syncs the file to disk. Throws Error (disk full, no permission); the path
+// may then hold a part: write under a temporary name and rename.
+void write_safetensors(const std::string& path, std::span<const TensorEntry> tensors,
+                       const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace birkhoff::io

@@ -1,10 +1,11 @@
 // Softmax attention of one kv head over one stretch of keys, forward and backward (one thread).
 //
-// All work is done on transposed scores: S^T = K Q^T has a query per lane, so maxima, sums and the masks need no reduction
-// across lanes, K is read as it lies in memory and the probabilities come out in the order the next product reads.
+// All work is done on transposed scores: S^T = K Q^T has a query per lane, so maxima, sums and the masks need no
+// reduction across lanes, K is read as it lies in memory and the probabilities come out in the order the next product
+// reads.
 //
-// A *column* is one query of one head: column c is token c / heads and head c % heads of the group that shares the kv head.
-// Key j of the stretch is row j of k and v; token i of the stretch sees keys [0, first_visible + i].
+// A *column* is one query of one head: column c is token c / heads and head c % heads of the group that shares the kv
+// head. Key j of the stretch is row j of k and v; token i of the stretch sees keys [0, first_visible + i].
 #pragma once
 #include <cstdint>
 

@@ -22,9 +22,9 @@ struct Buffers {
   float* dqt;           // dQ^T [qk_m][kColumns]
   float *lse2, *delta;  // [kColumns] lse * log2(e), sum_j dO_j O_j
   // Of one key block against one block of columns:
-  float *s, *dp;  // S^T, dP^T [kKeys][kColumns]
-  Op *p, *ds;     // a = P^T, a = dS^T [kKeys][kColumns]
-  Op* ds_b;       // b = dS^T [kKeys][kColumns]; in fp32 the same memory as ds
+  float *s, *dp;                 // S^T, dP^T [kKeys][kColumns]
+  Op *p, *ds;                    // a = P^T, a = dS^T [kKeys][kColumns]
+  Op* ds_b;                      // b = dS^T [kKeys][kColumns]; in fp32 the same memory as ds
   int64_t qk_k, v_k, qk_m, v_m;  // widths padded for the depth of a product, and for its rows or columns
 };
 
@@ -132,14 +132,17 @@ class ColumnBlock {
     const int64_t last = limit[columns - 1], rows = last < kKeys ? round_up(last, kRowStep) : kKeys;
     // Columns before the first key of the block need nothing of it.
     const int64_t begin = limit[0] > 0 ? 0 : -limit[0] / kRowStep * kRowStep, n = padded - begin;
-    product(b.k + k0 * b.qk_k, b.qk_k, b.qt + begin * kPair<Op>, kColumns, b.s + begin, kColumns, rows, n, b.qk_k, false);
-    product(b.v + k0 * b.v_k, b.v_k, b.dot + begin * kPair<Op>, kColumns, b.dp + begin, kColumns, rows, n, b.v_k, false);
+    product(b.k + k0 * b.qk_k, b.qk_k, b.qt + begin * kPair<Op>, kColumns, b.s + begin, kColumns, rows, n, b.qk_k,
+            false);
+    product(b.v + k0 * b.v_k, b.v_k, b.dot + begin * kPair<Op>, kColumns, b.dp + begin, kColumns, rows, n, b.v_k,
+            false);
     mask_scores(limit + begin, n, rows, b.s + begin, kColumns);
     for (int64_t j = begin; j < padded; j += kLanes)
       gradient_columns<T>(b, j, seen_rows(limit[j + kLanes - 1], rows), rows, set1(a.scale * kLog2e));
     product(b.p + begin, kColumns, b.d_o + begin * b.v_m, b.v_m, a.dv + k0 * b.v_m, b.v_m, rows, b.v_m, n, true);
     product(b.ds + begin, kColumns, b.q + begin * b.qk_m, b.qk_m, a.dk + k0 * b.qk_m, b.qk_m, rows, b.qk_m, n, true);
-    product(b.kt + k0 * b.qk_m, kKeys, b.ds_b + begin * kPair<Op>, kColumns, b.dqt + begin, kColumns, b.qk_m, n, rows, k0 > 0);
+    product(b.kt + k0 * b.qk_m, kKeys, b.ds_b + begin * kPair<Op>, kColumns, b.dqt + begin, kColumns, b.qk_m, n, rows,
+            k0 > 0);
   }
 
   const AttentionBackward& a;
@@ -160,7 +163,8 @@ void backward(const AttentionBackward& a) {
   pack_rows(value, keys, a.v_dim, b.v, b.v_k, round_up(keys, kKeys));
   for (int64_t k0 = 0; k0 < keys; k0 += kKeys) {
     const auto block_key = [&](int64_t j) { return key(k0 + j); };
-    pack_a_transposed(block_key, keys - k0 < kKeys ? keys - k0 : kKeys, a.qk_dim, b.kt + k0 * b.qk_m, kKeys, b.qk_m, kKeys);
+    pack_a_transposed(block_key, keys - k0 < kKeys ? keys - k0 : kKeys, a.qk_dim, b.kt + k0 * b.qk_m, kKeys, b.qk_m,
+                      kKeys);
   }
   for (int64_t h = 0; h < a.heads; ++h)
     for (int64_t t0 = 0; t0 < a.tokens; t0 += kColumns)
@@ -181,7 +185,7 @@ void store_scaled(const float* x, int64_t n, float scale, void* out) {
 
 }  // namespace
 
-const AttentionBackwardKernels attention_backward_kernels = {scratch_bytes, backward<float>, backward<bf16>, store_scaled<float>,
-                                                             store_scaled<bf16>};
+const AttentionBackwardKernels attention_backward_kernels = {scratch_bytes, backward<float>, backward<bf16>,
+                                                             store_scaled<float>, store_scaled<bf16>};
 
 }  // namespace birkhoff::kernels::BK_ISA

@@ -8,14 +8,14 @@ namespace {
 constexpr int64_t kKeys = 128;    // keys per step; their place is counted from the first key of the stretch
 constexpr int64_t kColumns = 64;  // columns per block; their number and order do not matter for the result
 constexpr int64_t kRowStep = 32;
-// The reference of a query's powers of two follows its largest score only when that is 2^kSlack above: terms then stay below
-// 2^kSlack, which costs no precision, and the sums of earlier steps hardly ever need to shrink.
+// The reference of a query's powers of two follows its largest score only when that is 2^kSlack above: terms then stay
+// below 2^kSlack, which costs no precision, and the sums of earlier steps hardly ever need to shrink.
 constexpr float kSlack = 8.f;
 
 template <class Op>
 struct Buffers {
   Op* q;               // per block: b = Q^T [qk][kColumns]
-  float *acc;          // per block: O^T [v][kColumns], not yet divided
+  float* acc;          // per block: O^T [v][kColumns], not yet divided
   float *top, *total;  // [columns] reference score, sum of 2^(c (score - top))
   int32_t* seen;       // [columns] keys a column sees; padding columns copy the last one
   Op *k, *v;           // a = K [kKeys][qk], a = V^T [v][kKeys]
@@ -54,8 +54,8 @@ inline void store_probabilities(V even, V odd, bf16* p) {
 }
 #endif
 
-// One step of the online softmax for kLanes columns from scores s [rows][kColumns]: probabilities to p, new reference and sum,
-// and the factor by which what was summed before shrinks. c = scale * log2(e).
+// One step of the online softmax for kLanes columns from scores s [rows][kColumns]: probabilities to p, new reference
+// and sum, and the factor by which what was summed before shrinks. c = scale * log2(e).
 template <class T, class Op>
 inline V softmax_step(const float* s, int64_t seen, int64_t rows, V c, Op* p, float* top, float* total) {
   const V old = load(top);
@@ -89,8 +89,8 @@ void block_step(const Buffers<Op>& b, int64_t block, const int32_t* limit, int64
   product(b.k, b.qk, b.q + block * kColumns * b.qk, kColumns, b.s, kColumns, rows, n, b.qk, false);
   mask_scores(limit, n, rows, b.s, kColumns);
   for (int64_t j = 0; j < n; j += kLanes) {
-    const V shrink = softmax_step<T>(b.s + j, seen_rows(limit[j + kLanes - 1], rows), rows, set1(c), b.p + j * kPair<Op>,
-                                     b.top + block * kColumns + j, b.total + block * kColumns + j);
+    const V shrink = softmax_step<T>(b.s + j, seen_rows(limit[j + kLanes - 1], rows), rows, set1(c),
+                                     b.p + j * kPair<Op>, b.top + block * kColumns + j, b.total + block * kColumns + j);
     if (reduce_max(set1(1.f) - shrink) > 0.f)  // mostly the reference stands and every factor is exactly 1
       for (int64_t d = 0; d < b.vd; ++d) store(acc + d * kColumns + j, load(acc + d * kColumns + j) * shrink);
   }
@@ -106,7 +106,8 @@ void finish_block(const AttentionForward& a, const Buffers<Op>& b, int64_t block
   if (a.lse) {
     for (int64_t j = 0; j < columns; ++j) {
       const int64_t col = first + j;
-      a.lse[col / a.heads * a.lse_stride + col % a.heads] = top[j] * (a.scale * kLog2e) * kLn2 + __builtin_logf(total[j]);
+      a.lse[col / a.heads * a.lse_stride + col % a.heads] =
+          top[j] * (a.scale * kLog2e) * kLn2 + __builtin_logf(total[j]);
     }
   }
   for (int64_t j = 0; j < kColumns; j += kLanes) store(total + j, set1(1.f) / load(total + j));
@@ -123,7 +124,9 @@ void forward(const AttentionForward& a) {
   Buffers<Op> b;
   const int64_t columns = a.col_end - a.col_begin, blocks = (columns + kColumns - 1) / kColumns;
   layout(a.scratch, a.qk_dim, a.v_dim, columns, b);
-  const auto in_block = [&](int64_t block) { return columns - block * kColumns < kColumns ? columns - block * kColumns : kColumns; };
+  const auto in_block = [&](int64_t block) {
+    return columns - block * kColumns < kColumns ? columns - block * kColumns : kColumns;
+  };
   for (int64_t block = 0; block < blocks; ++block) {
     const auto query = [&](int64_t j) {
       const int64_t col = a.col_begin + block * kColumns + j;

@@ -1,6 +1,7 @@
 // Operands of block_product.h from rows of fp32 or bf16 in memory. Include from *.isa.cc only.
 //
-// `row(i)` is a pointer to row i of X; X has `rows` rows and `cols` columns. Results are padded with zeros to the extents given.
+// `row(i)` is a pointer to row i of X; X has `rows` rows and `cols` columns. Results are padded with zeros to the
+// extents given.
 #pragma once
 #include "kernels/block_product.h"
 #include "kernels/transpose.h"
@@ -15,7 +16,8 @@ inline void transpose16(__m512i (&v)[16]) {
   __m512i u[4][4];  // u[g][c], 128-bit lane l: column 4l + c of rows 4g .. 4g+3
   for (int g = 0; g < 4; ++g) {
     const __m512i a = _mm512_unpacklo_epi32(v[4 * g], v[4 * g + 1]), b = _mm512_unpackhi_epi32(v[4 * g], v[4 * g + 1]);
-    const __m512i c = _mm512_unpacklo_epi32(v[4 * g + 2], v[4 * g + 3]), d = _mm512_unpackhi_epi32(v[4 * g + 2], v[4 * g + 3]);
+    const __m512i c = _mm512_unpacklo_epi32(v[4 * g + 2], v[4 * g + 3]),
+                  d = _mm512_unpackhi_epi32(v[4 * g + 2], v[4 * g + 3]);
     u[g][0] = _mm512_unpacklo_epi64(a, c);
     u[g][1] = _mm512_unpackhi_epi64(a, c);
     u[g][2] = _mm512_unpacklo_epi64(b, d);
@@ -46,7 +48,9 @@ template <class T>
 inline void copy_converted(const T* x, float* out, int64_t n) {
   for_lanes(n, [&](int64_t i, int m) { store_some(out + i, load_some(x + i, m), m); });
 }
-inline void copy_converted(const bf16* x, bf16* out, int64_t n) { __builtin_memcpy(out, x, static_cast<size_t>(n) * 2); }
+inline void copy_converted(const bf16* x, bf16* out, int64_t n) {
+  __builtin_memcpy(out, x, static_cast<size_t>(n) * 2);
+}
 
 template <class Op>
 inline void zero(Op* out, int64_t n) {
@@ -65,13 +69,15 @@ inline void pack_rows(Row&& row, int64_t rows, int64_t cols, Op* out, int64_t ld
 
 // X^T without pairs: out (c, r) at c * ld + r, for a or b of fp32. out_rows and out_cols are multiples of 16.
 template <class Row>
-inline void transpose_f32(Row&& row, int64_t rows, int64_t cols, float* out, int64_t ld, int64_t out_rows, int64_t out_cols) {
+inline void transpose_f32(Row&& row, int64_t rows, int64_t cols, float* out, int64_t ld, int64_t out_rows,
+                          int64_t out_cols) {
 #if defined(__AVX512F__)
   for (int64_t r = 0; r < out_cols; r += 16) {
     for (int64_t c = 0; c < out_rows; c += 16) {
       const int n = clamp_count(cols - c, 16);
       __m512i v[16];
-      for (int i = 0; i < 16; ++i) v[i] = r + i < rows && n ? (__m512i)load_n(row(r + i) + c, n) : _mm512_setzero_si512();
+      for (int i = 0; i < 16; ++i)
+        v[i] = r + i < rows && n ? (__m512i)load_n(row(r + i) + c, n) : _mm512_setzero_si512();
       transpose16(v);
       for (int i = 0; i < 16; ++i) _mm512_storeu_si512(out + (c + i) * ld + r, v[i]);
     }
@@ -106,7 +112,8 @@ inline void transpose_f32(Row&& row, int64_t rows, int64_t cols, float* out, int
 
 // b = X^T: k = columns of X (padded to out_k), n = rows of X (padded to out_n).
 template <class Row>
-inline void pack_b_transposed(Row&& row, int64_t rows, int64_t cols, float* out, int64_t ldb, int64_t out_k, int64_t out_n) {
+inline void pack_b_transposed(Row&& row, int64_t rows, int64_t cols, float* out, int64_t ldb, int64_t out_k,
+                              int64_t out_n) {
   transpose_f32(row, rows, cols, out, ldb, out_k, out_n);
 }
 // b = X: k = rows of X (padded to out_k), n = columns of X (padded to out_n).
@@ -120,13 +127,15 @@ inline void pack_b(Row&& row, int64_t rows, int64_t cols, float* out, int64_t ld
 }
 // a = X^T: m = columns of X (padded to out_m), k = rows of X (padded to out_k).
 template <class Row>
-inline void pack_a_transposed(Row&& row, int64_t rows, int64_t cols, float* out, int64_t lda, int64_t out_m, int64_t out_k) {
+inline void pack_a_transposed(Row&& row, int64_t rows, int64_t cols, float* out, int64_t lda, int64_t out_m,
+                              int64_t out_k) {
   transpose_f32(row, rows, cols, out, lda, out_m, out_k);
 }
 
 #if defined(__AVX512BF16__)
 template <class Row>
-inline void pack_b_transposed(Row&& row, int64_t rows, int64_t cols, bf16* out, int64_t ldb, int64_t out_k, int64_t out_n) {
+inline void pack_b_transposed(Row&& row, int64_t rows, int64_t cols, bf16* out, int64_t ldb, int64_t out_k,
+                              int64_t out_n) {
   for (int64_t r = 0; r < out_n; r += 16) {
     for (int64_t c = 0; c < out_k; c += 32) {
       const int n = clamp_count(cols - c, 32);
@@ -145,19 +154,22 @@ inline void pack_b(Row&& row, int64_t rows, int64_t cols, bf16* out, int64_t ldb
     const bf16* odd = r + 1 < rows ? row(r + 1) : nullptr;
     for (int64_t c = 0; c < out_n; c += 16) {
       const int n = clamp_count(cols - c, 16);
-      _mm512_storeu_si512(out + r * ldb + 2 * c, n ? weave(even ? even + c : even, odd ? odd + c : odd, n) : _mm512_setzero_si512());
+      _mm512_storeu_si512(out + r * ldb + 2 * c,
+                          n ? weave(even ? even + c : even, odd ? odd + c : odd, n) : _mm512_setzero_si512());
     }
   }
 }
 template <class Row>
-inline void pack_a_transposed(Row&& row, int64_t rows, int64_t cols, bf16* out, int64_t lda, int64_t out_m, int64_t out_k) {
+inline void pack_a_transposed(Row&& row, int64_t rows, int64_t cols, bf16* out, int64_t lda, int64_t out_m,
+                              int64_t out_k) {
   for (int64_t r = 0; r < out_k; r += 32) {
     for (int64_t c = 0; c < out_m; c += 16) {
       const int n = clamp_count(cols - c, 16);
       __m512i v[16];
       for (int i = 0; i < 16; ++i) {
         const int64_t e = r + 2 * i;
-        v[i] = n ? weave(e < rows ? row(e) + c : nullptr, e + 1 < rows ? row(e + 1) + c : nullptr, n) : _mm512_setzero_si512();
+        v[i] = n ? weave(e < rows ? row(e) + c : nullptr, e + 1 < rows ? row(e + 1) + c : nullptr, n)
+                 : _mm512_setzero_si512();
       }
       transpose16(v);
       for (int i = 0; i < 16; ++i) _mm512_storeu_si512(out + (c + i) * lda + r, v[i]);
@@ -166,7 +178,8 @@ inline void pack_a_transposed(Row&& row, int64_t rows, int64_t cols, bf16* out, 
 }
 #endif
 
-// The way back: row(j)[c] = x[c * ld + j] * scale[j] for j < rows, c < cols; x is readable up to multiples of 16 of both.
+// The way back: row(j)[c] = x[c * ld + j] * scale[j] for j < rows, c < cols; x is readable up to multiples of 16 of
+// both.
 template <class T, class Row>
 inline void unpack_transposed(const float* x, int64_t ld, const float* scale, int64_t rows, int64_t cols, Row&& row) {
 #if defined(__AVX512F__)

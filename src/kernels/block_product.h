@@ -1,12 +1,13 @@
-// Products of blocks that fit the caches, for kernels that pack their own operands (attention). Include from *.isa.cc only.
+// Products of blocks that fit the caches, for kernels that pack their own operands (attention). Include from *.isa.cc
+// only.
 //
-// The element type of the operands follows the storage type and the instruction set: bf16 where the processor multiplies
-// bf16 (avx512, amx), fp32 everywhere else.
+// The element type of the operands follows the storage type and the instruction set: bf16 where the processor
+// multiplies bf16 (avx512, amx), fp32 everywhere else.
 //   a  [m][lda]            row-major
 //   b  [k][ldb]            fp32: row-major; bf16: rows in pairs, element (k, n) at (k/2)*2*ldb + 2*n + k%2
 //   c  [m][ldc]            fp32 row-major
-// m and n are multiples of 16, k of kDepth<Op>; callers pad with zeros. Every element of c is one sum over k in ascending
-// order that does not depend on m, n or its place, and a zero in a or b leaves it as it is.
+// m and n are multiples of 16, k of kDepth<Op>; callers pad with zeros. Every element of c is one sum over k in
+// ascending order that does not depend on m, n or its place, and a zero in a or b leaves it as it is.
 #pragma once
 #include "kernels/vec.h"
 
@@ -62,7 +63,8 @@ inline V multiply_add(V a, V b, V c) {
 
 // R rows by N vectors of fp32.
 template <int R, int N>
-inline void product_block(const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, int64_t k, bool add) {
+inline void product_block(const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, int64_t k,
+                          bool add) {
   V s[R][N];
   for (int i = 0; i < R; ++i)
     for (int j = 0; j < N; ++j) s[i][j] = add ? load(c + i * ldc + j * kLanes) : set1(0.f);
@@ -81,7 +83,8 @@ inline void product_block(const float* a, int64_t lda, const float* b, int64_t l
 #if defined(__AMX_BF16__)
 // MT x NT tiles of 16x16.
 template <int MT, int NT>
-inline void tile_block(const bf16* a, int64_t lda, const bf16* b, int64_t ldb, float* c, int64_t ldc, int64_t k, bool add) {
+inline void tile_block(const bf16* a, int64_t lda, const bf16* b, int64_t ldb, float* c, int64_t ldc, int64_t k,
+                       bool add) {
   const int64_t sa = lda * 2, sb = ldb * 4, sc = ldc * 4;
   __asm__ volatile("" ::: "memory");  // the compiler does not know that tile loads read memory
   if (add) {
@@ -115,12 +118,14 @@ inline void tile_block(const bf16* a, int64_t lda, const bf16* b, int64_t ldb, f
   if constexpr (MT == 2 && NT == 2) _tile_stored(3, c + 16 * ldc + 16, sc);
 }
 template <int R, int N>
-inline void product_block(const bf16* a, int64_t lda, const bf16* b, int64_t ldb, float* c, int64_t ldc, int64_t k, bool add) {
+inline void product_block(const bf16* a, int64_t lda, const bf16* b, int64_t ldb, float* c, int64_t ldc, int64_t k,
+                          bool add) {
   tile_block<R, N>(a, lda, b, ldb, c, ldc, k, add);
 }
 #elif defined(__AVX512BF16__)
 template <int R, int N>
-inline void product_block(const bf16* a, int64_t lda, const bf16* b, int64_t ldb, float* c, int64_t ldc, int64_t k, bool add) {
+inline void product_block(const bf16* a, int64_t lda, const bf16* b, int64_t ldb, float* c, int64_t ldc, int64_t k,
+                          bool add) {
   V s[R][N];
   for (int i = 0; i < R; ++i)
     for (int j = 0; j < N; ++j) s[i][j] = add ? load(c + i * ldc + j * 16) : set1(0.f);
@@ -139,13 +144,15 @@ inline void product_block(const bf16* a, int64_t lda, const bf16* b, int64_t ldb
 }
 #endif
 
-// How many rows and columns (as template arguments of product_block, and as elements) one block has; kTall where rows allow it.
+// How many rows and columns (as template arguments of product_block, and as elements) one block has; kTall where rows
+// allow it.
 template <class Op>
 struct BlockOf {
 #if defined(__AVX512F__)
   static constexpr int kTall = 4, kRows = 4, kWide = 4, kNarrow = 1;
 #elif defined(__AVX2__)
-  static constexpr int kTall = 6, kRows = 4, kWide = 2, kNarrow = 2;  // twelve sums where there are rows enough: eight just hide the latency
+  static constexpr int kTall = 6, kRows = 4, kWide = 2,
+                       kNarrow = 2;  // twelve sums where there are rows enough: eight just hide the latency
 #else
   static constexpr int kTall = 4, kRows = 4, kWide = 4, kNarrow = 4;
 #endif
@@ -154,7 +161,8 @@ struct BlockOf {
 
 // N units of columns of c.
 template <class Op, int N>
-inline void product_columns(const Op* a, int64_t lda, const Op* b, int64_t ldb, float* c, int64_t ldc, int64_t m, int64_t k, bool add) {
+inline void product_columns(const Op* a, int64_t lda, const Op* b, int64_t ldb, float* c, int64_t ldc, int64_t m,
+                            int64_t k, bool add) {
   using B = BlockOf<Op>;
   const int64_t tall = m / (2 * B::kTall) * (2 * B::kTall);  // leaves a multiple of 4 rows
   int64_t i = 0;
@@ -164,8 +172,8 @@ inline void product_columns(const Op* a, int64_t lda, const Op* b, int64_t ldb, 
 
 // c [m, n] = a b, or += with add.
 template <class Op>
-inline void product(const Op* a, int64_t lda, const Op* b, int64_t ldb, float* c, int64_t ldc, int64_t m, int64_t n, int64_t k,
-                    bool add) {
+inline void product(const Op* a, int64_t lda, const Op* b, int64_t ldb, float* c, int64_t ldc, int64_t m, int64_t n,
+                    int64_t k, bool add) {
   using B = BlockOf<Op>;
   int64_t j = 0;
   for (; j + B::kWide * B::kColumns <= n; j += B::kWide * B::kColumns)
@@ -176,8 +184,8 @@ inline void product(const Op* a, int64_t lda, const Op* b, int64_t ldb, float* c
 
 #if defined(__AMX_BF16__)
 template <>
-inline void product<bf16>(const bf16* a, int64_t lda, const bf16* b, int64_t ldb, float* c, int64_t ldc, int64_t m, int64_t n,
-                          int64_t k, bool add) {
+inline void product<bf16>(const bf16* a, int64_t lda, const bf16* b, int64_t ldb, float* c, int64_t ldc, int64_t m,
+                          int64_t n, int64_t k, bool add) {
   int64_t j = 0;
   for (; j + 32 <= n; j += 32) {
     int64_t i = 0;

@@ -23,7 +23,8 @@ struct CompressorKernels {
   // entry[c] = sum over the rows of both runs of softmax(z + ape)[row, c] k[row, c]. At least one row in all.
   void (*forward)(const CompressorRun (&runs)[2], float* entry, int64_t dim);
   // dk = p d_entry, dz = p (k - entry) d_entry; the entry is found again.
-  void (*backward)(const CompressorRun (&runs)[2], const float* d_entry, const CompressorRunGradient (&grads)[2], int64_t dim);
+  void (*backward)(const CompressorRun (&runs)[2], const float* d_entry, const CompressorRunGradient (&grads)[2],
+                   int64_t dim);
 };
 BK_DECLARE_KERNELS(CompressorKernels, compressor_kernels)
 

@@ -15,7 +15,8 @@ void for_rows(const CompressorRun (&runs)[2], int64_t i, int n, F&& f) {
   for (int r = 0; r < 2; ++r)
     for (int64_t j = 0; j < runs[r].rows; ++j) {
       const CompressorRun& a = runs[r];
-      f(r, j, load_some(a.z + j * a.stride + i, n) + load_some(a.ape + j * a.ape_stride + i, n), a.k + j * a.stride + i);
+      f(r, j, load_some(a.z + j * a.stride + i, n) + load_some(a.ape + j * a.ape_stride + i, n),
+        a.k + j * a.stride + i);
     }
 }
 
@@ -35,7 +36,8 @@ void forward(const CompressorRun (&runs)[2], float* entry, int64_t dim) {
   for_lanes(dim, [&](int64_t i, int n) { store_some(entry + i, reduce(runs, i, n).entry, n); });
 }
 
-void backward(const CompressorRun (&runs)[2], const float* d_entry, const CompressorRunGradient (&grads)[2], int64_t dim) {
+void backward(const CompressorRun (&runs)[2], const float* d_entry, const CompressorRunGradient (&grads)[2],
+              int64_t dim) {
   for_lanes(dim, [&](int64_t i, int n) {
     const Column c = reduce(runs, i, n);
     const V d = load_some(d_entry + i, n);

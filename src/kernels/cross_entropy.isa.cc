@@ -48,7 +48,8 @@ void row_stats(const float* x, int64_t n, float* exps, float* max_out, float* su
 
 template <class T>
 void scale(const float* exps, int64_t n, float factor, void* out) {
-  for_lanes(n, [&](int64_t i, int m) { store_some(static_cast<T*>(out) + i, load_some(exps + i, m) * set1(factor), m); });
+  for_lanes(n,
+            [&](int64_t i, int m) { store_some(static_cast<T*>(out) + i, load_some(exps + i, m) * set1(factor), m); });
 }
 
 }  // namespace

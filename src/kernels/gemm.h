@@ -1,8 +1,8 @@
 // Matrix product kernels: one block of an output, on one thread. ops/gemm.h has the formulas and cuts the blocks.
 //
-// Every kernel sums an output element over k = 0, 1, 2, ... in an order that does not depend on the element's place in the
-// block, on the block's size or on where a block is cut along k: a sum that is interrupted and resumed through `partial`
-// has the same bits as one that is not.
+// Every kernel sums an output element over k = 0, 1, 2, ... in an order that does not depend on the element's place in
+// the block, on the block's size or on where a block is cut along k: a sum that is interrupted and resumed through
+// `partial` has the same bits as one that is not.
 #pragma once
 #include <stdint.h>
 
@@ -11,8 +11,8 @@
 
 namespace birkhoff::kernels {
 
-inline constexpr int64_t kPanel = 16;    // columns of a panel of B
-inline constexpr int64_t kKBlock = 32;   // rows of B in one AMX tile: bf16 panels are padded to a multiple
+inline constexpr int64_t kPanel = 16;     // columns of a panel of B
+inline constexpr int64_t kKBlock = 32;    // rows of B in one AMX tile: bf16 panels are padded to a multiple
 inline constexpr int64_t kGemmRows = 32;  // rows and columns of C that a kernel holds at a time, at most
 
 enum class GemmStore : uint8_t { assign_f32, add_f32, assign_bf16 };
@@ -45,13 +45,15 @@ struct GemmKernels {
   void (*f32)(const GemmBlock&);
   // a fp32, b bf16 panels of row pairs [k/2][16][2].
   void (*f32_pairs)(const GemmBlock&);
-  // a bf16, b bf16 panels of row pairs, zero-padded to a multiple of 32 rows. Null where the processor has no bf16 product:
-  // callers then widen a and use f32_pairs.
+  // a bf16, b bf16 panels of row pairs, zero-padded to a multiple of 32 rows. Null where the processor has no bf16
+  // product: callers then widen a and use f32_pairs.
   void (*bf16_pairs)(const GemmBlock&);
-  // The same as f32 with a in strips of strip_rows rows: element (i, j) at i / strip_rows * a_row + j * strip_rows + i % strip_rows.
+  // The same as f32 with a in strips of strip_rows rows: element (i, j) at i / strip_rows * a_row + j * strip_rows + i
+  // % strip_rows.
   void (*strips_f32)(const GemmBlock&);
-  // One row of A (m = 1, fp32, all of k in one call) against bf16 rows of w [n, k] as they lie in memory, c = a w^T: row j of w at j * b_panel. The
-  // sums of f32 and f32_pairs over panels of w^T, bit for bit. Null where panels are as fast or the sums are others.
+  // One row of A (m = 1, fp32, all of k in one call) against bf16 rows of w [n, k] as they lie in memory, c = a w^T:
+  // row j of w at j * b_panel. The sums of f32 and f32_pairs over panels of w^T, bit for bit. Null where panels are as
+  // fast or the sums are others.
   void (*row_by_bf16_rows)(const GemmBlock&);
   // Strips out of w [k, m], element (j, i) at j * stride + i: out = w^T. They are strip_floats(k, strip_rows) apart.
   void (*strips_from_f32)(const float* w, int64_t stride, int64_t k, int64_t m, float* out);

@@ -48,6 +48,7 @@ constexpr auto row_by_bf16_rows = nullptr;
 
 }  // namespace
 
-const GemmKernels gemm_kernels = {f32, f32_pairs, bf16_pairs, strips_f32, row_by_bf16_rows, strips<float>, strips<bf16>, kRows};
+const GemmKernels gemm_kernels = {f32,           f32_pairs,    bf16_pairs, strips_f32, row_by_bf16_rows,
+                                  strips<float>, strips<bf16>, kRows};
 
 }  // namespace birkhoff::kernels::BK_ISA

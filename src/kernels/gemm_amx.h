@@ -7,9 +7,12 @@
 
 namespace birkhoff::kernels::BK_ISA {
 
-inline void compiler_barrier() { __asm__ volatile("" ::: "memory"); }  // tile loads do not tell GCC that they read memory
+inline void compiler_barrier() {
+  __asm__ volatile("" ::: "memory");
+}  // tile loads do not tell GCC that they read memory
 
-// Tiles 0-3: C. 4, 5: A. 6, 7: B. Rows of C and A follow the block, so short blocks neither read nor compute padding rows.
+// Tiles 0-3: C. 4, 5: A. 6, 7: B. Rows of C and A follow the block, so short blocks neither read nor compute padding
+// rows.
 inline void configure_tiles(int64_t rows0, int64_t rows1) {
   struct alignas(64) {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -72,14 +75,14 @@ struct TileStep {
   Fetch next;
 };
 
-#define BK_STEP_2X2(a, a_bytes, b)                       \
-  _tile_loadd(4, a, a_bytes);                            \
-  _tile_loadd(6, b, 64);                                 \
-  _tile_loadd(7, (b) + s.b_panel, 64);                   \
-  _tile_dpbf16ps(0, 4, 6);                               \
-  _tile_dpbf16ps(1, 4, 7);                               \
-  _tile_loadd(5, (a) + (a_bytes) / 2 * 16, a_bytes);     \
-  _tile_dpbf16ps(2, 5, 6);                               \
+#define BK_STEP_2X2(a, a_bytes, b)                   \
+  _tile_loadd(4, a, a_bytes);                        \
+  _tile_loadd(6, b, 64);                             \
+  _tile_loadd(7, (b) + s.b_panel, 64);               \
+  _tile_dpbf16ps(0, 4, 6);                           \
+  _tile_dpbf16ps(1, 4, 7);                           \
+  _tile_loadd(5, (a) + (a_bytes) / 2 * 16, a_bytes); \
+  _tile_dpbf16ps(2, 5, 6);                           \
   _tile_dpbf16ps(3, 5, 7);
 inline void multiply_2x2(const TileStep& s) {
   const bf16 *a = s.a, *b = s.b;
@@ -130,7 +133,8 @@ inline void step_1x4(const bf16* a, int64_t a_bytes, const bf16* b, int64_t b_pa
 }
 inline void multiply_1x4(const TileStep& s, int64_t panels) {
   const bf16 *a = s.a, *b = s.b;
-  for (int64_t i = 0; i < s.whole; ++i, a += kKBlock, b += kKBlock * kPanel) step_1x4(a, s.a_bytes, b, s.b_panel, panels);
+  for (int64_t i = 0; i < s.whole; ++i, a += kKBlock, b += kKBlock * kPanel)
+    step_1x4(a, s.a_bytes, b, s.b_panel, panels);
   if (s.a_tail) step_1x4(s.a_tail, 64, b, s.b_panel, panels);
 }
 
@@ -215,7 +219,13 @@ inline void amx_block(const GemmBlock& g) {
         __builtin_memcpy(tail[r], a + r * g.a_row + g.k - left, static_cast<size_t>(left) * sizeof(bf16));
     }
     tile_rows(g, row, rows,
-              {a, left ? reinterpret_cast<const bf16*>(tail) : nullptr, g.a_row * 2, static_cast<const bf16*>(g.b), g.b_panel, g.k / kKBlock, {}});
+              {a,
+               left ? reinterpret_cast<const bf16*>(tail) : nullptr,
+               g.a_row * 2,
+               static_cast<const bf16*>(g.b),
+               g.b_panel,
+               g.k / kKBlock,
+               {}});
   }
   _tile_release();
 }

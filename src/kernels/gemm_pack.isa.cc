@@ -33,7 +33,8 @@ void transpose16(__m512i (&r)[16]) {
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
     const __m512i a = _mm512_shuffle_i32x4(r[j], r[4 + j], 0x88), b = _mm512_shuffle_i32x4(r[j], r[4 + j], 0xdd);
-    const __m512i c = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0x88), d = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0xdd);
+    const __m512i c = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0x88),
+                  d = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0xdd);
     t[j] = _mm512_shuffle_i32x4(a, c, 0x88);
     t[4 + j] = _mm512_shuffle_i32x4(b, d, 0x88);
     t[8 + j] = _mm512_shuffle_i32x4(a, c, 0xdd);
@@ -74,7 +75,8 @@ void transposed_to_f32(const S* w, int64_t stride, int64_t n, int64_t k, float* 
   for (int64_t j = 0; j < k; j += 16) {
     const int some = static_cast<int>(smaller(16, k - j));
     __m512i r[16];
-    for (int i = 0; i < 16; ++i) r[i] = i < n ? _mm512_castps_si512(load_some(w + i * stride + j, some)) : _mm512_setzero_si512();
+    for (int i = 0; i < 16; ++i)
+      r[i] = i < n ? _mm512_castps_si512(load_some(w + i * stride + j, some)) : _mm512_setzero_si512();
     transpose16(r);
     if (some == 16) {
 #pragma GCC unroll 16
@@ -87,12 +89,16 @@ void transposed_to_f32(const S* w, int64_t stride, int64_t n, int64_t k, float* 
 
 // Lanes of a below, of b above.
 __m512i join(__m256i a, __m256i b) { return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1); }
-__m512i two_rows(const float* a, const float* b, int n) { return (__m512i)_mm512_cvtne2ps_pbh(load_some(b, n), load_some(a, n)); }
+__m512i two_rows(const float* a, const float* b, int n) {
+  return (__m512i)_mm512_cvtne2ps_pbh(load_some(b, n), load_some(a, n));
+}
 __m512i two_rows(const bf16* a, const bf16* b, int n) {
   return join(_mm256_maskz_loadu_epi16(lanes_mask(n), a), _mm256_maskz_loadu_epi16(lanes_mask(n), b));
 }
 __m512i one_row(const float* a, int n) { return (__m512i)_mm512_cvtne2ps_pbh(set1(0.f), load_some(a, n)); }
-__m512i one_row(const bf16* a, int n) { return join(_mm256_maskz_loadu_epi16(lanes_mask(n), a), _mm256_setzero_si256()); }
+__m512i one_row(const bf16* a, int n) {
+  return join(_mm256_maskz_loadu_epi16(lanes_mask(n), a), _mm256_setzero_si256());
+}
 
 // Elements 0, 16, 1, 17, ...: rows of a pair side by side.
 __m512i interleave(__m512i x) {
@@ -153,7 +159,8 @@ void transpose_32x8(const bf16* w, int64_t stride, bf16* out, int64_t out_stride
 __m256i join(__m128i low, __m128i high) { return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1); }
 __m256i load16(const float* p, int64_t n) {
   if (n >= 16) return join(narrow(load(p)), narrow(load(p + 8)));
-  const V low = load_n(p, static_cast<int>(smaller(n, 8))), high = n > 8 ? load_n(p + 8, static_cast<int>(n - 8)) : set1(0.f);
+  const V low = load_n(p, static_cast<int>(smaller(n, 8))),
+          high = n > 8 ? load_n(p + 8, static_cast<int>(n - 8)) : set1(0.f);
   return join(narrow(low), narrow(high));
 }
 __m256i load16(const bf16* p, int64_t n) {
@@ -163,7 +170,8 @@ __m256i load16(const bf16* p, int64_t n) {
   return _mm256_load_si256(reinterpret_cast<const __m256i*>(t));
 }
 
-// The eight rows that are packed next when a matrix passes once, into the second-level cache: so many short runs are more than the processor foresees.
+// The eight rows that are packed next when a matrix passes once, into the second-level cache: so many short runs are
+// more than the processor foresees.
 template <class S>
 void prefetch_rows(const S* w, int64_t stride) {
 #pragma GCC unroll 8
@@ -182,11 +190,13 @@ void transposed_to_pairs(const S* w, int64_t stride, int64_t n, int64_t k, bf16*
         for (int i = 0; i < 8; ++i) r[i] = load16(w + (c + i) * stride + j, 16);
         if (j % (64 / static_cast<int64_t>(sizeof(S))) == 0) prefetch_rows(w + (c + 8) * stride + j, stride);
       } else {
-        for (int i = 0; i < 8; ++i) r[i] = c + i < n && j < k ? load16(w + (c + i) * stride + j, k - j) : _mm256_setzero_si256();
+        for (int i = 0; i < 8; ++i)
+          r[i] = c + i < n && j < k ? load16(w + (c + i) * stride + j, k - j) : _mm256_setzero_si256();
       }
       transpose8(r);
 #pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + (j + 2 * i) * kPanel + 2 * c), r[i]);
+      for (int i = 0; i < 8; ++i)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + (j + 2 * i) * kPanel + 2 * c), r[i]);
     }
   }
 }
@@ -197,9 +207,11 @@ void transposed_to_f32(const S* w, int64_t stride, int64_t n, int64_t k, float* 
     const int some = static_cast<int>(smaller(8, k - j));
     for (int64_t c = 0; c < kPanel; c += 8) {
       __m256i r[8];
-      for (int i = 0; i < 8; ++i) r[i] = c + i < n ? _mm256_castps_si256(load_some(w + (c + i) * stride + j, some)) : _mm256_setzero_si256();
+      for (int i = 0; i < 8; ++i)
+        r[i] = c + i < n ? _mm256_castps_si256(load_some(w + (c + i) * stride + j, some)) : _mm256_setzero_si256();
       transpose8(r);
-      for (int i = 0; i < some; ++i) _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + (j + i) * kPanel + c), r[i]);
+      for (int i = 0; i < some; ++i)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(panel + (j + i) * kPanel + c), r[i]);
     }
   }
 }
@@ -266,7 +278,8 @@ void rows_to_f32(const S* w, int64_t stride, int64_t k, int64_t n, float* panels
       float* to = panels + c / kPanel * panel_stride + j * kPanel;
       for (int64_t i = 0; i < kPanel; i += kLanes) {
         const int64_t left = n - c - i;
-        store(to + i, left >= kLanes ? load(w + j * stride + c + i) : load_n(w + j * stride + c + i, static_cast<int>(left > 0 ? left : 0)));
+        store(to + i, left >= kLanes ? load(w + j * stride + c + i)
+                                     : load_n(w + j * stride + c + i, static_cast<int>(left > 0 ? left : 0)));
       }
     }
   }
@@ -291,7 +304,8 @@ void transpose_bf16(const bf16* w, int64_t stride, int64_t k, int64_t n, bf16* o
 
 void widen_rows(const bf16* w, int64_t stride, int64_t rows, int64_t cols, float* out, int64_t out_stride) {
   for (int64_t r = 0; r < rows; ++r)
-    for_lanes(cols, [&](int64_t i, int n) { store_some(out + r * out_stride + i, load_some(w + r * stride + i, n), n); });
+    for_lanes(cols,
+              [&](int64_t i, int n) { store_some(out + r * out_stride + i, load_some(w + r * stride + i, n), n); });
 }
 
 void add_parts(float* dst, const float* src, int64_t parts, int64_t part_stride, int64_t count, bool add) {
@@ -304,9 +318,16 @@ void add_parts(float* dst, const float* src, int64_t parts, int64_t part_stride,
 
 }  // namespace
 
-const PackKernels pack_kernels = {
-    transposed_to_f32<float>, transposed_to_f32<bf16>, transposed_to_pairs<float>, transposed_to_pairs<bf16>,
-    rows_to_f32<float>,       rows_to_f32<bf16>,       rows_to_pairs<float>,       rows_to_pairs<bf16>,
-    transpose_bf16,           widen_rows,              add_parts};
+const PackKernels pack_kernels = {transposed_to_f32<float>,
+                                  transposed_to_f32<bf16>,
+                                  transposed_to_pairs<float>,
+                                  transposed_to_pairs<bf16>,
+                                  rows_to_f32<float>,
+                                  rows_to_f32<bf16>,
+                                  rows_to_pairs<float>,
+                                  rows_to_pairs<bf16>,
+                                  transpose_bf16,
+                                  widen_rows,
+                                  add_parts};
 
 }  // namespace birkhoff::kernels::BK_ISA

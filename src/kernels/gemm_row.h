@@ -8,8 +8,8 @@ namespace birkhoff::kernels::BK_ISA {
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
 
-inline constexpr int64_t kStep = 16;        // columns of the weights that one transpose turns
-inline constexpr int64_t kLine = 32;        // bf16 in a cache line
+inline constexpr int64_t kStep = 16;  // columns of the weights that one transpose turns
+inline constexpr int64_t kLine = 32;  // bf16 in a cache line
 
 // sum lane r += a[k] w[r][k] for eight rows, k < kStep in ascending order.
 inline void add_step(const float* a, const bf16* const (&rows)[8], int64_t at, V& sum) {
@@ -26,9 +26,9 @@ inline void add_step(const float* a, const bf16* const (&rows)[8], int64_t at, V
   }
 }
 
-// Eight columns of C, `count` of them real. Eight rows and no more: one sum waits for its last product longer than for arithmetic, but more streams
-// at once are read slower than that (16 rows take 1.2, 32 rows 1.6 times as long). The eight rows that come next are fetched meanwhile into the
-// second-level cache, in the order in which they lie.
+// Eight columns of C, `count` of them real. Eight rows and no more: one sum waits for its last product longer than for
+// arithmetic, but more streams at once are read slower than that (16 rows take 1.2, 32 rows 1.6 times as long). The
+// eight rows that come next are fetched meanwhile into the second-level cache, in the order in which they lie.
 inline void row_by_eight(const GemmBlock& g, int64_t col, int64_t count) {
   const float* a = static_cast<const float*>(g.a);
   const bf16* rows[8];

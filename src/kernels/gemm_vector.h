@@ -25,14 +25,10 @@ inline V mul_add(V a, V b, V c) {
 }
 
 // Where vector v of a row of B starts, relative to the first panel's row.
-inline int64_t vector_offset(int v, int64_t b_panel) {
-  return v * kLanes / kPanel * b_panel + v * kLanes % kPanel;
-}
+inline int64_t vector_offset(int v, int64_t b_panel) { return v * kLanes / kPanel * b_panel + v * kLanes % kPanel; }
 
 // The same for panels of row pairs.
-inline int64_t pair_offset(int v, int64_t b_panel) {
-  return v * kLanes / kPanel * b_panel + 2 * (v * kLanes % kPanel);
-}
+inline int64_t pair_offset(int v, int64_t b_panel) { return v * kLanes / kPanel * b_panel + 2 * (v * kLanes % kPanel); }
 
 template <int R, int NV>
 struct Sums {
@@ -42,8 +38,7 @@ struct Sums {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 16
-      for (int j = 0; j < NV; ++j)
-        v[r][j] = g.first ? set1(0.f) : load(partial_at(g, row + r, col + j * kLanes));
+      for (int j = 0; j < NV; ++j) v[r][j] = g.first ? set1(0.f) : load(partial_at(g, row + r, col + j * kLanes));
     }
   }
 
@@ -83,9 +78,9 @@ struct Sums {
   }
 };
 
-// Without fused multiply-adds every product is rounded as well, which fp32 sums of scalar code make up for by runs: the rounding of a sum of K
-// grows with the square root of kSumRun + K / kSumRun instead of K. A run divides the depth at which large products are cut, so that the cuts
-// change no bit.
+// Without fused multiply-adds every product is rounded as well, which fp32 sums of scalar code make up for by runs: the
+// rounding of a sum of K grows with the square root of kSumRun + K / kSumRun instead of K. A run divides the depth at
+// which large products are cut, so that the cuts change no bit.
 inline constexpr int64_t kSumRun = 32;
 
 // A and B of fp32.
@@ -113,7 +108,8 @@ struct RowsOfB {
 
  private:
   template <int R, int NV>
-  static inline __attribute__((always_inline)) void add_run(Sums<R, NV>& s, const float*& a, const float*& b, const GemmBlock& g, int64_t count) {
+  static inline __attribute__((always_inline)) void add_run(Sums<R, NV>& s, const float*& a, const float*& b,
+                                                            const GemmBlock& g, int64_t count) {
     for (int64_t k = 0; k < count; ++k) {
       V bv[NV];
 #pragma GCC unroll 16
@@ -150,7 +146,8 @@ struct PairsWidened {
 #endif
   }
   template <int R, int NV>
-  static inline __attribute__((always_inline)) void step(Sums<R, NV>& s, const float* a, int64_t a_row, const V (&b)[NV]) {
+  static inline __attribute__((always_inline)) void step(Sums<R, NV>& s, const float* a, int64_t a_row,
+                                                         const V (&b)[NV]) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const V av = set1(a[r * a_row]);
@@ -198,7 +195,8 @@ struct PairsNative {
 
  private:
   template <int R, int NV, bool kWhole>
-  static inline __attribute__((always_inline)) void step(Sums<R, NV>& s, const bf16* a, const bf16* b, const GemmBlock& g) {
+  static inline __attribute__((always_inline)) void step(Sums<R, NV>& s, const bf16* a, const bf16* b,
+                                                         const GemmBlock& g) {
     __m512bh bv[NV];
 #pragma GCC unroll 16
     for (int j = 0; j < NV; ++j) bv[j] = (__m512bh)_mm512_loadu_si512(b + j * g.b_panel);

@@ -1,5 +1,5 @@
-// Scores of the lightning indexer and the gradient of its KL loss. Columns are head-major: column h * queries + i, so that queries stand
-// side by side and the sum over heads needs no reduction across lanes.
+// Scores of the lightning indexer and the gradient of its KL loss. Columns are head-major: column h * queries + i, so
+// that queries stand side by side and the sum over heads needs no reduction across lanes.
 #include "kernels/key_block_product.h"
 
 namespace birkhoff::kernels::BK_ISA {
@@ -12,12 +12,12 @@ struct Shape {
 
 template <class Op>
 struct Buffers {
-  Op *q, *tile;      // b = Q^T [depth][n]; gathered keys as a
-  float *w, *s;      // [n]; S^T [keys][n]
+  Op *q, *tile;  // b = Q^T [depth][n]; gathered keys as a
+  float *w, *s;  // [n]; S^T [keys][n]
   // Of the gradient alone:
-  float *i, *p;      // I and the target [keys][kMostQueries]
-  float *st, *x;     // dS [n][kKeyTile], gathered keys as b
-  float *dq, *dw;    // [n][width], [n]
+  float *i, *p;    // I and the target [keys][kMostQueries]
+  float *st, *x;   // dS [n][kKeyTile], gathered keys as b
+  float *dq, *dw;  // [n][width], [n]
   int64_t n, depth, width;
 };
 
@@ -42,7 +42,8 @@ int64_t layout(void* base, int64_t dim, int64_t columns, int64_t keys, bool grad
 int64_t scratch_bytes(int64_t dim, int64_t columns, int64_t keys) {
   Buffers<float> f;
   Buffers<bf16> h;
-  const int64_t wide = layout(nullptr, dim, columns, keys, true, f), narrow = layout(nullptr, dim, columns, keys, true, h);
+  const int64_t wide = layout(nullptr, dim, columns, keys, true, f),
+                narrow = layout(nullptr, dim, columns, keys, true, h);
   return wide > narrow ? wide : narrow;
 }
 int64_t score_bytes(int64_t dim, int64_t columns) {
@@ -117,7 +118,8 @@ class Gradient {
     score_gradients();
     zero(b.dq, b.n * b.width);
     for (int64_t k0 = 0; k0 < a.block.count; k0 += kKeyTile)
-      add_columns<T>(a.block, k0, static_cast<const float*>(a.ds) + k0 * b.n, b.n, shape.columns(), a.k, a.dim, b.st, b.x, b.dq);
+      add_columns<T>(a.block, k0, static_cast<const float*>(a.ds) + k0 * b.n, b.n, shape.columns(), a.k, a.dim, b.st,
+                     b.x, b.dq);
     for (int64_t c = 0; c < shape.columns(); ++c) {
       T* out = static_cast<T*>(a.dq) + c % shape.queries * a.dq_stride + c / shape.queries * a.dim;
       for_lanes(a.dim, [&](int64_t i, int m) { store_some(out + i, load(b.dq + c * b.width + i), m); });
@@ -187,6 +189,7 @@ void gradient(const IndexerGradient& a) {
 
 }  // namespace
 
-const IndexerKernels indexer_kernels = {score_bytes, scratch_bytes, scores<float>, scores<bf16>, gradient<float>, gradient<bf16>};
+const IndexerKernels indexer_kernels = {score_bytes,  scratch_bytes,   scores<float>,
+                                        scores<bf16>, gradient<float>, gradient<bf16>};
 
 }  // namespace birkhoff::kernels::BK_ISA

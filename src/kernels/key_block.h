@@ -1,8 +1,9 @@
 // Work in which every query lists the rows of k it meets: sparse attention and its indexer (one thread).
 //
-// Queries stand in blocks that share one gathered copy of the union of their keys. A *column* is one query of one head. All work is done
-// on transposed scores, S^T = K Q^T with a column per lane, as in kernels/attention.h. Keys that a query does not list are masked to an
-// exact zero, and sums over keys run one by one, so the other queries of a block leave a query's bits as they are.
+// Queries stand in blocks that share one gathered copy of the union of their keys. A *column* is one query of one head.
+// All work is done on transposed scores, S^T = K Q^T with a column per lane, as in kernels/attention.h. Keys that a
+// query does not list are masked to an exact zero, and sums over keys run one by one, so the other queries of a block
+// leave a query's bits as they are.
 #pragma once
 #include <cstdint>
 
@@ -22,12 +23,14 @@ struct Columns {
   int64_t count, inner, outer_step, inner_step;
 };
 
-inline constexpr int64_t kKeyTile = 64;    // keys that are gathered at a time
-inline constexpr int64_t kKeySlack = 64;   // rows past the last key that stored weights must have room for
+inline constexpr int64_t kKeyTile = 64;      // keys that are gathered at a time
+inline constexpr int64_t kKeySlack = 64;     // rows past the last key that stored weights must have room for
 inline constexpr int64_t kMostQueries = 16;  // of a block: the bits of KeyBlock::seen
 
 // Stored weights (probabilities, score gradients): [count + kKeySlack][columns rounded up to 32] of at most 4 bytes.
-inline int64_t stored_bytes(int64_t count, int64_t columns) { return (count + kKeySlack) * ((columns + 31) / 32 * 32) * 4; }
+inline int64_t stored_bytes(int64_t count, int64_t columns) {
+  return (count + kKeySlack) * ((columns + 31) / 32 * 32) * 4;
+}
 
 struct SparseForward {
   KeyBlock block;
@@ -68,14 +71,15 @@ struct SparseTarget {
   void* scratch;
 };
 
-// acc row of key s (counted from first_key) += sum over columns of weights[u][column] x[column], for the block's keys u in [begin, end).
+// acc row of key s (counted from first_key) += sum over columns of weights[u][column] x[column], for the block's keys u
+// in [begin, end).
 struct KeyGradient {
   KeyBlock block;
-  int64_t begin, end;    // at most kKeyTile
-  const void* weights;   // as stored by the backward of the same block
+  int64_t begin, end;   // at most kKeyTile
+  const void* weights;  // as stored by the backward of the same block
   Columns x;
   int64_t dim, first_key;
-  float* acc;            // [kKeyTile][dim rounded up to 16]
+  float* acc;  // [kKeyTile][dim rounded up to 16]
   void* scratch;
 };
 

@@ -13,8 +13,8 @@ inline constexpr int64_t kRowUnit = 16;
 inline constexpr int64_t kRowUnit = 4;
 #endif
 
-// Operands of a block: bf16 pairs sum two keys at a time, which would let the keys of other queries change how a query's own pair up;
-// blocks of several queries therefore compute in fp32 whatever the storage.
+// Operands of a block: bf16 pairs sum two keys at a time, which would let the keys of other queries change how a
+// query's own pair up; blocks of several queries therefore compute in fp32 whatever the storage.
 template <class T>
 struct Type {
   using type = T;
@@ -33,7 +33,9 @@ inline auto rows_of(const AttentionRows& x, const int32_t* keys) {
 }
 template <class T>
 inline auto column_of(const Columns& x) {
-  return [=](int64_t c) { return static_cast<const T*>(x.data) + c / x.inner * x.outer_step + c % x.inner * x.inner_step; };
+  return [=](int64_t c) {
+    return static_cast<const T*>(x.data) + c / x.inner * x.outer_step + c % x.inner * x.inner_step;
+  };
 }
 // Columns of attention: the heads of a query side by side.
 inline Columns query_columns(const AttentionRows& x, int64_t queries, int64_t heads, int64_t dim) {
@@ -41,9 +43,11 @@ inline Columns query_columns(const AttentionRows& x, int64_t queries, int64_t he
 }
 inline int64_t tile_keys(const KeyBlock& b, int64_t k0) { return b.count - k0 < kKeyTile ? b.count - k0 : kKeyTile; }
 
-// s [count rounded up][n] = K x for all keys of the block; x: b [round_up(dim, kDepth)][n]; tile has room for kKeyTile rows of that depth.
+// s [count rounded up][n] = K x for all keys of the block; x: b [round_up(dim, kDepth)][n]; tile has room for kKeyTile
+// rows of that depth.
 template <class T, class Op>
-inline void key_products(const KeyBlock& b, const AttentionRows& k, int64_t dim, const Op* x, int64_t n, Op* tile, float* s) {
+inline void key_products(const KeyBlock& b, const AttentionRows& k, int64_t dim, const Op* x, int64_t n, Op* tile,
+                         float* s) {
   const int64_t depth = round_up(dim, kDepth<Op>);
   for (int64_t k0 = 0; k0 < b.count; k0 += kKeyTile) {
     const int64_t here = tile_keys(b, k0), rows = round_up(here, kRowUnit);
@@ -64,12 +68,13 @@ inline void mask_unlisted(const KeyBlock& b, int64_t heads, int64_t n, float* s)
   }
 }
 
-// c [columns][width] += W^T X for the keys [k0, k0 + here): w their stored weights [here][ldw], x rows gathered at their keys.
-// wt has room for [round_up(columns, 16)][kKeyTile], xb for [kKeyTile][width]; width = round_up(dim, 16).
+// c [columns][width] += W^T X for the keys [k0, k0 + here): w their stored weights [here][ldw], x rows gathered at
+// their keys. wt has room for [round_up(columns, 16)][kKeyTile], xb for [kKeyTile][width]; width = round_up(dim, 16).
 template <class T, class Op>
-inline void add_columns(const KeyBlock& b, int64_t k0, const Op* w, int64_t ldw, int64_t columns, const AttentionRows& x, int64_t dim,
-                        Op* wt, Op* xb, float* c) {
-  const int64_t here = tile_keys(b, k0), depth = round_up(here, kDepth<Op>), width = round_up(dim, 16), m = round_up(columns, 16);
+inline void add_columns(const KeyBlock& b, int64_t k0, const Op* w, int64_t ldw, int64_t columns,
+                        const AttentionRows& x, int64_t dim, Op* wt, Op* xb, float* c) {
+  const int64_t here = tile_keys(b, k0), depth = round_up(here, kDepth<Op>), width = round_up(dim, 16),
+                m = round_up(columns, 16);
   pack_a_transposed([=](int64_t u) { return w + u * ldw; }, here, m, wt, kKeyTile, m, depth);
   pack_b(rows_of<T>(x, b.keys + k0), here, dim, xb, width, depth, width);
   product(wt, kKeyTile, xb, width, c, width, m, width, depth, true);

@@ -28,7 +28,8 @@ void forward(const LayerNormForward& a) {
   for (int64_t r = 0; r < a.rows; ++r) {
     const T* x = static_cast<const T*>(a.x) + r * a.x_stride;
     T* y = static_cast<T*>(a.y) + r * a.y_stride;
-    const float n = static_cast<float>(a.dim), mean = sum_lanes(a.dim, [&](int64_t i, int m) { return load_some(x + i, m); }) / n;
+    const float n = static_cast<float>(a.dim),
+                mean = sum_lanes(a.dim, [&](int64_t i, int m) { return load_some(x + i, m); }) / n;
     const float squares = sum_lanes(a.dim, [&](int64_t i, int m) {
       const V d = centred(x + i, mean, m);
       return d * d;
@@ -46,7 +47,8 @@ void forward(const LayerNormForward& a) {
 // With h = (x - mean) rstd and g = w dy: dx = rstd (g - mean(g) - h mean(g h)), dw = sum over rows of dy h, db of dy.
 template <class T>
 void backward(const LayerNormBackward& a) {
-  for (int64_t k = 0; k < 2; ++k) for_lanes(a.dim, [&](int64_t i, int m) { store_some((k ? a.db : a.dw) + i, set1(0.f), m); });
+  for (int64_t k = 0; k < 2; ++k)
+    for_lanes(a.dim, [&](int64_t i, int m) { store_some((k ? a.db : a.dw) + i, set1(0.f), m); });
   for (int64_t r = 0; r < a.rows; ++r) {
     const T* x = static_cast<const T*>(a.x) + r * a.x_stride;
     const T* dy = static_cast<const T*>(a.dy) + r * a.dy_stride;
@@ -54,7 +56,8 @@ void backward(const LayerNormBackward& a) {
     const float n = static_cast<float>(a.dim), mean = a.stats[2 * r], rstd = a.stats[2 * r + 1];
     const auto gradient = [&](int64_t i, int m) { return load_some(dy + i, m) * load_some(a.w + i, m); };
     const float sum = sum_lanes(a.dim, gradient);
-    const float dot = sum_lanes(a.dim, [&](int64_t i, int m) { return gradient(i, m) * (centred(x + i, mean, m) * set1(rstd)); });
+    const float dot =
+        sum_lanes(a.dim, [&](int64_t i, int m) { return gradient(i, m) * (centred(x + i, mean, m) * set1(rstd)); });
     for_lanes(a.dim, [&](int64_t i, int m) {
       const V h = (load_some(x + i, m) - set1(mean)) * set1(rstd), g = load_some(dy + i, m), weighted = gradient(i, m);
       store_some(a.dw + i, fma(g, h, load_some(a.dw + i, m)), m);

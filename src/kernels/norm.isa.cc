@@ -33,9 +33,8 @@ void rms_forward(const RmsNormForward& a) {
     });
     // The root of a float near 1e-20 and its reciprocal are normal numbers, so a zero row only multiplies zeros.
     const float rstd = 1.f / __builtin_sqrtf(squares / static_cast<float>(a.dim) + a.eps);
-    for_lanes(a.dim, [&](int64_t i, int n) {
-      store_some(y + i, load_some(x + i, n) * set1(rstd) * weight(a.w, i, n), n);
-    });
+    for_lanes(a.dim,
+              [&](int64_t i, int n) { store_some(y + i, load_some(x + i, n) * set1(rstd) * weight(a.w, i, n), n); });
     a.rstd[r * a.rstd_stride] = rstd;
   }
 }
@@ -74,6 +73,6 @@ void add_parts(const float* partial, int64_t parts, int64_t stride, int64_t n, f
 }  // namespace
 
 const NormKernels norm_kernels = {rms_forward<float>, rms_forward<bf16>, rms_backward<float>, rms_backward<bf16>,
-                                         add_parts};
+                                  add_parts};
 
 }  // namespace birkhoff::kernels::BK_ISA

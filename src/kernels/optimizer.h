@@ -8,8 +8,8 @@ namespace birkhoff::kernels {
 struct AdamwFactors {
   float grad_scale, decay;  // decay = 1 - lr wd
   float beta1, beta2;
-  float step;               // lr / (1 - beta1^t)
-  float inv_sqrt_bias2;     // 1 / sqrt(1 - beta2^t)
+  float step;            // lr / (1 - beta1^t)
+  float inv_sqrt_bias2;  // 1 / sqrt(1 - beta2^t)
   float eps;
 };
 

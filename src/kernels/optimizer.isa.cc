@@ -7,7 +7,8 @@ namespace {
 
 void adamw(float* w, float* g, float* m, float* v, int64_t n, const AdamwFactors& f) {
   const V b1 = set1(f.beta1), b2 = set1(f.beta2), c1 = set1(1.f - f.beta1), c2 = set1(1.f - f.beta2);
-  const V scale = set1(f.grad_scale), decay = set1(f.decay), step = set1(f.step), root = set1(f.inv_sqrt_bias2), eps = set1(f.eps);
+  const V scale = set1(f.grad_scale), decay = set1(f.decay), step = set1(f.step), root = set1(f.inv_sqrt_bias2),
+          eps = set1(f.eps);
   for_lanes(n, [&](int64_t i, int k) {
     const V grad = load_some(g + i, k) * scale;
     const V mm = fma(b1, load_some(m + i, k), c1 * grad);

@@ -1,11 +1,13 @@
-// Vectors two at a time, for element-wise passes over bf16 that are bound by the work of widening. Include from *.isa.cc only.
+// Vectors two at a time, for element-wise passes over bf16 that are bound by the work of widening. Include from
+// *.isa.cc only.
 #pragma once
 #include "kernels/vec.h"
 
 namespace birkhoff::kernels::BK_ISA {
 
-// Twice kLanes consecutive elements in two vectors, in the order that is cheapest to widen: bf16 even and odd elements, fp32 first and
-// second half. Element-wise passes do not care; what they combine must be in the same order. Raw<T> is the same as stored in memory.
+// Twice kLanes consecutive elements in two vectors, in the order that is cheapest to widen: bf16 even and odd elements,
+// fp32 first and second half. Element-wise passes do not care; what they combine must be in the same order. Raw<T> is
+// the same as stored in memory.
 struct Pair {
   V a, b;
 };
@@ -34,7 +36,8 @@ struct Raw<bf16> {
   __m512i bits;
 };
 inline Pair unpack(Raw<bf16> r) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(r.bits, 16)), _mm512_castsi512_ps(_mm512_and_si512(r.bits, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(r.bits, 16)),
+          _mm512_castsi512_ps(_mm512_and_si512(r.bits, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
 }
 inline V dot(V acc, Raw<bf16> x, Raw<bf16> y) { return _mm512_dpbf16_ps(acc, (__m512bh)x.bits, (__m512bh)y.bits); }
 inline Raw<bf16> load_raw(const bf16* p, int n) {
@@ -48,7 +51,8 @@ inline void store_raw(bf16* p, Raw<bf16> r, int n) {
     _mm512_mask_storeu_epi16(p, static_cast<__mmask32>((uint64_t{1} << n) - 1), r.bits);
 }
 inline void pack(Pair v, Raw<bf16>& r) {
-  r.bits = _mm512_or_si512(_mm512_cvtepu16_epi32(narrow(v.a)), _mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow(v.b)), 16));
+  r.bits =
+      _mm512_or_si512(_mm512_cvtepu16_epi32(narrow(v.a)), _mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow(v.b)), 16));
 }
 #elif defined(__AVX2__)
 template <>
@@ -56,7 +60,8 @@ struct Raw<bf16> {
   __m256i bits;
 };
 inline Pair unpack(Raw<bf16> r) {
-  return {_mm256_castsi256_ps(_mm256_slli_epi32(r.bits, 16)), _mm256_castsi256_ps(_mm256_and_si256(r.bits, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(r.bits, 16)),
+          _mm256_castsi256_ps(_mm256_and_si256(r.bits, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
 }
 inline V dot(V acc, Raw<bf16> x, Raw<bf16> y) {
   const Pair u = unpack(x), v = unpack(y);

@@ -1,5 +1,5 @@
-// H_res as a mixture of permutation matrices, for 16 tokens at a time (structure of arrays, as in sinkhorn.h): doubly stochastic whatever
-// the logits are, without iterations.
+// H_res as a mixture of permutation matrices, for 16 tokens at a time (structure of arrays, as in sinkhorn.h): doubly
+// stochastic whatever the logits are, without iterations.
 #pragma once
 #include "kernels/isa.h"
 
@@ -15,11 +15,12 @@ struct MixtureForm {
 };
 
 struct PermutationKernels {
-  // mHC-lite (arXiv 2601.05732): m = sum_p softmax(z)_p P_p, P_p[a][sigma_p(a)] = 1, over all n! permutations in lexicographic order (the
-  // first is the identity). n <= kMaxLiteStreams.
+  // mHC-lite (arXiv 2601.05732): m = sum_p softmax(z)_p P_p, P_p[a][sigma_p(a)] = 1, over all n! permutations in
+  // lexicographic order (the first is the identity). n <= kMaxLiteStreams.
   MixtureForm lite;
-  // KromHC (arXiv 2601.21579): m = U_1 (x) ... (x) U_k for n = 2^k, U_i = a I + b swap with (a, b) = softmax(z[2i], z[2i+1]); U_1 acts on the
-  // highest bit of the index. So m[r][c] depends on r xor c alone, and m is symmetric. n = 1 has no logits.
+  // KromHC (arXiv 2601.21579): m = U_1 (x) ... (x) U_k for n = 2^k, U_i = a I + b swap with (a, b) = softmax(z[2i],
+  // z[2i+1]); U_1 acts on the highest bit of the index. So m[r][c] depends on r xor c alone, and m is symmetric. n = 1
+  // has no logits.
   MixtureForm kron;
 };
 BK_DECLARE_KERNELS(PermutationKernels, permutation_kernels)

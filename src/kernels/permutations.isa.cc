@@ -78,25 +78,36 @@ void lite_backward_n(const float* z, const float* dm, float* dz, float* m) {
 
 void lite_forward(const float* z, float* m, int n) {
   switch (n) {
-    case 1: return lite_forward_n<1>(z, m);
-    case 2: return lite_forward_n<2>(z, m);
-    case 3: return lite_forward_n<3>(z, m);
-    case 4: return lite_forward_n<4>(z, m);
-    case 5: return lite_forward_n<5>(z, m);
+    case 1:
+      return lite_forward_n<1>(z, m);
+    case 2:
+      return lite_forward_n<2>(z, m);
+    case 3:
+      return lite_forward_n<3>(z, m);
+    case 4:
+      return lite_forward_n<4>(z, m);
+    case 5:
+      return lite_forward_n<5>(z, m);
   }
 }
 
 void lite_backward(const float* z, const float* dm, float* dz, float* m, int n) {
   switch (n) {
-    case 1: return lite_backward_n<1>(z, dm, dz, m);
-    case 2: return lite_backward_n<2>(z, dm, dz, m);
-    case 3: return lite_backward_n<3>(z, dm, dz, m);
-    case 4: return lite_backward_n<4>(z, dm, dz, m);
-    case 5: return lite_backward_n<5>(z, dm, dz, m);
+    case 1:
+      return lite_backward_n<1>(z, dm, dz, m);
+    case 2:
+      return lite_backward_n<2>(z, dm, dz, m);
+    case 3:
+      return lite_backward_n<3>(z, dm, dz, m);
+    case 4:
+      return lite_backward_n<4>(z, dm, dz, m);
+    case 5:
+      return lite_backward_n<5>(z, dm, dz, m);
   }
 }
 
-// The first row of the product of K factors, and of every beginning of it: after f factors 2^f entries from t[2^f - 1] on.
+// The first row of the product of K factors, and of every beginning of it: after f factors 2^f entries from t[2^f - 1]
+// on.
 template <int K>
 struct Factors {
   V keep[K + 1], swap[K + 1];  // (a, b) of each factor
@@ -158,19 +169,27 @@ void kron_backward_n(const float* z, const float* dm, float* dz, float* m) {
 
 void kron_forward(const float* z, float* m, int n) {
   switch (n) {
-    case 1: return kron_forward_n<0>(z, m);
-    case 2: return kron_forward_n<1>(z, m);
-    case 4: return kron_forward_n<2>(z, m);
-    case 8: return kron_forward_n<3>(z, m);
+    case 1:
+      return kron_forward_n<0>(z, m);
+    case 2:
+      return kron_forward_n<1>(z, m);
+    case 4:
+      return kron_forward_n<2>(z, m);
+    case 8:
+      return kron_forward_n<3>(z, m);
   }
 }
 
 void kron_backward(const float* z, const float* dm, float* dz, float* m, int n) {
   switch (n) {
-    case 1: return kron_backward_n<0>(z, dm, dz, m);
-    case 2: return kron_backward_n<1>(z, dm, dz, m);
-    case 4: return kron_backward_n<2>(z, dm, dz, m);
-    case 8: return kron_backward_n<3>(z, dm, dz, m);
+    case 1:
+      return kron_backward_n<0>(z, dm, dz, m);
+    case 2:
+      return kron_backward_n<1>(z, dm, dz, m);
+    case 4:
+      return kron_backward_n<2>(z, dm, dz, m);
+    case 8:
+      return kron_backward_n<3>(z, dm, dz, m);
   }
 }
 

@@ -45,6 +45,7 @@ void sum_rows(const T* const* rows, int count, T* out, int64_t n, bool accumulat
 
 }  // namespace
 
-const RoutingKernels routing_kernels = {{swiglu<float>, swiglu_backward<float>, sum_rows<float>}, {swiglu<bf16>, swiglu_backward<bf16>, sum_rows<bf16>}};
+const RoutingKernels routing_kernels = {{swiglu<float>, swiglu_backward<float>, sum_rows<float>},
+                                        {swiglu<bf16>, swiglu_backward<bf16>, sum_rows<bf16>}};
 
 }  // namespace birkhoff::kernels::BK_ISA

@@ -46,7 +46,8 @@ inline void start_matrix(const float* z, V* m, V eps, bool v4) {
   }
 }
 
-// Normalisations alternate columns, rows: 2 iters - 1 of them for v4 (ends with columns), 2 iters for the paper (ends with rows).
+// Normalisations alternate columns, rows: 2 iters - 1 of them for v4 (ends with columns), 2 iters for the paper (ends
+// with rows).
 inline int normalisations(int iters, bool v4) { return v4 ? 2 * iters - 1 : 2 * iters; }
 
 template <int N>
@@ -56,13 +57,15 @@ void forward_n(const float* z, float* s, int iters, float eps, bool v4, float* h
     V m[N * N];
     start_matrix<N>(z + lane, m, veps, v4);
     const int steps = normalisations(iters, v4);
-    for (int i = 0; i < steps; ++i) normalise<N>(m, i % 2 == 0, veps, history ? history + lane + i * N * kSoaTokens : nullptr);
+    for (int i = 0; i < steps; ++i)
+      normalise<N>(m, i % 2 == 0, veps, history ? history + lane + i * N * kSoaTokens : nullptr);
     for (int i = 0; i < N * N; ++i) store(s + lane + i * kSoaTokens, m[i]);
   }
 }
 
 template <int N>
-void backward_n(const float* z, const float* ds, float* dz, int iters, float eps, bool v4, float* history, float* work) {
+void backward_n(const float* z, const float* ds, float* dz, int iters, float eps, bool v4, float* history,
+                float* work) {
   forward_n<N>(z, work, iters, eps, v4, history);
   for (int lane = 0; lane < kSoaTokens; lane += kLanes) {
     V m[N * N], d[N * N];
@@ -102,32 +105,50 @@ void backward_n(const float* z, const float* ds, float* dz, int iters, float eps
 
 void forward(const float* z, float* s, int n, int iters, float eps, bool v4, float* history) {
   switch (n) {
-    case 1: return forward_n<1>(z, s, iters, eps, v4, history);
-    case 2: return forward_n<2>(z, s, iters, eps, v4, history);
-    case 3: return forward_n<3>(z, s, iters, eps, v4, history);
-    case 4: return forward_n<4>(z, s, iters, eps, v4, history);
-    case 5: return forward_n<5>(z, s, iters, eps, v4, history);
-    case 6: return forward_n<6>(z, s, iters, eps, v4, history);
-    case 7: return forward_n<7>(z, s, iters, eps, v4, history);
-    case 8: return forward_n<8>(z, s, iters, eps, v4, history);
+    case 1:
+      return forward_n<1>(z, s, iters, eps, v4, history);
+    case 2:
+      return forward_n<2>(z, s, iters, eps, v4, history);
+    case 3:
+      return forward_n<3>(z, s, iters, eps, v4, history);
+    case 4:
+      return forward_n<4>(z, s, iters, eps, v4, history);
+    case 5:
+      return forward_n<5>(z, s, iters, eps, v4, history);
+    case 6:
+      return forward_n<6>(z, s, iters, eps, v4, history);
+    case 7:
+      return forward_n<7>(z, s, iters, eps, v4, history);
+    case 8:
+      return forward_n<8>(z, s, iters, eps, v4, history);
   }
 }
 
-void backward(const float* z, const float* ds, float* dz, int n, int iters, float eps, bool v4, float* history, float* work) {
+void backward(const float* z, const float* ds, float* dz, int n, int iters, float eps, bool v4, float* history,
+              float* work) {
   switch (n) {
-    case 1: return backward_n<1>(z, ds, dz, iters, eps, v4, history, work);
-    case 2: return backward_n<2>(z, ds, dz, iters, eps, v4, history, work);
-    case 3: return backward_n<3>(z, ds, dz, iters, eps, v4, history, work);
-    case 4: return backward_n<4>(z, ds, dz, iters, eps, v4, history, work);
-    case 5: return backward_n<5>(z, ds, dz, iters, eps, v4, history, work);
-    case 6: return backward_n<6>(z, ds, dz, iters, eps, v4, history, work);
-    case 7: return backward_n<7>(z, ds, dz, iters, eps, v4, history, work);
-    case 8: return backward_n<8>(z, ds, dz, iters, eps, v4, history, work);
+    case 1:
+      return backward_n<1>(z, ds, dz, iters, eps, v4, history, work);
+    case 2:
+      return backward_n<2>(z, ds, dz, iters, eps, v4, history, work);
+    case 3:
+      return backward_n<3>(z, ds, dz, iters, eps, v4, history, work);
+    case 4:
+      return backward_n<4>(z, ds, dz, iters, eps, v4, history, work);
+    case 5:
+      return backward_n<5>(z, ds, dz, iters, eps, v4, history, work);
+    case 6:
+      return backward_n<6>(z, ds, dz, iters, eps, v4, history, work);
+    case 7:
+      return backward_n<7>(z, ds, dz, iters, eps, v4, history, work);
+    case 8:
+      return backward_n<8>(z, ds, dz, iters, eps, v4, history, work);
   }
 }
 
 void sigmoid_row(const float* q, float scale, float base, float factor, float eps, float* y) {
-  for (int t = 0; t < kSoaTokens; t += kLanes) store(y + t, fma(set1(factor), sigmoid(fma(set1(scale), load(q + t), set1(base))), set1(eps)));
+  for (int t = 0; t < kSoaTokens; t += kLanes)
+    store(y + t, fma(set1(factor), sigmoid(fma(set1(scale), load(q + t), set1(base))), set1(eps)));
 }
 
 void sigmoid_backward(const float* q, float scale, float base, float factor, const float* dy, float* dz) {

@@ -5,11 +5,12 @@
 namespace birkhoff::kernels::BK_ISA {
 
 inline constexpr float kLog2e = 1.44269504f, kLn2 = 0.693147181f;
-// A masked score. Finite, so that no difference of two of them is NaN, and so low that 2^(it times any scale) is exactly 0.
+// A masked score. Finite, so that no difference of two of them is NaN, and so low that 2^(it times any scale) is
+// exactly 0.
 inline constexpr float kMasked = -1e30f;
 
-// 2^x: relative error 5e-7 where the result is rounded to bf16 anyway, 1.5 ulp for fp32; exactly 1 at 0, exactly 0 below
-// -252, on AVX2 from -127 on.
+// 2^x: relative error 5e-7 where the result is rounded to bf16 anyway, 1.5 ulp for fp32; exactly 1 at 0, exactly 0
+// below -252, on AVX2 from -127 on.
 template <class T>
 inline V exp2(V x) {
   const V n = round(x), r = x - n;
@@ -53,14 +54,14 @@ inline V where_greater(V a, V b, V x, V y) {
 // Two rows as bf16, even in the low half; and woven into pairs as block_product.h wants b.
 inline __m512i narrow2(V even, V odd) { return (__m512i)_mm512_cvtne2ps_pbh(odd, even); }
 inline __m512i woven(__m512i halves) {
-  const __m512i index = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20,
-                                         4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i index = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_permutexvar_epi16(index, halves);
 }
 #endif
 
-// limit[j] = keys that column j of a block may see, counted from key k0; ascending in j. Rows of s [rows][ld] (key x column)
-// get kMasked where the column may not look.
+// limit[j] = keys that column j of a block may see, counted from key k0; ascending in j. Rows of s [rows][ld] (key x
+// column) get kMasked where the column may not look.
 inline void mask_scores(const int32_t* limit, int64_t columns, int64_t rows, float* s, int64_t ld) {
   int64_t blind = 0;  // columns [0, blind) do not see row k
   for (int64_t k = limit[0] < 0 ? 0 : limit[0]; k < rows; ++k) {

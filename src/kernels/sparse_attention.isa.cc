@@ -5,11 +5,11 @@ namespace {
 
 template <class Op>
 struct Buffers {
-  Op* q;         // b = Q^T [qk][n]
-  Op *tile, *x;  // gathered keys as a, values as b
-  float* s;      // S^T [keys][n]
-  Op *p, *pt;    // P^T [kKeyTile][n], P [n][kKeyTile]
-  float* o;      // O [n][v], not yet divided
+  Op* q;                      // b = Q^T [qk][n]
+  Op *tile, *x;               // gathered keys as a, values as b
+  float* s;                   // S^T [keys][n]
+  Op *p, *pt;                 // P^T [kKeyTile][n], P [n][kKeyTile]
+  float* o;                   // O [n][v], not yet divided
   float *top, *total, *sink;  // [n], in units of log2
   int64_t n, qk, vd;
 };
@@ -34,7 +34,8 @@ int64_t layout(void* base, int64_t qk_dim, int64_t v_dim, int64_t columns, int64
 int64_t scratch_bytes(int64_t qk_dim, int64_t v_dim, int64_t columns, int64_t keys) {
   Buffers<float> f;
   Buffers<bf16> h;
-  const int64_t wide = layout(nullptr, qk_dim, v_dim, columns, keys, f), narrow = layout(nullptr, qk_dim, v_dim, columns, keys, h);
+  const int64_t wide = layout(nullptr, qk_dim, v_dim, columns, keys, f),
+                narrow = layout(nullptr, qk_dim, v_dim, columns, keys, h);
   return wide > narrow ? wide : narrow;
 }
 
@@ -122,6 +123,7 @@ void target(const SparseTarget& a) {
 
 }  // namespace
 
-const SparseAttentionKernels sparse_attention_kernels = {scratch_bytes, forward<float>, forward<bf16>, target<float>, target<bf16>};
+const SparseAttentionKernels sparse_attention_kernels = {scratch_bytes, forward<float>, forward<bf16>, target<float>,
+                                                         target<bf16>};
 
 }  // namespace birkhoff::kernels::BK_ISA

@@ -1,6 +1,6 @@
-// Backward of sparse attention in two steps, so that no two tasks add to one key: first per block of queries, probabilities again from
-// the saved log-sum-exp, P = exp(scale S - lse), dS = P (dP - delta), dQ = scale dS K; P and dS are stored. Then per tile of keys,
-// over the blocks in their order, dK += scale dS^T Q and dV += P^T dO.
+// Backward of sparse attention in two steps, so that no two tasks add to one key: first per block of queries,
+// probabilities again from the saved log-sum-exp, P = exp(scale S - lse), dS = P (dP - delta), dQ = scale dS K; P and
+// dS are stored. Then per tile of keys, over the blocks in their order, dK += scale dS^T Q and dV += P^T dO.
 #include "kernels/key_block_product.h"
 
 namespace birkhoff::kernels::BK_ISA {
@@ -54,18 +54,21 @@ class QueryBlock {
     zero(b.dq, b.n * b.qk_m);
     for (int64_t k0 = 0; k0 < a.block.count; k0 += kKeyTile) {
       weights(k0);
-      add_columns<T>(a.block, k0, static_cast<const Op*>(a.ds) + k0 * b.n, b.n, columns, a.k, a.qk_dim, b.pt, b.x, b.dq);
+      add_columns<T>(a.block, k0, static_cast<const Op*>(a.ds) + k0 * b.n, b.n, columns, a.k, a.qk_dim, b.pt, b.x,
+                     b.dq);
     }
     for (int64_t j = 0; j < columns; ++j) {
       T* out = static_cast<T*>(a.dq) + j / a.heads * a.dq_stride + j % a.heads * a.qk_dim;
-      for_lanes(a.qk_dim, [&](int64_t i, int m) { store_some(out + i, load(b.dq + j * b.qk_m + i) * set1(a.scale), m); });
+      for_lanes(a.qk_dim,
+                [&](int64_t i, int m) { store_some(out + i, load(b.dq + j * b.qk_m + i) * set1(a.scale), m); });
     }
   }
 
  private:
   void pack() {
     const Columns q = query_columns(a.q, a.block.queries, a.heads, a.qk_dim);
-    const Columns o = query_columns(a.o, a.block.queries, a.heads, a.v_dim), d_o = query_columns(a.d_o, a.block.queries, a.heads, a.v_dim);
+    const Columns o = query_columns(a.o, a.block.queries, a.heads, a.v_dim),
+                  d_o = query_columns(a.d_o, a.block.queries, a.heads, a.v_dim);
     pack_b_transposed(column_of<T>(q), columns, a.qk_dim, b.q, b.n, b.qk, b.n);
     pack_b_transposed(column_of<T>(d_o), columns, a.v_dim, b.d_o, b.n, b.vd, b.n);
     for (int64_t j = 0; j < columns; ++j) {
@@ -141,13 +144,16 @@ void key_gradient(const KeyGradient& a) {
 template <class T>
 void store_sum(const float* x, int64_t n, float scale, const float* y, int64_t n_y, void* out) {
   T* o = static_cast<T*>(out);
-  for_lanes(n_y, [&](int64_t i, int m) { store_some(o + i, multiply_add(load_some(x + i, m), set1(scale), load_some(y + i, m)), m); });
+  for_lanes(n_y, [&](int64_t i, int m) {
+    store_some(o + i, multiply_add(load_some(x + i, m), set1(scale), load_some(y + i, m)), m);
+  });
   for_lanes(n - n_y, [&](int64_t i, int m) { store_some(o + n_y + i, load_some(x + n_y + i, m) * set1(scale), m); });
 }
 
 }  // namespace
 
-const SparseBackwardKernels sparse_backward_kernels = {scratch_bytes,          backward<float>,    backward<bf16>,  key_gradient_bytes,
-                                                       key_gradient<float>, key_gradient<bf16>, store_sum<float>, store_sum<bf16>};
+const SparseBackwardKernels sparse_backward_kernels = {scratch_bytes,      backward<float>,     backward<bf16>,
+                                                       key_gradient_bytes, key_gradient<float>, key_gradient<bf16>,
+                                                       store_sum<float>,   store_sum<bf16>};
 
 }  // namespace birkhoff::kernels::BK_ISA

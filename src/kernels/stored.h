@@ -1,5 +1,5 @@
-// Weights as model files store them, expanded to fp32 a few rows at a time. Number formats: models.md E.5 (FP8 blocks) and G.10
-// (FP4 rows); float types are IEEE 754 and OCP 8-bit formats.
+// Weights as model files store them, expanded to fp32 a few rows at a time. Number formats: models.md E.5 (FP8 blocks)
+// and G.10 (FP4 rows); float types are IEEE 754 and OCP 8-bit formats.
 #pragma once
 #include <stdint.h>
 
@@ -18,18 +18,23 @@ enum class ScaleType : uint8_t { none, f32, f8_e8m0 };
 inline constexpr int stored_bits(StoredType t) {
   switch (t) {
     case StoredType::f64:
-    case StoredType::i64: return 64;
+    case StoredType::i64:
+      return 64;
     case StoredType::f32:
-    case StoredType::i32: return 32;
+    case StoredType::i32:
+      return 32;
     case StoredType::f16:
-    case StoredType::bf16: return 16;
-    case StoredType::fp4: return 4;
-    default: return 8;
+    case StoredType::bf16:
+      return 16;
+    case StoredType::fp4:
+      return 4;
+    default:
+      return 8;
   }
 }
 
-// A tensor [rows, cols] at any byte alignment. With scales every block of block_rows x block_cols elements has one factor,
-// rows of factors one after the other, blocks at the right and lower edge partial. fp4: cols is even.
+// A tensor [rows, cols] at any byte alignment. With scales every block of block_rows x block_cols elements has one
+// factor, rows of factors one after the other, blocks at the right and lower edge partial. fp4: cols is even.
 struct StoredTensor {
   const uint8_t* data = nullptr;
   const uint8_t* scale = nullptr;
@@ -42,8 +47,10 @@ struct StoredTensor {
 };
 
 struct StoredKernels {
-  // out[r * out_row + c] = element (row + r, col + c) times its factor in fp32, for r < rows, c < cols. fp4: col is even.
-  void (*expand)(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* out, int64_t out_row);
+  // out[r * out_row + c] = element (row + r, col + c) times its factor in fp32, for r < rows, c < cols. fp4: col is
+  // even.
+  void (*expand)(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* out,
+                 int64_t out_row);
 };
 BK_DECLARE_KERNELS(StoredKernels, stored_kernels)
 

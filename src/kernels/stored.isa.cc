@@ -1,4 +1,5 @@
-// Expansion of stored number formats to fp32: bits are put in place in integer lanes, then one multiplication by the factor.
+// Expansion of stored number formats to fp32: bits are put in place in integer lanes, then one multiplication by the
+// factor.
 #if defined(__GNUC__) && !defined(__clang__)  // GCC 12 finds its own intrinsics' undefined operands uninitialised
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -61,10 +62,13 @@ V to_value(Bits a) { return _mm512_cvtepi32_ps(a); }
 V as_value(Bits a) { return _mm512_castsi512_ps(a); }
 Bits as_bits(V a) { return _mm512_castps_si512(a); }
 // a where x < limit, else b
-V choose_less(Bits x, int32_t limit, V a, V b) { return _mm512_mask_blend_ps(_mm512_cmplt_epi32_mask(x, splat(limit)), b, a); }
+V choose_less(Bits x, int32_t limit, V a, V b) {
+  return _mm512_mask_blend_ps(_mm512_cmplt_epi32_mask(x, splat(limit)), b, a);
+}
 V half_lanes(const uint8_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 V e5m2_lanes(const uint8_t* p) {
-  return _mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 8));
+  return _mm512_cvtph_ps(
+      _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 8));
 }
 Bits nibbles_at(const uint8_t* p) {  // 8 bytes, low nibble first
   const __m512i shift = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
@@ -89,12 +93,18 @@ Bits left(Bits a) {
 V to_value(Bits a) { return _mm256_cvtepi32_ps(a); }
 V as_value(Bits a) { return _mm256_castsi256_ps(a); }
 Bits as_bits(V a) { return _mm256_castps_si256(a); }
-V choose_less(Bits x, int32_t limit, V a, V b) { return _mm256_blendv_ps(b, a, as_value(_mm256_cmpgt_epi32(splat(limit), x))); }
+V choose_less(Bits x, int32_t limit, V a, V b) {
+  return _mm256_blendv_ps(b, a, as_value(_mm256_cmpgt_epi32(splat(limit), x)));
+}
 V half_lanes(const uint8_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-V e5m2_lanes(const uint8_t* p) { return _mm256_cvtph_ps(_mm_slli_epi16(_mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))), 8)); }
+V e5m2_lanes(const uint8_t* p) {
+  return _mm256_cvtph_ps(_mm_slli_epi16(_mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))), 8));
+}
 V e2m1_lanes(const uint8_t* p) {  // 4 bytes
-  const __m256i x = both(_mm256_srlv_epi32(splat(read<int32_t>(p)), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)), splat(15));
-  const V magnitude = _mm256_permutevar8x32_ps(_mm256_setr_ps(0, .5, 1, 1.5, 2, 3, 4, 6), x);  // reads the low three bits
+  const __m256i x =
+      both(_mm256_srlv_epi32(splat(read<int32_t>(p)), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)), splat(15));
+  const V magnitude =
+      _mm256_permutevar8x32_ps(_mm256_setr_ps(0, .5, 1, 1.5, 2, 3, 4, 6), x);  // reads the low three bits
   return as_value(either(as_bits(magnitude), left<28>(both(x, splat(8)))));
 }
 #endif
@@ -122,7 +132,9 @@ struct F32 {
   BK_LANES(f32_lanes(p + 4 * i))
 };
 struct Bf16 {
-  static float value(const uint8_t* p, int64_t i) { return from_bits(static_cast<uint32_t>(read<uint16_t>(p + 2 * i)) << 16); }
+  static float value(const uint8_t* p, int64_t i) {
+    return from_bits(static_cast<uint32_t>(read<uint16_t>(p + 2 * i)) << 16);
+  }
   BK_LANES(bf16_lanes(p + 2 * i))
 };
 struct F16 {
@@ -138,13 +150,17 @@ struct E5m2 {
   BK_LANES(e5m2_lanes(p + i))
 };
 struct E2m1 {
-  static float value(const uint8_t* p, int64_t i) { return e2m1_value(static_cast<uint32_t>(p[i / 2]) >> (i % 2 * 4) & 15u); }
+  static float value(const uint8_t* p, int64_t i) {
+    return e2m1_value(static_cast<uint32_t>(p[i / 2]) >> (i % 2 * 4) & 15u);
+  }
   BK_LANES(e2m1_lanes(p + i / 2))
 };
 #undef BK_LANES
 template <class T>
 struct Converted {
-  static float value(const uint8_t* p, int64_t i) { return static_cast<float>(read<T>(p + static_cast<int64_t>(sizeof(T)) * i)); }
+  static float value(const uint8_t* p, int64_t i) {
+    return static_cast<float>(read<T>(p + static_cast<int64_t>(sizeof(T)) * i));
+  }
   static V lanes(const uint8_t* p, int64_t i) {
     float t[kLanes];
     for (int l = 0; l < kLanes; ++l) t[l] = value(p, i + l);
@@ -160,7 +176,8 @@ float factor(const StoredTensor& w, int64_t row, int64_t block) {
 }
 
 template <class Type>
-void expand_scaled(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* out, int64_t out_row) {
+void expand_scaled(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* out,
+                   int64_t out_row) {
   for (int64_t r = 0; r < rows; ++r, out += out_row) {
     const uint8_t* p = w.row(row + r);
     for (int64_t c = col; c < col + cols;) {
@@ -174,7 +191,8 @@ void expand_scaled(const StoredTensor& w, int64_t row, int64_t rows, int64_t col
 }
 
 template <class Type>
-void expand_as(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* out, int64_t out_row) {
+void expand_as(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* out,
+               int64_t out_row) {
   if (w.scale_type != ScaleType::none) return expand_scaled<Type>(w, row, rows, col, cols, out, out_row);
   for (int64_t r = 0; r < rows; ++r, out += out_row) {  // without a multiplication, which would change a signalling NaN
     const uint8_t* p = w.row(row + r);
@@ -186,15 +204,24 @@ void expand_as(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, in
 
 void expand(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* out, int64_t out_row) {
   switch (w.type) {
-    case StoredType::f64: return expand_as<Converted<double>>(w, row, rows, col, cols, out, out_row);
-    case StoredType::f32: return expand_as<F32>(w, row, rows, col, cols, out, out_row);
-    case StoredType::f16: return expand_as<F16>(w, row, rows, col, cols, out, out_row);
-    case StoredType::bf16: return expand_as<Bf16>(w, row, rows, col, cols, out, out_row);
-    case StoredType::f8_e4m3: return expand_as<E4m3>(w, row, rows, col, cols, out, out_row);
-    case StoredType::f8_e5m2: return expand_as<E5m2>(w, row, rows, col, cols, out, out_row);
-    case StoredType::fp4: return expand_as<E2m1>(w, row, rows, col, cols, out, out_row);
-    case StoredType::i32: return expand_as<Converted<int32_t>>(w, row, rows, col, cols, out, out_row);
-    case StoredType::i64: return expand_as<Converted<int64_t>>(w, row, rows, col, cols, out, out_row);
+    case StoredType::f64:
+      return expand_as<Converted<double>>(w, row, rows, col, cols, out, out_row);
+    case StoredType::f32:
+      return expand_as<F32>(w, row, rows, col, cols, out, out_row);
+    case StoredType::f16:
+      return expand_as<F16>(w, row, rows, col, cols, out, out_row);
+    case StoredType::bf16:
+      return expand_as<Bf16>(w, row, rows, col, cols, out, out_row);
+    case StoredType::f8_e4m3:
+      return expand_as<E4m3>(w, row, rows, col, cols, out, out_row);
+    case StoredType::f8_e5m2:
+      return expand_as<E5m2>(w, row, rows, col, cols, out, out_row);
+    case StoredType::fp4:
+      return expand_as<E2m1>(w, row, rows, col, cols, out, out_row);
+    case StoredType::i32:
+      return expand_as<Converted<int32_t>>(w, row, rows, col, cols, out, out_row);
+    case StoredType::i64:
+      return expand_as<Converted<int64_t>>(w, row, rows, col, cols, out, out_row);
   }
 }
 

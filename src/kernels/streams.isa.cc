@@ -50,9 +50,7 @@ void squares_n(const T* x, int64_t d, float* squares) {
   }
 }
 
-inline float inverse_root(float mean) {
-  return 1.f / __builtin_sqrtf(mean);
-}
+inline float inverse_root(float mean) { return 1.f / __builtin_sqrtf(mean); }
 
 template <class T, int N>
 float read_norm_n(const T* x, const float* pre, const float* w, float eps, float* u, T* in, int64_t d) {
@@ -123,9 +121,11 @@ void dots_of_rows(const T* x, const T* y, const T* g, const T* du, int k0, int64
 }
 
 template <class T, int N>
-void dots_n(const T* x, const T* y, const T* g, const T* d_in, const float* w, float rstd, const float* u, float* dw, T* du, int64_t d, StreamGradients& out) {
+void dots_n(const T* x, const T* y, const T* g, const T* d_in, const float* w, float rstd, const float* u, float* dw,
+            T* du, int64_t d, StreamGradients& out) {
   norm_backward(d_in, w, rstd, u, dw, du, d);
-  // With few streams all sums fit the registers and x, g, y, du pass once; with more, one pass for every pair of rows of g.
+  // With few streams all sums fit the registers and x, g, y, du pass once; with more, one pass for every pair of rows
+  // of g.
   if constexpr (N <= 4) {
     dots_of_rows<T, N, N>(x, y, g, du, 0, d, out);
   } else {
@@ -135,8 +135,8 @@ void dots_n(const T* x, const T* y, const T* g, const T* d_in, const float* w, f
 }
 
 template <class T, int N>
-void state_gradient_n(const T* x, const T* g, const T* du, const float* res, const float* pre, const T* proj, const float* cx, T* dx, const float* post_before,
-                      T* y_before, int64_t d) {
+void state_gradient_n(const T* x, const T* g, const T* du, const float* res, const float* pre, const T* proj,
+                      const float* cx, T* dx, const float* post_before, T* y_before, int64_t d) {
   for_pairs(d, [&](int64_t c, int n) {
     Pair in[N], before = {set1(0.f), set1(0.f)};
     for (int k = 0; k < N; ++k) in[k] = unpack(load_raw(g + k * d + c, n));
@@ -196,19 +196,28 @@ void add_arranged(const float* from, float* to, int64_t d) {
 
 #define BK_FOR_STREAMS(call) \
   switch (n) {               \
-    case 1: return call(1);  \
-    case 2: return call(2);  \
-    case 3: return call(3);  \
-    case 4: return call(4);  \
-    case 5: return call(5);  \
-    case 6: return call(6);  \
-    case 7: return call(7);  \
-    default: return call(8); \
+    case 1:                  \
+      return call(1);        \
+    case 2:                  \
+      return call(2);        \
+    case 3:                  \
+      return call(3);        \
+    case 4:                  \
+      return call(4);        \
+    case 5:                  \
+      return call(5);        \
+    case 6:                  \
+      return call(6);        \
+    case 7:                  \
+      return call(7);        \
+    default:                 \
+      return call(8);        \
   }
 
 template <class T>
 struct Entry {
-  static void write(const T* x, const T* y, const float* res, const float* post, T* out, int n, int64_t d, float* squares) {
+  static void write(const T* x, const T* y, const float* res, const float* post, T* out, int n, int64_t d,
+                    float* squares) {
 #define BK_CALL(N) write_n<T, N>(x, y, res, post, out, d, squares)
     BK_FOR_STREAMS(BK_CALL)
 #undef BK_CALL
@@ -223,13 +232,14 @@ struct Entry {
     BK_FOR_STREAMS(BK_CALL)
 #undef BK_CALL
   }
-  static void dots(const T* x, const T* y, const T* g, const T* d_in, const float* w, float rstd, const float* u, float* dw, T* du, int n, int64_t d, StreamGradients& out) {
+  static void dots(const T* x, const T* y, const T* g, const T* d_in, const float* w, float rstd, const float* u,
+                   float* dw, T* du, int n, int64_t d, StreamGradients& out) {
 #define BK_CALL(N) dots_n<T, N>(x, y, g, d_in, w, rstd, u, dw, du, d, out)
     BK_FOR_STREAMS(BK_CALL)
 #undef BK_CALL
   }
-  static void state_gradient(const T* x, const T* g, const T* du, const float* res, const float* pre, const T* proj, const float* c, T* dx,
-                             const float* post_before, T* y_before, int n, int64_t d) {
+  static void state_gradient(const T* x, const T* g, const T* du, const float* res, const float* pre, const T* proj,
+                             const float* c, T* dx, const float* post_before, T* y_before, int n, int64_t d) {
 #define BK_CALL(N) state_gradient_n<T, N>(x, g, du, res, pre, proj, c, dx, post_before, y_before, d)
     BK_FOR_STREAMS(BK_CALL)
 #undef BK_CALL
@@ -244,7 +254,9 @@ struct Entry {
     BK_FOR_STREAMS(BK_CALL)
 #undef BK_CALL
   }
-  static constexpr StreamKernels<T> table() { return {write, squares, read_norm, dots, state_gradient, weighted_sum, sum_dots, arrange<T>, add_arranged<T>}; }
+  static constexpr StreamKernels<T> table() {
+    return {write, squares, read_norm, dots, state_gradient, weighted_sum, sum_dots, arrange<T>, add_arranged<T>};
+  }
 };
 #undef BK_FOR_STREAMS
 

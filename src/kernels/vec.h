@@ -99,14 +99,18 @@ inline V min(V a, V b) { return _mm256_min_ps(a, b); }
 inline V sqrt(V a) { return _mm256_sqrt_ps(a); }
 inline V round(V a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 inline V unless_above(V a, V b, V x) { return _mm256_and_ps(_mm256_cmp_ps(a, b, _CMP_NGT_UQ), x); }
-inline V pow2(__m256i n) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23)); }
+inline V pow2(__m256i n) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
 inline V scale2(V x, V n) {  // in two halves: 2^n alone may not be a normal number
   const __m256i i = _mm256_cvtps_epi32(min(max(n, set1(-252.f)), set1(252.f)));
   const __m256i h = _mm256_srai_epi32(i, 1);
   return x * pow2(h) * pow2(_mm256_sub_epi32(i, h));
 }
 inline V scale2_flushed(V x, V n) { return x * pow2(_mm256_cvtps_epi32(min(set1(128.f), max(set1(-127.f), n)))); }
-inline V rounded_to_bf16(V v) { return _mm256_castsi256_ps(_mm256_and_si256(round_bits(v), _mm256_set1_epi32(static_cast<int>(0xffff0000u)))); }
+inline V rounded_to_bf16(V v) {
+  return _mm256_castsi256_ps(_mm256_and_si256(round_bits(v), _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+}
 inline float reduce_add(V v) {
   const __m128 b = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));

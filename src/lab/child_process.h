@@ -8,10 +8,12 @@
 
 namespace birkhoff::lab {
 
-// The child ends with this process, whatever ends it. It stays in the process group, so a terminal's Ctrl-C and Ctrl-Z reach both.
+// The child ends with this process, whatever ends it. It stays in the process group, so a terminal's Ctrl-C and Ctrl-Z
+// reach both.
 class ChildProcess {
  public:
-  // argv[0] is the program's path. Standard output and error go to the file `log`, appended. Throws Error when it cannot be started.
+  // argv[0] is the program's path. Standard output and error go to the file `log`, appended. Throws Error when it
+  // cannot be started.
   ChildProcess(const std::vector<std::string>& argv, const std::string& log);
   ~ChildProcess();  // kills it when it still runs
   ChildProcess(ChildProcess&& other) noexcept;

@@ -30,7 +30,9 @@ constexpr auto kLook = std::chrono::seconds(2);  // between looks at how far run
 
 double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
 
-std::string name_of(const Study& study, const RunSpec& r) { return study.variants[r.variant].name + "/seed-" + std::to_string(r.seed); }
+std::string name_of(const Study& study, const RunSpec& r) {
+  return study.variants[r.variant].name + "/seed-" + std::to_string(r.seed);
+}
 
 std::vector<size_t> bytes_of_runs(const std::vector<size_t>& by_variant, const std::vector<RunSpec>& runs) {
   std::vector<size_t> out;
@@ -42,7 +44,13 @@ std::vector<size_t> bytes_of_runs(const std::vector<size_t>& by_variant, const s
 class Turns {
  public:
   Turns(const CompareOptions& o, const std::vector<RunSpec>& runs, Sharing sharing)
-      : options_(o), runs_(runs), sharing_(sharing), program_(own_program()), progress_(o.terminal, o.quiet), time_(runs), remaining_(runs.size(), 1.0) {}
+      : options_(o),
+        runs_(runs),
+        sharing_(sharing),
+        program_(own_program()),
+        progress_(o.terminal, o.quiet),
+        time_(runs),
+        remaining_(runs.size(), 1.0) {}
   // False when `stop` was raised: the running ones were stopped and have saved.
   bool finish_all(const std::atomic<bool>& stop);
   size_t failed() const { return failed_; }
@@ -58,7 +66,9 @@ class Turns {
   void start(size_t i);
   void ended(const Running& r, int code);
   void look();
-  double share(const RunSpec& r, int64_t steps) const { return static_cast<double>(steps) / static_cast<double>(std::max<int64_t>(1, r.config.train.steps)); }
+  double share(const RunSpec& r, int64_t steps) const {
+    return static_cast<double>(steps) / static_cast<double>(std::max<int64_t>(1, r.config.train.steps));
+  }
 
   const CompareOptions& options_;
   const std::vector<RunSpec>& runs_;
@@ -90,12 +100,14 @@ void Turns::ended(const Running& r, int code) {
     const json value = io::read_json(spec.directory + "/run.json")["final_val_loss"];  // null where it is not finite
     char loss[48] = "is not finite";
     if (value.is_number()) std::snprintf(loss, sizeof loss, "%.4f", value.get<double>());
-    progress_.message(name + ": done, validation loss " + loss + " (" + std::to_string(done_ + failed_) + "/" + std::to_string(runs_.size()) + ")");
+    progress_.message(name + ": done, validation loss " + loss + " (" + std::to_string(done_ + failed_) + "/" +
+                      std::to_string(runs_.size()) + ")");
     return;
   }
   ++failed_;
   const std::string said = last_message(spec.directory + ".log");
-  progress_.message(name + ": failed with exit code " + std::to_string(code) + (said.empty() ? "" : ": " + said) + "; see " + spec.directory + ".log");
+  progress_.message(name + ": failed with exit code " + std::to_string(code) + (said.empty() ? "" : ": " + said) +
+                    "; see " + spec.directory + ".log");
 }
 
 // Reads how far the running ones are and says it.
@@ -109,7 +121,8 @@ void Turns::look() {
     if (const int64_t step = last_step(spec.directory + "/metrics.jsonl"); step >= r.first_step) r.step = step;
     if (r.step > r.first_step) time.saw(r.run, seconds_since(r.began), share(spec, r.step - r.first_step));
     remaining_[r.run] = 1 - share(spec, r.step);
-    lines.push_back(name_of(options_.study, spec) + " " + std::to_string(r.step) + "/" + std::to_string(spec.config.train.steps));
+    lines.push_back(name_of(options_.study, spec) + " " + std::to_string(r.step) + "/" +
+                    std::to_string(spec.config.train.steps));
   }
   progress_.show(done_ + failed_, runs_.size(), lines, time.left(remaining_, sharing_.side_by_side));
 }
@@ -125,7 +138,8 @@ bool Turns::finish_all(const std::atomic<bool>& stop) {
     remaining_[i] = 0;
     time_.saw(i, io::read_json(runs_[i].directory + "/run.json")["position"].value("train_seconds", 0.0), 1);
   }
-  if (done_) progress_.message(std::to_string(done_) + " of " + std::to_string(runs_.size()) + " runs are already finished");
+  if (done_)
+    progress_.message(std::to_string(done_) + " of " + std::to_string(runs_.size()) + " runs are already finished");
   while (!stop && (!waiting.empty() || !running_.empty())) {
     while (!waiting.empty() && running_.size() < static_cast<size_t>(sharing_.side_by_side)) {
       start(waiting.front());
@@ -153,7 +167,8 @@ void write_page(const json& results, const json& summary, const std::string& out
 
 // Everything that a run needs was checked.
 std::vector<RunSpec> checked_runs(const CompareOptions& o) {
-  if (o.study.data.empty()) throw Error("compare", "no data", "give --data PATH, or \"data\" in the study", ExitCode::usage);
+  if (o.study.data.empty())
+    throw Error("compare", "no data", "give --data PATH, or \"data\" in the study", ExitCode::usage);
   std::vector<RunSpec> runs = runs_of(o.study, o.out, o.overrides);
   require_same_settings(o.study, runs);
   require_data(o.study, runs);
@@ -172,14 +187,16 @@ CompareOutcome run_study(const CompareOptions& o, const std::atomic<bool>& stop)
   const io::DirectoryLock lock(o.out);
   Turns turns(o, runs, sharing);
   if (!turns.finish_all(stop)) {
-    std::fprintf(stderr, "birkhoff: interrupted with %zu of %zu runs finished. Go on with the same command: %s\n", turns.done(), runs.size(), o.command_line.c_str());
+    std::fprintf(stderr, "birkhoff: interrupted with %zu of %zu runs finished. Go on with the same command: %s\n",
+                 turns.done(), runs.size(), o.command_line.c_str());
     return {static_cast<int>(ExitCode::interrupted), {}, {}};
   }
   CompareOutcome out;
   out.results = collect_results(o.study, runs, {o.command_line, sharing.side_by_side});
   out.summary = summarise(out.results);
   bool failed = turns.failed() > 0;
-  for (const json& v : out.summary["variants"]) failed |= v["failed"].get<int64_t>() > 0;  // a finished run may be damaged
+  for (const json& v : out.summary["variants"])
+    failed |= v["failed"].get<int64_t>() > 0;  // a finished run may be damaged
   out.exit_code = failed ? static_cast<int>(ExitCode::failed) : 0;
   out.results["summary"] = out.summary;
   io::write_file_atomic(o.out + "/results.json", out.results.dump() + "\n");
@@ -198,13 +215,28 @@ json plan_of(const CompareOptions& o) {
   for (const RunSpec& r : runs) {
     const RunState state = state_of(r.directory);
     const int64_t step = state == RunState::started ? saved_step(r.directory) : 0;
-    const double left = state == RunState::done ? 0 : seconds[r.variant] * (1 - static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, r.config.train.steps)));
+    const double left =
+        state == RunState::done
+            ? 0
+            : seconds[r.variant] *
+                  (1 - static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, r.config.train.steps)));
     work += left;
     longest = std::max(longest, left);
-    list.push_back({{"variant", o.study.variants[r.variant].name}, {"seed", r.seed}, {"directory", r.directory}, {"state", state == RunState::done ? "done" : state == RunState::started ? "started" : "new"},
-                    {"step", step}, {"steps", r.config.train.steps}, {"memory_bytes", plans[r.variant]}, {"seconds", left}});
+    list.push_back({{"variant", o.study.variants[r.variant].name},
+                    {"seed", r.seed},
+                    {"directory", r.directory},
+                    {"state", state == RunState::done      ? "done"
+                              : state == RunState::started ? "started"
+                                                           : "new"},
+                    {"step", step},
+                    {"steps", r.config.train.steps},
+                    {"memory_bytes", plans[r.variant]},
+                    {"seconds", left}});
   }
-  return {{"runs", list}, {"side_by_side", sharing.side_by_side}, {"threads_each", sharing.threads_each}, {"seconds", std::max(longest, work / sharing.side_by_side)}};
+  return {{"runs", list},
+          {"side_by_side", sharing.side_by_side},
+          {"threads_each", sharing.threads_each},
+          {"seconds", std::max(longest, work / sharing.side_by_side)}};
 }
 
 std::string describe_plan(const CompareOptions& o) {
@@ -217,12 +249,15 @@ std::string describe_plan(const CompareOptions& o) {
   out += line;
   for (const json& r : plan["runs"]) {
     const std::string state = r["state"] == "started" ? "at step " + r["step"].dump() : r["state"].get<std::string>();
-    std::snprintf(line, sizeof line, "%-*s  %-16s %8zu %9s\n", static_cast<int>(width), (r["variant"].get<std::string>() + "/seed-" + r["seed"].dump()).c_str(), state.c_str(), r["memory_bytes"].get<size_t>() >> 20,
-                  train::format_duration(r["seconds"]).c_str());
+    std::snprintf(line, sizeof line, "%-*s  %-16s %8zu %9s\n", static_cast<int>(width),
+                  (r["variant"].get<std::string>() + "/seed-" + r["seed"].dump()).c_str(), state.c_str(),
+                  r["memory_bytes"].get<size_t>() >> 20, train::format_duration(r["seconds"]).c_str());
     out += line;
   }
-  std::snprintf(line, sizeof line, "%s in all: %d at a time, %d %s each; from two measured steps of each variant, alone on the machine\n", train::format_duration(plan["seconds"]).c_str(),
-                plan["side_by_side"].get<int>(), plan["threads_each"].get<int>(), plan["threads_each"] == 1 ? "thread" : "threads");
+  std::snprintf(line, sizeof line,
+                "%s in all: %d at a time, %d %s each; from two measured steps of each variant, alone on the machine\n",
+                train::format_duration(plan["seconds"]).c_str(), plan["side_by_side"].get<int>(),
+                plan["threads_each"].get<int>(), plan["threads_each"] == 1 ? "thread" : "threads");
   return out + line;
 }
 

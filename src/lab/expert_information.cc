@@ -22,7 +22,8 @@ std::vector<double> information_with(const UnitLoads& loads, const std::vector<i
   }
   std::vector<double> bits, counts(static_cast<size_t>(loads.domains * loads.experts));
   for (int64_t l = 0; l < loads.layers; ++l) {
-    for (int64_t d = 0; d < loads.domains; ++d) std::copy_n(sums.data() + d * width + l * loads.experts, loads.experts, counts.data() + d * loads.experts);
+    for (int64_t d = 0; d < loads.domains; ++d)
+      std::copy_n(sums.data() + d * width + l * loads.experts, loads.experts, counts.data() + d * loads.experts);
     bits.push_back(mutual_information(counts, loads.domains, loads.experts));
   }
   return bits;
@@ -43,12 +44,14 @@ double mutual_information(std::span<const double> counts, int64_t domains, int64
     double* row = joint.data() + d * experts;
     const double sum = std::accumulate(row, row + experts, 0.0);
     BK_CHECK(sum > 0);
-    for (int64_t e = 0; e < experts; ++e) of_expert[static_cast<size_t>(e)] += row[e] /= sum * static_cast<double>(domains);
+    for (int64_t e = 0; e < experts; ++e)
+      of_expert[static_cast<size_t>(e)] += row[e] /= sum * static_cast<double>(domains);
   }
   double bits = 0;
   for (int64_t d = 0; d < domains; ++d)
     for (int64_t e = 0; e < experts; ++e)
-      if (const double p = joint[static_cast<size_t>(d * experts + e)]; p > 0) bits += p * std::log2(p * static_cast<double>(domains) / of_expert[static_cast<size_t>(e)]);
+      if (const double p = joint[static_cast<size_t>(d * experts + e)]; p > 0)
+        bits += p * std::log2(p * static_cast<double>(domains) / of_expert[static_cast<size_t>(e)]);
   return bits;
 }
 
@@ -68,7 +71,8 @@ std::vector<ShuffledInformation> shuffled_information(const UnitLoads& loads, in
   for (auto& bits : seen) {
     std::sort(bits.begin(), bits.end());
     const auto n = static_cast<double>(shuffles);
-    result.push_back({std::accumulate(bits.begin(), bits.end(), 0.0) / n, bits[static_cast<size_t>(std::ceil(kHigh * n)) - 1], bits.back()});
+    result.push_back({std::accumulate(bits.begin(), bits.end(), 0.0) / n,
+                      bits[static_cast<size_t>(std::ceil(kHigh * n)) - 1], bits.back()});
   }
   return result;
 }

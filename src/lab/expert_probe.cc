@@ -7,13 +7,16 @@ namespace birkhoff::lab {
 std::vector<model::RoutingProbe> probe_list(const std::vector<int64_t>& disabled, bool replace_shared) {
   std::vector<model::RoutingProbe> list(1);
   for (const int64_t r : disabled)
-    if (std::none_of(list.begin(), list.end(), [&](const model::RoutingProbe& p) { return p.masked == r; })) list.push_back({r, false});
+    if (std::none_of(list.begin(), list.end(), [&](const model::RoutingProbe& p) { return p.masked == r; }))
+      list.push_back({r, false});
   if (replace_shared) list.push_back({0, true});
   return list;
 }
 
-model::ExpertLayers run_probes(const std::string& directory, infer::EngineOptions options, const ProbeData& data, const std::vector<model::RoutingProbe>& probes,
-                               const std::function<void(const model::RoutingProbe&, const eval::Likelihood&)>& result, const eval::Advance& progress) {
+model::ExpertLayers run_probes(const std::string& directory, infer::EngineOptions options, const ProbeData& data,
+                               const std::vector<model::RoutingProbe>& probes,
+                               const std::function<void(const model::RoutingProbe&, const eval::Likelihood&)>& result,
+                               const eval::Advance& progress) {
   model::ExpertLayers layers;
   options.probe = {};
   {

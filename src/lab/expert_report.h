@@ -12,9 +12,10 @@ namespace birkhoff::lab {
 // A token as text that can be read: white space as marks, bytes that are no characters as \xHH.
 std::string readable_token(const infer::TextModel& text, int32_t id);
 
-// {experts, active, domains: [{name, tokens, documents, units}], options: {...}, layers: [{layer, hashed, information_bits, shuffled: {mean, p95, max},
-// load: [domain][expert], telling: [expert][{token, id, bits, count}]}]}
-nlohmann::json specialisation_json(const Specialisation& s, const SpecialisationOptions& o, const infer::TextModel& text);
+// {experts, active, domains: [{name, tokens, documents, units}], options: {...}, layers: [{layer, hashed,
+// information_bits, shuffled: {mean, p95, max}, load: [domain][expert], telling: [expert][{token, id, bits, count}]}]}
+nlohmann::json specialisation_json(const Specialisation& s, const SpecialisationOptions& o,
+                                   const infer::TextModel& text);
 // A line a layer: bits, shuffled bits, their difference.
 std::string specialisation_table(const Specialisation& s);
 

@@ -1,4 +1,5 @@
-// What the experts of a model do: their loads by domain of text, the tokens they are chosen for, and how much their choice says about the domain.
+// What the experts of a model do: their loads by domain of text, the tokens they are chosen for, and how much their
+// choice says about the domain.
 #pragma once
 #include <string>
 #include <vector>
@@ -12,7 +13,8 @@ struct Domain {
   std::string name;
   std::vector<std::string> paths;  // files or folders
 };
-// NAME=PATH arguments; a name may come again with another path. Throws Error (usage): no name, no path, fewer than two names.
+// NAME=PATH arguments; a name may come again with another path. Throws Error (usage): no name, no path, fewer than two
+// names.
 std::vector<Domain> parse_domains(const std::vector<std::string>& arguments);
 
 struct SpecialisationOptions {
@@ -21,8 +23,8 @@ struct SpecialisationOptions {
   int64_t unit_tokens = 4096;  // a document of more is shuffled in parts: of the first whole windows that reach this
   int64_t shuffles = 200;
   uint64_t seed = 0;
-  int64_t telling = 6;         // tokens listed for an expert
-  int64_t min_count = 20;      // choices of an expert by a token for it to be listed
+  int64_t telling = 6;     // tokens listed for an expert
+  int64_t min_count = 20;  // choices of an expert by a token for it to be listed
 };
 
 struct TellingToken {
@@ -35,7 +37,7 @@ struct LayerSpecialisation {
   bool hashed = false;  // a table chooses by token, nothing is learnt
   double bits = 0;      // mutual_information of (expert, domain)
   ShuffledInformation shuffled;
-  std::vector<std::vector<double>> load;           // [domain][expert] share of the domain's choices times experts: 1 is even
+  std::vector<std::vector<double>> load;  // [domain][expert] share of the domain's choices times experts: 1 is even
   std::vector<std::vector<TellingToken>> telling;  // [expert] most bits first
   double excess() const { return bits - shuffled.mean; }
 };
@@ -49,8 +51,10 @@ struct Specialisation {
   std::vector<LayerSpecialisation> layers;  // those with experts
 };
 
-// Runs the model over the windows (eval::windows) of every path; every token of a window counts, the last of a document too. Deterministic by
-// options.seed. progress: windows done, of all. Throws Error: a model without experts, conversations, data as eval::windows.
-Specialisation specialisation(const infer::Engine& engine, const std::vector<Domain>& domains, const SpecialisationOptions& options, const eval::Advance& progress = {});
+// Runs the model over the windows (eval::windows) of every path; every token of a window counts, the last of a document
+// too. Deterministic by options.seed. progress: windows done, of all. Throws Error: a model without experts,
+// conversations, data as eval::windows.
+Specialisation specialisation(const infer::Engine& engine, const std::vector<Domain>& domains,
+                              const SpecialisationOptions& options, const eval::Advance& progress = {});
 
 }  // namespace birkhoff::lab

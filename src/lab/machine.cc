@@ -52,12 +52,14 @@ train::RunConfig slice_of(const train::RunConfig& whole) {
   train::RunConfig slice = whole;
   model::ModelConfig& m = slice.model;
   const int64_t middle = whole.model.num_hidden_layers / 2;
-  m.num_hidden_layers = whole.model.uses_compressed_attention() ? std::min<int64_t>(2, whole.model.num_hidden_layers) : 1;
+  m.num_hidden_layers =
+      whole.model.uses_compressed_attention() ? std::min<int64_t>(2, whole.model.num_hidden_layers) : 1;
   const bool experts = whole.model.is_moe_layer(middle);
   m.first_k_dense_replace = experts ? 0 : m.num_hidden_layers;
   m.moe_layer_freq = 1;
   m.compress_ratios.clear();
-  for (int64_t i = 0; i < m.num_hidden_layers && whole.model.uses_compressed_attention(); ++i) m.compress_ratios.push_back(whole.model.compress_ratio(middle + i));
+  for (int64_t i = 0; i < m.num_hidden_layers && whole.model.uses_compressed_attention(); ++i)
+    m.compress_ratios.push_back(whole.model.compress_ratio(middle + i));
   m.vocab_size = std::max<int64_t>(64, whole.model.vocab_size * m.num_hidden_layers / whole.model.num_hidden_layers);
   m.num_hash_layers = m.num_nextn_predict_layers = 0;
   slice.train.grad_accum = slice.train.aux_devices = 1;
@@ -102,9 +104,12 @@ Machine machine_from_json(const nlohmann::json& j, const std::string& name) {
   if (!j.is_object()) throw Error("measured", name + ": no object \"measured\"", "give a file that plan --json wrote");
   const auto positive = [&](const char* key) {
     const auto found = j.find(key);
-    if (found == j.end() || !found->is_number()) throw Error("measured", name + ": " + key + ": expected a number, " + (found == j.end() ? "is missing" : "is " + found->dump()));
+    if (found == j.end() || !found->is_number())
+      throw Error("measured", name + ": " + key + ": expected a number, " +
+                                  (found == j.end() ? "is missing" : "is " + found->dump()));
     const double value = found->get<double>();
-    if (!(value > 0 && value < 1e18)) throw Error("measured", name + ": " + key + ": must be positive, is " + found->dump());
+    if (!(value > 0 && value < 1e18))
+      throw Error("measured", name + ": " + key + ": must be positive, is " + found->dump());
     return value;
   };
   Machine m;

@@ -21,7 +21,9 @@ std::vector<Split> splits_of(const train::RunConfig& c) {
 
 }  // namespace
 
-std::string name_of(const Split& s) { return std::string(s.experts ? "experts" : "data") + (s.moments ? ", moments" : ""); }
+std::string name_of(const Split& s) {
+  return std::string(s.experts ? "experts" : "data") + (s.moments ? ", moments" : "");
+}
 
 Planner::Planner(const train::RunConfig& config, const Cluster& cluster) : config_(config), cluster_(cluster) {
   const train::TrainConfig& t = config_.train;
@@ -48,7 +50,8 @@ Planner::Planner(const train::RunConfig& config, const Cluster& cluster) : confi
     for (auto& e : moe->experts)
       e.for_each_linear([&](const layers::Linear& l) {
         expert_.weights += static_cast<size_t>(l.w.size()) * sizeof(float);
-        for (const ops::Packed* p : {&l.forward, &l.backward}) expert_.weights += static_cast<size_t>(ops::Packed::bytes(p->dtype, p->k, p->n));
+        for (const ops::Packed* p : {&l.forward, &l.backward})
+          expert_.weights += static_cast<size_t>(ops::Packed::bytes(p->dtype, p->k, p->n));
       });
   }
   parameter_elements_ = model::parameter_elements(m.parameters);
@@ -86,27 +89,34 @@ model::MemoryPlan Planner::divided(model::MemoryPlan p, const Split& split, int6
   const double elsewhere = 1 - experts_held(split, machines);
   p.weights -= static_cast<size_t>(static_cast<double>(expert_.weights) * elsewhere);
   p.gradients -= static_cast<size_t>(static_cast<double>(expert_.gradients) * elsewhere);
-  p.optimizer = static_cast<size_t>(updated(static_cast<double>(p.optimizer), static_cast<double>(expert_.optimizer), split, machines));
+  p.optimizer = static_cast<size_t>(
+      updated(static_cast<double>(p.optimizer), static_cast<double>(expert_.optimizer), split, machines));
   return p;
 }
 
-bool Planner::holds(const model::MemoryPlan& p) const { return static_cast<double>(p.total()) <= cluster_.machine.memory_bytes; }
+bool Planner::holds(const model::MemoryPlan& p) const {
+  return static_cast<double>(p.total()) <= cluster_.machine.memory_bytes;
+}
 
 void Planner::add_costs(SplitPlan& p) const {
   const train::TrainConfig& t = config_.train;
   const Machine& machine = cluster_.machine;
   const bool again = p.recompute != "none";
   const double forwards = again ? 4.0 / 3.0 : 1.0;  // backward costs two forwards; recomputing adds a third
-  p.compute_seconds = forwards * model::model_flops(config_.model, p.rows, t.seq_len) / (machine.flops * machine.efficiency);
-  p.optimizer_seconds = 2.0 * static_cast<double>(p.memory.weights + p.memory.gradients + p.memory.optimizer) / machine.read_bytes;
-  p.optimizer_seconds += updated(muon_flops_, expert_muon_flops_, p.split, p.machines) / (machine.flops * machine.efficiency);
+  p.compute_seconds =
+      forwards * model::model_flops(config_.model, p.rows, t.seq_len) / (machine.flops * machine.efficiency);
+  p.optimizer_seconds =
+      2.0 * static_cast<double>(p.memory.weights + p.memory.gradients + p.memory.optimizer) / machine.read_bytes;
+  p.optimizer_seconds +=
+      updated(muon_flops_, expert_muon_flops_, p.split, p.machines) / (machine.flops * machine.efficiency);
   const double others = static_cast<double>(p.machines - 1) / static_cast<double>(p.machines);
   const size_t replicated = gradients_ - (p.split.experts ? expert_.gradients : 0);
   p.gradient_bytes = 2.0 * others * static_cast<double>(replicated);
   if (p.split.experts) {
     const double row_bytes = static_cast<double>(config_.model.hidden_size) * (t.compute() == DType::bf16 ? 2.0 : 4.0);
     const double passes = 2.0 * (again ? 3.0 : 2.0);  // there and back: forward, again when recomputed, backward
-    p.token_bytes = others * passes * row_bytes * static_cast<double>(config_.model.num_experts_per_tok * p.rows * t.seq_len * moe_layers_);
+    p.token_bytes = others * passes * row_bytes *
+                    static_cast<double>(config_.model.num_experts_per_tok * p.rows * t.seq_len * moe_layers_);
   }
   p.network_seconds = (p.gradient_bytes + p.token_bytes) / cluster_.network_bytes;
 }
@@ -117,10 +127,13 @@ SplitPlan Planner::on(const Split& split, int64_t machines) {
   p.split = split;
   p.machines = machines;
   p.rows = divided_up(t.batch_size, machines);
-  const std::pair<int64_t, std::string> candidates[] = {{divided_up(p.rows, t.grad_accum), t.recompute}, {1, t.recompute}, {1, "layer"}};
+  const std::pair<int64_t, std::string> candidates[] = {
+      {divided_up(p.rows, t.grad_accum), t.recompute}, {1, t.recompute}, {1, "layer"}};
   for (const auto& [rows, recompute] : candidates) {
     // A step of thousands of sequences at once is not worth a dry run, which has an end: one of them says enough.
-    if (rows > 1 && static_cast<double>(rows) * static_cast<double>(memory_of(1, recompute).kept) > cluster_.machine.memory_bytes) continue;
+    if (rows > 1 &&
+        static_cast<double>(rows) * static_cast<double>(memory_of(1, recompute).kept) > cluster_.machine.memory_bytes)
+      continue;
     p.part_rows = rows;
     p.recompute = recompute;
     p.memory = divided(memory_of(rows, recompute), split, machines);
@@ -133,7 +146,8 @@ SplitPlan Planner::on(const Split& split, int64_t machines) {
 
 int64_t Planner::fewest_machines(const Split& split) {
   const auto fits = [&](int64_t m) {
-    return holds(divided(memory_of(1, config_.train.recompute), split, m)) || holds(divided(memory_of(1, "layer"), split, m));
+    return holds(divided(memory_of(1, config_.train.recompute), split, m)) ||
+           holds(divided(memory_of(1, "layer"), split, m));
   };
   int64_t low = 1, high = limit(split);  // one sequence at a time: what a machine holds never grows with their number
   if (!fits(high)) return 0;
@@ -150,7 +164,9 @@ int64_t Planner::fewest_machines(const Split& split) {
 Plan Planner::plan(int64_t tokens) {
   const train::TrainConfig& t = config_.train;
   if (cluster_.machines > t.batch_size)
-    throw Error("plan", "machines: " + std::to_string(cluster_.machines) + " are more than the sequences of a step, batch_size " + std::to_string(t.batch_size),
+    throw Error("plan",
+                "machines: " + std::to_string(cluster_.machines) +
+                    " are more than the sequences of a step, batch_size " + std::to_string(t.batch_size),
                 "each machine needs one; raise batch_size");
   const model::Inventory inventory = model::take_inventory(config_.model);
   Plan plan;
@@ -164,7 +180,8 @@ Plan Planner::plan(int64_t tokens) {
   plan.checkpoints_kept = t.keep;
   plan.cluster = cluster_;
   for (const Split& s : splits_of(config_)) {
-    if (cluster_.machines <= limit(s) && (cluster_.machines > 1 || !s.divides())) plan.splits.push_back(on(s, cluster_.machines));
+    if (cluster_.machines <= limit(s) && (cluster_.machines > 1 || !s.divides()))
+      plan.splits.push_back(on(s, cluster_.machines));
     const int64_t m = fewest_machines(s);
     if (m > 1 || (m == 1 && !s.divides())) plan.smallest.push_back(on(s, m));  // one machine divides nothing
     if (m == 0) plan.never.push_back(on(s, limit(s)));

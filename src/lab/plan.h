@@ -1,5 +1,6 @@
-// A training run on paper: memory, time, checkpoints and traffic of a model that is split over machines. The engine itself trains on one
-// machine; splits are arithmetic over its memory plan and the machine's measured figures. Every formula is in docs/plan.md.
+// A training run on paper: memory, time, checkpoints and traffic of a model that is split over machines. The engine
+// itself trains on one machine; splits are arithmetic over its memory plan and the machine's measured figures. Every
+// formula is in docs/plan.md.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -36,7 +37,7 @@ struct SplitPlan {
   int64_t machines = 1;
   int64_t rows = 0, part_rows = 0;  // sequences of a step on the busiest machine, and at once
   std::string recompute;
-  model::MemoryPlan memory;         // of one machine
+  model::MemoryPlan memory;  // of one machine
   bool fits = false;
   double compute_seconds = 0, optimizer_seconds = 0, network_seconds = 0;  // of a step, one after the other
   double gradient_bytes = 0, token_bytes = 0;                              // sent by one machine in a step
@@ -62,8 +63,8 @@ class Planner {
 
   // Throws Error when there are more machines than sequences in a step.
   Plan plan(int64_t tokens);
-  // On any number of machines up to limit(split). Of the settings as given, one sequence at a time, and that with recompute=layer, the first
-  // that fits; the last when none does.
+  // On any number of machines up to limit(split). Of the settings as given, one sequence at a time, and that with
+  // recompute=layer, the first that fits; the last when none does.
   SplitPlan on(const Split& split, int64_t machines);
   // The smallest number on which on() fits, 0 when there is none up to the limit.
   int64_t fewest_machines(const Split& split);
@@ -74,7 +75,8 @@ class Planner {
  private:
   const model::MemoryPlan& memory_of(int64_t rows, const std::string& recompute);
   double experts_held(const Split& split, int64_t machines) const;  // as part of all
-  // What the busiest machine has of something that goes with a parameter's update, all of it and that of routed experts given.
+  // What the busiest machine has of something that goes with a parameter's update, all of it and that of routed experts
+  // given.
   double updated(double all, double experts, const Split& split, int64_t machines) const;
   model::MemoryPlan divided(model::MemoryPlan whole, const Split& split, int64_t machines) const;
   bool holds(const model::MemoryPlan& p) const;
@@ -82,7 +84,7 @@ class Planner {
   train::RunConfig config_;
   Cluster cluster_;
   ExpertBytes expert_;
-  size_t gradients_ = 0;  // bytes of all of them
+  size_t gradients_ = 0;                           // bytes of all of them
   double muon_flops_ = 0, expert_muon_flops_ = 0;  // of a step: of all parameters, and of routed experts among them
   int64_t parameter_elements_ = 0, moment_elements_ = 0, moe_layers_ = 0;
   std::map<std::pair<int64_t, std::string>, model::MemoryPlan> memory_;

@@ -37,7 +37,8 @@ json thin(const json& list, size_t most) { return numbers(thinned(column(list), 
 double tail_mean(const json& list) {
   const std::vector<double> all = column(list);
   const size_t n = std::max<size_t>(1, all.size() / 10);
-  return all.empty() ? NAN : mean_of({all.end() - static_cast<std::ptrdiff_t>(std::min(n, all.size())), all.end()}).mean;
+  return all.empty() ? NAN
+                     : mean_of({all.end() - static_cast<std::ptrdiff_t>(std::min(n, all.size())), all.end()}).mean;
 }
 
 json thin_gains(const json& g) {
@@ -90,10 +91,13 @@ json figures_of(const RunSpec& spec, const json& data) {
   const model::Inventory v = model::take_inventory(spec.config.model);
   const train::TrainConfig& t = spec.config.train;
   json f{{"parameters", v.total}, {"active_parameters", v.active}, {"kv_bytes", v.kv_bytes_per_token}};
-  if (spec.config.model.n_routed_experts) f["combinations"] = combinations(spec.config.model.n_routed_experts, spec.config.model.num_experts_per_tok);
+  if (spec.config.model.n_routed_experts)
+    f["combinations"] = combinations(spec.config.model.n_routed_experts, spec.config.model.num_experts_per_tok);
   f["tokens_per_s"] = data["summary"]["tokens_per_s"];
-  f["step_ms"] = number(1e3 * static_cast<double>(t.batch_size * t.seq_len) / data["summary"]["tokens_per_s"].get<double>());
-  f["seconds"] = number(f["step_ms"].get<double>() * data["summary"]["steps"].get<double>() / 1e3);  // the sum would hold every pause of the process
+  f["step_ms"] =
+      number(1e3 * static_cast<double>(t.batch_size * t.seq_len) / data["summary"]["tokens_per_s"].get<double>());
+  f["seconds"] = number(f["step_ms"].get<double>() * data["summary"]["steps"].get<double>() /
+                        1e3);  // the sum would hold every pause of the process
   f["rss_mib"] = data["summary"]["rss_mib"];
   f["planned_mib"] = data["machine"].value("planned_mib", json());
   f["train_loss"] = number(tail_mean(data["curves"]["loss"]));
@@ -105,13 +109,16 @@ json figures_of(const RunSpec& spec, const json& data) {
 json record_of(const RunSpec& spec) {
   json r{{"seed", spec.seed}};
   const RunState state = state_of(spec.directory);
-  r["status"] = state == RunState::done ? "done" : state == RunState::started || fs::exists(spec.directory + ".log") ? "failed" : "absent";
+  r["status"] = state == RunState::done                                             ? "done"
+                : state == RunState::started || fs::exists(spec.directory + ".log") ? "failed"
+                                                                                    : "absent";
   if (r["status"] == "failed") r["message"] = last_message(spec.directory + ".log");
   json data, figures;
   try {
     data = report::run_data(spec.directory);
     figures = figures_of(spec, data);
-  } catch (const std::exception& e) {  // it ended before its first step, or its files are damaged: the others count all the same
+  } catch (const std::exception&
+               e) {  // it ended before its first step, or its files are damaged: the others count all the same
     if (state == RunState::done) {
       r["status"] = "failed";
       r["message"] = e.what();
@@ -121,10 +128,14 @@ json record_of(const RunSpec& spec) {
   r["figures"] = figures;
   if (state == RunState::done) r["figures"]["val_loss"] = io::read_json(spec.directory + "/run.json")["final_val_loss"];
   r["steps"] = data["summary"]["steps"];
-  r["curves"] = {{"step", thin(data["curves"]["step"], kCurvePoints)}, {"loss", thin(data["curves"]["loss"], kCurvePoints)}, {"grad_norm", thin(data["curves"]["grad_norm"], kCurvePoints)}};
+  r["curves"] = {{"step", thin(data["curves"]["step"], kCurvePoints)},
+                 {"loss", thin(data["curves"]["loss"], kCurvePoints)},
+                 {"grad_norm", thin(data["curves"]["grad_norm"], kCurvePoints)}};
   r["validation"] = data["validation"];
   if (!data["gains"].is_null()) r["gains"] = thin_gains(data["gains"]);
-  if (!data["maxvio"].is_null()) r["maxvio"] = {{"step", thin(data["maxvio"]["step"], kCurvePoints)}, {"mean", thin(data["maxvio"]["mean"], kCurvePoints)}};
+  if (!data["maxvio"].is_null())
+    r["maxvio"] = {{"step", thin(data["maxvio"]["step"], kCurvePoints)},
+                   {"mean", thin(data["maxvio"]["mean"], kCurvePoints)}};
   if (!data["load"].is_null() && spec.seed == 1) r["load"] = thin_load(data["load"]);
   return r;
 }
@@ -186,26 +197,41 @@ json collect_results(const Study& study, const std::vector<RunSpec>& runs, const
   for (const RunSpec& r : runs) settings[r.variant] = flat_settings(r.config);
   json common = json::object();
   for (const auto& [key, value] : settings[0].items())
-    if (std::all_of(settings.begin(), settings.end(), [&](const json& s) { return s.contains(key) && s[key] == value; })) common[key] = value;
+    if (std::all_of(settings.begin(), settings.end(),
+                    [&](const json& s) { return s.contains(key) && s[key] == value; }))
+      common[key] = value;
   json variants = json::array();
   for (size_t v = 0; v < study.variants.size(); ++v) {
     json differing = json::object();
     for (const auto& [key, value] : settings[v].items())
       if (!common.contains(key)) differing[key] = value;
-    variants.push_back({{"name", study.variants[v].name}, {"group", study.variants[v].group}, {"differing", differing}, {"runs", json::array()}});
+    variants.push_back({{"name", study.variants[v].name},
+                        {"group", study.variants[v].group},
+                        {"differing", differing},
+                        {"runs", json::array()}});
   }
   for (const RunSpec& r : runs) variants[r.variant]["runs"].push_back(record_of(r));
   char when[32];
   const std::time_t now = std::time(nullptr);
   std::strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
-  return {{"format", kFormat}, {"study", to_json(study)}, {"command", c.command}, {"time", when}, {"machine", machine_of(runs, c)}, {"unit", unit_of(runs)}, {"settings", common}, {"variants", variants}};
+  return {{"format", kFormat},
+          {"study", to_json(study)},
+          {"command", c.command},
+          {"time", when},
+          {"machine", machine_of(runs, c)},
+          {"unit", unit_of(runs)},
+          {"settings", common},
+          {"variants", variants}};
 }
 
 json read_results(const std::string& path) {
   const json j = io::read_json(path);
   const std::string hint = "results.json of birkhoff compare is expected";
-  if (!j.is_object() || !j.contains("format") || !j.contains("variants") || !j.contains("study")) throw Error("compare", path + ": holds no results of a study", hint);
-  if (j["format"] != kFormat) throw Error("compare", path + ": format " + j["format"].dump() + ", this program reads " + std::to_string(kFormat), hint);
+  if (!j.is_object() || !j.contains("format") || !j.contains("variants") || !j.contains("study"))
+    throw Error("compare", path + ": holds no results of a study", hint);
+  if (j["format"] != kFormat)
+    throw Error("compare", path + ": format " + j["format"].dump() + ", this program reads " + std::to_string(kFormat),
+                hint);
   const auto require = [&](bool holds, const std::string& what) {
     if (!holds) throw Error("compare", path + ": " + what, hint);
   };
@@ -213,18 +239,24 @@ json read_results(const std::string& path) {
   require(j.contains("unit") && j["unit"].is_string(), "unit is no text");
   require(j["variants"].is_array() && !j["variants"].empty(), "variants is no list, or empty");
   for (const json& v : j["variants"]) {
-    require(v.is_object() && v.contains("name") && v["name"].is_string() && v.contains("group") && v["group"].is_string(), "a variant has no name or group");
+    require(
+        v.is_object() && v.contains("name") && v["name"].is_string() && v.contains("group") && v["group"].is_string(),
+        "a variant has no name or group");
     require(v.contains("runs") && v["runs"].is_array(), "variant " + v["name"].dump() + ": runs is no list");
     for (const json& r : v["runs"])
-      require(r.is_object() && r.contains("status") && r["status"].is_string() && r.contains("seed") && r["seed"].is_number_integer() && (r["status"] != "done" || (r.contains("figures") && r["figures"].is_object())),
+      require(r.is_object() && r.contains("status") && r["status"].is_string() && r.contains("seed") &&
+                  r["seed"].is_number_integer() &&
+                  (r["status"] != "done" || (r.contains("figures") && r["figures"].is_object())),
               "variant " + v["name"].dump() + ": a run without seed, status or figures");
   }
   return j;
 }
 
 const std::vector<std::string>& figure_names() {
-  static const std::vector<std::string> names = {"val_loss",          "train_loss", "step_ms",      "tokens_per_s", "seconds",  "rss_mib",  "planned_mib",    "parameters",
-                                                 "active_parameters", "kv_bytes",   "combinations", "maxvio",       "gain_max", "gain_min", "gain_max_token", "gain_min_token"};
+  static const std::vector<std::string> names = {"val_loss",          "train_loss", "step_ms",        "tokens_per_s",
+                                                 "seconds",           "rss_mib",    "planned_mib",    "parameters",
+                                                 "active_parameters", "kv_bytes",   "combinations",   "maxvio",
+                                                 "gain_max",          "gain_min",   "gain_max_token", "gain_min_token"};
   return names;
 }
 

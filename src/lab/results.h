@@ -1,4 +1,5 @@
-// results.json: what stays of a study when its runs are gone. Final figures and thinned curves of every run, settings, machine.
+// results.json: what stays of a study when its runs are gone. Final figures and thinned curves of every run, settings,
+// machine.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <string>
@@ -19,9 +20,10 @@ struct Circumstances {
   int side_by_side = 1;  // runs at a time
 };
 
-// {format, study, command, time, machine, unit, settings (those all variants share), variants: [{name, group, differing, runs: [{seed, status, message, figures, curves, validation,
-// gains, maxvio, load}]}]}. A run is "done", "failed" (message: what it said last) or "absent"; runs of one step or more have curves. Loads over time stay of the first
-// seed and four layers alone. Throws Error when a run directory cannot be read.
+// {format, study, command, time, machine, unit, settings (those all variants share), variants: [{name, group,
+// differing, runs: [{seed, status, message, figures, curves, validation, gains, maxvio, load}]}]}. A run is "done",
+// "failed" (message: what it said last) or "absent"; runs of one step or more have curves. Loads over time stay of the
+// first seed and four layers alone. Throws Error when a run directory cannot be read.
 nlohmann::json collect_results(const Study& study, const std::vector<RunSpec>& runs, const Circumstances& c);
 
 // Throws Error when the file is no results.json of this format.

@@ -40,7 +40,8 @@ json without_type(train::RunConfig c) {
 }
 
 [[noreturn]] void refuse(const RunSpec& r, const std::string& key, const json& was, const json& now) {
-  throw Error("compare", r.directory + ": " + key + ": the run has " + was.dump() + ", the study asks for " + now.dump(),
+  throw Error("compare",
+              r.directory + ": " + key + ": the run has " + was.dump() + ", the study asks for " + now.dump(),
               "restore the study, choose another --out, or remove that run");
 }
 
@@ -58,7 +59,8 @@ double run_seconds(const train::RunConfig& c, const std::vector<std::string>& da
   double step = 0;
   for (int64_t i = 0; i <= kTimedSteps; ++i) {
     std::vector<data::Batch> parts;
-    for (int64_t first = 0; first < c.train.batch_size; first += rows) parts.push_back(source.batches->training_batch(i, c.train.batch_size, first, rows));
+    for (int64_t first = 0; first < c.train.batch_size; first += rows)
+      parts.push_back(source.batches->training_batch(i, c.train.batch_size, first, rows));
     const auto start = Clock::now();
     state.step(i, parts);
     if (i > 0) step += std::chrono::duration<double>(Clock::now() - start).count() / kTimedSteps;
@@ -103,7 +105,8 @@ std::vector<size_t> planned_bytes(const Study& study, const std::vector<RunSpec>
 
 std::vector<double> measured_seconds(const Study& study, const std::vector<RunSpec>& runs, int threads) {
   std::vector<double> out;
-  for (size_t v = 0; v < study.variants.size(); ++v) out.push_back(run_seconds(first_of(runs, v).config, study.data, threads));
+  for (size_t v = 0; v < study.variants.size(); ++v)
+    out.push_back(run_seconds(first_of(runs, v).config, study.data, threads));
   return out;
 }
 
@@ -116,7 +119,8 @@ void require_data(const Study& study, const std::vector<RunSpec>& runs) {
 void require_same_settings(const Study& study, const std::vector<RunSpec>& runs) {
   for (const RunSpec& r : runs) {
     if (state_of(r.directory) == RunState::absent) continue;
-    const json was = without_type(train::run_config_from_json(io::read_json(r.directory + "/config.json"))), now = without_type(r.config);
+    const json was = without_type(train::run_config_from_json(io::read_json(r.directory + "/config.json"))),
+               now = without_type(r.config);
     for (const auto& [key, value] : now.items())
       if (!was.contains(key) || was[key] != value) refuse(r, key, was.value(key, json()), value);
     if (!fs::exists(r.directory + "/run.json")) continue;
@@ -125,11 +129,13 @@ void require_same_settings(const Study& study, const std::vector<RunSpec>& runs)
   }
 }
 
-std::vector<std::string> train_arguments(const std::string& program, const Study& study, const RunSpec& run, int threads) {
+std::vector<std::string> train_arguments(const std::string& program, const Study& study, const RunSpec& run,
+                                         int threads) {
   fs::create_directories(fs::path(run.directory).parent_path());
   const std::string file = run.directory + ".json";
   io::write_json(file, run.settings);
-  std::vector<std::string> arguments = {program, "train", "--config", file, "--out", run.directory, "--threads", std::to_string(threads), "--quiet"};
+  std::vector<std::string> arguments = {
+      program, "train", "--config", file, "--out", run.directory, "--threads", std::to_string(threads), "--quiet"};
   for (const std::string& d : absolute_data(study)) arguments.insert(arguments.end(), {"--data", d});
   if (state_of(run.directory) == RunState::started) arguments.push_back("--resume");
   return arguments;

@@ -8,7 +8,8 @@
 namespace birkhoff::lab {
 namespace {
 
-// Continued fraction of the incomplete beta function (DLMF 8.17.22) by the modified method of Lentz; converges fast for x < (a + 1) / (a + b + 2).
+// Continued fraction of the incomplete beta function (DLMF 8.17.22) by the modified method of Lentz; converges fast for
+// x < (a + 1) / (a + b + 2).
 double beta_fraction(double a, double b, double x) {
   constexpr double kTiny = 1e-300, kEnough = 1e-16;
   constexpr int kMost = 10000;
@@ -33,7 +34,8 @@ double beta_fraction(double a, double b, double x) {
 double regularised_beta(double a, double b, double x) {
   if (x <= 0) return 0;
   if (x >= 1) return 1;
-  const double front = std::exp(std::lgamma(a + b) - std::lgamma(a) - std::lgamma(b) + a * std::log(x) + b * std::log1p(-x));
+  const double front =
+      std::exp(std::lgamma(a + b) - std::lgamma(a) - std::lgamma(b) + a * std::log(x) + b * std::log1p(-x));
   return x < (a + 1) / (a + b + 2) ? front * beta_fraction(a, b, x) / a : 1 - front * beta_fraction(b, a, 1 - x) / b;
 }
 
@@ -86,7 +88,8 @@ Difference paired_difference(const std::vector<double>& a, const std::vector<dou
 double combinations(int64_t n, int64_t k) {
   if (k < 0 || k > n) return 0;
   double c = 1;
-  for (int64_t i = 1; i <= std::min(k, n - k); ++i) c = std::round(c * static_cast<double>(n - i + 1) / static_cast<double>(i));
+  for (int64_t i = 1; i <= std::min(k, n - k); ++i)
+    c = std::round(c * static_cast<double>(n - i + 1) / static_cast<double>(i));
   return c;
 }
 

@@ -5,7 +5,8 @@
 
 namespace birkhoff::lab {
 
-// P(T <= t) of Student's t with df > 0 degrees of freedom, through the regularised incomplete beta function (DLMF 8.17).
+// P(T <= t) of Student's t with df > 0 degrees of freedom, through the regularised incomplete beta function
+// (DLMF 8.17).
 double student_t_cdf(double t, double df);
 // The t with student_t_cdf(t, df) = p, 0 < p < 1; to about 1e-12.
 double student_t_quantile(double p, double df);
@@ -18,8 +19,9 @@ struct Mean {
 };
 Mean mean_of(const std::vector<double>& values);
 
-// Mean of b[i] - a[i] with its two-sided interval from Student's t with n - 1 degrees of freedom; low and high are NaN when n < 2. a and b have the
-// same length, a pair shares everything but what is compared (seed: data order, first weights).
+// Mean of b[i] - a[i] with its two-sided interval from Student's t with n - 1 degrees of freedom; low and high are NaN
+// when n < 2. a and b have the same length, a pair shares everything but what is compared (seed: data order, first
+// weights).
 struct Difference {
   Mean mean;
   double low = 0, high = 0;

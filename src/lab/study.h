@@ -1,4 +1,5 @@
-// A study: variants of one model, each trained with several seeds, and the claim that their comparison tests (docs/compare.md).
+// A study: variants of one model, each trained with several seeds, and the claim that their comparison tests
+// (docs/compare.md).
 #pragma once
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -11,8 +12,8 @@
 namespace birkhoff::lab {
 
 struct Variant {
-  std::string name;    // also the name of a directory
-  std::string group;   // "": none. Variants of a group are joined in the study's picture
+  std::string name;   // also the name of a directory
+  std::string group;  // "": none. Variants of a group are joined in the study's picture
   nlohmann::json set = nlohmann::json::object();
 };
 
@@ -33,11 +34,13 @@ struct Study {
   bool best_of_groups = false;  // groups are compared by their best variants
 };
 
-// Reads and checks a study file. Throws Error: no JSON object, unknown or ill-typed fields, names that no directory can have or that come twice, no
-// variants. Paths in "data" are relative to the file's directory; here they are usable as they stand.
+// Reads and checks a study file. Throws Error: no JSON object, unknown or ill-typed fields, names that no directory can
+// have or that come twice, no variants. Paths in "data" are relative to the file's directory; here they are usable as
+// they stand.
 Study read_study(const std::string& path);
 
-// The grid of `vary`, each "key=a,b,...": all combinations, the last key changing fastest; variants are named "key=a key2=b". Throws Error.
+// The grid of `vary`, each "key=a,b,...": all combinations, the last key changing fastest; variants are named "key=a
+// key2=b". Throws Error.
 Study grid_study(const nlohmann::json& base, const std::vector<std::string>& vary);
 
 // One run of a study.
@@ -48,8 +51,8 @@ struct RunSpec {
   train::RunConfig config;
   std::string directory;
 };
-// All runs, seed by seed, in the order of the variants. overrides: "key=value" over everything. Throws Error for settings that train would refuse,
-// naming the variant.
+// All runs, seed by seed, in the order of the variants. overrides: "key=value" over everything. Throws Error for
+// settings that train would refuse, naming the variant.
 std::vector<RunSpec> runs_of(const Study& study, const std::string& out, const std::vector<std::string>& overrides);
 
 nlohmann::json to_json(const Study& study);  // as a study file says it, without the data's place

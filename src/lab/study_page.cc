@@ -23,7 +23,9 @@ Curve zipped(const json& x, const json& y) {
   return out;
 }
 
-Curve loss_of(const json& run) { return run.contains("curves") ? zipped(run["curves"]["step"], run["curves"]["loss"]) : Curve{}; }
+Curve loss_of(const json& run) {
+  return run.contains("curves") ? zipped(run["curves"]["step"], run["curves"]["loss"]) : Curve{};
+}
 // Means of consecutive fours: single points of a training loss differ by chance more than variants do.
 Curve coarse_loss_of(const json& run) {
   Curve out;
@@ -38,7 +40,9 @@ Curve coarse_loss_of(const json& run) {
   }
   return out;
 }
-Curve maxvio_of(const json& run) { return run.contains("maxvio") ? zipped(run["maxvio"]["step"], run["maxvio"]["mean"]) : Curve{}; }
+Curve maxvio_of(const json& run) {
+  return run.contains("maxvio") ? zipped(run["maxvio"]["step"], run["maxvio"]["mean"]) : Curve{};
+}
 Curve validation_of(const json& run) {
   Curve out;
   for (const json& p : run.value("validation", json::array()))
@@ -92,7 +96,8 @@ json difference_over_time(const json& first, const json& variant, const std::fun
   return difference_band(left, right);
 }
 
-// Means over the runs of the token means, extremes over the runs of the extremes; runs that failed count as far as they came.
+// Means over the runs of the token means, extremes over the runs of the extremes; runs that failed count as far as they
+// came.
 json gains_of(const json& variant) {
   json out;
   for (const char* way : {"forward", "backward"}) {
@@ -149,7 +154,8 @@ json variant_page(const json& results, size_t v) {
   }
   for (const json& r : variant["runs"]) {
     if (r.contains("load")) out["load"] = r["load"];
-    if (r["status"] == "failed") out["failed"].push_back({{"seed", r["seed"]}, {"message", r.value("message", "")}, {"loss", loss_of(r)}});
+    if (r["status"] == "failed")
+      out["failed"].push_back({{"seed", r["seed"]}, {"message", r.value("message", "")}, {"loss", loss_of(r)}});
   }
   return out;
 }
@@ -158,7 +164,8 @@ json variant_page(const json& results, size_t v) {
 json coordinate(const json& results, const json& variant, const std::string& key) {
   if (const json m = figure_mean(variant, key); !m.is_null()) return m;
   for (const json& settings : {variant["differing"], results["settings"]})
-    if (settings.contains(key) && settings[key].is_number()) return {{"n", 1}, {"mean", settings[key]}, {"error", nullptr}};
+    if (settings.contains(key) && settings[key].is_number())
+      return {{"n", 1}, {"mean", settings[key]}, {"error", nullptr}};
   return nullptr;
 }
 
@@ -169,7 +176,8 @@ json points_of(const json& results) {
   for (size_t v = 0; v < results["variants"].size(); ++v) {
     const json& variant = results["variants"][v];
     const json x = coordinate(results, variant, axes["x"]), y = coordinate(results, variant, axes["y"]);
-    if (!x.is_null() && !y.is_null()) out["points"].push_back({{"variant", v}, {"group", variant["group"]}, {"x", x}, {"y", y}});
+    if (!x.is_null() && !y.is_null())
+      out["points"].push_back({{"variant", v}, {"group", variant["group"]}, {"x", x}, {"y", y}});
   }
   return out.contains("points") ? out : json(nullptr);
 }
@@ -189,12 +197,14 @@ json difference_band(const std::vector<Curve>& a, const std::vector<Curve>& b) {
       if (const auto it = left.find(x); it != left.end()) d.emplace_back(x, y - it->second);
     differences.push_back(d);
   }
-  return band(common_steps(differences), [](const Mean& m) { return student_t_quantile(0.975, static_cast<double>(m.n - 1)) * m.error; });
+  return band(common_steps(differences),
+              [](const Mean& m) { return student_t_quantile(0.975, static_cast<double>(m.n - 1)) * m.error; });
 }
 
 json study_page(const json& results, const json& summary) {
   json page;
-  for (const char* key : {"study", "unit", "command", "time", "machine", "settings"}) page[key] = results.value(key, json());
+  for (const char* key : {"study", "unit", "command", "time", "machine", "settings"})
+    page[key] = results.value(key, json());
   page["summary"] = summary;
   page["variants"] = json::array();
   for (size_t v = 0; v < results["variants"].size(); ++v) page["variants"].push_back(variant_page(results, v));

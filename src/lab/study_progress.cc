@@ -75,7 +75,9 @@ void StudyProgress::message(const std::string& text) {
 
 void StudyProgress::show(size_t done, size_t total, const std::vector<std::string>& running, double seconds_left) {
   const auto now = std::chrono::steady_clock::now();
-  if (quiet_ || std::chrono::duration<double>(now - last_shown_).count() < (terminal_ ? kTerminalInterval : kPlainInterval)) return;
+  if (quiet_ ||
+      std::chrono::duration<double>(now - last_shown_).count() < (terminal_ ? kTerminalInterval : kPlainInterval))
+    return;
   last_shown_ = now;
   std::string line = std::to_string(done) + "/" + std::to_string(total) + " runs";
   for (const std::string& r : running) line += "  " + r;

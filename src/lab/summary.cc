@@ -19,7 +19,8 @@ json finite(double v) { return std::isfinite(v) ? json(v) : json(nullptr); }
 std::map<int64_t, double> by_seed(const json& variant, const std::string& key) {
   std::map<int64_t, double> out;
   for (const json& r : variant["runs"])
-    if (r["status"] == "done" && r["figures"].contains(key) && r["figures"][key].is_number()) out[r["seed"]] = r["figures"][key];
+    if (r["status"] == "done" && r["figures"].contains(key) && r["figures"][key].is_number())
+      out[r["seed"]] = r["figures"][key];
   return out;
 }
 
@@ -32,7 +33,11 @@ json difference_of(const json& first, const json& variant) {
       right.push_back(it->second);
     }
   const Difference d = paired_difference(left, right);
-  return {{"n", d.mean.n}, {"mean", finite(d.mean.mean)}, {"error", finite(d.mean.error)}, {"low", finite(d.low)}, {"high", finite(d.high)}};
+  return {{"n", d.mean.n},
+          {"mean", finite(d.mean.mean)},
+          {"error", finite(d.mean.error)},
+          {"low", finite(d.low)},
+          {"high", finite(d.high)}};
 }
 
 json extreme(const json& variant, const std::string& key, bool largest) {
@@ -87,13 +92,18 @@ std::string text(const char* format, double v) {
   return s;
 }
 std::string mean_text(const json& row, const char* key, const char* format) {
-  return row.contains(key) && row[key].is_object() && row[key]["mean"].is_number() ? text(format, row[key]["mean"].get<double>()) : "-";
+  return row.contains(key) && row[key].is_object() && row[key]["mean"].is_number()
+             ? text(format, row[key]["mean"].get<double>())
+             : "-";
 }
-std::string value_text(const json& v, const char* format) { return v.is_number() ? text(format, v.get<double>()) : "-"; }
+std::string value_text(const json& v, const char* format) {
+  return v.is_number() ? text(format, v.get<double>()) : "-";
+}
 
 std::string loss_text(const json& m) {
   if (m.is_null() || !m["mean"].is_number()) return "-";
-  return text("%.4f", m["mean"].get<double>()) + (m["error"].is_number() ? text(" +- %.4f", m["error"].get<double>()) : "");
+  return text("%.4f", m["mean"].get<double>()) +
+         (m["error"].is_number() ? text(" +- %.4f", m["error"].get<double>()) : "");
 }
 std::string difference_text(const json& d) {
   if (!d["mean"].is_number()) return "-";
@@ -137,23 +147,34 @@ json summarise(const json& results) {
 }
 
 std::string table_text(const json& results, const json& summary) {
-  const auto any = [&](const char* key) { return std::any_of(summary["variants"].begin(), summary["variants"].end(), [&](const json& r) { return r.contains(key) && !r[key].is_null(); }); };
+  const auto any = [&](const char* key) {
+    return std::any_of(summary["variants"].begin(), summary["variants"].end(),
+                       [&](const json& r) { return r.contains(key) && !r[key].is_null(); });
+  };
   const bool gains = any("gain_max_token"), loads = any("maxvio");
-  std::vector<std::string> head = {"variant", "seeds", "val loss (" + results["unit"].get<std::string>() + ")", "difference [95 %]", "ms/step", "MiB"};
+  std::vector<std::string> head = {
+      "variant",           "seeds",   "val loss (" + results["unit"].get<std::string>() + ")",
+      "difference [95 %]", "ms/step", "MiB"};
   if (gains) head.insert(head.end(), {"max gain", "of a token"});
   if (loads) head.push_back("MaxVio");
   std::vector<std::vector<std::string>> rows = {head};
   for (const json& r : summary["variants"]) {
     const int64_t failed = r["failed"];
-    rows.push_back({r["name"], r["seeds"].dump() + (failed ? " (" + std::to_string(failed) + " failed)" : ""), loss_text(r.value("val_loss", json())),
-                    r.contains("difference") ? difference_text(r["difference"]) : "", mean_text(r, "step_ms", "%.1f"), mean_text(r, "rss_mib", "%.0f")});
-    if (gains) rows.back().insert(rows.back().end(), {mean_text(r, "gain_max", "%.3g"), value_text(r["gain_max_token"], "%.3g")});
+    rows.push_back({r["name"], r["seeds"].dump() + (failed ? " (" + std::to_string(failed) + " failed)" : ""),
+                    loss_text(r.value("val_loss", json())),
+                    r.contains("difference") ? difference_text(r["difference"]) : "", mean_text(r, "step_ms", "%.1f"),
+                    mean_text(r, "rss_mib", "%.0f")});
+    if (gains)
+      rows.back().insert(rows.back().end(),
+                         {mean_text(r, "gain_max", "%.3g"), value_text(r["gain_max_token"], "%.3g")});
     if (loads) rows.back().push_back(mean_text(r, "maxvio", "%.3f"));
   }
   std::string out = aligned(rows);
   if (!summary.contains("best")) return out;
   rows = {{"best of group", "variant", "val loss", "difference [95 %]"}};
-  for (const json& b : summary["best"]) rows.push_back({b["group"], b["variant"], loss_text(b["val_loss"]), b.contains("difference") ? difference_text(b["difference"]) : ""});
+  for (const json& b : summary["best"])
+    rows.push_back({b["group"], b["variant"], loss_text(b["val_loss"]),
+                    b.contains("difference") ? difference_text(b["difference"]) : ""});
   return out + "\n" + aligned(rows);
 }
 

@@ -1,10 +1,10 @@
-// Attention of DeepSeek-V4 (models.md G.3 - G.6): one latent row per token is key and value of every head; a query sees the last `window`
-// tokens and compressed entries of the past.
+// Attention of DeepSeek-V4 (models.md G.3 - G.6): one latent row per token is key and value of every head; a query sees
+// the last `window` tokens and compressed entries of the past.
 //   ratio 0         the window alone
 //   ratio 4 (CSA)   windows of 4 tokens that overlap; an indexer chooses the entries
 //   other (HCA)     windows of `ratio` tokens; every visible entry is attended
-// A sink per head only enlarges the softmax's denominator. The output of a head is turned back by its query's position, and projected in
-// groups of heads.
+// A sink per head only enlarges the softmax's denominator. The output of a head is turned back by its query's position,
+// and projected in groups of heads.
 #pragma once
 #include <span>
 #include <string>
@@ -37,23 +37,25 @@ struct CompressedAttention {
     EntryIndexer::Spec indexer() const {
       return {dim, q_lora, index_heads, index_dim, index_topk, ratio, rope, eps, dense};
     }
-    // Per `ratio` tokens one entry and one key of the indexer; and the window. (The rows that compressors keep of an unfinished window are not
-    // counted: models.md G.11.)
+    // Per `ratio` tokens one entry and one key of the indexer; and the window. (The rows that compressors keep of an
+    // unfinished window are not counted: models.md G.11.)
     CacheSize cache_size() const {
       const auto entry = static_cast<double>(head_dim + (indexed() ? index_dim : 0));
       return {ratio ? entry / static_cast<double>(ratio) : 0, window * head_dim};
     }
     // Per query and key of a long context; the window is left out.
-    int64_t score_products() const { return ratio ? (2 * heads * head_dim + (indexed() ? index_heads * (index_dim + 1) : 0)) / ratio : 0; }
+    int64_t score_products() const {
+      return ratio ? (2 * heads * head_dim + (indexed() ? index_heads * (index_dim + 1) : 0)) / ratio : 0;
+    }
   };
   struct Weights {
-    Linear in;                // [q_lora + head_dim, dim]: q_a_proj above kv_proj
-    Mat q_norm, kv_norm;      // [1, q_lora], [1, head_dim]
-    Linear q_b;               // [heads*head_dim, q_lora]
-    Mat sinks;                // [1, heads]
-    Mat o_a;                  // [groups*o_lora, group_cols]
-    std::vector<Linear> o_a_of;  // its groups of rows, [o_lora, group_cols] each
-    Linear o_b;               // [dim, groups*o_lora]
+    Linear in;                       // [q_lora + head_dim, dim]: q_a_proj above kv_proj
+    Mat q_norm, kv_norm;             // [1, q_lora], [1, head_dim]
+    Linear q_b;                      // [heads*head_dim, q_lora]
+    Mat sinks;                       // [1, heads]
+    Mat o_a;                         // [groups*o_lora, group_cols]
+    std::vector<Linear> o_a_of;      // its groups of rows, [o_lora, group_cols] each
+    Linear o_b;                      // [dim, groups*o_lora]
     Compressor::Weights compressor;  // ratio > 0
     EntryIndexer::Weights indexer;   // indexed
     int64_t q_lora = 0;
@@ -72,7 +74,8 @@ struct CompressedAttention {
       f(p + "kv_norm.weight", kv_norm, Role::norm);
       f(p + "sinks", sinks, Role::bias);
       f(p + "o_a_proj.weight", o_a, Role::matrix);
-      for (size_t g = 0; g < o_a_of.size(); ++g) o_a_of[g].w = o_a.row_block(static_cast<int64_t>(g) * o_a_of[g].out(), o_a_of[g].out());
+      for (size_t g = 0; g < o_a_of.size(); ++g)
+        o_a_of[g].w = o_a.row_block(static_cast<int64_t>(g) * o_a_of[g].out(), o_a_of[g].out());
       f(p + "o_b_proj.weight", o_b.w, Role::output_projection);
       if (compressed()) compressor.for_each(p + "compressor.", f);
       if (indexed()) indexer.for_each(p + "compressor.indexer.", f);
@@ -93,34 +96,36 @@ struct CompressedAttention {
   };
   // What a sequence keeps of its earlier tokens.
   struct Cache {
-    Mat kv;                     // [window + entries, head_dim]: the last tokens, the newest in row window - 1, then all entries
-    Mat index_keys;             // [entries, index_dim]
+    Mat kv;          // [window + entries, head_dim]: the last tokens, the newest in row window - 1, then all entries
+    Mat index_keys;  // [entries, index_dim]
     Compressor::Cache pending, index_pending;
     static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity);
   };
   struct Saved {
-    Mat a;                      // [T, q_lora + head_dim]: the first product
-    Mat cq, q_rstd, kv_rstd;    // normalised query latent [T, q_lora]
-    Mat q_raw, head_rstd;       // [T, heads*head_dim] before its norm, [T*heads, 1]
-    Mat q;                      // [T, heads*head_dim] normalised and rotated
-    Mat kv;                     // [keys + entries, head_dim]: rows of tokens, then entries
-    Mat o, lse;                 // [T, heads*head_dim] before it is turned back, [T, heads]
-    Mat y;                      // [T, groups*o_lora]
+    Mat a;                    // [T, q_lora + head_dim]: the first product
+    Mat cq, q_rstd, kv_rstd;  // normalised query latent [T, q_lora]
+    Mat q_raw, head_rstd;     // [T, heads*head_dim] before its norm, [T*heads, 1]
+    Mat q;                    // [T, heads*head_dim] normalised and rotated
+    Mat kv;                   // [keys + entries, head_dim]: rows of tokens, then entries
+    Mat o, lse;               // [T, heads*head_dim] before it is turned back, [T, heads]
+    Mat y;                    // [T, groups*o_lora]
     ops::CompressorPlan plan;
     Compressor::Saved compressor;
     EntryIndexer::Saved indexer;
-    Cache* cache = nullptr;     // continued: `cached` earlier tokens
+    Cache* cache = nullptr;  // continued: `cached` earlier tokens
     int64_t cached = 0;
-    std::span<int32_t> first;   // [T] first row of kv a query may see, where a cache decides it
+    std::span<int32_t> first;  // [T] first row of kv a query may see, where a cache decides it
   };
   // Continues the sequence of `cached` tokens in `cache`; without a cache the T tokens are all there is.
-  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache = nullptr, int64_t cached = 0);
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                      Saved& saved, Mat y, Arena& scratch);
-  // Without a cache. dx assigned, grad += . With kl.scale != 0 the indexer learns: its gradient is that of its KL alone, which reaches nothing
-  // else.
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                       const Saved& saved, CMat dy, Mat dx, Weights& grad, IndexerLoss& kl, Arena& scratch);
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward,
+                       Cache* cache = nullptr, int64_t cached = 0);
+  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                      const TokenContext& ctx, CMat x, Saved& saved, Mat y, Arena& scratch);
+  // Without a cache. dx assigned, grad += . With kl.scale != 0 the indexer learns: its gradient is that of its KL
+  // alone, which reaches nothing else.
+  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                       const TokenContext& ctx, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad,
+                       IndexerLoss& kl, Arena& scratch);
 };
 
 }  // namespace birkhoff::layers

@@ -16,11 +16,13 @@ Compressor::Cache Compressor::Cache::take(Arena& arena, const Spec& s) {
 
 Compressor::Saved Compressor::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, int64_t cached) {
   const int64_t rows = s.shape.pending_rows(cached) + tokens, most = s.shape.most_windows(cached, tokens);
-  return {arena.mat(f32_t, rows, 2 * s.shape.row_cols()), arena.mat(dtype, most, s.shape.dim), arena.mat(f32_t, most, 1)};
+  return {arena.mat(f32_t, rows, 2 * s.shape.row_cols()), arena.mat(dtype, most, s.shape.dim),
+          arena.mat(f32_t, most, 1)};
 }
 
-void Compressor::forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const ops::CompressorPlan& plan, CMat x,
-                         Saved& sv, Mat entries, Cache* cache, int64_t cached, Arena& scratch) {
+void Compressor::forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                         const ops::CompressorPlan& plan, CMat x, Saved& sv, Mat entries, Cache* cache, int64_t cached,
+                         Arena& scratch) {
   Arena::Scope scope(scratch);
   const auto n = static_cast<int64_t>(plan.windows.size());
   const int64_t before = sv.kz.rows - x.rows;
@@ -36,15 +38,19 @@ void Compressor::forward(const Exec& exec, const Spec& s, const Weights& w, cons
   const Mat pooled = sv.pooled.row_block(0, n);
   ops::copy(exec, sum, pooled);
   ops::rms_norm_forward(exec, pooled, w.norm, s.eps, entries, sv.rstd.row_block(0, n));
-  ops::rope_apply(exec, rope, ops::RopeLayout::interleaved, plan.position, entries, s.shape.dim - s.rope, 1, s.shape.dim);
+  ops::rope_apply(exec, rope, ops::RopeLayout::interleaved, plan.position, entries, s.shape.dim - s.rope, 1,
+                  s.shape.dim);
 }
 
-void Compressor::backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const ops::CompressorPlan& plan, CMat x,
-                          const Saved& sv, Mat d_entries, Mat dx, Weights& g, Arena& scratch) {
+void Compressor::backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                          const ops::CompressorPlan& plan, CMat x, const Saved& sv, Mat d_entries, Mat dx, Weights& g,
+                          Arena& scratch) {
   Arena::Scope scope(scratch);
   const auto n = static_cast<int64_t>(plan.windows.size());
-  ops::rope_apply(exec, rope, ops::RopeLayout::interleaved, plan.position, d_entries, s.shape.dim - s.rope, 1, s.shape.dim, /*inverse=*/true);
-  ops::rms_norm_backward(exec, sv.pooled.row_block(0, n), w.norm, sv.rstd.row_block(0, n), d_entries, d_entries, g.norm, scratch);
+  ops::rope_apply(exec, rope, ops::RopeLayout::interleaved, plan.position, d_entries, s.shape.dim - s.rope, 1,
+                  s.shape.dim, /*inverse=*/true);
+  ops::rms_norm_backward(exec, sv.pooled.row_block(0, n), w.norm, sv.rstd.row_block(0, n), d_entries, d_entries, g.norm,
+                         scratch);
   Mat d_sum = scratch.mat(f32_t, n, s.shape.dim), d_kz = scratch.mat(f32_t, x.rows, sv.kz.cols);
   ops::copy(exec, d_entries, d_sum);
   ops::compress_backward(exec, s.shape, plan.windows, sv.kz, w.position_bias, d_sum, d_kz, g.position_bias);

@@ -1,5 +1,5 @@
-// The compressor of DeepSeek-V4's attention and of its indexer (models.md G.4): pooled windows, RMSNorm, RoPE on the last channels at the
-// window's first token.
+// The compressor of DeepSeek-V4's attention and of its indexer (models.md G.4): pooled windows, RMSNorm, RoPE on the
+// last channels at the window's first token.
 #pragma once
 #include <string>
 
@@ -50,12 +50,15 @@ struct Compressor {
   };
   // Rows of `cached` earlier tokens of the sequence are in the cache (0 without one).
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, int64_t cached);
-  // x [T, dim] -> entries [plan.windows, entry dim] assigned. With a cache the sequence continues, and the cache then holds T tokens more.
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const ops::CompressorPlan& plan, CMat x,
-                      Saved& saved, Mat entries, Cache* cache, int64_t cached, Arena& scratch);
+  // x [T, dim] -> entries [plan.windows, entry dim] assigned. With a cache the sequence continues, and the cache then
+  // holds T tokens more.
+  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                      const ops::CompressorPlan& plan, CMat x, Saved& saved, Mat entries, Cache* cache, int64_t cached,
+                      Arena& scratch);
   // Without a cache. d_entries is overwritten; dx [T, dim] assigned, or left out when empty (a detached input).
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const ops::CompressorPlan& plan, CMat x,
-                       const Saved& saved, Mat d_entries, Mat dx, Weights& grad, Arena& scratch);
+  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                       const ops::CompressorPlan& plan, CMat x, const Saved& saved, Mat d_entries, Mat dx,
+                       Weights& grad, Arena& scratch);
 };
 
 }  // namespace birkhoff::layers

@@ -10,8 +10,8 @@ void DenseFfn::forward(const Exec& exec, const Spec& s, const Weights& w, CMat x
   linear_forward(exec, w.down, h, y);
 }
 
-void DenseFfn::backward(const Exec& exec, const Spec& s, const Weights& w, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& g,
-                        Arena& scratch) {
+void DenseFfn::backward(const Exec& exec, const Spec& s, const Weights& w, CMat x, const Saved& saved, CMat dy, Mat dx,
+                        Weights& g, Arena& scratch) {
   Arena::Scope scope(scratch);
   Mat h = scratch.mat(x.dtype, x.rows, s.inter), dh = scratch.mat(x.dtype, x.rows, s.inter);
   Mat dgu = scratch.mat(x.dtype, x.rows, 2 * s.inter);

@@ -37,12 +37,14 @@ struct DenseFfn {
   struct Saved {
     Mat gu;  // [T, 2F]; silu(gate) * up is rebuilt in backward
   };
-  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens) { return {arena.mat(dtype, tokens, 2 * s.inter)}; }
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens) {
+    return {arena.mat(dtype, tokens, 2 * s.inter)};
+  }
   // y [T, D] assigned.
   static void forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y, Arena& scratch);
   // dx [T, D] assigned.
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad,
-                       Arena& scratch);
+  static void backward(const Exec& exec, const Spec& s, const Weights& w, CMat x, const Saved& saved, CMat dy, Mat dx,
+                       Weights& grad, Arena& scratch);
 };
 
 }  // namespace birkhoff::layers

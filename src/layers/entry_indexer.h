@@ -1,5 +1,5 @@
-// The indexer of DeepSeek-V4's CSA layers (models.md G.5): chooses index_topk of the compressed entries a token sees. It has keys of its own,
-// made by a narrower compressor, and learns from its KL alone (F.2): its inputs are constants.
+// The indexer of DeepSeek-V4's CSA layers (models.md G.5): chooses index_topk of the compressed entries a token sees.
+// It has keys of its own, made by a narrower compressor, and learns from its KL alone (F.2): its inputs are constants.
 #pragma once
 #include <span>
 #include <string>
@@ -24,7 +24,8 @@ struct EntryIndexer {
     Linear weights;  // [heads, dim]
     Compressor::Weights compressor;
     Weights() = default;
-    explicit Weights(const Spec& s) : q_b(s.heads * s.head_dim, s.q_lora), weights(s.heads, s.dim), compressor(s.compressor()) {}
+    explicit Weights(const Spec& s)
+        : q_b(s.heads * s.head_dim, s.q_lora), weights(s.heads, s.dim), compressor(s.compressor()) {}
     template <class F>
     void for_each(const std::string& p, F&& f) {
       f(p + "q_b_proj.weight", q_b.w, Role::matrix);
@@ -43,21 +44,22 @@ struct EntryIndexer {
     }
   };
   struct Saved {
-    Mat q, w;     // [T, heads*head_dim] rotated; [T, heads] fp32, scaled
-    Mat keys;     // [entries, head_dim] of the whole sequence
+    Mat q, w;  // [T, heads*head_dim] rotated; [T, heads] fp32, scaled
+    Mat keys;  // [entries, head_dim] of the whole sequence
     Compressor::Saved compressor;
     IndexMat chosen;  // [T, min(topk, entries)] ascending, then -1; dense: [T, entries]
   };
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, int64_t cached, Mat keys);
-  // x [T, dim], latent [T, q_lora] (normalised) -> saved.chosen. The entries of this call become the last rows of saved.keys.
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, std::span<const int32_t> position,
-                      const ops::CompressorPlan& plan, CMat x, CMat latent, Saved& saved, Compressor::Cache* cache, int64_t cached,
-                      Arena& scratch);
-  // target [T, chosen.cols] fp32: the distribution of attention over the chosen entries. kl.sum takes the sum over tokens of KL(target ||
-  // softmax of the scores), grad += kl.scale times its gradient.
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, std::span<const int32_t> position,
-                       const ops::CompressorPlan& plan, CMat x, CMat latent, const Saved& saved, CMat target, Weights& grad, IndexerLoss& kl,
-                       Arena& scratch);
+  // x [T, dim], latent [T, q_lora] (normalised) -> saved.chosen. The entries of this call become the last rows of
+  // saved.keys.
+  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                      std::span<const int32_t> position, const ops::CompressorPlan& plan, CMat x, CMat latent,
+                      Saved& saved, Compressor::Cache* cache, int64_t cached, Arena& scratch);
+  // target [T, chosen.cols] fp32: the distribution of attention over the chosen entries. kl.sum takes the sum over
+  // tokens of KL(target || softmax of the scores), grad += kl.scale times its gradient.
+  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                       std::span<const int32_t> position, const ops::CompressorPlan& plan, CMat x, CMat latent,
+                       const Saved& saved, CMat target, Weights& grad, IndexerLoss& kl, Arena& scratch);
 };
 
 }  // namespace birkhoff::layers

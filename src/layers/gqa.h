@@ -1,4 +1,5 @@
-// Multi-head and grouped-query attention (models.md A.1): keys and values of fewer heads, each read by a group of query heads.
+// Multi-head and grouped-query attention (models.md A.1): keys and values of fewer heads, each read by a group of query
+// heads.
 #pragma once
 #include <string>
 
@@ -30,7 +31,8 @@ struct Gqa {
     Weights() = default;
     template <class F>
     void for_each(const std::string& p, F&& f) {
-      Mat q = qkv.w.row_block(0, q_cols), k = qkv.w.row_block(q_cols, kv_cols), v = qkv.w.row_block(q_cols + kv_cols, kv_cols);
+      Mat q = qkv.w.row_block(0, q_cols), k = qkv.w.row_block(q_cols, kv_cols),
+          v = qkv.w.row_block(q_cols + kv_cols, kv_cols);
       f(p + "q_proj.weight", q, Role::matrix);
       qkv.w.data = q.data;
       f(p + "k_proj.weight", k, Role::matrix);
@@ -46,7 +48,9 @@ struct Gqa {
   // What a sequence keeps of its earlier tokens.
   struct Cache {
     Mat rows;  // [capacity, 2 kv_cols]: rotated keys, values
-    static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity) { return {arena.mat(dtype, capacity, s.cache_cols())}; }
+    static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity) {
+      return {arena.mat(dtype, capacity, s.cache_cols())};
+    }
   };
   struct Saved {
     Mat a;       // [T, q_cols + 2 kv_cols], queries rotated in place
@@ -55,11 +59,13 @@ struct Gqa {
     Mat cache;   // [M, 2 kv_cols]: rotated keys, values
   };
   // The keys are `cached` tokens of `cache` followed by T to be written there; without a cache the T tokens alone.
-  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache = nullptr, int64_t cached = 0);
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                      Saved& saved, Mat y, Arena& scratch);
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                       const Saved& saved, CMat dy, Mat dx, Weights& grad, Arena& scratch);
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward,
+                       Cache* cache = nullptr, int64_t cached = 0);
+  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                      const TokenContext& ctx, CMat x, Saved& saved, Mat y, Arena& scratch);
+  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                       const TokenContext& ctx, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad,
+                       Arena& scratch);
 };
 
 }  // namespace birkhoff::layers

@@ -10,7 +10,9 @@ namespace birkhoff::layers {
 namespace {
 
 // The constants of the score, folded into its weights: they are positive, so ReLU does not mind.
-float score_scale(const Indexer::Spec& s) { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(s.heads * s.head_dim))); }
+float score_scale(const Indexer::Spec& s) {
+  return static_cast<float>(1.0 / std::sqrt(static_cast<double>(s.heads * s.head_dim)));
+}
 
 }  // namespace
 
@@ -37,8 +39,8 @@ Indexer::Saved Indexer::reserve(Arena& arena, const Spec& s, DType dtype, int64_
   return r;
 }
 
-void Indexer::project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                      CMat latent, Saved& sv) {
+void Indexer::project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                      const TokenContext& ctx, CMat x, CMat latent, Saved& sv) {
   const int64_t T = x.rows;
   linear_forward(exec, w.wq_b, latent, sv.q);
   ops::rope_apply(exec, rope, ops::RopeLayout::half_split, ctx.position, sv.q, 0, s.heads, s.head_dim);
@@ -50,12 +52,14 @@ void Indexer::project(const Exec& exec, const Spec& s, const Weights& w, const o
   ops::scale(exec, score_scale(s), sv.w);
 }
 
-void Indexer::select(const Exec& exec, const Spec& s, const TokenContext& ctx, const Saved& sv, IndexMat keys, Arena& scratch) {
+void Indexer::select(const Exec& exec, const Spec& s, const TokenContext& ctx, const Saved& sv, IndexMat keys,
+                     Arena& scratch) {
   ops::indexer_select(exec, s.shape(), sv.q, sv.k, sv.w, ctx.first_key, end_keys(sv.q.rows, sv.k.rows), keys, scratch);
 }
 
-void Indexer::backward(const Exec& exec, const Spec& s, const ops::RopeTable& rope, const TokenContext& ctx, CMat x, CMat latent,
-                       const Weights& w, const Saved& sv, Mat dq, Mat dk, Mat dw, Weights& g, Arena& scratch) {
+void Indexer::backward(const Exec& exec, const Spec& s, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                       CMat latent, const Weights& w, const Saved& sv, Mat dq, Mat dk, Mat dw, Weights& g,
+                       Arena& scratch) {
   ops::scale(exec, score_scale(s), dw);
   linear_backward(exec, w.weights_proj, x, dw, {}, g.weights_proj, scratch);
   ops::rope_apply(exec, rope, ops::RopeLayout::half_split, ctx.position, dq, 0, s.heads, s.head_dim, /*inverse=*/true);

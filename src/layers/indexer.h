@@ -1,5 +1,6 @@
-// The lightning indexer of DeepSeek-V3.2 (models.md F.1, F.2): scores every visible token for every query from the query latent of the
-// attention it serves, and learns from that attention's probabilities. Its inputs are detached: no gradient leaves it.
+// The lightning indexer of DeepSeek-V3.2 (models.md F.1, F.2): scores every visible token for every query from the
+// query latent of the attention it serves, and learns from that attention's probabilities. Its inputs are detached: no
+// gradient leaves it.
 #pragma once
 #include <string>
 #include <vector>
@@ -48,13 +49,16 @@ struct Indexer {
   // k: rows of the M keys, the last T of which project writes.
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Mat k);
   // x [T, dim] is the input of the attention, latent [T, q_lora] its normalised query latent.
-  static void project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                      CMat latent, Saved& saved);
+  static void project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                      const TokenContext& ctx, CMat x, CMat latent, Saved& saved);
   // keys [T, S]: the selected keys of every token, as ops::indexer_select.
-  static void select(const Exec& exec, const Spec& s, const TokenContext& ctx, const Saved& saved, IndexMat keys, Arena& scratch);
-  // grad += of the loss whose gradients with respect to q [T, ...], k [T, head_dim] and w are given (all three are overwritten).
-  static void backward(const Exec& exec, const Spec& s, const ops::RopeTable& rope, const TokenContext& ctx, CMat x, CMat latent,
-                       const Weights& w, const Saved& saved, Mat dq, Mat dk, Mat dw, Weights& grad, Arena& scratch);
+  static void select(const Exec& exec, const Spec& s, const TokenContext& ctx, const Saved& saved, IndexMat keys,
+                     Arena& scratch);
+  // grad += of the loss whose gradients with respect to q [T, ...], k [T, head_dim] and w are given (all three are
+  // overwritten).
+  static void backward(const Exec& exec, const Spec& s, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
+                       CMat latent, const Weights& w, const Saved& saved, Mat dq, Mat dk, Mat dw, Weights& grad,
+                       Arena& scratch);
 };
 
 // One past the last key of every token: T tokens are the last of M keys.

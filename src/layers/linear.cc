@@ -32,14 +32,15 @@ void add_adapters(const Exec& exec, std::span<const Linear* const> l, CMat x, st
     ops::low_rank_forward(exec, x, offsets, adapter_products(l, i), adapted_columns(l[0]->adapters[i], y));
 }
 
-void adapters_backward(const Exec& exec, std::span<const Linear* const> l, CMat x, CMat dy, std::span<const int32_t> offsets, Mat dx,
-                       std::span<Linear* const> grad, Arena& scratch) {
+void adapters_backward(const Exec& exec, std::span<const Linear* const> l, CMat x, CMat dy,
+                       std::span<const int32_t> offsets, Mat dx, std::span<Linear* const> grad, Arena& scratch) {
   if (l.empty()) return;
   BK_CHECK_EQ(l[0]->adapters.size(), grad[0]->adapters.size());
   for (size_t i = 0; i < l[0]->adapters.size(); ++i) {
     const auto d_a = collect<Mat>(grad, [&](Linear& g) { return g.adapters[i].a; });
     const auto d_b = collect<Mat>(grad, [&](Linear& g) { return g.adapters[i].b; });
-    ops::low_rank_backward(exec, x, adapted_columns(l[0]->adapters[i], dy), offsets, adapter_products(l, i), dx, d_a, d_b, scratch);
+    ops::low_rank_backward(exec, x, adapted_columns(l[0]->adapters[i], dy), offsets, adapter_products(l, i), dx, d_a,
+                           d_b, scratch);
   }
 }
 
@@ -60,7 +61,8 @@ void Linear::take_adapters(Arena& arena, float scale, bool with_backward) {
       BK_CHECK(a.first_row == 0 && a.b.rows == w.rows);  // row blocks belong to a Linear of one tensor
       std::vector<ops::LowRank>& packed = a.row_blocks.emplace_back();
       for (size_t i = 0; i < b.packed.size(); ++i) {
-        packed.push_back(b.transposed ? ops::LowRank::take(arena, a.a.cols, a.a.rows, b.rows, false) : ops::LowRank::take(arena, b.rows, a.a.rows, a.a.cols, false));
+        packed.push_back(b.transposed ? ops::LowRank::take(arena, a.a.cols, a.a.rows, b.rows, false)
+                                      : ops::LowRank::take(arena, b.rows, a.a.rows, a.a.cols, false));
         packed.back().scale = scale;
       }
     }
@@ -92,7 +94,8 @@ void Linear::take_packed(Arena& arena, DType dtype, bool with_backward) {
   for (RowBlocks& b : row_blocks) {
     b.packed.clear();
     for (int64_t i = 0; i < w.rows / b.step; ++i)
-      b.packed.push_back(b.transposed ? ops::Packed::take(arena, dtype, w.cols, b.rows) : ops::Packed::take(arena, dtype, b.rows, w.cols));
+      b.packed.push_back(b.transposed ? ops::Packed::take(arena, dtype, w.cols, b.rows)
+                                      : ops::Packed::take(arena, dtype, b.rows, w.cols));
   }
 }
 
@@ -105,7 +108,8 @@ void Linear::read_from(const ops::StoredMatrix& file, int64_t first_row, DType d
     b.packed.clear();
     for (int64_t i = 0; i < out() / b.step; ++i) {
       const int64_t first = first_row + i * b.step + b.first;
-      b.packed.push_back(b.transposed ? ops::Packed::transposed_rows(file, first, b.rows, dtype) : ops::Packed::rows(file, first, b.rows, dtype));
+      b.packed.push_back(b.transposed ? ops::Packed::transposed_rows(file, first, b.rows, dtype)
+                                      : ops::Packed::rows(file, first, b.rows, dtype));
     }
   }
 }
@@ -147,7 +151,8 @@ void linear_row_blocks(const Exec& exec, const Linear& l, size_t which, CMat x, 
     const CMat in = x.col_block(i * x_step, k);
     const Mat out = y.col_block(i * y_step, n);
     ops::gemm(exec, in, blocks[static_cast<size_t>(i)], out);
-    for (const Adapter& a : l.adapters) ops::low_rank_forward(exec, in, OneGroup(x.rows).offsets, {&a.row_blocks[which][static_cast<size_t>(i)], 1}, out);
+    for (const Adapter& a : l.adapters)
+      ops::low_rank_forward(exec, in, OneGroup(x.rows).offsets, {&a.row_blocks[which][static_cast<size_t>(i)], 1}, out);
   }
 }
 
@@ -160,16 +165,18 @@ void linear_backward(const Exec& exec, const Linear& l, CMat x, CMat dy, Mat dx,
   adapters_backward(exec, {&one, 1}, x, dy, OneGroup(x.rows).offsets, dx, {&g, 1}, scratch);
 }
 
-void grouped_linear_forward(const Exec& exec, std::span<const Linear* const> l, CMat x, std::span<const int32_t> offsets, Mat y) {
+void grouped_linear_forward(const Exec& exec, std::span<const Linear* const> l, CMat x,
+                            std::span<const int32_t> offsets, Mat y) {
   ops::grouped_gemm(exec, x, offsets, collect<ops::Packed>(l, [](const Linear& one) { return one.forward; }), y);
   add_adapters(exec, l, x, offsets, y);
 }
 
-void grouped_linear_backward(const Exec& exec, std::span<const Linear* const> l, CMat x, CMat dy, std::span<const int32_t> offsets, Mat dx,
-                             std::span<Linear* const> grad, Arena& scratch) {
+void grouped_linear_backward(const Exec& exec, std::span<const Linear* const> l, CMat x, CMat dy,
+                             std::span<const int32_t> offsets, Mat dx, std::span<Linear* const> grad, Arena& scratch) {
   BK_CHECK_EQ(l.size(), grad.size());
   ops::grouped_weight_grad(exec, dy, x, offsets, collect<Mat>(grad, [](const Linear& g) { return g.w; }), scratch);
-  if (dx.data) ops::grouped_gemm(exec, dy, offsets, collect<ops::Packed>(l, [](const Linear& one) { return one.backward; }), dx);
+  if (dx.data)
+    ops::grouped_gemm(exec, dy, offsets, collect<ops::Packed>(l, [](const Linear& one) { return one.backward; }), dx);
   adapters_backward(exec, l, x, dy, offsets, dx, grad, scratch);
 }
 

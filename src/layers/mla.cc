@@ -15,17 +15,20 @@ enum Blocks : size_t { kKeyUp, kValueUp };  // of kv_b.row_blocks: U_k as it is,
 // Few columns meet every key once: the gathering kernel transposes no values. Many share packed blocks of keys.
 constexpr int64_t kFewColumns = 64;
 
-void attend_latents(const Exec& exec, const Mla::Spec& s, const TokenContext& ctx, CMat q, CMat cache, Mat o, Arena& scratch) {
+void attend_latents(const Exec& exec, const Mla::Spec& s, const TokenContext& ctx, CMat q, CMat cache, Mat o,
+                    Arena& scratch) {
   const int64_t T = q.rows, M = cache.rows;
   const ops::AttentionShape shape = Mla::absorbed_shape(s);
   const CMat values = cache.col_block(0, s.kv_lora);
-  if (T * s.heads > kFewColumns) return ops::attention_forward(exec, shape, q, cache, values, ctx.first_key, o, {}, scratch);
+  if (T * s.heads > kFewColumns)
+    return ops::attention_forward(exec, shape, q, cache, values, ctx.first_key, o, {}, scratch);
   Arena::Scope scope(scratch);
   const IndexMat keys = scratch.index_mat(T, M);
   std::vector<int32_t> end;
   for (int64_t t = 0; t < T; ++t) end.push_back(static_cast<int32_t>(M - T + t + 1));
   ops::list_visible(exec, ctx.first_key, end, keys);
-  ops::sparse_attention_forward(exec, {s.heads, 1, shape.qk_dim, shape.v_dim, s.scale}, q, cache, values, keys, {}, o, {}, scratch);
+  ops::sparse_attention_forward(exec, {s.heads, 1, shape.qk_dim, shape.v_dim, s.scale}, q, cache, values, keys, {}, o,
+                                {}, scratch);
 }
 
 }  // namespace
@@ -47,7 +50,8 @@ Mla::Weights::Weights(const Spec& s)
   kv_b.row_blocks = {{0, s.nope, step, false, {}}, {s.nope, s.v, step, true, {}}};
 }
 
-Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache, int64_t cached) {
+Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache,
+                        int64_t cached) {
   Saved r;
   r.cache = cache ? cache->rows.row_block(0, cached + tokens) : arena.mat(dtype, tokens, s.cache_cols());
   const int64_t keys = r.cache.rows;
@@ -71,7 +75,8 @@ Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens
   return r;
 }
 
-void Mla::project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x, Saved& sv) {
+void Mla::project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                  const TokenContext& ctx, CMat x, Saved& sv) {
   const int64_t T = x.rows, M = sv.cache.rows;
   linear_forward(exec, w.in, x, sv.a);
   if (s.q_lora) {
@@ -82,7 +87,8 @@ void Mla::project(const Exec& exec, const Spec& s, const Weights& w, const ops::
 
   // The cache holds what later tokens need of this one: the normalised latent and the rotated shared key.
   const Mat fresh = sv.cache.row_block(M - T, T);
-  ops::rms_norm_forward(exec, sv.a.col_block(s.q_in(), s.kv_lora), w.kv_norm, s.inner_eps, fresh.col_block(0, s.kv_lora), sv.c_rstd);
+  ops::rms_norm_forward(exec, sv.a.col_block(s.q_in(), s.kv_lora), w.kv_norm, s.inner_eps,
+                        fresh.col_block(0, s.kv_lora), sv.c_rstd);
   ops::copy(exec, sv.a.col_block(s.q_in() + s.kv_lora, s.rope), fresh.col_block(s.kv_lora, s.rope));
   ops::rope_apply(exec, rope, s.layout, ctx.position, fresh, s.kv_lora, 1, s.rope);
 }
@@ -94,14 +100,16 @@ void Mla::expand(const Exec& exec, const Spec& s, const Weights& w, Saved& sv, A
   ops::mla_expand_kv(exec, kv, sv.cache.col_block(s.kv_lora, s.rope), s.heads, s.nope, s.rope, s.v, sv.k, sv.v);
 }
 
-void Mla::absorb(const Exec& exec, const Spec& s, const Weights& w, Saved& sv, Arena& scratch, const std::function<void(CMat q, Mat o)>& attend) {
+void Mla::absorb(const Exec& exec, const Spec& s, const Weights& w, Saved& sv, Arena& scratch,
+                 const std::function<void(CMat q, Mat o)>& attend) {
   Arena::Scope scope(scratch);
   const int64_t T = sv.q.rows, key = s.kv_lora + s.rope;
   Mat q = scratch.mat(sv.q.dtype, T, s.heads * key), o = scratch.mat(sv.q.dtype, T, s.heads * s.kv_lora);
   linear_row_blocks(exec, w.kv_b, kKeyUp, sv.q, s.qk(), q, key);
   for (int64_t t = 0; t < T; ++t) {  // a token's heads as rows; all tokens at once where they follow each other
     const int64_t n = sv.q.contiguous() ? T : 1;
-    const Mat from = sv.q.row_block(t, n).reshaped(n * s.heads, s.qk()), to = q.row_block(t, n).reshaped(n * s.heads, key);
+    const Mat from = sv.q.row_block(t, n).reshaped(n * s.heads, s.qk()),
+              to = q.row_block(t, n).reshaped(n * s.heads, key);
     ops::copy(exec, from.col_block(s.nope, s.rope), to.col_block(s.kv_lora, s.rope));
     if (n == T) break;
   }
@@ -109,8 +117,8 @@ void Mla::absorb(const Exec& exec, const Spec& s, const Weights& w, Saved& sv, A
   linear_row_blocks(exec, w.kv_b, kValueUp, o, s.kv_lora, sv.o, s.v);
 }
 
-void Mla::forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                  Saved& sv, Mat y, Arena& scratch) {
+void Mla::forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                  const TokenContext& ctx, CMat x, Saved& sv, Mat y, Arena& scratch) {
   project(exec, s, w, rope, ctx, x, sv);
   if (sv.absorbed()) {
     absorb(exec, s, w, sv, scratch, [&](CMat q, Mat o) { attend_latents(exec, s, ctx, q, sv.cache, o, scratch); });
@@ -121,15 +129,17 @@ void Mla::forward(const Exec& exec, const Spec& s, const Weights& w, const ops::
   linear_forward(exec, w.out, sv.o, y);
 }
 
-void Mla::backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                   const Saved& sv, CMat dy, Mat dx, Weights& g, Arena& scratch) {
+void Mla::backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                   const TokenContext& ctx, CMat x, const Saved& sv, CMat dy, Mat dx, Weights& g, Arena& scratch) {
   backward_around(exec, s, w, rope, ctx, x, sv, dy, dx, g, scratch, [&](CMat d_o, Mat dq, Mat dk, Mat dv) {
-    ops::attention_backward(exec, expanded_shape(s), sv.q, sv.k, sv.v, ctx.first_key, ctx.segment_start, sv.o, sv.lse, d_o, dq, dk, dv, scratch);
+    ops::attention_backward(exec, expanded_shape(s), sv.q, sv.k, sv.v, ctx.first_key, ctx.segment_start, sv.o, sv.lse,
+                            d_o, dq, dk, dv, scratch);
   });
 }
 
-void Mla::backward_around(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                          const Saved& sv, CMat dy, Mat dx, Weights& g, Arena& scratch, const AttentionGradient& attend) {
+void Mla::backward_around(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                          const TokenContext& ctx, CMat x, const Saved& sv, CMat dy, Mat dx, Weights& g, Arena& scratch,
+                          const AttentionGradient& attend) {
   Arena::Scope scope(scratch);
   const int64_t T = x.rows;
   const DType dt = x.dtype;
@@ -149,8 +159,8 @@ void Mla::backward_around(const Exec& exec, const Spec& s, const Weights& w, con
     }
     Mat dc = scratch.mat(dt, T, s.kv_lora);
     linear_backward(exec, w.kv_b, sv.cache.col_block(0, s.kv_lora), dkv, dc, g.kv_b, scratch);
-    ops::rms_norm_backward(exec, sv.a.col_block(s.q_in(), s.kv_lora), w.kv_norm, sv.c_rstd, dc, da.col_block(s.q_in(), s.kv_lora), g.kv_norm,
-                           scratch);
+    ops::rms_norm_backward(exec, sv.a.col_block(s.q_in(), s.kv_lora), w.kv_norm, sv.c_rstd, dc,
+                           da.col_block(s.q_in(), s.kv_lora), g.kv_norm, scratch);
   }
   ops::rope_apply(exec, rope, s.layout, ctx.position, da, s.q_in() + s.kv_lora, 1, s.rope, /*inverse=*/true);
   ops::rope_apply(exec, rope, s.layout, ctx.position, dq, s.nope, s.heads, s.qk(), /*inverse=*/true);
@@ -158,7 +168,8 @@ void Mla::backward_around(const Exec& exec, const Spec& s, const Weights& w, con
     Arena::Scope inner(scratch);
     Mat dcq = scratch.mat(dt, T, s.q_lora);
     linear_backward(exec, w.q_b, sv.cq, dq, dcq, g.q_b, scratch);
-    ops::rms_norm_backward(exec, sv.a.col_block(0, s.q_lora), w.q_norm, sv.q_rstd, dcq, da.col_block(0, s.q_lora), g.q_norm, scratch);
+    ops::rms_norm_backward(exec, sv.a.col_block(0, s.q_lora), w.q_norm, sv.q_rstd, dcq, da.col_block(0, s.q_lora),
+                           g.q_norm, scratch);
   }
   linear_backward(exec, w.in, x, da, dx, g.in, scratch);
 }

@@ -11,9 +11,10 @@
 
 namespace birkhoff::layers {
 
-// How attention reads a cache (models.md D.2; equal in real arithmetic). expanded: full keys and values of every cached token are made
-// again, with the bits of a forward without a cache. absorbed: queries are mapped into the latent space and meet the cache as it lies.
-// automatic: absorbed once there are at least as many cached tokens as new ones, so that no more than twice the new ones are expanded.
+// How attention reads a cache (models.md D.2; equal in real arithmetic). expanded: full keys and values of every cached
+// token are made again, with the bits of a forward without a cache. absorbed: queries are mapped into the latent space
+// and meet the cache as it lies. automatic: absorbed once there are at least as many cached tokens as new ones, so that
+// no more than twice the new ones are expanded.
 enum class MlaForm : uint8_t { automatic, expanded, absorbed };
 
 struct Mla {
@@ -22,8 +23,8 @@ struct Mla {
     int64_t dim = 0, heads = 0, nope = 0, rope = 0, v = 0;
     int64_t q_lora = 0;  // 0: full-rank query
     int64_t kv_lora = 0;
-    float scale = 1.f;         // of the scores, YaRN's mscale^2 included
-    float inner_eps = 1e-6f;   // of the two inner norms, whatever rms_norm_eps says
+    float scale = 1.f;        // of the scores, YaRN's mscale^2 included
+    float inner_eps = 1e-6f;  // of the two inner norms, whatever rms_norm_eps says
     ops::RopeLayout layout = ops::RopeLayout::interleaved;
     int64_t qk() const { return nope + rope; }
     int64_t q_in() const { return q_lora ? q_lora : heads * qk(); }
@@ -32,12 +33,12 @@ struct Mla {
     int64_t score_products() const { return heads * (qk() + v); }  // multiplications per query and key
   };
   struct Weights {
-    Linear in;        // [q_in + kv_lora + rope, dim]: q_proj (or q_a_proj) above kv_a_proj_with_mqa
-    Mat q_norm;       // [1, q_lora]
-    Linear q_b;       // [heads*qk, q_lora]
-    Mat kv_norm;      // [1, kv_lora]
-    Linear kv_b;      // [heads*(nope+v), kv_lora]
-    Linear out;       // [dim, heads*v]
+    Linear in;    // [q_in + kv_lora + rope, dim]: q_proj (or q_a_proj) above kv_a_proj_with_mqa
+    Mat q_norm;   // [1, q_lora]
+    Linear q_b;   // [heads*qk, q_lora]
+    Mat kv_norm;  // [1, kv_lora]
+    Linear kv_b;  // [heads*(nope+v), kv_lora]
+    Linear out;   // [dim, heads*v]
     int64_t q_in = 0;
     explicit Weights(const Spec& s);
     Weights() = default;
@@ -68,41 +69,46 @@ struct Mla {
   struct Cache {
     Mat rows;  // [capacity, kv_lora + rope]: normalised latent and rotated key
     MlaForm form = MlaForm::automatic;
-    static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity) { return {arena.mat(dtype, capacity, s.cache_cols()), MlaForm::automatic}; }
+    static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity) {
+      return {arena.mat(dtype, capacity, s.cache_cols()), MlaForm::automatic};
+    }
   };
   struct Saved {
-    Mat a;                // [T, q_in + kv_lora + rope]: the first product
-    Mat cq, q_rstd;       // normalised query latent [T, q_lora]
-    Mat c_rstd;           // [T, 1]
-    Mat q;                // [T, heads*qk] rotated (a view of `a` without q_lora)
-    Mat k, v;             // [M, heads*qk], [M, heads*v]; empty in the absorbed form
-    Mat o, lse;           // [T, heads*v], [T, heads]
-    Mat cache;            // [M, kv_lora + rope]: normalised latent and rotated key of every token so far
+    Mat a;           // [T, q_in + kv_lora + rope]: the first product
+    Mat cq, q_rstd;  // normalised query latent [T, q_lora]
+    Mat c_rstd;      // [T, 1]
+    Mat q;           // [T, heads*qk] rotated (a view of `a` without q_lora)
+    Mat k, v;        // [M, heads*qk], [M, heads*v]; empty in the absorbed form
+    Mat o, lse;      // [T, heads*v], [T, heads]
+    Mat cache;       // [M, kv_lora + rope]: normalised latent and rotated key of every token so far
     bool absorbed() const { return k.empty() && cache.rows > 0; }
   };
   // The keys are `cached` tokens of `cache` followed by T to be written there; without a cache the T tokens alone.
-  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache = nullptr, int64_t cached = 0);
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                      Saved& saved, Mat y, Arena& scratch);
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                       const Saved& saved, CMat dy, Mat dx, Weights& grad, Arena& scratch);
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward,
+                       Cache* cache = nullptr, int64_t cached = 0);
+  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                      const TokenContext& ctx, CMat x, Saved& saved, Mat y, Arena& scratch);
+  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                       const TokenContext& ctx, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad,
+                       Arena& scratch);
 
   // The parts of the two above, for attention of another kind between the same projections (sparse_mla.h).
   // x -> saved.a, cq, q and the T fresh rows of the cache.
-  static void project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                      Saved& saved);
+  static void project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                      const TokenContext& ctx, CMat x, Saved& saved);
   // saved.cache -> saved.k, v.
   static void expand(const Exec& exec, const Spec& s, const Weights& w, Saved& saved, Arena& scratch);
-  // Runs `attend` between the two maps of the absorbed form: q [T, heads*(kv_lora + rope)] that meets rows of the cache, and what it leaves
-  // in o [T, heads*kv_lora] becomes saved.o.
+  // Runs `attend` between the two maps of the absorbed form: q [T, heads*(kv_lora + rope)] that meets rows of the
+  // cache, and what it leaves in o [T, heads*kv_lora] becomes saved.o.
   static void absorb(const Exec& exec, const Spec& s, const Weights& w, Saved& saved, Arena& scratch,
                      const std::function<void(CMat q, Mat o)>& attend);
   static ops::AttentionShape expanded_shape(const Spec& s);
   static ops::AttentionShape absorbed_shape(const Spec& s);
   // backward around the gradient of attention alone: attend(d_o, dq, dk, dv) assigns the last three.
   using AttentionGradient = std::function<void(CMat d_o, Mat dq, Mat dk, Mat dv)>;
-  static void backward_around(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                              const Saved& saved, CMat dy, Mat dx, Weights& grad, Arena& scratch, const AttentionGradient& attend);
+  static void backward_around(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                              const TokenContext& ctx, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad,
+                              Arena& scratch, const AttentionGradient& attend);
 };
 
 }  // namespace birkhoff::layers

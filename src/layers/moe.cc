@@ -66,8 +66,9 @@ void Moe::forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Sav
   ops::combine_forward(exec, r, out, y, /*accumulate=*/s.shared_inter != 0);
 }
 
-void Moe::backward(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x, const Saved& saved, CMat dy,
-                   float loss_scale, Mat dx, Weights& g, double& balance_loss, Arena& scratch) {
+void Moe::backward(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x,
+                   const Saved& saved, CMat dy, float loss_scale, Mat dx, Weights& g, double& balance_loss,
+                   Arena& scratch) {
   Arena::Scope scope(scratch);
   const auto& r = saved.routing;
   const int64_t rows = saved.rows.rows;
@@ -82,10 +83,12 @@ void Moe::backward(const Exec& exec, const Spec& s, const Weights& w, const Toke
       Mat d_out = scratch.mat(dt, rows, s.dim), h = scratch.mat(dt, rows, s.inter), dh = scratch.mat(dt, rows, s.inter);
       ops::combine_backward(exec, r, dy, d_out);
       ops::swiglu_forward(exec, saved.gu, saved.row_weight, h, s.limit);
-      grouped_linear_backward(exec, of_experts(w.experts, kDown), h, d_out, r.offsets, dh, of_experts(g.experts, kDown), scratch);
+      grouped_linear_backward(exec, of_experts(w.experts, kDown), h, d_out, r.offsets, dh, of_experts(g.experts, kDown),
+                              scratch);
       ops::swiglu_backward(exec, saved.gu, saved.row_weight, dh, dgu, d_row_weight, s.limit);
     }
-    grouped_linear_backward(exec, of_experts(w.experts, kGateUp), saved.rows, dgu, r.offsets, d_in_rows, of_experts(g.experts, kGateUp), scratch);
+    grouped_linear_backward(exec, of_experts(w.experts, kGateUp), saved.rows, dgu, r.offsets, d_in_rows,
+                            of_experts(g.experts, kGateUp), scratch);
   }
   if (s.shared_inter) DenseFfn::backward(exec, s.shared(), w.shared, x, saved.shared, dy, dx, g.shared, scratch);
   ops::dispatch_backward(exec, r, d_in_rows, dx, /*accumulate=*/s.shared_inter != 0);
@@ -94,7 +97,8 @@ void Moe::backward(const Exec& exec, const Spec& s, const Weights& w, const Toke
   ops::rows_to_slots(exec, r, d_row_weight, d_weights);
   ops::route_backward(exec, s.rule, saved.logits, r, d_weights, d_logits);
   if (s.balance.any()) {
-    balance_loss += ops::balance_losses(exec, s.rule, s.balance, saved.logits, r, ctx.sequence_start, loss_scale, d_logits, scratch);
+    balance_loss += ops::balance_losses(exec, s.rule, s.balance, saved.logits, r, ctx.sequence_start, loss_scale,
+                                        d_logits, scratch);
   }
   Mat dx_router = scratch.mat(dt, x.rows, s.dim);
   linear_backward(exec, w.router, x, d_logits, dx_router, g.router, scratch);

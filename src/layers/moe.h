@@ -1,4 +1,5 @@
-// Mixture of experts (models.md B-E): fine-grained routed experts, shared experts as one wide network, dropless, grouped by expert.
+// Mixture of experts (models.md B-E): fine-grained routed experts, shared experts as one wide network, dropless,
+// grouped by expert.
 #pragma once
 #include <string>
 #include <vector>
@@ -12,8 +13,8 @@ namespace birkhoff::layers {
 struct Moe {
   struct Spec {
     using Layer = Moe;
-    int64_t dim = 0, inter = 0;   // width of one routed expert
-    int64_t shared_inter = 0;     // width of all shared experts together, 0 = none
+    int64_t dim = 0, inter = 0;  // width of one routed expert
+    int64_t shared_inter = 0;    // width of all shared experts together, 0 = none
     ops::RouterRule rule;
     ops::BalanceCoefficients balance;  // training only
     float limit = ops::kNoLimit;       // swiglu_limit, of routed and shared experts
@@ -46,9 +47,9 @@ struct Moe {
   // Routing is kept under every recompute policy; the rest may be rebuilt by a second forward.
   struct Saved {
     ops::Routing routing;
-    Mat logits;       // [T, E] fp32
-    Mat rows, gu;     // dispatched inputs [T*K, D], [T*K, 2F]
-    Mat row_weight;   // [T*K, 1] fp32
+    Mat logits;      // [T, E] fp32
+    Mat rows, gu;    // dispatched inputs [T*K, D], [T*K, 2F]
+    Mat row_weight;  // [T*K, 1] fp32
     DenseFfn::Saved shared;
   };
   static void reserve_routing(Arena& arena, const Spec& s, int64_t tokens, Saved& saved);
@@ -57,9 +58,11 @@ struct Moe {
   // route fills saved.routing; forward needs it and computes y. Recomputation repeats forward alone.
   static void route(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x, Saved& saved);
   static void forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y, Arena& scratch);
-  // dx assigned. Adds the balance losses of this layer to balance_loss and loss_scale times their gradient to the router's.
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x, const Saved& saved, CMat dy,
-                       float loss_scale, Mat dx, Weights& grad, double& balance_loss, Arena& scratch);
+  // dx assigned. Adds the balance losses of this layer to balance_loss and loss_scale times their gradient to the
+  // router's.
+  static void backward(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x,
+                       const Saved& saved, CMat dy, float loss_scale, Mat dx, Weights& grad, double& balance_loss,
+                       Arena& scratch);
 };
 
 }  // namespace birkhoff::layers

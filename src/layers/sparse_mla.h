@@ -1,5 +1,5 @@
-// DeepSeek sparse attention (models.md F): multi-head latent attention over the keys that its lightning indexer selects. A token that sees
-// no more than `topk` keys is computed by Mla's own attention, with its bits.
+// DeepSeek sparse attention (models.md F): multi-head latent attention over the keys that its lightning indexer
+// selects. A token that sees no more than `topk` keys is computed by Mla's own attention, with its bits.
 #pragma once
 #include <string>
 
@@ -51,16 +51,19 @@ struct SparseMla {
     Indexer::Saved indexer;
     IndexMat keys;  // [T, min(topk, M)]: what every token sees; empty when dense
   };
-  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache = nullptr, int64_t cached = 0);
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                      Saved& saved, Mat y, Arena& scratch);
-  // dx assigned. grad += of the loss whose dy is given, which reaches all but the indexer, and of kl, which reaches the indexer alone: the KL
-  // runs over what the token sees.
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                       const Saved& saved, CMat dy, Mat dx, Weights& grad, IndexerLoss& kl, Arena& scratch);
-  // How well the selection of a forward without a cache covers what attention would give the keys if it saw all of them. One sequence of T
-  // tokens; takes T^2 numbers of scratch.
-  static ops::SelectionQuality selection_quality(const Exec& exec, const Spec& s, const TokenContext& ctx, const Saved& saved, Arena& scratch);
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward,
+                       Cache* cache = nullptr, int64_t cached = 0);
+  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                      const TokenContext& ctx, CMat x, Saved& saved, Mat y, Arena& scratch);
+  // dx assigned. grad += of the loss whose dy is given, which reaches all but the indexer, and of kl, which reaches the
+  // indexer alone: the KL runs over what the token sees.
+  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
+                       const TokenContext& ctx, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad,
+                       IndexerLoss& kl, Arena& scratch);
+  // How well the selection of a forward without a cache covers what attention would give the keys if it saw all of
+  // them. One sequence of T tokens; takes T^2 numbers of scratch.
+  static ops::SelectionQuality selection_quality(const Exec& exec, const Spec& s, const TokenContext& ctx,
+                                                 const Saved& saved, Arena& scratch);
 };
 
 }  // namespace birkhoff::layers

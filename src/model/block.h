@@ -1,5 +1,5 @@
-// The kinds of sub-layer that a block is made of. One list per place: a new kind is added to the variants here, and everything else
-// (weights, tape, cache, forward, backward) follows from its Layer.
+// The kinds of sub-layer that a block is made of. One list per place: a new kind is added to the variants here, and
+// everything else (weights, tape, cache, forward, backward) follows from its Layer.
 #pragma once
 #include <variant>
 
@@ -12,10 +12,14 @@
 
 namespace birkhoff::model {
 
-using AttentionSpec = std::variant<layers::Mla::Spec, layers::Gqa::Spec, layers::SparseMla::Spec, layers::CompressedAttention::Spec>;
-using AttentionWeights = std::variant<layers::Mla::Weights, layers::Gqa::Weights, layers::SparseMla::Weights, layers::CompressedAttention::Weights>;
-using AttentionSaved = std::variant<layers::Mla::Saved, layers::Gqa::Saved, layers::SparseMla::Saved, layers::CompressedAttention::Saved>;
-using AttentionCache = std::variant<layers::Mla::Cache, layers::Gqa::Cache, layers::SparseMla::Cache, layers::CompressedAttention::Cache>;
+using AttentionSpec =
+    std::variant<layers::Mla::Spec, layers::Gqa::Spec, layers::SparseMla::Spec, layers::CompressedAttention::Spec>;
+using AttentionWeights = std::variant<layers::Mla::Weights, layers::Gqa::Weights, layers::SparseMla::Weights,
+                                      layers::CompressedAttention::Weights>;
+using AttentionSaved =
+    std::variant<layers::Mla::Saved, layers::Gqa::Saved, layers::SparseMla::Saved, layers::CompressedAttention::Saved>;
+using AttentionCache =
+    std::variant<layers::Mla::Cache, layers::Gqa::Cache, layers::SparseMla::Cache, layers::CompressedAttention::Cache>;
 
 using FfnSpec = std::variant<layers::DenseFfn::Spec, layers::Moe::Spec>;
 using FfnWeights = std::variant<layers::DenseFfn::Weights, layers::Moe::Weights>;

@@ -87,15 +87,19 @@ double number(const json& o, const char* key, double otherwise) {
   return v;
 }
 
-// What transformers' YaRN may say beyond the papers'. A magnitude of its own is refused unless it is the one that follows from the rest.
+// What transformers' YaRN may say beyond the papers'. A magnitude of its own is refused unless it is the one that
+// follows from the rest.
 void require_understood(const json& j, const ops::RopeScaling& s) {
   if (s.kind != ops::RopeScaling::Kind::yarn) return;
   const double follows = ops::yarn_mscale(s.factor, s.mscale) / ops::yarn_mscale(s.factor, s.mscale_all_dim);
   if (const double asked = number(j, "attention_factor", follows); std::abs(asked - follows) > 1e-6 * follows)
-    fail("rope_scaling.attention_factor: " + std::to_string(asked) + " is not supported, mscale and mscale_all_dim give " + std::to_string(follows), "express it by mscale");
+    fail("rope_scaling.attention_factor: " + std::to_string(asked) +
+             " is not supported, mscale and mscale_all_dim give " + std::to_string(follows),
+         "express it by mscale");
   bool truncate = true;
   if (j.contains("truncate")) assign_field("rope_scaling.truncate", j["truncate"], truncate);
-  if (!truncate) fail("rope_scaling.truncate: false is not supported", "the models of this family round the ramp's ends");
+  if (!truncate)
+    fail("rope_scaling.truncate: false is not supported", "the models of this family round the ramp's ends");
 }
 
 // Old files: {"type": "linear"}; newer ones {"rope_type": ...}, perhaps inside rope_parameters with rope_theta.
@@ -111,17 +115,23 @@ void parse_rope(ModelConfig& c, const json& j) {
     if (j.contains(key)) assign_field(std::string("rope_scaling.") + key, j[key], kind);
   require_one_of("rope_scaling.type", kind, {"default", "linear", "yarn"});
   ops::RopeScaling s;
-  s.kind = kind == "linear" ? ops::RopeScaling::Kind::linear : kind == "yarn" ? ops::RopeScaling::Kind::yarn : ops::RopeScaling::Kind::none;
+  s.kind = kind == "linear" ? ops::RopeScaling::Kind::linear
+           : kind == "yarn" ? ops::RopeScaling::Kind::yarn
+                            : ops::RopeScaling::Kind::none;
   s.factor = number(j, "factor", 1.0);
   if (j.contains("original_max_position_embeddings"))
-    assign_field("rope_scaling.original_max_position_embeddings", j["original_max_position_embeddings"], s.original_max_position);
+    assign_field("rope_scaling.original_max_position_embeddings", j["original_max_position_embeddings"],
+                 s.original_max_position);
   s.beta_fast = number(j, "beta_fast", 32);
   s.beta_slow = number(j, "beta_slow", 1);
   s.mscale = number(j, "mscale", 1.0);
   s.mscale_all_dim = number(j, "mscale_all_dim", 0.0);
   require_understood(j, s);
-  if (s.kind != ops::RopeScaling::Kind::none && !(s.factor > 0)) fail("rope_scaling.factor: must be positive, is " + std::to_string(s.factor));
-  if (s.original_max_position < 0) fail("rope_scaling.original_max_position_embeddings: must be positive, is " + std::to_string(s.original_max_position));
+  if (s.kind != ops::RopeScaling::Kind::none && !(s.factor > 0))
+    fail("rope_scaling.factor: must be positive, is " + std::to_string(s.factor));
+  if (s.original_max_position < 0)
+    fail("rope_scaling.original_max_position_embeddings: must be positive, is " +
+         std::to_string(s.original_max_position));
   c.rope_scaling = s;
 }
 
@@ -141,8 +151,10 @@ json rope_to_json(const ops::RopeScaling& s) {
 constexpr int64_t kMaxSize = int64_t{1} << 24, kMaxLayers = 10000, kMaxExperts = 1024;
 
 void in_range(const char* key, int64_t v, int64_t low, int64_t high = kMaxSize) {
-  if (v < low) fail(std::string(key) + ": must " + (low > 0 ? "be positive" : "not be negative") + ", is " + std::to_string(v));
-  if (v > high) fail(std::string(key) + ": " + std::to_string(v) + " is more than the largest supported, " + std::to_string(high));
+  if (v < low)
+    fail(std::string(key) + ": must " + (low > 0 ? "be positive" : "not be negative") + ", is " + std::to_string(v));
+  if (v > high)
+    fail(std::string(key) + ": " + std::to_string(v) + " is more than the largest supported, " + std::to_string(high));
 }
 void positive(const char* key, int64_t v) { in_range(key, v, 1); }
 
@@ -150,19 +162,26 @@ void positive(const char* key, int64_t v) { in_range(key, v, 1); }
 void validate_indexer(const ModelConfig& c) {
   positive("index_n_heads", c.index_n_heads);
   positive("index_head_dim", c.index_head_dim);
-  if (!c.uses_mla()) fail("index_topk: " + std::to_string(c.index_topk) + " needs latent attention, kv_lora_rank is 0", "set index_topk to 0");
-  if (c.q_lora_rank == 0) fail("q_lora_rank: 0, but the indexer reads the query latent", "set q_lora_rank, or index_topk to 0");
+  if (!c.uses_mla())
+    fail("index_topk: " + std::to_string(c.index_topk) + " needs latent attention, kv_lora_rank is 0",
+         "set index_topk to 0");
+  if (c.q_lora_rank == 0)
+    fail("q_lora_rank: 0, but the indexer reads the query latent", "set q_lora_rank, or index_topk to 0");
   if (c.index_head_dim < c.qk_rope_head_dim)
-    fail("index_head_dim: " + std::to_string(c.index_head_dim) + " is less than qk_rope_head_dim " + std::to_string(c.qk_rope_head_dim),
+    fail("index_head_dim: " + std::to_string(c.index_head_dim) + " is less than qk_rope_head_dim " +
+             std::to_string(c.qk_rope_head_dim),
          "the indexer rotates as many channels as the keys do");
 }
 
 // V4: one latent head that is key and value, low-rank queries, grouped output projection.
 void validate_compressed_attention(ModelConfig& c) {
-  if (c.uses_mla()) fail("compress_ratios: not together with kv_lora_rank " + std::to_string(c.kv_lora_rank), "V4's attention has no latent expansion");
+  if (c.uses_mla())
+    fail("compress_ratios: not together with kv_lora_rank " + std::to_string(c.kv_lora_rank),
+         "V4's attention has no latent expansion");
   const auto listed = static_cast<int64_t>(c.compress_ratios.size());
   if (listed < c.num_hidden_layers || listed > c.num_hidden_layers + std::max<int64_t>(1, c.num_nextn_predict_layers))
-    fail("compress_ratios: " + std::to_string(listed) + " entries for num_hidden_layers " + std::to_string(c.num_hidden_layers),
+    fail("compress_ratios: " + std::to_string(listed) + " entries for num_hidden_layers " +
+             std::to_string(c.num_hidden_layers),
          "one for every layer, and one for every prediction module after them");
   bool indexed = false;
   for (const int64_t r : c.compress_ratios) {
@@ -170,7 +189,8 @@ void validate_compressed_attention(ModelConfig& c) {
     indexed |= r == layers::CompressedAttention::Spec::kIndexedRatio;
   }
   if (c.num_key_value_heads == 0) c.num_key_value_heads = 1;
-  if (c.num_key_value_heads != 1) fail("num_key_value_heads: V4's attention has one, not " + std::to_string(c.num_key_value_heads));
+  if (c.num_key_value_heads != 1)
+    fail("num_key_value_heads: V4's attention has one, not " + std::to_string(c.num_key_value_heads));
   positive("head_dim", c.head_dim);
   positive("qk_rope_head_dim", c.qk_rope_head_dim);
   positive("q_lora_rank", c.q_lora_rank);
@@ -178,12 +198,16 @@ void validate_compressed_attention(ModelConfig& c) {
   positive("o_groups", c.o_groups);
   positive("sliding_window", c.sliding_window);
   if (c.num_attention_heads % c.o_groups)
-    fail("o_groups: " + std::to_string(c.o_groups) + " does not divide num_attention_heads " + std::to_string(c.num_attention_heads));
+    fail("o_groups: " + std::to_string(c.o_groups) + " does not divide num_attention_heads " +
+         std::to_string(c.num_attention_heads));
   const auto holds_rope = [&](const char* key, int64_t dim) {
-    if (c.qk_rope_head_dim > dim) fail(std::string("qk_rope_head_dim: ") + std::to_string(c.qk_rope_head_dim) + " is more than " + key + " " + std::to_string(dim));
+    if (c.qk_rope_head_dim > dim)
+      fail(std::string("qk_rope_head_dim: ") + std::to_string(c.qk_rope_head_dim) + " is more than " + key + " " +
+           std::to_string(dim));
   };
   holds_rope("head_dim", c.head_dim);
-  if (!(c.compress_rope_theta > 1)) fail("compress_rope_theta: must be more than 1, is " + std::to_string(c.compress_rope_theta));
+  if (!(c.compress_rope_theta > 1))
+    fail("compress_rope_theta: must be more than 1, is " + std::to_string(c.compress_rope_theta));
   if (!indexed) return;
   positive("index_n_heads", c.index_n_heads);
   positive("index_head_dim", c.index_head_dim);
@@ -206,7 +230,8 @@ void validate_attention(ModelConfig& c) {
     if (c.num_key_value_heads == 0) c.num_key_value_heads = c.num_attention_heads;
     if (c.head_dim == 0) {
       if (c.hidden_size % c.num_attention_heads)
-        fail("num_attention_heads: " + std::to_string(c.num_attention_heads) + " does not divide hidden_size " + std::to_string(c.hidden_size),
+        fail("num_attention_heads: " + std::to_string(c.num_attention_heads) + " does not divide hidden_size " +
+                 std::to_string(c.hidden_size),
              "set head_dim, or a number of heads that divides hidden_size");
       c.head_dim = c.hidden_size / c.num_attention_heads;
     }
@@ -219,16 +244,19 @@ void validate_attention(ModelConfig& c) {
   in_range("index_topk", c.index_topk, 0);
   if (c.uses_indexer() && !c.uses_compressed_attention()) validate_indexer(c);
   if (c.rope_dim() % 2)
-    fail(std::string(c.uses_mla() || c.uses_compressed_attention() ? "qk_rope_head_dim" : "head_dim") + ": rotary width must be even, is " + std::to_string(c.rope_dim()));
+    fail(std::string(c.uses_mla() || c.uses_compressed_attention() ? "qk_rope_head_dim" : "head_dim") +
+         ": rotary width must be even, is " + std::to_string(c.rope_dim()));
 }
 
 void validate_experts(const ModelConfig& c) {
   positive("moe_intermediate_size", c.moe_intermediate_size);
   positive("num_experts_per_tok", c.num_experts_per_tok);
   in_range("n_shared_experts", c.n_shared_experts, 0, kMaxExperts);
-  if (!(c.routed_scaling_factor > 0)) fail("routed_scaling_factor: must be positive, is " + std::to_string(c.routed_scaling_factor));
+  if (!(c.routed_scaling_factor > 0))
+    fail("routed_scaling_factor: must be positive, is " + std::to_string(c.routed_scaling_factor));
   if (c.num_experts_per_tok > c.n_routed_experts)
-    fail("num_experts_per_tok: " + std::to_string(c.num_experts_per_tok) + " is more than n_routed_experts " + std::to_string(c.n_routed_experts),
+    fail("num_experts_per_tok: " + std::to_string(c.num_experts_per_tok) + " is more than n_routed_experts " +
+             std::to_string(c.n_routed_experts),
          "a token cannot choose more experts than there are");
   require_one_of("scoring_func", c.scoring_func, {"softmax", "sigmoid", "sqrtsoftplus"});
   require_one_of("topk_method", c.topk_method, {"greedy", "group_limited_greedy", "noaux_tc"});
@@ -236,8 +264,10 @@ void validate_experts(const ModelConfig& c) {
   positive("n_group", c.n_group);
   positive("topk_group", c.topk_group);
   if (c.n_routed_experts % c.n_group)
-    fail("n_group: " + std::to_string(c.n_group) + " does not divide n_routed_experts " + std::to_string(c.n_routed_experts));
-  if (c.topk_group > c.n_group) fail("topk_group: " + std::to_string(c.topk_group) + " is more than n_group " + std::to_string(c.n_group));
+    fail("n_group: " + std::to_string(c.n_group) + " does not divide n_routed_experts " +
+         std::to_string(c.n_routed_experts));
+  if (c.topk_group > c.n_group)
+    fail("topk_group: " + std::to_string(c.topk_group) + " is more than n_group " + std::to_string(c.n_group));
   if (c.topk_group * (c.n_routed_experts / c.n_group) < c.num_experts_per_tok)
     fail("num_experts_per_tok: " + std::to_string(c.num_experts_per_tok) + " is more than the " +
          std::to_string(c.topk_group * (c.n_routed_experts / c.n_group)) + " experts of topk_group groups");
@@ -245,14 +275,17 @@ void validate_experts(const ModelConfig& c) {
 
 // H_res without iterations: not for every number of streams.
 void validate_res_form(const ModelConfig& c) {
-  const std::string form = "hc_res_form " + c.hc_res_form, streams = "hc_mult: " + std::to_string(c.hc_mult) + " streams";
+  const std::string form = "hc_res_form " + c.hc_res_form,
+                    streams = "hc_mult: " + std::to_string(c.hc_mult) + " streams";
   if (c.hc_res_form == "lite" && c.hc_mult > ops::kMaxLiteStreams)
     fail(streams + " have more than 120 permutations, and " + form + " has a logit for each",
          "at most " + std::to_string(ops::kMaxLiteStreams) + " streams, or hc_res_form=sinkhorn");
   if (c.hc_res_form == "kron" && (c.hc_mult & (c.hc_mult - 1)))
-    fail(streams + " are no power of two, and " + form + " is a product of 2x2 factors", "1, 2, 4 or 8 streams, or hc_res_form=sinkhorn");
+    fail(streams + " are no power of two, and " + form + " is a product of 2x2 factors",
+         "1, 2, 4 or 8 streams, or hc_res_form=sinkhorn");
   if (c.hc_sinkhorn_iters != ModelConfig{}.hc_sinkhorn_iters)
-    fail("hc_sinkhorn_iters: " + std::to_string(c.hc_sinkhorn_iters) + ", but " + form + " does not iterate", "leave hc_sinkhorn_iters out, or set hc_res_form=sinkhorn");
+    fail("hc_sinkhorn_iters: " + std::to_string(c.hc_sinkhorn_iters) + ", but " + form + " does not iterate",
+         "leave hc_sinkhorn_iters out, or set hc_res_form=sinkhorn");
 }
 
 void validate_residual(const ModelConfig& c) {
@@ -260,7 +293,8 @@ void validate_residual(const ModelConfig& c) {
   if (c.residual == "plain") return;
   if (c.hc_mult < 1 || c.hc_mult > 8) fail("hc_mult: 1 to 8 streams, got " + std::to_string(c.hc_mult));
   if (!(c.hc_eps >= 0)) fail("hc_eps: must not be negative, is " + std::to_string(c.hc_eps));
-  if (c.hc_sinkhorn_iters < 1 || c.hc_sinkhorn_iters > 1000) fail("hc_sinkhorn_iters: 1 to 1000, got " + std::to_string(c.hc_sinkhorn_iters));
+  if (c.hc_sinkhorn_iters < 1 || c.hc_sinkhorn_iters > 1000)
+    fail("hc_sinkhorn_iters: 1 to 1000, got " + std::to_string(c.hc_sinkhorn_iters));
   require_one_of("hc_convention", c.hc_convention, {"v4", "paper"});
   require_one_of("hc_pre", c.hc_pre, {"learned", "fixed"});
   require_one_of("hc_post", c.hc_post, {"learned", "fixed"});
@@ -282,11 +316,13 @@ void validate(ModelConfig& c) {
   positive("max_position_embeddings", c.max_position_embeddings);
   if (!(c.rms_norm_eps > 0)) fail("rms_norm_eps: must be positive");
   if (!(c.rope_theta > 1)) fail("rope_theta: must be more than 1, is " + std::to_string(c.rope_theta));
-  if (!(c.initializer_range >= 0)) fail("initializer_range: must not be negative, is " + std::to_string(c.initializer_range));
+  if (!(c.initializer_range >= 0))
+    fail("initializer_range: must not be negative, is " + std::to_string(c.initializer_range));
   in_range("n_routed_experts", c.n_routed_experts, 0, kMaxExperts);
   in_range("first_k_dense_replace", c.first_k_dense_replace, 0);
   positive("moe_layer_freq", c.moe_layer_freq);
-  if (c.rope_scaling.kind == ops::RopeScaling::Kind::yarn && c.rope_scaling.original_max_position == 0) c.rope_scaling.original_max_position = c.max_position_embeddings;
+  if (c.rope_scaling.kind == ops::RopeScaling::Kind::yarn && c.rope_scaling.original_max_position == 0)
+    c.rope_scaling.original_max_position = c.max_position_embeddings;
   validate_attention(c);
   bool any_dense = false;
   for (int64_t i = 0; i < c.blocks(); ++i) any_dense |= !c.is_moe_layer(i);
@@ -300,8 +336,8 @@ void validate(ModelConfig& c) {
 
 bool ModelConfig::uses_indexer() const {
   if (index_topk <= 0) return false;
-  return !uses_compressed_attention() ||
-         std::count(compress_ratios.begin(), compress_ratios.end(), layers::CompressedAttention::Spec::kIndexedRatio) > 0;
+  return !uses_compressed_attention() || std::count(compress_ratios.begin(), compress_ratios.end(),
+                                                    layers::CompressedAttention::Spec::kIndexedRatio) > 0;
 }
 
 layers::Mla::Spec ModelConfig::mla_spec() const {
@@ -335,7 +371,11 @@ layers::SparseMla::Spec ModelConfig::sparse_mla_spec() const {
 }
 
 layers::Gqa::Spec ModelConfig::gqa_spec() const {
-  return {hidden_size, num_attention_heads, num_key_value_heads, head_dim, static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim))),
+  return {hidden_size,
+          num_attention_heads,
+          num_key_value_heads,
+          head_dim,
+          static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim))),
           ops::RopeLayout::half_split};
 }
 
@@ -362,12 +402,15 @@ layers::CompressedAttention::Spec ModelConfig::compressed_attention_spec(int64_t
 layers::Moe::Spec ModelConfig::moe_spec(int64_t block) const {
   layers::Moe::Spec s;
   if (swiglu_limit > 0) s.limit = static_cast<float>(swiglu_limit);
-  const bool hashed = block < std::min(num_hash_layers, num_hidden_layers);  // a prediction module never is (models.md G.8)
+  const bool hashed =
+      block < std::min(num_hash_layers, num_hidden_layers);  // a prediction module never is (models.md G.8)
   if (hashed) s.hash_vocab = vocab_size;
   s.dim = hidden_size;
   s.inter = moe_intermediate_size;
   s.shared_inter = n_shared_experts * moe_intermediate_size;
-  s.rule.scoring = scoring_func == "softmax" ? ops::Scoring::softmax : scoring_func == "sigmoid" ? ops::Scoring::sigmoid : ops::Scoring::sqrtsoftplus;
+  s.rule.scoring = scoring_func == "softmax"   ? ops::Scoring::softmax
+                   : scoring_func == "sigmoid" ? ops::Scoring::sigmoid
+                                               : ops::Scoring::sqrtsoftplus;
   s.rule.experts = n_routed_experts;
   s.rule.active = num_experts_per_tok;
   if (topk_method != "greedy") {
@@ -376,7 +419,8 @@ layers::Moe::Spec ModelConfig::moe_spec(int64_t block) const {
   }
   s.rule.bias = topk_method == "noaux_tc" && !hashed;
   // The softmax models normalise when there is more than one (models.md D.5), Mixtral always (B).
-  s.rule.normalise = norm_topk_prob && (scoring_func != "softmax" || num_experts_per_tok > 1 || model_type == "mixtral");
+  s.rule.normalise =
+      norm_topk_prob && (scoring_func != "softmax" || num_experts_per_tok > 1 || model_type == "mixtral");
   // V2 multiplies by the factor only where it does not normalise (models.md D.5); V3 and V4 do both.
   s.rule.scaling = s.rule.normalise && scoring_func == "softmax" ? 1.f : static_cast<float>(routed_scaling_factor);
   return s;
@@ -384,11 +428,16 @@ layers::Moe::Spec ModelConfig::moe_spec(int64_t block) const {
 
 ops::ResidualSpec ModelConfig::residual_spec() const {
   ops::ResidualSpec s;
-  s.kind = residual == "plain" ? ops::ResidualKind::plain : residual == "hc" ? ops::ResidualKind::hc : ops::ResidualKind::mhc;
+  s.kind = residual == "plain" ? ops::ResidualKind::plain
+           : residual == "hc"  ? ops::ResidualKind::hc
+                               : ops::ResidualKind::mhc;
   s.streams = streams();
   s.dim = hidden_size;
   s.norm_eps = static_cast<float>(rms_norm_eps);
-  if (s.kind == ops::ResidualKind::mhc) s.res_form = hc_res_form == "lite" ? ops::ResForm::lite : hc_res_form == "kron" ? ops::ResForm::kron : ops::ResForm::sinkhorn;
+  if (s.kind == ops::ResidualKind::mhc)
+    s.res_form = hc_res_form == "lite"   ? ops::ResForm::lite
+                 : hc_res_form == "kron" ? ops::ResForm::kron
+                                         : ops::ResForm::sinkhorn;
   s.sinkhorn_iters = static_cast<int>(hc_sinkhorn_iters);
   s.convention = hc_convention == "v4" ? ops::HcConvention::v4 : ops::HcConvention::paper;
   s.hc_eps = s.convention == ops::HcConvention::v4 ? static_cast<float>(hc_eps) : 0.f;
@@ -412,7 +461,8 @@ BlockSpec ModelConfig::block_spec(int64_t block) const {
   if (is_moe_layer(block))
     b.ffn = moe_spec(block);
   else
-    b.ffn = layers::DenseFfn::Spec{hidden_size, intermediate_size, swiglu_limit > 0 ? static_cast<float>(swiglu_limit) : ops::kNoLimit};
+    b.ffn = layers::DenseFfn::Spec{hidden_size, intermediate_size,
+                                   swiglu_limit > 0 ? static_cast<float>(swiglu_limit) : ops::kNoLimit};
   b.rope = compress_ratio(block) > 0;
   return b;
 }
@@ -465,7 +515,8 @@ ModelConfig config_from_json(const json& j) {
   const char* kLast = "rope_parameters";
   for (const auto& [key, value] : settings.items())
     if (key != kLast) set(key, value);
-  const bool scaled = settings.contains("rope_scaling") && settings["rope_scaling"].is_object() && !settings["rope_scaling"].empty();
+  const bool scaled =
+      settings.contains("rope_scaling") && settings["rope_scaling"].is_object() && !settings["rope_scaling"].empty();
   if (settings.contains(kLast) && !scaled) set(kLast, settings[kLast]);
   c.unknown_keys = unknown.dump();
   validate(c);
@@ -473,7 +524,8 @@ ModelConfig config_from_json(const json& j) {
 }
 
 std::string unknown_key_names(const ModelConfig& c) {
-  static const std::set<std::string> read_elsewhere{"architectures", "quantization_config", "bos_token_id", "eos_token_id", "chat_encoder"};
+  static const std::set<std::string> read_elsewhere{"architectures", "quantization_config", "bos_token_id",
+                                                    "eos_token_id", "chat_encoder"};
   const json unknown = json::parse(c.unknown_keys);
   std::string names;
   for (const auto& [key, value] : unknown.items())
@@ -507,7 +559,8 @@ std::string describing_type(const ModelConfig& c) {
       ModelConfig read = config_from_json(config_to_json(theirs));
       read.model_type = "birkhoff";
       read.unknown_keys = "{}";
-      const bool same_rule = ours.n_routed_experts == 0 || theirs.moe_spec(0).rule.normalise == ours.moe_spec(0).rule.normalise;
+      const bool same_rule =
+          ours.n_routed_experts == 0 || theirs.moe_spec(0).rule.normalise == ours.moe_spec(0).rule.normalise;
       if (same_rule && config_to_json(read) == wanted) return type->name;
     } catch (const Error&) {  // this type cannot say it
     }

@@ -1,5 +1,5 @@
-// The description of a model: Hugging Face's config.json keys, plus those of interfaces for what they do not cover. One table of
-// fields serves parsing, checking, echoing and the list of settings that --set knows.
+// The description of a model: Hugging Face's config.json keys, plus those of interfaces for what they do not cover. One
+// table of fields serves parsing, checking, echoing and the list of settings that --set knows.
 #pragma once
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
@@ -22,11 +22,12 @@ struct RopeSpec {
 struct ModelConfig {
   std::string model_type = "birkhoff";
   int64_t vocab_size = 256, hidden_size = 128, num_hidden_layers = 2;
-  int64_t num_attention_heads = 4, num_key_value_heads = 0, head_dim = 0;  // 0: num_attention_heads, hidden_size / heads
-  int64_t q_lora_rank = 0, kv_lora_rank = 0;                               // kv_lora_rank 0: MHA / GQA instead of MLA
+  int64_t num_attention_heads = 4, num_key_value_heads = 0,
+          head_dim = 0;                       // 0: num_attention_heads, hidden_size / heads
+  int64_t q_lora_rank = 0, kv_lora_rank = 0;  // kv_lora_rank 0: MHA / GQA instead of MLA
   int64_t qk_nope_head_dim = 0, qk_rope_head_dim = 0, v_head_dim = 0;
-  int64_t index_n_heads = 0, index_head_dim = 0, index_topk = 0;           // index_topk 0: attention sees everything
-  int64_t intermediate_size = 0;  // dense feed-forward
+  int64_t index_n_heads = 0, index_head_dim = 0, index_topk = 0;  // index_topk 0: attention sees everything
+  int64_t intermediate_size = 0;                                  // dense feed-forward
   int64_t n_routed_experts = 0, n_shared_experts = 0, num_experts_per_tok = 0, moe_intermediate_size = 0;
   int64_t first_k_dense_replace = 0, moe_layer_freq = 1, n_group = 1, topk_group = 1;
   std::string scoring_func = "softmax", topk_method = "greedy";
@@ -35,12 +36,13 @@ struct ModelConfig {
   double rope_theta = 10000.0;
   bool rope_interleave = true;  // MLA's decoupled part; MHA / GQA rotate half-split
   ops::RopeScaling rope_scaling;
-  // V4's attention (compress_ratios not empty): per layer 0 (window alone), 4 (CSA) or another ratio (HCA); layers past the list have 0.
+  // V4's attention (compress_ratios not empty): per layer 0 (window alone), 4 (CSA) or another ratio (HCA); layers past
+  // the list have 0.
   std::vector<int64_t> compress_ratios;
   int64_t sliding_window = 0, o_groups = 1, o_lora_rank = 0;
   double compress_rope_theta = 160000.0;  // of layers that compress; rope_scaling is theirs too
-  int64_t num_hash_layers = 0;  // first layers whose experts are looked up by token
-  double swiglu_limit = 0;      // 0: none
+  int64_t num_hash_layers = 0;            // first layers whose experts are looked up by token
+  double swiglu_limit = 0;                // 0: none
   int64_t max_position_embeddings = 4096;
   double rms_norm_eps = 1e-6, initializer_range = 0.02;
   bool tie_word_embeddings = false;
@@ -83,12 +85,12 @@ struct ModelConfig {
   layers::CompressedAttention::Spec compressed_attention_spec(int64_t block) const;
 };
 
-// Checks ranges and contradictions (num_experts_per_tok > n_routed_experts, odd rotary width, groups that do not divide, ...) and fills
-// the defaults that depend on other fields. Throws Error naming the key and both values.
+// Checks ranges and contradictions (num_experts_per_tok > n_routed_experts, odd rotary width, groups that do not
+// divide, ...) and fills the defaults that depend on other fields. Throws Error naming the key and both values.
 void validate(ModelConfig& c);
 
-// From the JSON of a config.json, as its model_type (model_type.h) spells it. Throws Error for an unknown model_type or an ill-typed value.
-// Keys nobody knows are kept in unknown_keys.
+// From the JSON of a config.json, as its model_type (model_type.h) spells it. Throws Error for an unknown model_type or
+// an ill-typed value. Keys nobody knows are kept in unknown_keys.
 ModelConfig config_from_json(const nlohmann::json& j);
 nlohmann::json config_to_json(const ModelConfig& c);
 std::string unknown_key_names(const ModelConfig& c);  // "a, b" of those that nothing reads, or ""

@@ -15,14 +15,19 @@ bool contains(const std::string& s, const char* part) { return s.find(part) != s
 
 const char* group_of(const std::string& name, Role role) {
   switch (role) {
-    case Role::embedding: return "embedding";
-    case Role::head: return "head";
+    case Role::embedding:
+      return "embedding";
+    case Role::head:
+      return "head";
     case Role::router:
-    case Role::router_bias: return "router";
+    case Role::router_bias:
+      return "router";
     case Role::hc_fn:
     case Role::hc_scale:
-    case Role::hc_base: return "hyper_connections";
-    default: break;
+    case Role::hc_base:
+      return "hyper_connections";
+    default:
+      break;
   }
   if (contains(name, ".self_attn.")) return "attention";
   if (contains(name, ".hc_")) return "hyper_connections";
@@ -40,7 +45,7 @@ Inventory take_inventory(const ModelConfig& c) {
   Weights w(c);
   int64_t products = 0;  // weights that multiply every token
   w.for_each([&](const std::string& name, Mat& m, Role role) {
-    if (role == Role::expert_table) return;  // whole numbers, not parameters
+    if (role == Role::expert_table) return;              // whole numbers, not parameters
     if (types::block_of(name) >= c.num_hidden_layers) {  // multi-token prediction: counted apart (models.md K.1)
       v.mtp += m.size();
       return;
@@ -73,15 +78,24 @@ Inventory take_inventory(const ModelConfig& c) {
 
 nlohmann::json to_json(const Inventory& v) {
   return {{"model_type", v.model_type},
-          {"parameters", {{"total", v.total}, {"active", v.active}, {"active_with_embedding", v.active_with_embedding}, {"mtp", v.mtp}, {"groups", v.groups}}},
-          {"kv", {{"elements_per_token", v.kv_elements_per_token}, {"bytes_per_token", v.kv_bytes_per_token}, {"constant_bytes", v.kv_constant_bytes}}},
+          {"parameters",
+           {{"total", v.total},
+            {"active", v.active},
+            {"active_with_embedding", v.active_with_embedding},
+            {"mtp", v.mtp},
+            {"groups", v.groups}}},
+          {"kv",
+           {{"elements_per_token", v.kv_elements_per_token},
+            {"bytes_per_token", v.kv_bytes_per_token},
+            {"constant_bytes", v.kv_constant_bytes}}},
           {"memory", {{"train_bytes", v.train_bytes}, {"infer_bytes", v.infer_bytes}}},
           {"flops_per_token", {{"train", v.flops_train}, {"infer", v.flops_infer}}}};
 }
 
 double model_flops(const ModelConfig& c, int64_t rows, int64_t seq_len) {
   int64_t products = 0;
-  for (int64_t i = 0; i < c.num_hidden_layers; ++i) products += std::visit([](const auto& s) { return s.score_products(); }, c.block_spec(i).attn);
+  for (int64_t i = 0; i < c.num_hidden_layers; ++i)
+    products += std::visit([](const auto& s) { return s.score_products(); }, c.block_spec(i).attn);
   const double scores = static_cast<double>(products) * static_cast<double>(seq_len + 1) / 2;
   return (take_inventory(c).flops_train + 6.0 * scores) * static_cast<double>(rows * seq_len);
 }

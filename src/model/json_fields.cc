@@ -21,7 +21,8 @@ void assign_field(const std::string& key, const nlohmann::json& v, int64_t& out)
     return;
   }
   constexpr double kExact = 9007199254740992.0;  // 2^53
-  if (!v.is_number() || v.get<double>() != std::floor(v.get<double>()) || std::abs(v.get<double>()) > kExact) expected(key, "a whole number", v);
+  if (!v.is_number() || v.get<double>() != std::floor(v.get<double>()) || std::abs(v.get<double>()) > kExact)
+    expected(key, "a whole number", v);
   out = v.is_number_integer() ? v.get<int64_t>() : static_cast<int64_t>(v.get<double>());
 }
 void assign_field(const std::string& key, const nlohmann::json& v, double& out) {
@@ -52,7 +53,8 @@ void assign_field(const std::string& key, const nlohmann::json& v, std::vector<i
 
 std::pair<std::string, nlohmann::json> parse_setting(const std::string& text) {
   const size_t equal = text.find('=');
-  if (equal == std::string::npos || equal == 0) throw Error("settings", "--set " + text + ": expected key=value", "", ExitCode::usage);
+  if (equal == std::string::npos || equal == 0)
+    throw Error("settings", "--set " + text + ": expected key=value", "", ExitCode::usage);
   const std::string key = text.substr(0, equal), value = text.substr(equal + 1);
   if (key == "trainable" || key == "lora.targets") return {key, value};  // an expression may look like a list
   nlohmann::json v = nlohmann::json::parse(value, nullptr, false);
@@ -65,7 +67,8 @@ std::pair<std::string, nlohmann::json> parse_setting(const std::string& text) {
 
 template <class T>
 T field_or(const nlohmann::json& object, const char* key, T otherwise) {
-  if (!object.is_object()) throw Error("settings", std::string(key) + ": expected inside an object, got " + object.dump());
+  if (!object.is_object())
+    throw Error("settings", std::string(key) + ": expected inside an object, got " + object.dump());
   if (const auto at = object.find(key); at != object.end() && !at->is_null()) assign_field(key, *at, otherwise);
   return otherwise;
 }
@@ -77,7 +80,9 @@ void require_one_of(const std::string& key, const std::string& value, const std:
   std::string list;
   for (const auto& a : allowed) list += (list.empty() ? "" : ", ") + a;
   const std::string near = nearest(value, allowed);
-  throw Error("settings", key + ": unknown value \"" + value + "\"" + (near.empty() ? "" : "; did you mean \"" + near + "\"?"), "one of " + list);
+  throw Error("settings",
+              key + ": unknown value \"" + value + "\"" + (near.empty() ? "" : "; did you mean \"" + near + "\"?"),
+              "one of " + list);
 }
 
 }  // namespace birkhoff::model

@@ -39,9 +39,11 @@ std::vector<std::vector<Place>> places(const ModelConfig& c) {
   w.for_each_linear([&](layers::Linear& l, bool) {
     std::vector<Place> here;
     const int64_t begin = l.w.f32() - base, end = begin + l.w.size();
-    auto p = std::lower_bound(list.begin(), list.end(), begin, [](const ParameterInfo& q, int64_t at) { return q.offset < at; });
+    auto p = std::lower_bound(list.begin(), list.end(), begin,
+                              [](const ParameterInfo& q, int64_t at) { return q.offset < at; });
     for (; p != list.end() && p->offset + p->size() <= end; ++p)  // a tensor cut into several products has no adapter
-      if (may_adapt(c, *p)) here.push_back({p->name.substr(0, p->name.size() - kSuffix), (p->offset - begin) / l.w.cols, p->rows});
+      if (may_adapt(c, *p))
+        here.push_back({p->name.substr(0, p->name.size() - kSuffix), (p->offset - begin) / l.w.cols, p->rows});
     all.push_back(std::move(here));
   });
   return all;
@@ -87,7 +89,10 @@ std::vector<std::string> lora_modules(const ModelConfig& c, const std::string& t
       const std::string near = nearest(t, {known.begin(), known.end()});
       std::string all;
       for (const std::string& k : known) all += (all.empty() ? "" : ", ") + k;
-      throw Error("settings", "lora.targets: the model has no module \"" + t + "\"" + (near.empty() ? "" : "; did you mean \"" + near + "\"?"), "it has " + all);
+      throw Error("settings",
+                  "lora.targets: the model has no module \"" + t + "\"" +
+                      (near.empty() ? "" : "; did you mean \"" + near + "\"?"),
+                  "it has " + all);
     }
     wanted.insert(t);
   }
@@ -112,14 +117,18 @@ void add_adapters(const ModelConfig& c, const LoraSpec& spec, Weights& w) {
   });
   if (!wanted.empty()) {
     const std::string near = nearest(*wanted.begin(), lora_candidates(c));
-    throw Error("lora", "the model has no linear layer " + *wanted.begin() + (near.empty() ? "" : "; the nearest is " + near), "is the adapter one of this model?");
+    throw Error("lora",
+                "the model has no linear layer " + *wanted.begin() + (near.empty() ? "" : "; the nearest is " + near),
+                "is the adapter one of this model?");
   }
   for (const BlockWeights& b : w.blocks) {
     const auto* moe = std::get_if<layers::Moe::Weights>(&b.ffn);
     if (!moe) continue;
     for (const auto& e : moe->experts)
-      if (e.gate_up.adapters.size() != moe->experts[0].gate_up.adapters.size() || e.down.adapters.size() != moe->experts[0].down.adapters.size())
-        throw Error("lora", "some experts of a layer have adapters and others have none", "adapters of experts come for all experts of a layer");
+      if (e.gate_up.adapters.size() != moe->experts[0].gate_up.adapters.size() ||
+          e.down.adapters.size() != moe->experts[0].down.adapters.size())
+        throw Error("lora", "some experts of a layer have adapters and others have none",
+                    "adapters of experts come for all experts of a layer");
   }
 }
 

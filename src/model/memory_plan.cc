@@ -12,7 +12,8 @@
 namespace birkhoff::model {
 namespace {
 
-// Program text, libraries, allocator and thread pool as measured after start-up; a worker's blocks as measured in training.
+// Program text, libraries, allocator and thread pool as measured after start-up; a worker's blocks as measured in
+// training.
 constexpr size_t kProcessBytes = size_t{16} << 20;
 constexpr size_t kWorkerBytes = size_t{4} << 20;
 
@@ -24,11 +25,12 @@ std::string mib(size_t bytes) {
 
 }  // namespace
 
-MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int64_t seq_len, Recompute policy, int threads,
-                         IndexerTraining indexer, const TrainingScope& scope) {
+MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int64_t seq_len, Recompute policy,
+                         int threads, IndexerTraining indexer, const TrainingScope& scope) {
   MemoryPlan plan;
   const int64_t tokens = rows * seq_len;
-  Arena memory = Arena::measuring(), grad_memory = Arena::measuring(), kept = Arena::measuring(), scratch = Arena::measuring();
+  Arena memory = Arena::measuring(), grad_memory = Arena::measuring(), kept = Arena::measuring(),
+        scratch = Arena::measuring();
   Model m(c, compute, seq_len, true, memory);
   set_indexer_training(m, indexer);
   m.attach_adapters(scope.lora, true, memory);
@@ -76,9 +78,10 @@ size_t machine_memory_bytes() {
 void require_fits(const MemoryPlan& plan) {
   const size_t have = machine_memory_bytes();
   if (plan.total() <= have) return;
-  throw Error("memory", "the run needs " + mib(plan.total()) + ", this machine has " + mib(have) + "\n" + describe(plan),
-              plan.kept > plan.weights ? "use recompute=layer, a smaller batch_size with grad_accum, or a smaller seq_len"
-                                       : "use a smaller model: fewer layers, experts or a smaller hidden_size");
+  throw Error(
+      "memory", "the run needs " + mib(plan.total()) + ", this machine has " + mib(have) + "\n" + describe(plan),
+      plan.kept > plan.weights ? "use recompute=layer, a smaller batch_size with grad_accum, or a smaller seq_len"
+                               : "use a smaller model: fewer layers, experts or a smaller hidden_size");
 }
 
 std::string describe(const MemoryPlan& p) {

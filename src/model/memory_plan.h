@@ -1,4 +1,5 @@
-// What a training run will hold in memory, found by running one step dry: every op takes its buffers from a measuring arena and returns.
+// What a training run will hold in memory, found by running one step dry: every op takes its buffers from a measuring
+// arena and returns.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -21,8 +22,8 @@ struct MemoryPlan {
 };
 
 // tokens: of one part of a step (rows * seq_len). positions: longest sequence.
-MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int64_t seq_len, Recompute policy, int threads,
-                         IndexerTraining indexer = {}, const TrainingScope& scope = {});
+MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int64_t seq_len, Recompute policy,
+                         int threads, IndexerTraining indexer = {}, const TrainingScope& scope = {});
 
 // Memory this process may use: physical memory, or less when a cgroup limits it.
 size_t machine_memory_bytes();

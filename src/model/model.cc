@@ -7,27 +7,34 @@
 
 namespace birkhoff::model {
 
-Model::Model(const ModelConfig& c, DType compute_type) : config(c), compute(compute_type), residual(c.residual_spec()), weights(c) {
+Model::Model(const ModelConfig& c, DType compute_type)
+    : config(c), compute(compute_type), residual(c.residual_spec()), weights(c) {
   for (size_t i = 0; i < weights.blocks.size(); ++i) blocks.push_back(c.block_spec(static_cast<int64_t>(i)));
   parameters = list_parameters(weights);
 }
 
 void Model::make_ropes(int64_t positions, const Arena& memory) {
   for (const RopeSpec& r : config.rope_specs())
-    ropes.push_back(memory.is_measuring() ? ops::RopeTable{} : ops::make_rope_table(positions, r.dim, r.theta, r.scaling));
+    ropes.push_back(memory.is_measuring() ? ops::RopeTable{}
+                                          : ops::make_rope_table(positions, r.dim, r.theta, r.scaling));
 }
 
-Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, bool for_training, Arena& memory) : Model(c, compute_type) {
+Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, bool for_training, Arena& memory)
+    : Model(c, compute_type) {
   block = memory.take<float>(parameter_elements(parameters));
   bind(weights, block);
-  weights.for_each_linear([&](layers::Linear& l, bool always_fp32) { l.take_packed(memory, always_fp32 ? f32_t : compute, for_training); });
+  weights.for_each_linear(
+      [&](layers::Linear& l, bool always_fp32) { l.take_packed(memory, always_fp32 ? f32_t : compute, for_training); });
   make_ropes(positions, memory);
 }
 
-Model::Stacked Model::stack(const Mat& place, const float* base, std::span<const ops::StoredTensor> tensors, std::vector<bool>& copied) {
+Model::Stacked Model::stack(const Mat& place, const float* base, std::span<const ops::StoredTensor> tensors,
+                            std::vector<bool>& copied) {
   const int64_t begin = place.f32() - base, end = begin + place.size();
   ops::StoredMatrix& m = stored.emplace_back();
-  auto p = std::upper_bound(parameters.begin(), parameters.end(), begin, [](int64_t at, const ParameterInfo& q) { return at < q.offset; }) - 1;
+  auto p = std::upper_bound(parameters.begin(), parameters.end(), begin,
+                            [](int64_t at, const ParameterInfo& q) { return at < q.offset; }) -
+           1;
   const int64_t first_row = (begin - p->offset) / place.cols;
   for (; p != parameters.end() && p->offset < end; ++p) {
     const auto i = static_cast<size_t>(p - parameters.begin());
@@ -38,7 +45,8 @@ Model::Stacked Model::stack(const Mat& place, const float* base, std::span<const
   return {&m, first_row};
 }
 
-Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredTensor> tensors, Arena& memory)
+Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredTensor> tensors,
+             Arena& memory)
     : Model(c, compute_type) {
   BK_CHECK_EQ(tensors.size(), parameters.size());
   // Addresses that nobody reads: they only tell which parameters each matrix is made of.

@@ -1,5 +1,5 @@
-// A model ready to run: its description, rotary tables and weights: fp32 masters in one block with packed copies in the compute type, or
-// (forward only) the tensors of the model file as they lie.
+// A model ready to run: its description, rotary tables and weights: fp32 masters in one block with packed copies in the
+// compute type, or (forward only) the tensors of the model file as they lie.
 #pragma once
 #include <cstdint>
 #include <deque>
@@ -17,28 +17,32 @@ namespace birkhoff::model {
 
 struct Model {
   ModelConfig config;
-  DType compute;               // of activations and matrix products
+  DType compute;  // of activations and matrix products
   ops::ResidualSpec residual;
   std::vector<BlockSpec> blocks;
   std::vector<ParameterInfo> parameters;
   Weights weights;
   std::vector<ops::RopeTable> ropes;  // config.rope_specs()
-  float* block = nullptr;      // the masters, parameter_elements(parameters) floats; null without
-  std::deque<ops::StoredMatrix> stored;  // views of the file that `weights` reads; the first is the embedding. Empty with masters
+  float* block = nullptr;             // the masters, parameter_elements(parameters) floats; null without
+  std::deque<ops::StoredMatrix>
+      stored;  // views of the file that `weights` reads; the first is the embedding. Empty with masters
   LoraSpec lora;
   std::vector<ParameterInfo> adapters;  // matrices of the adapters, if any, in a block of their own
   float* adapter_block = nullptr;
 
-  // Takes masters and packed copies from `memory`, which must outlive the model. positions: longest sequence. Weights are
-  // uninitialised; call refresh() after filling them.
+  // Takes masters and packed copies from `memory`, which must outlive the model. positions: longest sequence. Weights
+  // are uninitialised; call refresh() after filling them.
   Model(const ModelConfig& c, DType compute_type, int64_t positions, bool for_training, Arena& memory);
-  // Forward only, without masters: tensors[i] is parameter i of list_parameters in its file, which must stay mapped. Matrices of products and
-  // the embedding are read there; everything else (norms, biases, hyper-connections) is small and becomes fp32 in `memory`.
-  Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredTensor> tensors, Arena& memory);
+  // Forward only, without masters: tensors[i] is parameter i of list_parameters in its file, which must stay mapped.
+  // Matrices of products and the embedding are read there; everything else (norms, biases, hyper-connections) is small
+  // and becomes fp32 in `memory`.
+  Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredTensor> tensors,
+        Arena& memory);
   Model(const Model&) = delete;  // `weights` points into `stored`
   Model& operator=(const Model&) = delete;
 
-  // Gives linear layers uninitialised adapters with memory from `memory`; call refresh() or refresh_adapters() after filling them. Once only.
+  // Gives linear layers uninitialised adapters with memory from `memory`; call refresh() or refresh_adapters() after
+  // filling them. Once only.
   void attach_adapters(const LoraSpec& spec, bool for_training, Arena& memory);
   void refresh_adapters(const Exec& exec);
 
@@ -52,13 +56,14 @@ struct Model {
  private:
   Model(const ModelConfig& c, DType compute_type);
   void make_ropes(int64_t positions, const Arena& memory);
-  // Where the matrix at `place`, bound to the layout from `base` on, stands in the file: parameters one above the other, or some rows of one
-  // (V4's output projection multiplies in groups of rows). They are not `copied`.
+  // Where the matrix at `place`, bound to the layout from `base` on, stands in the file: parameters one above the
+  // other, or some rows of one (V4's output projection multiplies in groups of rows). They are not `copied`.
   struct Stacked {
     const ops::StoredMatrix* matrix;
     int64_t first_row;
   };
-  Stacked stack(const Mat& place, const float* base, std::span<const ops::StoredTensor> tensors, std::vector<bool>& copied);
+  Stacked stack(const Mat& place, const float* base, std::span<const ops::StoredTensor> tensors,
+                std::vector<bool>& copied);
 };
 
 }  // namespace birkhoff::model

@@ -1,5 +1,5 @@
-// Released model types: how a type's config.json and its tensor names map onto our settings and layers. A type is one file of types/ and its
-// line in model_type.cc; it brings no layers of its own.
+// Released model types: how a type's config.json and its tensor names map onto our settings and layers. A type is one
+// file of types/ and its line in model_type.cc; it brings no layers of its own.
 #pragma once
 #include <nlohmann/json_fwd.hpp>
 #include <string>

@@ -1,10 +1,12 @@
-// Multi-token prediction (DeepSeek-V3, models.md E.4). Module k = 1..D is one block of its own: from the hidden state of token i after k - 1
-// modules and the embedding of token i + k it predicts token i + k + 1, through the model's own embedding and head.
+// Multi-token prediction (DeepSeek-V3, models.md E.4). Module k = 1..D is one block of its own: from the hidden state
+// of token i after k - 1 modules and the embedding of token i + k it predicts token i + k + 1, through the model's own
+// embedding and head.
 //
 //   x = eh_proj [enorm(embedding); hnorm(hidden)],   hidden_k = norm_k(block(x)),   logits = head(hidden_k)
 //
-// The hidden state that module 1 reads is the model's, after its final norm. With several residual streams (V4, models.md G.8) a module reads and
-// passes on the streams X [n, D] instead, before their collapse, and has a collapse of its own:
+// The hidden state that module 1 reads is the model's, after its final norm. With several residual streams (V4,
+// models.md G.8) a module reads and passes on the streams X [n, D] instead, before their collapse, and has a collapse
+// of its own:
 //
 //   x_i = e_proj enorm(embedding) + h_proj hnorm(X_i)
 #pragma once
@@ -26,22 +28,25 @@ struct MtpTape {
   Mat embedding;                          // [T, D]
   Mat e_normed, h_normed;                 // [T, D], [T*n, D]; of one stream the halves of `joined` [T, 2D]
   Mat joined;
-  Mat e_rstd, h_rstd;                     // [T, 1], [T*n, 1]
-  Mat hidden, final_rstd;                 // [T, D] after the module's norm, [T, 1]
+  Mat e_rstd, h_rstd;      // [T, 1], [T*n, 1]
+  Mat hidden, final_rstd;  // [T, D] after the module's norm, [T, 1]
 };
 
 // Memory of all modules over T tokens, for backward.
 std::vector<MtpTape> reserve_mtp(Arena& arena, const Model& m, int64_t tokens, Recompute policy);
 
-// What module 1 reads of the model: hidden [T, D] after the final norm, or with several streams its last state [T, n*D].
+// What module 1 reads of the model: hidden [T, D] after the final norm, or with several streams its last state [T,
+// n*D].
 CMat mtp_source(const Model& m, const StackTape& t, CMat hidden);
 
 // labels [T] as the model's own loss.
-void forward_mtp(const StackRun& r, std::span<const int32_t> ids, std::span<const int32_t> labels, CMat source, std::vector<MtpTape>& tapes);
+void forward_mtp(const StackRun& r, std::span<const int32_t> ids, std::span<const int32_t> labels, CMat source,
+                 std::vector<MtpTape>& tapes);
 
-// Losses of every module, and gradients, grads += ; d_source += the gradient of `source`. scale[k]: of the loss of every target of module
-// k + 1.
-std::vector<ops::LossSums> backward_mtp(const StackRun& r, CMat source, std::vector<MtpTape>& tapes, std::span<const float> scale, LayerLosses& losses,
-                                        Mat d_source, Weights& grads);
+// Losses of every module, and gradients, grads += ; d_source += the gradient of `source`. scale[k]: of the loss of
+// every target of module k + 1.
+std::vector<ops::LossSums> backward_mtp(const StackRun& r, CMat source, std::vector<MtpTape>& tapes,
+                                        std::span<const float> scale, LayerLosses& losses, Mat d_source,
+                                        Weights& grads);
 
 }  // namespace birkhoff::model

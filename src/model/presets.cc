@@ -14,7 +14,8 @@ const Preset& find_preset(const std::string& name) {
     list += (list.empty() ? "" : ", ") + p.name;
   }
   const std::string near = nearest(name, names);
-  throw Error("preset", "unknown preset \"" + name + "\"" + (near.empty() ? "" : "; did you mean \"" + near + "\"?"), "one of " + list, ExitCode::usage);
+  throw Error("preset", "unknown preset \"" + name + "\"" + (near.empty() ? "" : "; did you mean \"" + near + "\"?"),
+              "one of " + list, ExitCode::usage);
 }
 
 }  // namespace birkhoff::model

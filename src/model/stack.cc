@@ -25,7 +25,8 @@ ops::SiteWeights& residual_of(Weights& w, SiteOf s) {
 }
 
 // Where the sub-layer of a site keeps what its backward needs (or, without one, works).
-void reserve_site(Arena& arena, const Model& m, SiteOf s, int64_t tokens, bool for_backward, KvCache* cache, LayerTape& t) {
+void reserve_site(Arena& arena, const Model& m, SiteOf s, int64_t tokens, bool for_backward, KvCache* cache,
+                  LayerTape& t) {
   const BlockSpec& spec = spec_of(m, s.block);
   if (s.attention) {
     std::visit(
@@ -69,9 +70,11 @@ void run_site(const StackRun& r, SiteOf s, CMat in, LayerTape& t, Mat y, bool re
 }
 
 template <class Layer>
-constexpr bool kHasIndexer = std::is_same_v<Layer, layers::SparseMla> || std::is_same_v<Layer, layers::CompressedAttention>;
+constexpr bool kHasIndexer =
+    std::is_same_v<Layer, layers::SparseMla> || std::is_same_v<Layer, layers::CompressedAttention>;
 
-void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t, CMat dy, LayerLosses& losses, Mat d_in, Weights& grads) {
+void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t, CMat dy, LayerLosses& losses, Mat d_in,
+                       Weights& grads) {
   const BlockSpec& spec = spec_of(r.m, s.block);
   const BlockWeights& b = weights_of(r.m, s.block);
   BlockWeights& g = grads.blocks[static_cast<size_t>(s.block)];
@@ -98,7 +101,8 @@ void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t,
         auto& dw = std::get<typename Layer::Weights>(g.ffn);
         const auto& saved = std::get<typename Layer::Saved>(t.ffn);
         if constexpr (std::is_same_v<Layer, layers::Moe>)
-          Layer::backward(r.exec, ffn, w, r.ctx, in, saved, dy, losses.balance_scale, d_in, dw, losses.balance, r.scratch);
+          Layer::backward(r.exec, ffn, w, r.ctx, in, saved, dy, losses.balance_scale, d_in, dw, losses.balance,
+                          r.scratch);
         else
           Layer::backward(r.exec, ffn, w, in, saved, dy, d_in, dw, r.scratch);
       },
@@ -139,7 +143,8 @@ LayerActivations rebuild_layer(const StackRun& r, const StackTape& t, int64_t l)
   ops::site_open(r.exec, m.residual, attn, t.x[index(a)], replayed, v.in[0], r.scratch);
   run_site(r, site_of(t, a), v.in[0], v.tape, v.y[0], true);
   replayed = t.site[index(a + 1)];
-  ops::site_advance(r.exec, m.residual, attn, t.site[index(a)], t.x[index(a)], v.y[0], v.x_mid, ffn, replayed, v.in[1], r.scratch);
+  ops::site_advance(r.exec, m.residual, attn, t.site[index(a)], t.x[index(a)], v.y[0], v.x_mid, ffn, replayed, v.in[1],
+                    r.scratch);
   run_site(r, site_of(t, a + 1), v.in[1], v.tape, v.y[1], true);
   return v;
 }
@@ -159,8 +164,11 @@ KvCache KvCache::take(Arena& arena, const Model& m, int64_t capacity, layers::Ml
   KvCache c;
   c.capacity = capacity;
   for (int64_t l = 0; l < m.config.num_hidden_layers; ++l)
-    std::visit([&](const auto& attn) { c.layers.emplace_back(LayerOf<std::decay_t<decltype(attn)>>::Cache::take(arena, attn, m.compute, capacity)); },
-               spec_of(m, l).attn);
+    std::visit(
+        [&](const auto& attn) {
+          c.layers.emplace_back(LayerOf<std::decay_t<decltype(attn)>>::Cache::take(arena, attn, m.compute, capacity));
+        },
+        spec_of(m, l).attn);
   for (AttentionCache& layer : c.layers) {
     if (auto* mla = std::get_if<layers::Mla::Cache>(&layer)) mla->form = form;
     if (auto* sparse = std::get_if<layers::SparseMla::Cache>(&layer)) sparse->mla.form = form;
@@ -168,8 +176,8 @@ KvCache KvCache::take(Arena& arena, const Model& m, int64_t capacity, layers::Ml
   return c;
 }
 
-void reserve_stack(Arena& arena, const Model& m, int64_t first_block, int64_t blocks, int64_t tokens, StackTape::Keep keep, Recompute policy,
-                   KvCache* cache, StackTape& t) {
+void reserve_stack(Arena& arena, const Model& m, int64_t first_block, int64_t blocks, int64_t tokens,
+                   StackTape::Keep keep, Recompute policy, KvCache* cache, StackTape& t) {
   t.keep = keep;
   t.policy = policy;
   t.tokens = tokens;
@@ -219,22 +227,23 @@ void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTap
       run_site(r, at, t.in[i], stored ? kept : working, t.y[i], false);
     }
     if (s + 1 < S)
-      ops::site_advance(r.exec, m.residual, residual_of(m, at), t.site[i], t.x[i], t.y[i], t.x[i + 1], residual_of(m, site_of(t, s + 1)),
-                        t.site[i + 1], t.in[i + 1], r.scratch);
+      ops::site_advance(r.exec, m.residual, residual_of(m, at), t.site[i], t.x[i], t.y[i], t.x[i + 1],
+                        residual_of(m, site_of(t, s + 1)), t.site[i + 1], t.in[i + 1], r.scratch);
     else
-      ops::site_close(r.exec, m.residual, residual_of(m, at), t.site[i], t.x[i], t.y[i], t.x[i + 1], collapse, t.head, t.h, r.scratch);
+      ops::site_close(r.exec, m.residual, residual_of(m, at), t.site[i], t.x[i], t.y[i], t.x[i + 1], collapse, t.head,
+                      t.h, r.scratch);
   }
 }
 
-void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, CMat d_h, LayerLosses& losses, Mat dx, Weights& grads,
-                    ops::HeadWeights& d_collapse, bool accumulate) {
+void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, CMat d_h, LayerLosses& losses,
+                    Mat dx, Weights& grads, ops::HeadWeights& d_collapse, bool accumulate) {
   BK_CHECK(t.keep == StackTape::Keep::for_backward);
   Arena::Scope whole(r.scratch);
   const Model& m = r.m;
   const int64_t T = t.tokens, D = m.config.hidden_size, L = static_cast<int64_t>(t.layers.size());
   Mat dy = r.scratch.mat(m.compute, T, D), d_in = r.scratch.mat(m.compute, T, D);
-  ops::site_close_backward(r.exec, m.residual, collapse, t.head, t.x.back(), d_h, d_collapse, residual_of(m, site_of(t, 2 * L - 1)), t.site.back(), dx,
-                           dy, r.scratch, accumulate);
+  ops::site_close_backward(r.exec, m.residual, collapse, t.head, t.x.back(), d_h, d_collapse,
+                           residual_of(m, site_of(t, 2 * L - 1)), t.site.back(), dx, dy, r.scratch, accumulate);
   for (int64_t l = L - 1; l >= 0; --l) {
     Arena::Scope scope(r.scratch);
     const LayerActivations v = rebuild_layer(r, t, l);
@@ -245,8 +254,8 @@ void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTa
       const CMat x = i == 0 ? t.x[static_cast<size_t>(s)] : v.x_mid;
       const ops::SiteWeights* before = s > 0 ? &residual_of(m, site_of(t, s - 1)) : nullptr;
       const ops::SiteSaved* before_saved = s > 0 ? &t.site[static_cast<size_t>(s - 1)] : nullptr;
-      ops::site_retreat(r.exec, m.residual, residual_of(m, at), t.site[static_cast<size_t>(s)], x, v.y[i], d_in, dx, dx, residual_of(grads, at), before,
-                        before_saved, dy, r.scratch);
+      ops::site_retreat(r.exec, m.residual, residual_of(m, at), t.site[static_cast<size_t>(s)], x, v.y[i], d_in, dx, dx,
+                        residual_of(grads, at), before, before_saved, dy, r.scratch);
     }
   }
 }

@@ -1,5 +1,5 @@
-// A stack of blocks: [attention site, feed-forward site] x n over one residual state, forward and backward. The model's own layers are one
-// stack, every multi-token prediction module is another of one block.
+// A stack of blocks: [attention site, feed-forward site] x n over one residual state, forward and backward. The model's
+// own layers are one stack, every multi-token prediction module is another of one block.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -9,7 +9,8 @@
 
 namespace birkhoff::model {
 
-// What backward finds stored; the rest it rebuilds by a second forward of the part it needs. Gradients are bitwise equal.
+// What backward finds stored; the rest it rebuilds by a second forward of the part it needs. Gradients are bitwise
+// equal.
 //   none   everything     site   states and inputs of every site     layer   the state at the start of every layer
 enum class Recompute { none, site, layer };
 
@@ -23,13 +24,13 @@ struct StackTape {
   enum class Keep { nothing, for_backward } keep = Keep::nothing;
   Recompute policy = Recompute::none;
   int64_t tokens = 0;
-  int64_t first_block = 0;          // of the model's blocks
-  std::vector<Mat> x;               // state before site s of the stack; x.back() after the last
-  std::vector<Mat> in, y;           // input and output of site s
-  std::vector<ops::SiteSaved> site; // coefficients, always kept
+  int64_t first_block = 0;           // of the model's blocks
+  std::vector<Mat> x;                // state before site s of the stack; x.back() after the last
+  std::vector<Mat> in, y;            // input and output of site s
+  std::vector<ops::SiteSaved> site;  // coefficients, always kept
   std::vector<LayerTape> layers;
   ops::HeadSaved head;
-  Mat h;                            // collapsed state
+  Mat h;  // collapsed state
 };
 
 // What earlier tokens left behind, per layer; `length` tokens of `capacity` are there.
@@ -37,11 +38,12 @@ struct KvCache {
   std::vector<AttentionCache> layers;
   int64_t length = 0, capacity = 0;
   // form: how multi-head latent attention reads it.
-  static KvCache take(Arena& arena, const Model& m, int64_t capacity, layers::MlaForm form = layers::MlaForm::automatic);
+  static KvCache take(Arena& arena, const Model& m, int64_t capacity,
+                      layers::MlaForm form = layers::MlaForm::automatic);
 };
 
-// What training does with lightning indexers (models.md F.2): whether they learn, and whether attention sees everything meanwhile (their
-// warm-up) or what they select.
+// What training does with lightning indexers (models.md F.2): whether they learn, and whether attention sees everything
+// meanwhile (their warm-up) or what they select.
 struct IndexerTraining {
   bool learns = false, dense = false;
 };
@@ -55,10 +57,11 @@ struct StackRun {
   Arena& scratch;
 };
 
-void reserve_stack(Arena& arena, const Model& m, int64_t first_block, int64_t blocks, int64_t tokens, StackTape::Keep keep, Recompute policy,
-                   KvCache* cache, StackTape& t);
+void reserve_stack(Arena& arena, const Model& m, int64_t first_block, int64_t blocks, int64_t tokens,
+                   StackTape::Keep keep, Recompute policy, KvCache* cache, StackTape& t);
 
-// t.x[0] [T, n*D] -> t.h [T, D], the streams collapsed by `collapse`. With a cache the tokens follow cache->length earlier ones.
+// t.x[0] [T, n*D] -> t.h [T, D], the streams collapsed by `collapse`. With a cache the tokens follow cache->length
+// earlier ones.
 void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, KvCache* cache = nullptr);
 
 // Losses of the layers themselves: what their gradients are multiplied by, and the sums over layers, unscaled.
@@ -68,9 +71,9 @@ struct LayerLosses {
   layers::IndexerLoss indexer;
 };
 
-// d_h [T, D] -> dx [T, n*D], the gradient of t.x[0] (assigned); grads and d_collapse += , of the layers' own losses too. accumulate: dx comes
-// with a gradient of the last state, t.x.back(), from elsewhere.
-void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, CMat d_h, LayerLosses& losses, Mat dx, Weights& grads,
-                    ops::HeadWeights& d_collapse, bool accumulate = false);
+// d_h [T, D] -> dx [T, n*D], the gradient of t.x[0] (assigned); grads and d_collapse += , of the layers' own losses
+// too. accumulate: dx comes with a gradient of the last state, t.x.back(), from elsewhere.
+void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, CMat d_h, LayerLosses& losses,
+                    Mat dx, Weights& grads, ops::HeadWeights& d_collapse, bool accumulate = false);
 
 }  // namespace birkhoff::model

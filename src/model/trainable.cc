@@ -38,14 +38,17 @@ std::vector<bool> matches(const std::string& pattern, const std::vector<Paramete
     const std::regex expression(pattern, std::regex::ECMAScript | std::regex::optimize);
     for (const ParameterInfo& p : list) found.push_back(std::regex_search(p.name, expression));
   } catch (const std::regex_error& e) {
-    throw Error("settings", "trainable: \"" + pattern + "\" is no regular expression: " + e.what(), "e.g. trainable=layers\\.[01]\\.self_attn");
+    throw Error("settings", "trainable: \"" + pattern + "\" is no regular expression: " + e.what(),
+                "e.g. trainable=layers\\.[01]\\.self_attn");
   }
   if (std::none_of(found.begin(), found.end(), [](bool b) { return b; }))
-    throw Error("settings", "trainable: \"" + pattern + "\" matches no tensor", "the nearest names are " + nearest_names(pattern, list));
+    throw Error("settings", "trainable: \"" + pattern + "\" matches no tensor",
+                "the nearest names are " + nearest_names(pattern, list));
   return found;
 }
 
-// Tensors that share a Linear have one number. Those of no Linear have numbers of their own; `matrix` tells which are products.
+// Tensors that share a Linear have one number. Those of no Linear have numbers of their own; `matrix` tells which are
+// products.
 struct Groups {
   std::vector<size_t> of;
   std::vector<bool> matrix;
@@ -60,8 +63,10 @@ Groups group(Model& m) {
   std::vector<int64_t> starts;
   shapes.for_each_linear([&](layers::Linear& l, bool) {
     const int64_t begin = l.w.f32() - base, end = begin + l.w.size();
-    auto p = std::lower_bound(m.parameters.begin(), m.parameters.end(), begin, [](const ParameterInfo& q, int64_t at) { return q.offset < at; });
-    for (; p != m.parameters.end() && p->offset < end; ++p) linear[static_cast<size_t>(p - m.parameters.begin())] = true;
+    auto p = std::lower_bound(m.parameters.begin(), m.parameters.end(), begin,
+                              [](const ParameterInfo& q, int64_t at) { return q.offset < at; });
+    for (; p != m.parameters.end() && p->offset < end; ++p)
+      linear[static_cast<size_t>(p - m.parameters.begin())] = true;
     starts.push_back(begin);
   });
   std::sort(starts.begin(), starts.end());
@@ -74,25 +79,32 @@ Groups group(Model& m) {
 }
 
 // Whether backward leaves the gradient out when it has no memory.
-bool may_lack_gradient(layers::Role role, bool matrix) { return matrix || role == layers::Role::embedding || role == layers::Role::router_bias || role == layers::Role::expert_table; }
+bool may_lack_gradient(layers::Role role, bool matrix) {
+  return matrix || role == layers::Role::embedding || role == layers::Role::router_bias ||
+         role == layers::Role::expert_table;
+}
 
 }  // namespace
 
 const TrainedParameter* TrainableSet::find(const std::string& name) const {
-  const auto it = std::find_if(parameters.begin(), parameters.end(), [&](const TrainedParameter& p) { return p.info.name == name; });
+  const auto it = std::find_if(parameters.begin(), parameters.end(),
+                               [&](const TrainedParameter& p) { return p.info.name == name; });
   return it == parameters.end() ? nullptr : &*it;
 }
 
 TrainableSet choose_trainable(Model& m, const std::string& pattern) {
-  std::vector<bool> chosen = pattern.empty() ? std::vector<bool>(m.parameters.size(), m.lora.empty()) : matches(pattern, m.parameters);
+  std::vector<bool> chosen =
+      pattern.empty() ? std::vector<bool>(m.parameters.size(), m.lora.empty()) : matches(pattern, m.parameters);
   for (size_t i = 0; i < chosen.size(); ++i)
-    if (m.parameters[i].role == layers::Role::expert_table) chosen[i] = false;  // a table of whole numbers, part of the architecture
+    if (m.parameters[i].role == layers::Role::expert_table)
+      chosen[i] = false;  // a table of whole numbers, part of the architecture
   const Groups groups = group(m);
   std::vector<bool> any(groups.matrix.size());
   for (size_t i = 0; i < chosen.size(); ++i)
     if (chosen[i]) any[groups.of[i]] = true;
   TrainableSet set;
-  for (size_t i = 0; i < chosen.size(); ++i) set.parameters.push_back({m.parameters[i], m.block ? m.block + m.parameters[i].offset : nullptr, -1, chosen[i]});
+  for (size_t i = 0; i < chosen.size(); ++i)
+    set.parameters.push_back({m.parameters[i], m.block ? m.block + m.parameters[i].offset : nullptr, -1, chosen[i]});
   for (const ParameterInfo& p : m.adapters) set.parameters.push_back({p, m.adapter_block + p.offset, -1, true});
   const auto place = [&](TrainedParameter& p) {
     p.state = set.gradient_elements;
@@ -102,7 +114,8 @@ TrainableSet choose_trainable(Model& m, const std::string& pattern) {
     if (i >= chosen.size() || any[groups.of[i]]) place(set.parameters[i]);
   set.moment_elements = set.gradient_elements;
   for (size_t i = 0; i < chosen.size(); ++i)
-    if (!any[groups.of[i]] && !may_lack_gradient(m.parameters[i].role, groups.matrix[groups.of[i]])) place(set.parameters[i]);
+    if (!any[groups.of[i]] && !may_lack_gradient(m.parameters[i].role, groups.matrix[groups.of[i]]))
+      place(set.parameters[i]);
   return set;
 }
 

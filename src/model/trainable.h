@@ -18,8 +18,8 @@ struct TrainedParameter {
   ParameterInfo info;
   float* weight = nullptr;
   int64_t state = -1;    // of its gradient (and moments) in their blocks, in elements; -1: has none
-  bool trained = false;  // a frozen parameter may still have a gradient: of a small tensor that backward always writes, or of rows of a matrix
-                         // whose other rows are trained
+  bool trained = false;  // a frozen parameter may still have a gradient: of a small tensor that backward always writes,
+                         // or of rows of a matrix whose other rows are trained
 };
 
 // The state blocks: gradients, and both moments in the same layout but shorter, since frozen tensors come last.
@@ -29,13 +29,14 @@ struct TrainableSet {
   const TrainedParameter* find(const std::string& name) const;
 };
 
-// pattern: ECMAScript regular expression, searched for in the names of the model's tensors (V3's); the rest is frozen. "": everything, or nothing
-// but the adapters when the model has some. Adapters are always trained. Throws Error when the expression is malformed or matches nothing, with
-// the nearest names. Without memory (a model over a measuring arena) the weights are addresses that nobody reads.
+// pattern: ECMAScript regular expression, searched for in the names of the model's tensors (V3's); the rest is frozen.
+// "": everything, or nothing but the adapters when the model has some. Adapters are always trained. Throws Error when
+// the expression is malformed or matches nothing, with the nearest names. Without memory (a model over a measuring
+// arena) the weights are addresses that nobody reads.
 TrainableSet choose_trainable(Model& m, const std::string& pattern);
 
-// Shapes of the gradients of m: its weights and adapters, every matrix that needs a gradient bound into `block`; the others have no memory,
-// which tells backward to leave them out.
+// Shapes of the gradients of m: its weights and adapters, every matrix that needs a gradient bound into `block`; the
+// others have no memory, which tells backward to leave them out.
 Weights bind_gradients(const Model& m, const TrainableSet& set, float* block);
 
 // Zeroes the gradients of frozen parameters in the block.

@@ -14,7 +14,8 @@ Tape reserve_tape(Arena& arena, const Model& m, int64_t tokens, Tape::Keep keep,
   return t;
 }
 
-void forward(const Exec& exec, const Model& m, std::span<const int32_t> ids, const layers::TokenContext& ctx, Tape& t, Arena& scratch, KvCache* cache) {
+void forward(const Exec& exec, const Model& m, std::span<const int32_t> ids, const layers::TokenContext& ctx, Tape& t,
+             Arena& scratch, KvCache* cache) {
   const int64_t T = t.tokens;
   BK_CHECK_EQ(static_cast<int64_t>(ids.size()), T);
   BK_CHECK_EQ(ctx.tokens(), T);
@@ -32,14 +33,14 @@ void forward(const Exec& exec, const Model& m, std::span<const int32_t> ids, con
   if (cache) cache->length += T;
 }
 
-LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> ids, std::span<const int32_t> labels, const layers::TokenContext& ctx,
-                    Tape& t, const LossOptions& loss, Weights& grads, Arena& scratch) {
+LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> ids, std::span<const int32_t> labels,
+                    const layers::TokenContext& ctx, Tape& t, const LossOptions& loss, Weights& grads, Arena& scratch) {
   Arena::Scope whole(scratch);
   const int64_t T = t.tokens, D = m.config.hidden_size;
   LossResult result;
   Mat dx = scratch.mat(m.compute, T, m.residual.streams * D), d_hidden = scratch.mat(m.compute, T, D);
-  result.sums = ops::cross_entropy_backward(exec, t.hidden, m.weights.head.forward, m.weights.head.backward, labels, loss.scale, loss.z_coef, d_hidden,
-                                            grads.head.w, scratch);
+  result.sums = ops::cross_entropy_backward(exec, t.hidden, m.weights.head.forward, m.weights.head.backward, labels,
+                                            loss.scale, loss.z_coef, d_hidden, grads.head.w, scratch);
   const StackRun run{exec, m, ctx, scratch};
   LayerLosses layer_losses{loss.balance_scale, 0, {loss.indexer_scale, 0}};
   const bool streams = m.residual.kind != ops::ResidualKind::plain, from_streams = streams && !t.mtp.empty();
@@ -58,6 +59,8 @@ LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> i
   return result;
 }
 
-void logits(const Exec& exec, const Model& m, CMat hidden, Mat out) { ops::gemm(exec, hidden, m.weights.head.forward, out); }
+void logits(const Exec& exec, const Model& m, CMat hidden, Mat out) {
+  ops::gemm(exec, hidden, m.weights.head.forward, out);
+}
 
 }  // namespace birkhoff::model

@@ -1,5 +1,5 @@
-// The one forward pass, and its backward: embedding, the stack of blocks, final norm. Training, evaluation, generation and serving all run
-// forward(); they differ in what the Tape keeps and whether a cache stands before the tokens.
+// The one forward pass, and its backward: embedding, the stack of blocks, final norm. Training, evaluation, generation
+// and serving all run forward(); they differ in what the Tape keeps and whether a cache stands before the tokens.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -11,22 +11,24 @@ namespace birkhoff::model {
 
 // Memory of one forward (and backward) over T tokens.
 struct Tape : StackTape {
-  Mat hidden, final_rstd;  // after the final norm [T, D], [T, 1]
+  Mat hidden, final_rstd;    // after the final norm [T, D], [T, 1]
   std::vector<MtpTape> mtp;  // filled by the caller (reserve_mtp) when prediction modules are trained
 };
 
-Tape reserve_tape(Arena& arena, const Model& m, int64_t tokens, Tape::Keep keep, Recompute policy = Recompute::none, KvCache* cache = nullptr);
+Tape reserve_tape(Arena& arena, const Model& m, int64_t tokens, Tape::Keep keep, Recompute policy = Recompute::none,
+                  KvCache* cache = nullptr);
 
 // ids [T] -> tape.hidden. With a cache the tokens follow cache->length earlier ones, and its length grows by T.
-void forward(const Exec& exec, const Model& m, std::span<const int32_t> ids, const layers::TokenContext& ctx, Tape& tape, Arena& scratch,
-             KvCache* cache = nullptr);
+void forward(const Exec& exec, const Model& m, std::span<const int32_t> ids, const layers::TokenContext& ctx,
+             Tape& tape, Arena& scratch, KvCache* cache = nullptr);
 
 struct LossOptions {
   float scale = 1.f;  // of every token's loss: 1 / tokens of the step
   float z_coef = 0.f;
-  float balance_scale = 1.f;  // of the balance losses: 1 / parts the step is cut into
+  float balance_scale = 1.f;     // of the balance losses: 1 / parts the step is cut into
   std::vector<float> mtp_scale;  // module k: coefficient / (modules * its targets of the step)
-  float indexer_scale = 0.f;  // of every token's KL of an indexer: its coefficient / tokens of the step; 0: they do not learn
+  float indexer_scale =
+      0.f;  // of every token's KL of an indexer: its coefficient / tokens of the step; 0: they do not learn
 };
 struct LossResult {
   ops::LossSums sums;
@@ -36,7 +38,8 @@ struct LossResult {
 };
 // Loss of labels [T] and all gradients: grads += . Needs a tape of a forward that kept what backward needs.
 LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> ids, std::span<const int32_t> labels,
-                    const layers::TokenContext& ctx, Tape& tape, const LossOptions& loss, Weights& grads, Arena& scratch);
+                    const layers::TokenContext& ctx, Tape& tape, const LossOptions& loss, Weights& grads,
+                    Arena& scratch);
 
 // Logits [T, V] fp32 of tape.hidden rows.
 void logits(const Exec& exec, const Model& m, CMat hidden, Mat out);

@@ -33,7 +33,8 @@ void fill_normal(Mat m, double sd, uint64_t seed, const std::string& name) {
   for (int64_t i = 0; i < m.size(); ++i) p[i] = static_cast<float>(sd * rng.normal(static_cast<uint64_t>(i)));
 }
 
-// Hash routing from scratch: every token id gets `m.cols` different experts, uniformly (the table of the released models is unpublished).
+// Hash routing from scratch: every token id gets `m.cols` different experts, uniformly (the table of the released
+// models is unpublished).
 void fill_experts(Mat m, int64_t experts, uint64_t seed, const std::string& name) {
   const Rng rng(seed, name_key(name));
   std::vector<float> order(static_cast<size_t>(experts));
@@ -65,8 +66,11 @@ void initialise_base(const ModelConfig& c, int64_t site, Mat base) {
   // H_res near the identity: logit 0 there and hc_init_res_off elsewhere; of hc the identity itself.
   const ops::ResForm form = c.residual_spec().res_form;
   const int64_t logits = ops::res_logits(form, n);
-  const auto of_identity = [&](int64_t i) { return form == ops::ResForm::sinkhorn ? i / n == i % n : form == ops::ResForm::lite ? i == 0 : i % 2 == 0; };
-  for (int64_t i = 0; i < logits; ++i) res[i] = of_identity(i) ? (mhc ? 0.f : 1.f) : mhc ? static_cast<float>(c.hc_init_res_off) : 0.f;
+  const auto of_identity = [&](int64_t i) {
+    return form == ops::ResForm::sinkhorn ? i / n == i % n : form == ops::ResForm::lite ? i == 0 : i % 2 == 0;
+  };
+  for (int64_t i = 0; i < logits; ++i)
+    res[i] = of_identity(i) ? (mhc ? 0.f : 1.f) : mhc ? static_cast<float>(c.hc_init_res_off) : 0.f;
 }
 
 }  // namespace
@@ -77,7 +81,8 @@ uint64_t name_key(const std::string& name) {  // FNV-1a
   return h;
 }
 
-Weights::Weights(const ModelConfig& c) : embed(shape(c.vocab_size, c.hidden_size)), norm(shape(1, c.hidden_size)), tied(c.tie_word_embeddings) {
+Weights::Weights(const ModelConfig& c)
+    : embed(shape(c.vocab_size, c.hidden_size)), norm(shape(1, c.hidden_size)), tied(c.tie_word_embeddings) {
   const ops::ResidualSpec residual = c.residual_spec();
   head = layers::Linear(c.vocab_size, c.hidden_size);
   blocks.resize(static_cast<size_t>(c.blocks()));
@@ -91,7 +96,8 @@ Weights::Weights(const ModelConfig& c) : embed(shape(c.vocab_size, c.hidden_size
   }
   const auto collapse = [&] {
     if (residual.kind != ops::ResidualKind::mhc || c.hc_head != "learned") return ops::HeadWeights{};
-    return ops::HeadWeights{shape(residual.streams, residual.streams * residual.dim), shape(1, 1), shape(1, residual.streams)};
+    return ops::HeadWeights{shape(residual.streams, residual.streams * residual.dim), shape(1, 1),
+                            shape(1, residual.streams)};
   };
   hc_head = collapse();
   for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k) {
@@ -115,7 +121,9 @@ std::vector<ParameterInfo> list_parameters(Weights& w) {
   return list;
 }
 
-int64_t parameter_elements(const std::vector<ParameterInfo>& list) { return list.empty() ? 0 : list.back().offset + list.back().size(); }
+int64_t parameter_elements(const std::vector<ParameterInfo>& list) {
+  return list.empty() ? 0 : list.back().offset + list.back().size();
+}
 
 void bind(Weights& w, float* block) {
   int64_t offset = 0;
@@ -132,15 +140,29 @@ void initialise(const ModelConfig& c, Weights& w, uint64_t seed) {
       case Role::output_projection:
       case Role::embedding:
       case Role::head:
-      case Role::router: fill_normal(m, c.initializer_range, seed, name); break;
-      case Role::norm: fill(m, 1.f); break;
+      case Role::router:
+        fill_normal(m, c.initializer_range, seed, name);
+        break;
+      case Role::norm:
+        fill(m, 1.f);
+        break;
       case Role::router_bias:
       case Role::bias:
-      case Role::position_bias: fill(m, 0.f); break;
-      case Role::expert_table: fill_experts(m, c.n_routed_experts, seed, name); break;
-      case Role::hc_fn: fill_normal(m, c.residual == "mhc" ? c.hc_init_phi_std : 0.0, seed, name); break;
-      case Role::hc_scale: fill(m, static_cast<float>(c.hc_init_scale)); break;
-      case Role::hc_base: fill(m, 0.f); break;
+      case Role::position_bias:
+        fill(m, 0.f);
+        break;
+      case Role::expert_table:
+        fill_experts(m, c.n_routed_experts, seed, name);
+        break;
+      case Role::hc_fn:
+        fill_normal(m, c.residual == "mhc" ? c.hc_init_phi_std : 0.0, seed, name);
+        break;
+      case Role::hc_scale:
+        fill(m, static_cast<float>(c.hc_init_scale));
+        break;
+      case Role::hc_base:
+        fill(m, 0.f);
+        break;
     }
   });
   if (c.residual == "plain") return;

@@ -18,20 +18,20 @@ struct BlockWeights {
 
 // What a multi-token prediction module has besides its block (mtp.h).
 struct MtpWeights {
-  Mat enorm, hnorm;              // [1, D]
-  layers::Linear proj;           // one stream: eh_proj [D, 2D]
-  layers::Linear e_proj, h_proj; // several: [D, D] each
-  ops::HeadWeights hc_head;      // several: their collapse
-  Mat norm;                      // [1, D] before the shared head
+  Mat enorm, hnorm;               // [1, D]
+  layers::Linear proj;            // one stream: eh_proj [D, 2D]
+  layers::Linear e_proj, h_proj;  // several: [D, D] each
+  ops::HeadWeights hc_head;       // several: their collapse
+  Mat norm;                       // [1, D] before the shared head
 };
 
 struct Weights {
-  Mat embed;  // [V, D]
+  Mat embed;                         // [V, D]
   std::vector<BlockWeights> blocks;  // of the model, then one of every prediction module
   std::vector<MtpWeights> mtp;
   ops::HeadWeights hc_head;
-  Mat norm;            // [1, D] before the head
-  layers::Linear head; // [V, D]; tied: head.w is embed
+  Mat norm;             // [1, D] before the head
+  layers::Linear head;  // [V, D]; tied: head.w is embed
   bool tied = false;
 
   // Shapes without memory.
@@ -93,7 +93,8 @@ struct Weights {
   template <class W, class F>
   static void for_each_linear_of(W& w, F& f) {
     w.for_each_linear([&](layers::Linear& l) { f(l, false); });
-    if constexpr (requires { w.for_each_fp32_linear([](layers::Linear&) {}); }) w.for_each_fp32_linear([&](layers::Linear& l) { f(l, true); });
+    if constexpr (requires { w.for_each_fp32_linear([](layers::Linear&) {}); })
+      w.for_each_fp32_linear([&](layers::Linear& l) { f(l, true); });
   }
   template <class F>
   static void for_each_head(const std::string& p, ops::HeadWeights& h, F& f) {
@@ -128,8 +129,8 @@ void bind(Weights& w, float* block);
 
 // The stream of random numbers that a tensor of this name draws from.
 uint64_t name_key(const std::string& name);
-// Fills the bound weights. Every tensor draws from its own stream, keyed by seed and name. Scheme: linear layers and embedding
-// N(0, initializer_range), norms 1, hyper-connections as mhc.md 1.6 (settings hc_init_*), biases 0.
+// Fills the bound weights. Every tensor draws from its own stream, keyed by seed and name. Scheme: linear layers and
+// embedding N(0, initializer_range), norms 1, hyper-connections as mhc.md 1.6 (settings hc_init_*), biases 0.
 void initialise(const ModelConfig& c, Weights& w, uint64_t seed);
 
 }  // namespace birkhoff::model

@@ -10,8 +10,8 @@ namespace {
 
 using kernels::AttentionRows;
 
-// Consecutive query rows that see keys from the same one on: the unit within which all work is done, so that neither other
-// documents in the row nor the place of a document can change a result.
+// Consecutive query rows that see keys from the same one on: the unit within which all work is done, so that neither
+// other documents in the row nor the place of a document can change a result.
 struct Stretch {
   int64_t begin, end;  // query rows
   int64_t first_key;
@@ -53,8 +53,8 @@ struct ForwardTask {
   int64_t kv_head, col_begin, col_end;
 };
 
-// Every kv head of every stretch, long ones in pieces: K and V are repacked per piece, so pieces are as large as the number of
-// workers one may expect allows. Pieces never change a result.
+// Every kv head of every stretch, long ones in pieces: K and V are repacked per piece, so pieces are as large as the
+// number of workers one may expect allows. Pieces never change a result.
 std::vector<ForwardTask> forward_tasks(const AttentionShape& s, const std::vector<Stretch>& stretches, int64_t rows) {
   const int64_t group = s.heads / s.kv_heads;
   const int64_t piece = std::clamp<int64_t>((rows * s.heads / 16 + 63) / 64 * 64, 64, 1024);
@@ -72,8 +72,11 @@ struct KeyGradients {
   int64_t rows, qk, vd;  // rows + 64: a stretch rounds its keys up
   float *dk, *dv;
   KeyGradients(WorkerScratch& scratch, int64_t n, int64_t qk_dim, int64_t v_dim)
-      : rows(n), qk((qk_dim + 15) / 16 * 16), vd((v_dim + 15) / 16 * 16),
-        dk(scratch.take<float>((n + 64) * qk)), dv(scratch.take<float>((n + 64) * vd)) {
+      : rows(n),
+        qk((qk_dim + 15) / 16 * 16),
+        vd((v_dim + 15) / 16 * 16),
+        dk(scratch.take<float>((n + 64) * qk)),
+        dv(scratch.take<float>((n + 64) * vd)) {
     std::fill_n(dk, (n + 64) * qk, 0.f);
     std::fill_n(dv, (n + 64) * vd, 0.f);
   }
@@ -81,8 +84,8 @@ struct KeyGradients {
 
 }  // namespace
 
-void attention_forward(const Exec& exec, const AttentionShape& s, CMat q, CMat k, CMat v, std::span<const int32_t> first_key,
-                       Mat o, Mat lse, Arena&) {
+void attention_forward(const Exec& exec, const AttentionShape& s, CMat q, CMat k, CMat v,
+                       std::span<const int32_t> first_key, Mat o, Mat lse, Arena&) {
   check_attention_shape(s, q, k, v, first_key);
   check_shape(o, q.rows, s.heads * s.v_dim);
   BK_CHECK(o.dtype == q.dtype);
@@ -114,13 +117,15 @@ void attention_forward(const Exec& exec, const AttentionShape& s, CMat q, CMat k
     a.heads = group, a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;
     a.col_begin = task.col_begin, a.col_end = task.col_end;
     a.first_visible = before + row - key;
-    a.scratch = memory.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.col_end - a.col_begin)));
+    a.scratch =
+        memory.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.col_end - a.col_begin)));
     run(a);
   });
 }
 
-void attention_backward(const Exec& exec, const AttentionShape& s, CMat q, CMat k, CMat v, std::span<const int32_t> first_key,
-                        std::span<const int32_t> segment_start, CMat o, CMat lse, CMat d_o, Mat dq, Mat dk, Mat dv, Arena&) {
+void attention_backward(const Exec& exec, const AttentionShape& s, CMat q, CMat k, CMat v,
+                        std::span<const int32_t> first_key, std::span<const int32_t> segment_start, CMat o, CMat lse,
+                        CMat d_o, Mat dq, Mat dk, Mat dv, Arena&) {
   check_attention_shape(s, q, k, v, first_key);
   BK_CHECK_EQ(k.rows, q.rows);
   check_shape(o, q.rows, s.heads * s.v_dim);
@@ -134,7 +139,9 @@ void attention_backward(const Exec& exec, const AttentionShape& s, CMat q, CMat 
   if (exec.dry() || q.rows == 0) return;
   Exec::Span span(exec, Work::attention);
   const int64_t segments = static_cast<int64_t>(segment_start.size()), group = s.heads / s.kv_heads;
-  const auto segment_begin = [&](int64_t i) { return i < segments ? segment_start[static_cast<size_t>(i)] : static_cast<int32_t>(q.rows); };
+  const auto segment_begin = [&](int64_t i) {
+    return i < segments ? segment_start[static_cast<size_t>(i)] : static_cast<int32_t>(q.rows);
+  };
   BK_CHECK(segments > 0 && segment_begin(0) == 0);
   for (int64_t i = 0; i < segments; ++i) {
     BK_CHECK_LE(segment_begin(i), segment_begin(i + 1));
@@ -164,7 +171,8 @@ void attention_backward(const Exec& exec, const AttentionShape& s, CMat q, CMat 
       a.dk = sums.dk + (key - begin) * sums.qk, a.dv = sums.dv + (key - begin) * sums.vd;
       a.heads = group, a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;
       a.tokens = stretch.end - stretch.begin, a.first_visible = row - key;
-      a.scratch = inner.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.first_visible + a.tokens)));
+      a.scratch =
+          inner.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.first_visible + a.tokens)));
       (f32 ? kernel.run_f32 : kernel.run_bf16)(a);
     }
     const auto store = f32 ? kernel.store_f32 : kernel.store_bf16;
@@ -179,7 +187,8 @@ namespace {
 constexpr int64_t kMlaRows = 64;
 }
 
-void mla_expand_kv(const Exec& exec, CMat kv, CMat k_rope, int64_t heads, int64_t nope, int64_t rope, int64_t v_dim, Mat k, Mat v) {
+void mla_expand_kv(const Exec& exec, CMat kv, CMat k_rope, int64_t heads, int64_t nope, int64_t rope, int64_t v_dim,
+                   Mat k, Mat v) {
   check_shape(kv, kv.rows, heads * (nope + v_dim));
   check_shape(k_rope, kv.rows, rope);
   check_shape(k, kv.rows, heads * (nope + rope));
@@ -190,15 +199,23 @@ void mla_expand_kv(const Exec& exec, CMat kv, CMat k_rope, int64_t heads, int64_
   const auto& kernel = kernels::mla_kernels();
   exec.parallel_for((kv.rows + kMlaRows - 1) / kMlaRows, [&](int64_t task) {
     const int64_t first = task * kMlaRows, rows = std::min(kMlaRows, kv.rows - first);
-    const kernels::MlaExpand a{from(kv, first, 0), from(k_rope, first, 0), into(k, first, 0), into(v, first, 0),
-                               k.stride,           v.stride,               rows,              heads,
-                               nope,               rope,                   v_dim};
+    const kernels::MlaExpand a{from(kv, first, 0),
+                               from(k_rope, first, 0),
+                               into(k, first, 0),
+                               into(v, first, 0),
+                               k.stride,
+                               v.stride,
+                               rows,
+                               heads,
+                               nope,
+                               rope,
+                               v_dim};
     (kv.dtype == f32_t ? kernel.expand_f32 : kernel.expand_bf16)(a);
   });
 }
 
-void mla_expand_kv_backward(const Exec& exec, CMat dk, CMat dv, int64_t heads, int64_t nope, int64_t rope, int64_t v_dim, Mat dkv,
-                            Mat dk_rope) {
+void mla_expand_kv_backward(const Exec& exec, CMat dk, CMat dv, int64_t heads, int64_t nope, int64_t rope,
+                            int64_t v_dim, Mat dkv, Mat dk_rope) {
   check_shape(dkv, dk.rows, heads * (nope + v_dim));
   check_shape(dk_rope, dk.rows, rope);
   check_shape(dk, dk.rows, heads * (nope + rope));
@@ -209,9 +226,17 @@ void mla_expand_kv_backward(const Exec& exec, CMat dk, CMat dv, int64_t heads, i
   const auto& kernel = kernels::mla_kernels();
   exec.parallel_for((dk.rows + kMlaRows - 1) / kMlaRows, [&](int64_t task) {
     const int64_t first = task * kMlaRows, rows = std::min(kMlaRows, dk.rows - first);
-    const kernels::MlaGather a{from(dk, first, 0), from(dv, first, 0), into(dkv, first, 0), into(dk_rope, first, 0),
-                               dkv.stride,         dk_rope.stride,     rows,                heads,
-                               nope,               rope,               v_dim};
+    const kernels::MlaGather a{from(dk, first, 0),
+                               from(dv, first, 0),
+                               into(dkv, first, 0),
+                               into(dk_rope, first, 0),
+                               dkv.stride,
+                               dk_rope.stride,
+                               rows,
+                               heads,
+                               nope,
+                               rope,
+                               v_dim};
     (dk.dtype == f32_t ? kernel.gather_f32 : kernel.gather_bf16)(a);
   });
 }

@@ -1,6 +1,7 @@
-// Balance losses. With the selection counts as constants every one of them is sum_e c_e mean_t a_te over its group of tokens (the batch or a
-// sequence), where a are the affinities normalised per token (softmax scores are that already). So the losses that are on collapse into one
-// coefficient per (sequence, expert), and one pass over the tokens gives value and gradient.
+// Balance losses. With the selection counts as constants every one of them is sum_e c_e mean_t a_te over its group of
+// tokens (the batch or a sequence), where a are the affinities normalised per token (softmax scores are that already).
+// So the losses that are on collapse into one coefficient per (sequence, expert), and one pass over the tokens gives
+// value and gradient.
 #include <algorithm>
 #include <vector>
 
@@ -15,7 +16,8 @@ constexpr int64_t kBalanceTokens = 128;
 // Tokens that chose each expert, in rows [first, last).
 std::vector<double> count_choices(const RouterRule& rule, const Routing& r, int64_t first, int64_t last) {
   std::vector<double> count(static_cast<size_t>(rule.experts));
-  for (int64_t i = first * rule.active; i < last * rule.active; ++i) ++count[static_cast<size_t>(r.index[static_cast<size_t>(i)])];
+  for (int64_t i = first * rule.active; i < last * rule.active; ++i)
+    ++count[static_cast<size_t>(r.index[static_cast<size_t>(i)])];
   return count;
 }
 
@@ -35,8 +37,10 @@ std::vector<double> count_sent(const RouterRule& rule, const BalanceCoefficients
 }
 
 // c_e of the losses over all tokens (models.md C.3, D.6; Mixtral).
-std::vector<double> batch_coefficients(const RouterRule& rule, const BalanceCoefficients& c, const Routing& r, int64_t tokens) {
-  const auto E = static_cast<double>(rule.experts), K = static_cast<double>(rule.active), T = static_cast<double>(tokens);
+std::vector<double> batch_coefficients(const RouterRule& rule, const BalanceCoefficients& c, const Routing& r,
+                                       int64_t tokens) {
+  const auto E = static_cast<double>(rule.experts), K = static_cast<double>(rule.active),
+             T = static_cast<double>(tokens);
   const std::vector<double> count = count_choices(rule, r, 0, tokens);
   std::vector<double> out(count.size());
   for (size_t e = 0; e < count.size(); ++e) out[e] = c.expert * count[e] * E / (K * T) + c.mixtral * E * count[e] / T;
@@ -46,7 +50,8 @@ std::vector<double> batch_coefficients(const RouterRule& rule, const BalanceCoef
   const std::vector<double> sent = count_sent(rule, c, r, tokens);
   for (size_t d = 0; d < static_cast<size_t>(c.devices); ++d) {
     double mean = 0;
-    for (size_t e = d * per_device; e < (d + 1) * per_device; ++e) mean += count[e] * E / (K * T) / static_cast<double>(per_device);
+    for (size_t e = d * per_device; e < (d + 1) * per_device; ++e)
+      mean += count[e] * E / (K * T) / static_cast<double>(per_device);
     const double share = sent[d] * static_cast<double>(c.devices) / (static_cast<double>(c.devices_per_token) * T);
     for (size_t e = d * per_device; e < (d + 1) * per_device; ++e) out[e] += c.device * mean + c.communication * share;
   }
@@ -54,7 +59,8 @@ std::vector<double> batch_coefficients(const RouterRule& rule, const BalanceCoef
 }
 
 // Value of sum_e w_e a_e for one token, and its gradient on top of d_logits.
-double token_loss(const RouterRule& rule, const float* logits, const float* scores, const float* w, float scale, float* d_scores, float* d_logits) {
+double token_loss(const RouterRule& rule, const float* logits, const float* scores, const float* w, float scale,
+                  float* d_scores, float* d_logits) {
   float sum = 0, dot = 0;
   for (int64_t e = 0; e < rule.experts; ++e) {
     sum += scores[e];
@@ -69,8 +75,9 @@ double token_loss(const RouterRule& rule, const float* logits, const float* scor
 
 }  // namespace
 
-double balance_losses(const Exec& exec, const RouterRule& rule, const BalanceCoefficients& c, CMat logits, const Routing& r, std::span<const int32_t> sequence_start,
-                      float scale, Mat d_logits, Arena& scratch) {
+double balance_losses(const Exec& exec, const RouterRule& rule, const BalanceCoefficients& c, CMat logits,
+                      const Routing& r, std::span<const int32_t> sequence_start, float scale, Mat d_logits,
+                      Arena& scratch) {
   const int64_t T = logits.rows, E = rule.experts;
   check_shape(logits, r.scores.rows, E);
   check_shape(d_logits, T, E);
@@ -89,8 +96,10 @@ double balance_losses(const Exec& exec, const RouterRule& rule, const BalanceCoe
     const int64_t first = sequence_start[static_cast<size_t>(s)], length = end_of(s) - first;
     const std::vector<double> count = count_choices(rule, r, first, end_of(s));
     for (int64_t e = 0; e < E; ++e) {
-      const double f = count[static_cast<size_t>(e)] * static_cast<double>(E) / static_cast<double>(rule.active * length);
-      weight.f32(s)[e] = static_cast<float>(batch[static_cast<size_t>(e)] / static_cast<double>(T) + c.sequence * f / static_cast<double>(length * sequences));
+      const double f =
+          count[static_cast<size_t>(e)] * static_cast<double>(E) / static_cast<double>(rule.active * length);
+      weight.f32(s)[e] = static_cast<float>(batch[static_cast<size_t>(e)] / static_cast<double>(T) +
+                                            c.sequence * f / static_cast<double>(length * sequences));
     }
   }
   exec.parallel_for(tasks, [&](int64_t task) {
@@ -98,7 +107,8 @@ double balance_losses(const Exec& exec, const RouterRule& rule, const BalanceCoe
     float* d_scores = mine.take<float>(E);
     double sum = 0;
     for (int64_t t = task * kBalanceTokens; t < std::min(T, (task + 1) * kBalanceTokens); ++t) {
-      const auto s = std::upper_bound(sequence_start.begin(), sequence_start.end(), static_cast<int32_t>(t)) - sequence_start.begin() - 1;
+      const auto s = std::upper_bound(sequence_start.begin(), sequence_start.end(), static_cast<int32_t>(t)) -
+                     sequence_start.begin() - 1;
       sum += token_loss(rule, logits.f32(t), r.scores.f32(t), weight.f32(s), scale, d_scores, d_logits.f32(t));
     }
     partial[task] = sum;

@@ -19,7 +19,9 @@ void check(const CompressorShape& s, std::span<const CompressorWindow> windows, 
   BK_CHECK(kz.dtype == f32_t && ape.dtype == f32_t && entries.dtype == f32_t);
 }
 
-int64_t previous_rows(const CompressorShape& s, const CompressorWindow& w) { return s.overlap && w.has_previous ? s.ratio : 0; }
+int64_t previous_rows(const CompressorShape& s, const CompressorWindow& w) {
+  return s.overlap && w.has_previous ? s.ratio : 0;
+}
 
 // The window before through the first half of the channels, the own window through the last.
 struct Runs {
@@ -50,7 +52,8 @@ void for_windows(const Exec& exec, const CompressorShape& s, std::span<const Com
 CompressorPlan CompressorPlan::take(Arena& arena, const CompressorShape& s, int64_t cached, int64_t tokens) {
   const auto ints = [&](int64_t n) { return std::span(arena.take<int32_t>(n), static_cast<size_t>(n)); };
   const int64_t most = s.most_windows(cached, tokens);
-  return {std::span(arena.take<CompressorWindow>(most), static_cast<size_t>(most)), ints(most), ints(tokens), ints(tokens)};
+  return {std::span(arena.take<CompressorWindow>(most), static_cast<size_t>(most)), ints(most), ints(tokens),
+          ints(tokens)};
 }
 
 namespace {
@@ -96,7 +99,8 @@ void plan_continuation(const CompressorShape& s, int64_t cached, CompressorPlan&
   keep_windows(plan, static_cast<size_t>(all - before));
 }
 
-void compress_forward(const Exec& exec, const CompressorShape& s, std::span<const CompressorWindow> windows, CMat kz, CMat ape, Mat entries) {
+void compress_forward(const Exec& exec, const CompressorShape& s, std::span<const CompressorWindow> windows, CMat kz,
+                      CMat ape, Mat entries) {
   check(s, windows, kz, ape, entries);
   if (exec.dry()) return;
   Exec::Span span(exec, Work::attention);
@@ -105,8 +109,8 @@ void compress_forward(const Exec& exec, const CompressorShape& s, std::span<cons
   });
 }
 
-void compress_backward(const Exec& exec, const CompressorShape& s, std::span<const CompressorWindow> windows, CMat kz, CMat ape, CMat d_entries,
-                       Mat d_kz, Mat d_ape) {
+void compress_backward(const Exec& exec, const CompressorShape& s, std::span<const CompressorWindow> windows, CMat kz,
+                       CMat ape, CMat d_entries, Mat d_kz, Mat d_ape) {
   check(s, windows, kz, ape, d_entries);
   check_shape(d_kz, kz.rows, kz.cols);
   check_shape(d_ape, ape.rows, ape.cols);
@@ -120,12 +124,14 @@ void compress_backward(const Exec& exec, const CompressorShape& s, std::span<con
       float* dk = d_kz.f32(row) + col;
       return kernels::CompressorRunGradient{dk, dk + C, d_kz.stride};
     };
-    const kernels::CompressorRunGradient grads[2] = {gradient(w.first_row - previous_rows(s, w), 0), gradient(w.first_row, own)};
+    const kernels::CompressorRunGradient grads[2] = {gradient(w.first_row - previous_rows(s, w), 0),
+                                                     gradient(w.first_row, own)};
     kernels::compressor_kernels().backward(Runs(s, w, kz, ape).run, d_entries.f32(i), grads, s.dim);
   });
   // Every row with a gradient is row j of some window; both halves of it belong to ape[j]. Sums in window order.
   exec.parallel_for(s.ratio, [&](int64_t j) {
-    for (const CompressorWindow& w : windows) kernels::elementwise_kernels().add_ff(d_kz.f32(w.first_row + j) + C, d_ape.f32(j), C);
+    for (const CompressorWindow& w : windows)
+      kernels::elementwise_kernels().add_ff(d_kz.f32(w.first_row + j) + C, d_ape.f32(j), C);
   });
 }
 

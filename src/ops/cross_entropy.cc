@@ -25,7 +25,8 @@ void check_labels(std::span<const int32_t> labels, int64_t vocab) {
 
 int64_t logit_rows_per_task(int64_t vocab) { return std::clamp<int64_t>(32768 / vocab, 1, 64); }
 
-// The loss of one row of logits; exps (or null) receives e^(logit - max), and 1 / sum of them is returned in inverse_sum.
+// The loss of one row of logits; exps (or null) receives e^(logit - max), and 1 / sum of them is returned in
+// inverse_sum.
 TokenLoss token_loss_of(const float* logits, int64_t vocab, int32_t label, float* exps, double* inverse_sum) {
   float max, sum;
   kernels::cross_entropy_kernels().row_stats(logits, vocab, exps, &max, &sum);
@@ -55,7 +56,8 @@ struct RowGradient {
   DType dtype;
 };
 
-// Turns a row of logits into scale * ((1 + 2 z_coef lse) softmax - onehot), stored as bf16 or fp32 over the logits themselves.
+// Turns a row of logits into scale * ((1 + 2 z_coef lse) softmax - onehot), stored as bf16 or fp32 over the logits
+// themselves.
 TokenLoss replace_by_gradient(float* logits, int64_t vocab, int32_t label, const RowGradient& g) {
   const auto& kernel = kernels::cross_entropy_kernels();
   const bool f32 = g.dtype == f32_t;
@@ -98,8 +100,10 @@ LossSums cross_entropy_forward(const Exec& exec, CMat hidden, const Packed& head
     exec.parallel_for((tokens + step - 1) / step, [&](int64_t task) {
       for (int64_t t = task * step; t < std::min(tokens, (task + 1) * step); ++t) {
         const int32_t label = chunk[static_cast<size_t>(t)];
-        losses[t] = label == kIgnoreLabel ? TokenLoss{0, 0} : token_loss_of(rows.f32(t), vocab, label, nullptr, nullptr);
-        if (!token_loss.empty()) token_loss[static_cast<size_t>(first + t)] = static_cast<float>(losses[t].cross_entropy);
+        losses[t] =
+            label == kIgnoreLabel ? TokenLoss{0, 0} : token_loss_of(rows.f32(t), vocab, label, nullptr, nullptr);
+        if (!token_loss.empty())
+          token_loss[static_cast<size_t>(first + t)] = static_cast<float>(losses[t].cross_entropy);
       }
     });
     add_losses(chunk, losses, sums);
@@ -107,8 +111,9 @@ LossSums cross_entropy_forward(const Exec& exec, CMat hidden, const Packed& head
   return sums;
 }
 
-LossSums cross_entropy_backward(const Exec& exec, CMat hidden, const Packed& head_t, const Packed& head, std::span<const int32_t> labels,
-                                float scale, float z_coef, Mat d_hidden, Mat d_head, Arena& scratch) {
+LossSums cross_entropy_backward(const Exec& exec, CMat hidden, const Packed& head_t, const Packed& head,
+                                std::span<const int32_t> labels, float scale, float z_coef, Mat d_hidden, Mat d_head,
+                                Arena& scratch) {
   check_inputs(hidden, head_t, labels);
   const int64_t vocab = head_t.n, step = logit_rows_per_task(vocab);
   BK_CHECK_EQ(head.k, vocab);

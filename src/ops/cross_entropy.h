@@ -24,9 +24,11 @@ struct LossSums {
 LossSums cross_entropy_forward(const Exec& exec, CMat hidden, const Packed& head_t, std::span<const int32_t> labels,
                                std::span<float> token_loss, Arena& scratch);
 
-// Loss and gradients in one pass over the chunks: L = scale * (sum CE + z_coef * sum z). d_hidden [T, D] assigned, d_head
-// [V, D] fp32 += (a view without memory: the head is frozen). head: W packed [V, D] for d_hidden. scale is usually 1 / (tokens of the whole step).
-LossSums cross_entropy_backward(const Exec& exec, CMat hidden, const Packed& head_t, const Packed& head, std::span<const int32_t> labels,
-                                float scale, float z_coef, Mat d_hidden, Mat d_head, Arena& scratch);
+// Loss and gradients in one pass over the chunks: L = scale * (sum CE + z_coef * sum z). d_hidden [T, D] assigned,
+// d_head [V, D] fp32 += (a view without memory: the head is frozen). head: W packed [V, D] for d_hidden. scale is
+// usually 1 / (tokens of the whole step).
+LossSums cross_entropy_backward(const Exec& exec, CMat hidden, const Packed& head_t, const Packed& head,
+                                std::span<const int32_t> labels, float scale, float z_coef, Mat d_hidden, Mat d_head,
+                                Arena& scratch);
 
 }  // namespace birkhoff::ops

@@ -21,7 +21,8 @@ void gather(const Exec& exec, const Routing& r, CMat x, Mat rows) {
   Exec::Span span(exec, Work::routing);
   const int64_t element = dtype_bytes(x.dtype);
   for_rows(exec, rows.rows, 1, kTaskRows, [&](int64_t row) {
-    std::memcpy(static_cast<char*>(rows.data) + row * rows.stride * element, static_cast<const char*>(x.data) + r.token[static_cast<size_t>(row)] * x.stride * element,
+    std::memcpy(static_cast<char*>(rows.data) + row * rows.stride * element,
+                static_cast<const char*>(x.data) + r.token[static_cast<size_t>(row)] * x.stride * element,
                 static_cast<size_t>(x.cols * element));
   });
 }
@@ -55,8 +56,12 @@ void sum_back(const Exec& exec, const Routing& r, CMat rows, Mat y, bool accumul
 }  // namespace
 
 void dispatch_forward(const Exec& exec, const Routing& r, CMat x, Mat rows) { gather(exec, r, x, rows); }
-void dispatch_backward(const Exec& exec, const Routing& r, CMat d_rows, Mat dx, bool accumulate) { sum_back(exec, r, d_rows, dx, accumulate); }
-void combine_forward(const Exec& exec, const Routing& r, CMat rows, Mat y, bool accumulate) { sum_back(exec, r, rows, y, accumulate); }
+void dispatch_backward(const Exec& exec, const Routing& r, CMat d_rows, Mat dx, bool accumulate) {
+  sum_back(exec, r, d_rows, dx, accumulate);
+}
+void combine_forward(const Exec& exec, const Routing& r, CMat rows, Mat y, bool accumulate) {
+  sum_back(exec, r, rows, y, accumulate);
+}
 void combine_backward(const Exec& exec, const Routing& r, CMat dy, Mat d_rows) { gather(exec, r, dy, d_rows); }
 
 void slots_to_rows(const Exec& exec, const Routing& r, CMat slots, Mat rows) {
@@ -64,7 +69,8 @@ void slots_to_rows(const Exec& exec, const Routing& r, CMat slots, Mat rows) {
   check_shape(slots, r.weights.rows, r.weights.cols);
   if (exec.dry()) return;
   for (int64_t t = 0; t < slots.rows; ++t)
-    for (int64_t k = 0; k < slots.cols; ++k) *rows.f32(r.slot_row[static_cast<size_t>(t * slots.cols + k)]) = slots.f32(t)[k];
+    for (int64_t k = 0; k < slots.cols; ++k)
+      *rows.f32(r.slot_row[static_cast<size_t>(t * slots.cols + k)]) = slots.f32(t)[k];
 }
 
 void rows_to_slots(const Exec& exec, const Routing& r, CMat rows, Mat slots) {
@@ -72,7 +78,8 @@ void rows_to_slots(const Exec& exec, const Routing& r, CMat rows, Mat slots) {
   check_shape(slots, r.weights.rows, r.weights.cols);
   if (exec.dry()) return;
   for (int64_t t = 0; t < slots.rows; ++t)
-    for (int64_t k = 0; k < slots.cols; ++k) slots.f32(t)[k] = *rows.f32(r.slot_row[static_cast<size_t>(t * slots.cols + k)]);
+    for (int64_t k = 0; k < slots.cols; ++k)
+      slots.f32(t)[k] = *rows.f32(r.slot_row[static_cast<size_t>(t * slots.cols + k)]);
 }
 
 }  // namespace birkhoff::ops

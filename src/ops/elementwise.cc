@@ -19,10 +19,14 @@ void dispatch(const Exec& exec, CMat from, Mat to, FF ff, FB fb, BF bf, BB bb) {
   Exec::Span span(exec, Work::elementwise);
   const bool from_f32 = from.dtype == f32_t, to_f32 = to.dtype == f32_t;
   for_rows(exec, to.rows, to.cols, kCopyTaskElements, [&](int64_t r) {
-    if (from_f32 && to_f32) ff(from.f32(r), to.f32(r), to.cols);
-    else if (from_f32) fb(from.f32(r), to.b16(r), to.cols);
-    else if (to_f32) bf(from.b16(r), to.f32(r), to.cols);
-    else bb(from.b16(r), to.b16(r), to.cols);
+    if (from_f32 && to_f32)
+      ff(from.f32(r), to.f32(r), to.cols);
+    else if (from_f32)
+      fb(from.f32(r), to.b16(r), to.cols);
+    else if (to_f32)
+      bf(from.b16(r), to.f32(r), to.cols);
+    else
+      bb(from.b16(r), to.b16(r), to.cols);
   });
 }
 

@@ -16,19 +16,19 @@ using kernels::kGemmRows;
 using kernels::kKBlock;
 using kernels::kPanel;
 
-
 // Extents of the tasks, functions of the shape alone.
 struct Blocking {
   int64_t rows, cols, depth;
 };
 constexpr int64_t kLeastTasks = 8;  // at least, where rows allow it
 
-// A task keeps its columns of B (depth rows of them at a time) in the second-level cache while rows of A pass. A stored B is
-// expanded depth rows at a time.
+// A task keeps its columns of B (depth rows of them at a time) in the second-level cache while rows of A pass. A stored
+// B is expanded depth rows at a time.
 Blocking choose_blocking(int64_t m, const Packed& p, int64_t least_tasks) {
   const int64_t n = p.n, k = p.k;
   const DType dtype = p.dtype;
-  constexpr int64_t kCacheBytes = 1 << 20, kWholeDepth = 2048, kDepth = 512, kFewRowsBytes = 256 << 10, kFewColumns = 64, kTaskFlops = 48'000'000;
+  constexpr int64_t kCacheBytes = 1 << 20, kWholeDepth = 2048, kDepth = 512, kFewRowsBytes = 256 << 10,
+                    kFewColumns = 64, kTaskFlops = 48'000'000;
   const int64_t row_bytes = std::max<int64_t>(1, k * dtype_bytes(dtype));
   Blocking b;
   b.depth = k <= (p.stored ? kDepth : kWholeDepth) ? k : kDepth;
@@ -101,7 +101,9 @@ void run_task(const GemmTask& t, CMat a, Mat c, GemmStore store, int64_t depth) 
     g.partial = scratch.take<float>(kernels::partial_floats(t.rows, t.cols));
   }
   float* wide = widen ? scratch.take<float>(t.rows * depth) : nullptr;
-  void* panels = p.stored ? scratch.take_bytes(static_cast<size_t>(div_up(t.cols, kPanel) * g.b_panel * dtype_bytes(p.dtype))) : nullptr;
+  void* panels =
+      p.stored ? scratch.take_bytes(static_cast<size_t>(div_up(t.cols, kPanel) * g.b_panel * dtype_bytes(p.dtype)))
+               : nullptr;
 
   int64_t k = 0;
   do {
@@ -173,7 +175,8 @@ void gemm_serial(CMat a, const Packed& b, Mat c, Store store) {
   for (const GemmTask& t : tasks) run_task(t, a, c, s, blocking.depth);
 }
 
-void grouped_gemm(const Exec& exec, CMat a, std::span<const int32_t> offsets, std::span<const Packed> b, Mat c, Store store) {
+void grouped_gemm(const Exec& exec, CMat a, std::span<const int32_t> offsets, std::span<const Packed> b, Mat c,
+                  Store store) {
   BK_CHECK_EQ(offsets.size(), b.size() + 1);
   BK_CHECK_EQ(a.rows, c.rows);
   if (b.empty()) return;

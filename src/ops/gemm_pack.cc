@@ -10,7 +10,9 @@ namespace {
 using kernels::kKBlock;
 using kernels::kPanel;
 
-int64_t panel_elements(DType dtype, int64_t k) { return kPanel * (dtype == DType::bf16 ? div_up(k, kKBlock) * kKBlock : k); }
+int64_t panel_elements(DType dtype, int64_t k) {
+  return kPanel * (dtype == DType::bf16 ? div_up(k, kKBlock) * kKBlock : k);
+}
 
 constexpr int64_t kPackTaskElements = 1 << 16;  // about 20 us of memory traffic
 
@@ -21,11 +23,13 @@ void pack_panel_transposed(const Packed& out, CMat w, int64_t panel) {
   const S* from = w.row<S>(panel * kPanel);
   const int64_t at = panel * panel_elements(out.dtype, out.k);
   if constexpr (std::is_same_v<S, float>) {
-    out.dtype == DType::f32 ? kernel.transposed_f32_to_f32(from, w.stride, n, out.k, static_cast<float*>(out.data) + at)
-                            : kernel.transposed_f32_to_pairs(from, w.stride, n, out.k, static_cast<bf16*>(out.data) + at);
+    out.dtype == DType::f32
+        ? kernel.transposed_f32_to_f32(from, w.stride, n, out.k, static_cast<float*>(out.data) + at)
+        : kernel.transposed_f32_to_pairs(from, w.stride, n, out.k, static_cast<bf16*>(out.data) + at);
   } else {
-    out.dtype == DType::f32 ? kernel.transposed_bf16_to_f32(from, w.stride, n, out.k, static_cast<float*>(out.data) + at)
-                            : kernel.transposed_bf16_to_pairs(from, w.stride, n, out.k, static_cast<bf16*>(out.data) + at);
+    out.dtype == DType::f32
+        ? kernel.transposed_bf16_to_f32(from, w.stride, n, out.k, static_cast<float*>(out.data) + at)
+        : kernel.transposed_bf16_to_pairs(from, w.stride, n, out.k, static_cast<bf16*>(out.data) + at);
   }
 }
 
@@ -35,11 +39,13 @@ void pack_rows(const Packed& out, CMat w, int64_t first, int64_t count) {
   const S* from = w.row<S>(first);
   const int64_t panel = panel_elements(out.dtype, out.k), at = first * kPanel;
   if constexpr (std::is_same_v<S, float>) {
-    out.dtype == DType::f32 ? kernel.rows_f32_to_f32(from, w.stride, count, out.n, static_cast<float*>(out.data) + at, panel)
-                            : kernel.rows_f32_to_pairs(from, w.stride, count, out.n, static_cast<bf16*>(out.data) + at, panel);
+    out.dtype == DType::f32
+        ? kernel.rows_f32_to_f32(from, w.stride, count, out.n, static_cast<float*>(out.data) + at, panel)
+        : kernel.rows_f32_to_pairs(from, w.stride, count, out.n, static_cast<bf16*>(out.data) + at, panel);
   } else {
-    out.dtype == DType::f32 ? kernel.rows_bf16_to_f32(from, w.stride, count, out.n, static_cast<float*>(out.data) + at, panel)
-                            : kernel.rows_bf16_to_pairs(from, w.stride, count, out.n, static_cast<bf16*>(out.data) + at, panel);
+    out.dtype == DType::f32
+        ? kernel.rows_bf16_to_f32(from, w.stride, count, out.n, static_cast<float*>(out.data) + at, panel)
+        : kernel.rows_bf16_to_pairs(from, w.stride, count, out.n, static_cast<bf16*>(out.data) + at, panel);
   }
 }
 

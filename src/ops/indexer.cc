@@ -101,7 +101,8 @@ struct Selection {
   std::span<const int32_t> first, end;
   IndexerShape shape;
 };
-void score_keys(const Selection& s, int64_t row, int64_t queries, int32_t begin, int32_t stop, std::vector<Best>& best) {
+void score_keys(const Selection& s, int64_t row, int64_t queries, int32_t begin, int32_t stop,
+                std::vector<Best>& best) {
   const auto& kernel = kernels::indexer_kernels();
   WorkerScratch memory;
   int32_t* tile = memory.take<int32_t>(kTile);
@@ -110,12 +111,20 @@ void score_keys(const Selection& s, int64_t row, int64_t queries, int32_t begin,
   for (int32_t k0 = begin; k0 < stop; k0 += kTile) {
     const int64_t count = std::min<int64_t>(kTile, stop - k0);
     std::iota(tile, tile + count, k0);
-    (s.q.dtype == f32_t ? kernel.scores_f32 : kernel.scores_bf16)({{tile, nullptr, count, queries}, rows_at(s.q, row), rows_at(s.k, 0), s.w.f32(row),
-                                                                   s.w.stride, s.shape.heads, s.shape.dim, out, inner});
+    (s.q.dtype == f32_t ? kernel.scores_f32 : kernel.scores_bf16)({{tile, nullptr, count, queries},
+                                                                   rows_at(s.q, row),
+                                                                   rows_at(s.k, 0),
+                                                                   s.w.f32(row),
+                                                                   s.w.stride,
+                                                                   s.shape.heads,
+                                                                   s.shape.dim,
+                                                                   out,
+                                                                   inner});
     for (int64_t i = 0; i < queries; ++i) {
       const auto t = static_cast<size_t>(row + i);
       const int32_t from = std::max(s.first[t], k0), to = std::min<int32_t>(s.end[t], k0 + static_cast<int32_t>(count));
-      for (int32_t key = from; key < to; ++key) best[static_cast<size_t>(i)].offer(ranked(out[(key - k0) * kMostQueries + i], key));
+      for (int32_t key = from; key < to; ++key)
+        best[static_cast<size_t>(i)].offer(ranked(out[(key - k0) * kMostQueries + i], key));
     }
   }
 }
@@ -127,7 +136,8 @@ void indexer_select(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMa
   check_operands(s, q, k, w);
   BK_CHECK_EQ(keys.rows, q.rows);
   BK_CHECK(keys.cols > 0);
-  // A single block of queries, as in decoding, is cut along the keys instead; the best of the parts' best are the best of all.
+  // A single block of queries, as in decoding, is cut along the keys instead; the best of the parts' best are the best
+  // of all.
   const int64_t parts = q.rows <= kMostQueries ? std::max<int64_t>(1, (k.rows + kPartKeys - 1) / kPartKeys) : 1;
   Arena::Scope scope(scratch);
   uint64_t* ranks = scratch.take<uint64_t>(parts > 1 ? parts * q.rows * keys.cols : 0);
@@ -137,7 +147,8 @@ void indexer_select(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMa
   const Selection all{q, k, w, first, end, s};
   const int64_t blocks = (q.rows + kMostQueries - 1) / kMostQueries;
   exec.parallel_for(blocks * parts, [&](int64_t task) {
-    const int64_t row = task / parts * kMostQueries, queries = std::min(kMostQueries, q.rows - row), part = task % parts;
+    const int64_t row = task / parts * kMostQueries, queries = std::min(kMostQueries, q.rows - row),
+                  part = task % parts;
     int32_t begin = INT32_MAX, stop = 0;  // what the queries that have a choice can see
     for (int64_t t = row; t < row + queries; ++t) {
       const auto i = static_cast<size_t>(t);
@@ -147,7 +158,9 @@ void indexer_select(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMa
         begin = std::min(begin, first[i]), stop = std::max(stop, end[i]);
       }
     }
-    if (parts > 1) begin = std::max<int32_t>(begin, static_cast<int32_t>(part * kPartKeys)), stop = std::min<int32_t>(stop, static_cast<int32_t>((part + 1) * kPartKeys));
+    if (parts > 1)
+      begin = std::max<int32_t>(begin, static_cast<int32_t>(part * kPartKeys)),
+      stop = std::min<int32_t>(stop, static_cast<int32_t>((part + 1) * kPartKeys));
     WorkerScratch memory;
     std::vector<Best> best;
     for (int64_t i = 0; i < queries; ++i) best.emplace_back(memory, keys.cols);
@@ -156,8 +169,10 @@ void indexer_select(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMa
       const auto i = static_cast<size_t>(t);
       if (end[i] - first[i] <= keys.cols) continue;
       Best& b = best[static_cast<size_t>(t - row)];
-      if (parts > 1) b.save(ranks + (part * q.rows + t) * keys.cols);
-      else b.write(keys.row(t));
+      if (parts > 1)
+        b.save(ranks + (part * q.rows + t) * keys.cols);
+      else
+        b.write(keys.row(t));
     }
   });
   if (parts == 1) return;
@@ -172,8 +187,8 @@ void indexer_select(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMa
   });
 }
 
-double indexer_kl(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMat w, CIndexMat keys, CMat p, float scale, Mat dq, Mat dk,
-                  Mat dw, Arena& scratch) {
+double indexer_kl(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMat w, CIndexMat keys, CMat p, float scale,
+                  Mat dq, Mat dk, Mat dw, Arena& scratch) {
   check_operands(s, q, k, w);
   BK_CHECK_EQ(keys.rows, q.rows);
   check_shape(p, keys.rows, keys.cols);
@@ -186,7 +201,8 @@ double indexer_kl(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMat 
   const KeyBlocks blocks(exec, keys, kMostQueries, k.rows, scratch);
   const int64_t stored = kernels::stored_bytes(blocks.most_keys(), kMostQueries * s.heads);
   const int64_t panel = blocks_per_panel(blocks.size(), stored);
-  const int64_t tiles = (k.rows + kernels::kKeyTile - 1) / kernels::kKeyTile, tile_floats = kernels::kKeyTile * ((s.dim + 15) / 16 * 16);
+  const int64_t tiles = (k.rows + kernels::kKeyTile - 1) / kernels::kKeyTile,
+                tile_floats = kernels::kKeyTile * ((s.dim + 15) / 16 * 16);
   std::byte* weights = scratch.take<std::byte>(stored * panel);
   float* sums = scratch.take<float>(tiles * tile_floats);
   float* loss = scratch.take<float>(q.rows);
@@ -199,11 +215,12 @@ double indexer_kl(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMat 
     const int64_t row = blocks.first_query(b);
     const kernels::KeyBlock block = blocks[b];
     WorkerScratch memory;
-    void* inner = memory.take_bytes(static_cast<size_t>(kernel.gradient_bytes(s.dim, block.queries * s.heads, block.count)));
+    void* inner =
+        memory.take_bytes(static_cast<size_t>(kernel.gradient_bytes(s.dim, block.queries * s.heads, block.count)));
     const Mat dq_rows = dq.row_block(row, block.queries);
-    (f32 ? kernel.gradient_f32 : kernel.gradient_bf16)({block, rows_at(q, row), rows_at(k, 0), w.f32(row), w.stride, s.heads, s.dim,
-                                                        p.f32(row), p.stride, scale, loss + row, dq_rows.data, dq.stride, dw.f32(row),
-                                                        dw.stride, weights + stored * (b % panel), inner});
+    (f32 ? kernel.gradient_f32 : kernel.gradient_bf16)(
+        {block, rows_at(q, row), rows_at(k, 0), w.f32(row), w.stride, s.heads, s.dim, p.f32(row), p.stride, scale,
+         loss + row, dq_rows.data, dq.stride, dw.f32(row), dw.stride, weights + stored * (b % panel), inner});
   };
   const auto key_step = [&](int64_t tile, int64_t first_block, int64_t end_block) {
     const int64_t key = tile * kernels::kKeyTile, end_key = std::min(k.rows, key + kernels::kKeyTile);
@@ -213,7 +230,8 @@ double indexer_kl(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMat 
       const int64_t begin = blocks.lower_bound(b, key), end = blocks.lower_bound(b, end_key);
       if (begin == end) continue;
       const kernels::KeyBlock block = blocks[b];
-      const kernels::Columns x{rows_at(q, blocks.first_query(b)).data, block.queries * s.heads, block.queries, s.dim, q.stride};
+      const kernels::Columns x{rows_at(q, blocks.first_query(b)).data, block.queries * s.heads, block.queries, s.dim,
+                               q.stride};
       (f32 ? keys_kernel.key_gradient_f32 : keys_kernel.key_gradient_bf16)(
           {block, begin, end, weights + stored * (b % panel), x, s.dim, key, sums + tile * tile_floats, inner});
     }
@@ -226,13 +244,16 @@ double indexer_kl(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMat 
   }
   const int64_t width = tile_floats / kernels::kKeyTile;
   for (int64_t r = 0; r < k.rows; ++r)
-    (f32 ? keys_kernel.store_f32 : keys_kernel.store_bf16)(sums + r * width, s.dim, 1.f, nullptr, 0, dk.row_block(r, 1).data);
+    (f32 ? keys_kernel.store_f32 : keys_kernel.store_bf16)(sums + r * width, s.dim, 1.f, nullptr, 0,
+                                                           dk.row_block(r, 1).data);
   return std::accumulate(loss, loss + q.rows, 0.0);
 }
 
 namespace {
 
-int64_t list_length(CIndexMat keys, int64_t row) { return std::find(keys.row(row), keys.row(row) + keys.cols, -1) - keys.row(row); }
+int64_t list_length(CIndexMat keys, int64_t row) {
+  return std::find(keys.row(row), keys.row(row) + keys.cols, -1) - keys.row(row);
+}
 
 SelectionQuality row_quality(CIndexMat visible, const float* p, CIndexMat selected, int64_t row) {
   const int64_t n = list_length(visible, row), k = list_length(selected, row);
@@ -258,7 +279,8 @@ SelectionQuality selection_quality(const Exec& exec, CIndexMat visible, CMat p, 
   if (exec.dry()) return {};
   std::vector<SelectionQuality> rows(static_cast<size_t>(p.rows));
   exec.parallel_for((p.rows + 15) / 16, [&](int64_t task) {
-    for (int64_t t = 16 * task; t < std::min(p.rows, 16 * (task + 1)); ++t) rows[static_cast<size_t>(t)] = row_quality(visible, p.f32(t), selected, t);
+    for (int64_t t = 16 * task; t < std::min(p.rows, 16 * (task + 1)); ++t)
+      rows[static_cast<size_t>(t)] = row_quality(visible, p.f32(t), selected, t);
   });
   SelectionQuality sum;
   for (const SelectionQuality& q : rows) sum += q;

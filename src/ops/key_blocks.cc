@@ -17,12 +17,13 @@ int64_t checked_length(CIndexMat keys, int64_t row, int64_t key_rows) {
 }
 
 // Merges the n keys of query i into the m keys so far; returns their number.
-int64_t merge_list(const int32_t* list, int64_t n, int64_t i, const int32_t* keys, const uint16_t* seen, int64_t m, int32_t* out_keys,
-                   uint16_t* out_seen) {
+int64_t merge_list(const int32_t* list, int64_t n, int64_t i, const int32_t* keys, const uint16_t* seen, int64_t m,
+                   int32_t* out_keys, uint16_t* out_seen) {
   const uint16_t bit = static_cast<uint16_t>(1u << i);
   int64_t a = 0, b = 0, count = 0;
   while (a < n || b < m) {
-    const bool from_list = a < n && (b == m || list[a] <= keys[b]), from_union = b < m && (a == n || keys[b] <= list[a]);
+    const bool from_list = a < n && (b == m || list[a] <= keys[b]),
+               from_union = b < m && (a == n || keys[b] <= list[a]);
     out_keys[count] = from_list ? list[a] : keys[b];
     out_seen[count] = static_cast<uint16_t>((from_list ? bit : 0) | (from_union ? seen[b] : 0));
     a += from_list, b += from_union, ++count;
@@ -59,8 +60,8 @@ void KeyBlocks::build(int64_t block) const {
   for (int64_t i = 0; i < queries; ++i) {
     const int64_t n = checked_length(keys_, first + i, key_rows_);
     const bool last = i + 1 == queries;
-    count = merge_list(keys_.row(first + i), n, i, keys[i % 2], seen[i % 2], count, last ? union_ + block * most_ : keys[1 - i % 2],
-                       last ? seen_ + block * most_ : seen[1 - i % 2]);
+    count = merge_list(keys_.row(first + i), n, i, keys[i % 2], seen[i % 2], count,
+                       last ? union_ + block * most_ : keys[1 - i % 2], last ? seen_ + block * most_ : seen[1 - i % 2]);
   }
   count_[block] = static_cast<int32_t>(count);
 }

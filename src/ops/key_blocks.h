@@ -1,4 +1,5 @@
-// Queries in blocks that share one gathered copy of the keys their lists name: how sparse attention and the indexer cut their work.
+// Queries in blocks that share one gathered copy of the keys their lists name: how sparse attention and the indexer cut
+// their work.
 #pragma once
 #include <cstdint>
 
@@ -11,8 +12,9 @@ namespace birkhoff::ops {
 
 class KeyBlocks {
  public:
-  // per_block queries each (at most 16), lists in rows of `keys`, which name rows below key_rows. Takes its memory from scratch and, unless
-  // the run is dry, reads and checks the lists: ascending, without repeats, -1 after the last. It refers to `keys`.
+  // per_block queries each (at most 16), lists in rows of `keys`, which name rows below key_rows. Takes its memory from
+  // scratch and, unless the run is dry, reads and checks the lists: ascending, without repeats, -1 after the last. It
+  // refers to `keys`.
   KeyBlocks(const Exec& exec, CIndexMat keys, int64_t per_block, int64_t key_rows, Arena& scratch);
 
   int64_t size() const { return (keys_.rows + per_block_ - 1) / per_block_; }
@@ -25,9 +27,9 @@ class KeyBlocks {
  private:
   CIndexMat keys_;
   int64_t per_block_, most_, key_rows_;
-  int32_t* count_;     // [blocks]
-  int32_t* union_;     // [blocks, most] when per_block > 1
-  uint16_t* seen_;     // [blocks, most]
+  int32_t* count_;  // [blocks]
+  int32_t* union_;  // [blocks, most] when per_block > 1
+  uint16_t* seen_;  // [blocks, most]
   void build(int64_t block) const;
 };
 

@@ -22,11 +22,13 @@ void layer_norm_forward(const Exec& exec, CMat x, CMat w, CMat b, float eps, Mat
   const int64_t step = norm_rows_per_task(x.cols);
   exec.parallel_for((x.rows + step - 1) / step, [&](int64_t task) {
     const int64_t first = task * step, rows = std::min(step, x.rows - first);
-    kernel({x.row_block(first, rows).data, x.stride, w.f32(), b.f32(), eps, y.row_block(first, rows).data, y.stride, stats.f32(first), rows, x.cols});
+    kernel({x.row_block(first, rows).data, x.stride, w.f32(), b.f32(), eps, y.row_block(first, rows).data, y.stride,
+            stats.f32(first), rows, x.cols});
   });
 }
 
-void layer_norm_backward(const Exec& exec, CMat x, CMat w, CMat stats, CMat dy, Mat dx, Mat dw, Mat db, Arena& scratch) {
+void layer_norm_backward(const Exec& exec, CMat x, CMat w, CMat stats, CMat dy, Mat dx, Mat dw, Mat db,
+                         Arena& scratch) {
   check_shape(w, 1, x.cols);
   check_shape(stats, x.rows, 2);
   check_shape(dy, x.rows, x.cols);
@@ -45,8 +47,8 @@ void layer_norm_backward(const Exec& exec, CMat x, CMat w, CMat stats, CMat dy, 
   exec.parallel_for(tasks, [&](int64_t task) {
     const int64_t first = task * step, rows = std::min(step, x.rows - first);
     float* sums = partial + task * width;
-    kernel({x.row_block(first, rows).data, x.stride, w.f32(), stats.f32(first), dy.row_block(first, rows).data, dy.stride,
-            dx.row_block(first, rows).data, dx.stride, sums, sums + x.cols, rows, x.cols});
+    kernel({x.row_block(first, rows).data, x.stride, w.f32(), stats.f32(first), dy.row_block(first, rows).data,
+            dy.stride, dx.row_block(first, rows).data, dx.stride, sums, sums + x.cols, rows, x.cols});
   });
   kernels::norm_kernels().add_parts(partial, tasks, width, x.cols, dw.f32());
   kernels::norm_kernels().add_parts(partial + x.cols, tasks, width, x.cols, db.f32());

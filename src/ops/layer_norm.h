@@ -1,5 +1,5 @@
-// LayerNorm over the last dimension (Ba et al. 2016): y = w (x - mean) / sqrt(variance + eps) + b, statistics and arithmetic in fp32
-// whatever the storage; the variance is that of the row itself (divided by its length).
+// LayerNorm over the last dimension (Ba et al. 2016): y = w (x - mean) / sqrt(variance + eps) + b, statistics and
+// arithmetic in fp32 whatever the storage; the variance is that of the row itself (divided by its length).
 #pragma once
 #include "core/arena.h"
 #include "core/exec.h"
@@ -7,7 +7,8 @@
 
 namespace birkhoff::ops {
 
-// x [T, D] -> y [T, D] (same type; may be x itself), stats [T, 2] fp32, contiguous: mean and 1/sqrt(variance + eps). w, b [1, D] fp32.
+// x [T, D] -> y [T, D] (same type; may be x itself), stats [T, 2] fp32, contiguous: mean and 1/sqrt(variance + eps). w,
+// b [1, D] fp32.
 void layer_norm_forward(const Exec& exec, CMat x, CMat w, CMat b, float eps, Mat y, Mat stats);
 // dx [T, D] = gradient (assigned; may be dy itself), dw, db [1, D] fp32 += . x is the forward's input.
 void layer_norm_backward(const Exec& exec, CMat x, CMat w, CMat stats, CMat dy, Mat dx, Mat dw, Mat db, Arena& scratch);

@@ -25,7 +25,8 @@ void check(CMat x, CMat y, std::span<const int32_t> offsets, std::span<const Low
   }
 }
 
-void multiply(const float* a, int64_t a_row, int64_t rows, const Packed& b, int64_t first_col, int64_t cols, float* c, int64_t c_row) {
+void multiply(const float* a, int64_t a_row, int64_t rows, const Packed& b, int64_t first_col, int64_t cols, float* c,
+              int64_t c_row) {
   kernels::GemmBlock g;
   g.m = rows, g.n = cols, g.k = b.k;
   g.a = a, g.a_row = a_row;
@@ -104,15 +105,16 @@ void low_rank_forward(const Exec& exec, CMat x, std::span<const int32_t> offsets
   };
   std::vector<Task> tasks;
   for (size_t g = 0; g < l.size(); ++g)
-    for (int64_t r = offsets[g]; r < offsets[g + 1]; r += kAdapterRows) tasks.push_back({r, std::min(kAdapterRows, offsets[g + 1] - r), &l[g]});
+    for (int64_t r = offsets[g]; r < offsets[g + 1]; r += kAdapterRows)
+      tasks.push_back({r, std::min(kAdapterRows, offsets[g + 1] - r), &l[g]});
   exec.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
     const Task& t = tasks[static_cast<size_t>(i)];
     run_task(x.row_block(t.first, t.rows), *t.l, y.row_block(t.first, t.rows));
   });
 }
 
-void low_rank_backward(const Exec& exec, CMat x, CMat dy, std::span<const int32_t> offsets, std::span<const LowRank> l, Mat dx,
-                       std::span<const Mat> d_a, std::span<const Mat> d_b, Arena& scratch) {
+void low_rank_backward(const Exec& exec, CMat x, CMat dy, std::span<const int32_t> offsets, std::span<const LowRank> l,
+                       Mat dx, std::span<const Mat> d_a, std::span<const Mat> d_b, Arena& scratch) {
   check(x, dy, offsets, l);
   BK_CHECK_EQ(d_a.size(), l.size());
   BK_CHECK_EQ(d_b.size(), l.size());

@@ -1,4 +1,5 @@
-// RMSNorm over the last dimension: y = w x / sqrt(mean(x^2) + eps), statistics and arithmetic in fp32 whatever the storage.
+// RMSNorm over the last dimension: y = w x / sqrt(mean(x^2) + eps), statistics and arithmetic in fp32 whatever the
+// storage.
 #pragma once
 #include "core/arena.h"
 #include "core/exec.h"

@@ -1,6 +1,7 @@
-// The coefficient projection of hyper-connections: a few outputs from a very wide state, in fp32 precision. Where the processor
-// multiplies bf16 and the state is stored in it, the fp32 weights are split into two bf16 parts (16 bits), so that the fast products
-// serve; elsewhere they are used whole. The way back uses weights of the state's type, as every other linear layer does. Internal to ops.
+// The coefficient projection of hyper-connections: a few outputs from a very wide state, in fp32 precision. Where the
+// processor multiplies bf16 and the state is stored in it, the fp32 weights are split into two bf16 parts (16 bits), so
+// that the fast products serve; elsewhere they are used whole. The way back uses weights of the state's type, as every
+// other linear layer does. Internal to ops.
 #pragma once
 #include "core/arena.h"
 #include "core/exec.h"

@@ -1,4 +1,5 @@
-// Forward of the residual path. A task is a block of tokens that stays in the cache while it is written, projected and read.
+// Forward of the residual path. A task is a block of tokens that stays in the cache while it is written, projected and
+// read.
 #include "ops/residual.h"
 
 #include <algorithm>
@@ -55,7 +56,8 @@ void finish_logits(const ResidualSpec& s, const float* squares, int64_t tokens, 
 }
 
 // Projection of one block of states, whose streams' sums of squares are known.
-void project_block(const ResidualSpec& s, const Projection* p, CMat x, const float* squares, SiteSaved& saved, int64_t first) {
+void project_block(const ResidualSpec& s, const Projection* p, CMat x, const float* squares, SiteSaved& saved,
+                   int64_t first) {
   if (!p) return;
   float* logits = saved.logits.f32(first);
   p->forward(s.kind == ResidualKind::mhc ? x : x.reshaped(x.rows * s.streams, s.dim), logits);
@@ -67,27 +69,32 @@ template <class T>
 void read_block(const ResidualSpec& s, const SiteWeights& w, CMat x, SiteSaved& saved, Mat in, int64_t first) {
   const int n = static_cast<int>(s.streams);
   WorkerScratch scratch;
-  float *u = scratch.take<float>(kernels::arranged_floats(s.dim)), *norm = scratch.take<float>(kernels::arranged_floats(s.dim));
+  float *u = scratch.take<float>(kernels::arranged_floats(s.dim)),
+        *norm = scratch.take<float>(kernels::arranged_floats(s.dim));
   streams<T>().arrange(w.norm.f32(), norm, s.dim);
   const float one = 1.f;
   SiteMaps maps;
   for (int64_t t = 0; t < x.rows; ++t) {
     if (!plain(s) && t % kTokens == 0)
-      site_maps(s, w, projects(s) ? saved.logits.f32(first + t) : nullptr, static_cast<int>(std::min<int64_t>(kTokens, x.rows - t)), kReadMaps, maps);
+      site_maps(s, w, projects(s) ? saved.logits.f32(first + t) : nullptr,
+                static_cast<int>(std::min<int64_t>(kTokens, x.rows - t)), kReadMaps, maps);
     const float* pre = plain(s) ? &one : maps.pre[t % kTokens];
-    *saved.norm_rstd.f32(first + t) = streams<T>().read_norm(x.row<T>(t), pre, norm, s.norm_eps, u, in.row<T>(first + t), n, s.dim);
+    *saved.norm_rstd.f32(first + t) =
+        streams<T>().read_norm(x.row<T>(t), pre, norm, s.norm_eps, u, in.row<T>(first + t), n, s.dim);
   }
 }
 
 // X' for one block, from the maps of the site that ends.
 template <class T>
-void write_block(const ResidualSpec& s, const SiteWeights& from, const SiteSaved& saved, CMat x, CMat y, Mat out, int64_t first, float* squares) {
+void write_block(const ResidualSpec& s, const SiteWeights& from, const SiteSaved& saved, CMat x, CMat y, Mat out,
+                 int64_t first, float* squares) {
   const int n = static_cast<int>(s.streams);
   const float one = 1.f;
   SiteMaps maps;
   for (int64_t t = 0; t < x.rows; ++t) {
     if (!plain(s) && t % kTokens == 0)
-      site_maps(s, from, projects(s) ? saved.logits.f32(first + t) : nullptr, static_cast<int>(std::min<int64_t>(kTokens, x.rows - t)), kWriteMaps, maps);
+      site_maps(s, from, projects(s) ? saved.logits.f32(first + t) : nullptr,
+                static_cast<int>(std::min<int64_t>(kTokens, x.rows - t)), kWriteMaps, maps);
     const float* res = plain(s) ? &one : maps.res[t % kTokens];
     const float* post = plain(s) ? &one : maps.post[t % kTokens];
     streams<T>().write(x.row<T>(t), y.row<T>(t), res, post, out.row<T>(t), n, s.dim, squares + t * kMaxStreams);
@@ -96,11 +103,13 @@ void write_block(const ResidualSpec& s, const SiteWeights& from, const SiteSaved
 
 template <class F>
 void for_blocks(const Exec& exec, int64_t tokens, F&& f) {
-  exec.parallel_for((tokens + kTokenBlock - 1) / kTokenBlock, [&](int64_t b) { f(b * kTokenBlock, std::min(kTokenBlock, tokens - b * kTokenBlock)); });
+  exec.parallel_for((tokens + kTokenBlock - 1) / kTokenBlock,
+                    [&](int64_t b) { f(b * kTokenBlock, std::min(kTokenBlock, tokens - b * kTokenBlock)); });
 }
 
 template <class T>
-void collapse_block(const ResidualSpec& s, const HeadWeights& head, const Projection* p, CMat x, const float* squares, HeadSaved& saved, Mat h, int64_t first) {
+void collapse_block(const ResidualSpec& s, const HeadWeights& head, const Projection* p, CMat x, const float* squares,
+                    HeadSaved& saved, Mat h, int64_t first) {
   const int n = static_cast<int>(s.streams);
   const std::vector<float> ones(kMaxStreams, 1.f);
   float weights[kTokens * kMaxStreams];
@@ -133,7 +142,9 @@ SiteSaved SiteSaved::take(Arena& a, const ResidualSpec& s, int64_t tokens) {
   return r;
 }
 
-HeadSaved HeadSaved::take(Arena& a, const ResidualSpec& s, int64_t tokens) { return {a.mat(f32_t, tokens, s.streams), a.mat(f32_t, tokens, 1)}; }
+HeadSaved HeadSaved::take(Arena& a, const ResidualSpec& s, int64_t tokens) {
+  return {a.mat(f32_t, tokens, s.streams), a.mat(f32_t, tokens, 1)};
+}
 
 void expand_forward(const Exec& exec, const ResidualSpec& s, CMat embedding, Mat x) {
   check_shape(x, embedding.rows, s.streams * s.dim);
@@ -156,7 +167,8 @@ void expand_backward(const Exec& exec, const ResidualSpec& s, CMat dx, Mat d_emb
   });
 }
 
-void site_open(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, CMat x, SiteSaved& saved, Mat in, Arena& scratch) {
+void site_open(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, CMat x, SiteSaved& saved, Mat in,
+               Arena& scratch) {
   check_site(s, w, x);
   check_shape(in, x.rows, s.dim);
   BK_CHECK(x.dtype == in.dtype && x.contiguous());
@@ -169,7 +181,8 @@ void site_open(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, CM
       float squares[kTokenBlock * kMaxStreams];
       const CMat block = x.row_block(first, count);
       if (p)
-        for (int64_t t = 0; t < count; ++t) streams<T>().squares(block.row<T>(t), static_cast<int>(s.streams), s.dim, squares + t * kMaxStreams);
+        for (int64_t t = 0; t < count; ++t)
+          streams<T>().squares(block.row<T>(t), static_cast<int>(s.streams), s.dim, squares + t * kMaxStreams);
       project_block(s, p ? &*p : nullptr, block, squares, saved, first);
       read_block<T>(s, w, block, saved, in, first);
     });
@@ -177,13 +190,14 @@ void site_open(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, CM
   x.dtype == f32_t ? run(float{}) : run(bf16{});
 }
 
-void site_advance(const Exec& exec, const ResidualSpec& s, const SiteWeights& from, const SiteSaved& from_saved, CMat x, CMat y, Mat x_next, const SiteWeights& to,
-                  SiteSaved& to_saved, Mat in, Arena& scratch) {
+void site_advance(const Exec& exec, const ResidualSpec& s, const SiteWeights& from, const SiteSaved& from_saved, CMat x,
+                  CMat y, Mat x_next, const SiteWeights& to, SiteSaved& to_saved, Mat in, Arena& scratch) {
   check_site(s, from, x);
   check_site(s, to, x);
   check_shape(y, x.rows, s.dim);
   check_shape(x_next, x.rows, x.cols);
-  BK_CHECK(x.dtype == y.dtype && x.dtype == x_next.dtype && x.dtype == in.dtype && x.contiguous() && x_next.contiguous());
+  BK_CHECK(x.dtype == y.dtype && x.dtype == x_next.dtype && x.dtype == in.dtype && x.contiguous() &&
+           x_next.contiguous());
   Exec::Span span(exec, Work::residual);
   Arena::Scope scope(scratch);
   std::optional<Projection> p;
@@ -200,8 +214,8 @@ void site_advance(const Exec& exec, const ResidualSpec& s, const SiteWeights& fr
   x.dtype == f32_t ? run(float{}) : run(bf16{});
 }
 
-void site_close(const Exec& exec, const ResidualSpec& s, const SiteWeights& from, const SiteSaved& from_saved, CMat x, CMat y, Mat x_end, const HeadWeights& head,
-                HeadSaved& head_saved, Mat h, Arena& scratch) {
+void site_close(const Exec& exec, const ResidualSpec& s, const SiteWeights& from, const SiteSaved& from_saved, CMat x,
+                CMat y, Mat x_end, const HeadWeights& head, HeadSaved& head_saved, Mat h, Arena& scratch) {
   check_site(s, from, x);
   check_shape(h, x.rows, s.dim);
   Exec::Span span(exec, Work::residual);
@@ -222,7 +236,8 @@ void site_close(const Exec& exec, const ResidualSpec& s, const SiteWeights& from
   x.dtype == f32_t ? run(float{}) : run(bf16{});
 }
 
-void site_coefficients(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, const SiteSaved& saved, Mat pre, Mat post, Mat res) {
+void site_coefficients(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, const SiteSaved& saved, Mat pre,
+                       Mat post, Mat res) {
   const int64_t n = s.streams, tokens = pre.rows;
   check_shape(res, tokens, n * n);
   if (exec.dry()) return;
@@ -243,12 +258,14 @@ void site_coefficients(const Exec& exec, const ResidualSpec& s, const SiteWeight
   });
 }
 
-void head_coefficients(const Exec& exec, const ResidualSpec& s, const HeadWeights& head, const HeadSaved& saved, Mat weights) {
+void head_coefficients(const Exec& exec, const ResidualSpec& s, const HeadWeights& head, const HeadSaved& saved,
+                       Mat weights) {
   check_shape(weights, saved.logits.rows, s.streams);
   if (exec.dry()) return;
   exec.parallel_for((weights.rows + kTokens - 1) / kTokens, [&](int64_t b) {
     const int64_t first = b * kTokens;
-    head_weights(s, head, saved.logits.f32(first), static_cast<int>(std::min<int64_t>(kTokens, weights.rows - first)), weights.f32(first));
+    head_weights(s, head, saved.logits.f32(first), static_cast<int>(std::min<int64_t>(kTokens, weights.rows - first)),
+                 weights.f32(first));
   });
 }
 

@@ -14,8 +14,8 @@ using kernels::sinkhorn_kernels;
 constexpr int kSlots = 130;
 static_assert(kSlots >= kernels::kMaxStreams * (kernels::kMaxStreams + 2) && kSlots >= 2 * kMaxLiteStreams + 120);
 
-// Coefficients in the order pre (n), post (n), res (its logits), or the entries of the maps: pre, post, res (n*n, as stored: [j][k] but for
-// the paper's convention); structure of arrays over 16 tokens.
+// Coefficients in the order pre (n), post (n), res (its logits), or the entries of the maps: pre, post, res (n*n, as
+// stored: [j][k] but for the paper's convention); structure of arrays over 16 tokens.
 struct Soa {
   alignas(64) float v[kSlots][kTokens];
 };
@@ -82,19 +82,24 @@ void affine(const ResidualSpec& s, const SiteWeights& w, const Soa& q, Soa& z) {
 void mhc_values(const ResidualSpec& s, const SiteWeights& w, const Soa& q, Wanted wanted, Soa& y) {
   const int n = static_cast<int>(s.streams);
   const float *scale = w.scale.f32(), *base = w.base.f32();
-  for (int i = 0; i < n && wanted.pre; ++i) sinkhorn_kernels().sigmoid(q.v[i], scale[0], base[i], 1.f, s.hc_eps, y.v[i]);
-  for (int i = n; i < 2 * n && wanted.post; ++i) sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 2.f, 0.f, y.v[i]);
+  for (int i = 0; i < n && wanted.pre; ++i)
+    sinkhorn_kernels().sigmoid(q.v[i], scale[0], base[i], 1.f, s.hc_eps, y.v[i]);
+  for (int i = n; i < 2 * n && wanted.post; ++i)
+    sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 2.f, 0.f, y.v[i]);
   if (!wanted.res) return;
   Soa z;
   affine(s, w, q, z);
   if (s.res_form == ResForm::sinkhorn)
-    sinkhorn_kernels().forward(z.v[2 * n], y.v[2 * n], n, s.sinkhorn_iters, s.hc_eps, s.convention == HcConvention::v4, nullptr);
+    sinkhorn_kernels().forward(z.v[2 * n], y.v[2 * n], n, s.sinkhorn_iters, s.hc_eps, s.convention == HcConvention::v4,
+                               nullptr);
   else
     mixture_form(s.res_form).forward(z.v[2 * n], y.v[2 * n], n);
 }
 
 void hc_values(const ResidualSpec& s, const SiteWeights& w, const Soa& q, Wanted wanted, Soa& y) {
-  for_wanted(s, wanted, s.streams * s.streams, [&](int i) { sinkhorn_kernels().tanh(q.v[i], s.dynamic ? w.scale.f32()[scale_slot(s, i)] : 0.f, w.base.f32()[i], y.v[i]); });
+  for_wanted(s, wanted, s.streams * s.streams, [&](int i) {
+    sinkhorn_kernels().tanh(q.v[i], s.dynamic ? w.scale.f32()[scale_slot(s, i)] : 0.f, w.base.f32()[i], y.v[i]);
+  });
 }
 
 float fixed_value(const ResidualSpec& s, int i) {
@@ -109,11 +114,13 @@ void res_part_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q
   const int n = static_cast<int>(s.streams);
   Soa z;
   affine(s, w, q, z);
-  if (s.res_form != ResForm::sinkhorn) return mixture_form(s.res_form).backward(z.v[2 * n], dy.v[2 * n], dz.v[2 * n], y.v[2 * n], n);
+  if (s.res_form != ResForm::sinkhorn)
+    return mixture_form(s.res_form).backward(z.v[2 * n], dy.v[2 * n], dz.v[2 * n], y.v[2 * n], n);
   WorkerScratch scratch;
   float* history = scratch.take<float>(int64_t{2} * s.sinkhorn_iters * n * kTokens);
   float* work = scratch.take<float>(int64_t{2} * n * n * kTokens);
-  sinkhorn_kernels().backward(z.v[2 * n], dy.v[2 * n], dz.v[2 * n], n, s.sinkhorn_iters, s.hc_eps, s.convention == HcConvention::v4, history, work);
+  sinkhorn_kernels().backward(z.v[2 * n], dy.v[2 * n], dz.v[2 * n], n, s.sinkhorn_iters, s.hc_eps,
+                              s.convention == HcConvention::v4, history, work);
   std::copy_n(work, n * n * kTokens, y.v[2 * n]);
 }
 
@@ -123,7 +130,8 @@ double sum_tokens(const float* v, int tokens) {
   return sum;
 }
 
-void mhc_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, const Soa& dy, int tokens, Soa& dq, float* d_base, float* d_scale, Soa& y) {
+void mhc_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, const Soa& dy, int tokens, Soa& dq,
+                  float* d_base, float* d_scale, Soa& y) {
   const int n = static_cast<int>(s.streams), m = static_cast<int>(s.coefficients());
   const float *scale = w.scale.f32(), *base = w.base.f32();
   Soa dz;
@@ -148,7 +156,8 @@ void mhc_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, con
   }
 }
 
-void hc_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, const Soa& dy, int tokens, Soa& dq, float* d_base, float* d_scale) {
+void hc_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, const Soa& dy, int tokens, Soa& dq,
+                 float* d_base, float* d_scale) {
   const int m = static_cast<int>(s.coefficients());
   alignas(64) float dt[kTokens];
   for (int i = 0; i < m; ++i) {
@@ -164,7 +173,8 @@ void hc_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, cons
 
 }  // namespace
 
-void site_maps(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens, Wanted wanted, SiteMaps& maps) {
+void site_maps(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens, Wanted wanted,
+               SiteMaps& maps) {
   const int n = static_cast<int>(s.streams);
   const Wanted computed{wanted.pre && s.learn_pre, wanted.post && s.learn_post, wanted.res && s.learn_res};
   Soa q, y;
@@ -180,8 +190,9 @@ void site_maps(const ResidualSpec& s, const SiteWeights& w, const float* logits,
   if (wanted.res) store_res(s, y, tokens, maps);
 }
 
-void site_maps_backward(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens, const kernels::StreamGradients* grads, float* d_logits, float* d_base,
-                        float* d_scale, SiteMaps& maps) {
+void site_maps_backward(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens,
+                        const kernels::StreamGradients* grads, float* d_logits, float* d_base, float* d_scale,
+                        SiteMaps& maps) {
   const int n = static_cast<int>(s.streams), m = static_cast<int>(s.coefficients());
   Soa q, dy, dq, y;
   load_soa(s, logits, tokens, kAllMaps, q);
@@ -216,7 +227,8 @@ void head_weights(const ResidualSpec& s, const HeadWeights& h, const float* logi
   }
 }
 
-void head_weights_backward(const ResidualSpec& s, const HeadWeights& h, const float* logits, int tokens, const float* d_weights, float* d_logits, float* d_base, float* d_scale) {
+void head_weights_backward(const ResidualSpec& s, const HeadWeights& h, const float* logits, int tokens,
+                           const float* d_weights, float* d_logits, float* d_base, float* d_scale) {
   const int n = static_cast<int>(s.streams);
   alignas(64) float q[kTokens] = {}, dy[kTokens] = {}, dz[kTokens];
   for (int i = 0; i < n; ++i) {

@@ -1,4 +1,5 @@
-// Rotary position embedding (Su et al. 2021), with linear scaling and YaRN (Peng et al. 2023; spec: models.md A.2, D.3, D.4).
+// Rotary position embedding (Su et al. 2021), with linear scaling and YaRN (Peng et al. 2023; spec: models.md A.2, D.3,
+// D.4).
 #pragma once
 #include <cstdint>
 #include <span>
@@ -36,7 +37,8 @@ struct RopeTable {
 RopeTable make_rope_table(int64_t positions, int64_t dim, double theta, const RopeScaling& scaling);
 
 // Rotates in place `heads` blocks of table.dim channels of every row of x [T, *]: head h's block starts at column
-// first_col + h * head_stride. Row t stands at position pos[t] < table.positions(). inverse rotates by -pos (the backward).
+// first_col + h * head_stride. Row t stands at position pos[t] < table.positions(). inverse rotates by -pos (the
+// backward).
 void rope_apply(const Exec& exec, const RopeTable& table, RopeLayout layout, std::span<const int32_t> pos, Mat x,
                 int64_t first_col, int64_t heads, int64_t head_stride, bool inverse = false);
 

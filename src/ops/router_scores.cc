@@ -29,7 +29,8 @@ void router_scores(Scoring scoring, const float* z, int64_t n, float* s) {
   }
 }
 
-void router_scores_backward(Scoring scoring, const float* z, const float* s, const float* ds, int64_t n, float* dz, bool accumulate) {
+void router_scores_backward(Scoring scoring, const float* z, const float* s, const float* ds, int64_t n, float* dz,
+                            bool accumulate) {
   float dot = 0;
   if (scoring == Scoring::softmax)
     for (int64_t i = 0; i < n; ++i) dot += ds[i] * s[i];

@@ -29,7 +29,8 @@ void for_tokens(const Exec& exec, int64_t tokens, F&& f) {
   });
 }
 
-// Index of the largest entry not yet taken; the lower index wins a tie. Taken entries are NaN: they lose every comparison.
+// Index of the largest entry not yet taken; the lower index wins a tie. Taken entries are NaN: they lose every
+// comparison.
 int64_t best_of(const float* v, int64_t n) {
   int64_t best = -1;
   for (int64_t i = 0; i < n; ++i)
@@ -157,7 +158,8 @@ void route_forward(const Exec& exec, const RouterRule& rule, CMat logits, CMat b
   check_routing(rule, logits, r);
   BK_CHECK_EQ(rule.bias, bias.data != nullptr || (exec.dry() && rule.bias));
   if (exec.dry()) return;
-  route(exec, rule, logits, r, [&](int64_t, const float* s, int32_t* index) { choose(rule, s, rule.bias ? bias.f32() : nullptr, index); });
+  route(exec, rule, logits, r,
+        [&](int64_t, const float* s, int32_t* index) { choose(rule, s, rule.bias ? bias.f32() : nullptr, index); });
 }
 
 void route_given(const Exec& exec, const RouterRule& rule, CMat logits, CMat experts, Routing& r) {
@@ -174,7 +176,8 @@ void route_given(const Exec& exec, const RouterRule& rule, CMat logits, CMat exp
   });
 }
 
-void route_backward(const Exec& exec, const RouterRule& rule, CMat logits, const Routing& r, CMat d_weights, Mat d_logits) {
+void route_backward(const Exec& exec, const RouterRule& rule, CMat logits, const Routing& r, CMat d_weights,
+                    Mat d_logits) {
   check_rule(rule);
   check_shape(d_weights, logits.rows, rule.active);
   check_shape(d_logits, logits.rows, rule.experts);
@@ -193,7 +196,8 @@ void route_backward(const Exec& exec, const RouterRule& rule, CMat logits, const
     const float denominator = sum + 1e-20f;
     for (int64_t k = 0; k < rule.active; ++k)
       d_scores[index[k]] += rule.scaling * (rule.normalise ? (dw[k] - dot / denominator) / denominator : dw[k]);
-    router_scores_backward(rule.scoring, logits.f32(t), s, d_scores, rule.experts, d_logits.f32(t), /*accumulate=*/false);
+    router_scores_backward(rule.scoring, logits.f32(t), s, d_scores, rule.experts, d_logits.f32(t),
+                           /*accumulate=*/false);
   });
 }
 

@@ -16,28 +16,29 @@ enum class Scoring { softmax, sigmoid, sqrtsoftplus };
 
 struct RouterRule {
   Scoring scoring = Scoring::softmax;
-  int64_t experts = 0, active = 0;         // E, K
-  int64_t groups = 1, active_groups = 1;   // contiguous groups of E/groups experts; the others are excluded
-  bool bias = false;                       // noaux_tc: a bias takes part in the choice, never in the weight
-  bool normalise = false;                  // divide the chosen scores by (their sum + 1e-20)
-  float scaling = 1.f;                     // multiplies the weights
-  int64_t masked = 0;                      // a probe, 0 = off: a token's so many experts of highest affinity (scores, without the bias; ties:
-                                           // the lower index) are no choice, and groups are scored without them. masked + active <= experts
-                                           // of the active groups. Not of given choices; backward takes the choice as it is
+  int64_t experts = 0, active = 0;        // E, K
+  int64_t groups = 1, active_groups = 1;  // contiguous groups of E/groups experts; the others are excluded
+  bool bias = false;                      // noaux_tc: a bias takes part in the choice, never in the weight
+  bool normalise = false;                 // divide the chosen scores by (their sum + 1e-20)
+  float scaling = 1.f;                    // multiplies the weights
+  int64_t masked = 0;  // a probe, 0 = off: a token's so many experts of highest affinity (scores, without the bias;
+                       // ties: the lower index) are no choice, and groups are scored without them. masked + active <=
+                       // experts of the active groups. Not of given choices; backward takes the choice as it is
 };
-// softmax_topk: {softmax}; Mixtral: {softmax, normalise}; V2 greedy / group_limited_greedy: {softmax, groups by their maximum};
-// V3 noaux_tc: {sigmoid, bias, normalise, groups by the sum of their two best biased scores}; V4: {sqrtsoftplus, bias, normalise}.
+// softmax_topk: {softmax}; Mixtral: {softmax, normalise}; V2 greedy / group_limited_greedy: {softmax, groups by their
+// maximum}; V3 noaux_tc: {sigmoid, bias, normalise, groups by the sum of their two best biased scores}; V4:
+// {sqrtsoftplus, bias, normalise}.
 
 // What routing saves for backward; also what dispatch needs. Routing is always stored, never recomputed.
 struct Routing {
-  Mat scores;                    // [T, E] fp32: softmax / sigmoid / sqrt(softplus) of the logits
-  Mat weights;                   // [T, K] fp32 combination weights
-  std::span<int32_t> index;      // [T*K] chosen experts, ascending within a token
-  std::span<int32_t> count;      // [E] tokens per expert
+  Mat scores;                // [T, E] fp32: softmax / sigmoid / sqrt(softplus) of the logits
+  Mat weights;               // [T, K] fp32 combination weights
+  std::span<int32_t> index;  // [T*K] chosen experts, ascending within a token
+  std::span<int32_t> count;  // [E] tokens per expert
   // Rows of the dispatched matrix: expert-major, tokens ascending within an expert.
-  std::span<int32_t> offsets;    // [E+1] first row of each expert
-  std::span<int32_t> token;      // [T*K] row -> token
-  std::span<int32_t> slot_row;   // [T*K] (token, slot) -> row
+  std::span<int32_t> offsets;   // [E+1] first row of each expert
+  std::span<int32_t> token;     // [T*K] row -> token
+  std::span<int32_t> slot_row;  // [T*K] (token, slot) -> row
   static Routing take(Arena& arena, int64_t tokens, int64_t experts, int64_t active);
 };
 
@@ -47,7 +48,8 @@ void route_forward(const Exec& exec, const RouterRule& rule, CMat logits, CMat b
 // weights as above.
 void route_given(const Exec& exec, const RouterRule& rule, CMat logits, CMat experts, Routing& r);
 // d_logits [T, E] = gradient through the weights (assigned). d_weights [T, K] fp32. The choice is a constant.
-void route_backward(const Exec& exec, const RouterRule& rule, CMat logits, const Routing& r, CMat d_weights, Mat d_logits);
+void route_backward(const Exec& exec, const RouterRule& rule, CMat logits, const Routing& r, CMat d_weights,
+                    Mat d_logits);
 
 // x [T, D] -> rows [T*K, D] grouped by expert (a gather).
 void dispatch_forward(const Exec& exec, const Routing& r, CMat x, Mat rows);
@@ -66,15 +68,17 @@ struct BalanceCoefficients {
   double expert = 0;         // C.3 expert-level, all tokens as one batch
   double device = 0;         // C.3 device-level over `devices` contiguous groups
   double communication = 0;  // D.6; devices and rule.active_groups (or devices_per_token) = M
-  double sequence = 0;       // V3/V4: affinities normalised per token, per sequence, averaged. softmax scoring: V2's seq_aux
-  double mixtral = 0;        // E sum_e f_e P_e over this layer's tokens; transformers concatenates all layers (see balance_mixtral_*)
+  double sequence = 0;  // V3/V4: affinities normalised per token, per sequence, averaged. softmax scoring: V2's seq_aux
+  double mixtral =
+      0;  // E sum_e f_e P_e over this layer's tokens; transformers concatenates all layers (see balance_mixtral_*)
   int64_t devices = 1, devices_per_token = 1;
   bool any() const { return expert != 0 || device != 0 || communication != 0 || sequence != 0 || mixtral != 0; }
 };
-// Adds to loss the sum of the losses that are on and to d_logits [T, E] (+=) scale times their gradient. sequence_start: first row of
-// every sequence, ascending, sequence_start[0] == 0.
-double balance_losses(const Exec& exec, const RouterRule& rule, const BalanceCoefficients& c, CMat logits, const Routing& r,
-                      std::span<const int32_t> sequence_start, float scale, Mat d_logits, Arena& scratch);
+// Adds to loss the sum of the losses that are on and to d_logits [T, E] (+=) scale times their gradient.
+// sequence_start: first row of every sequence, ascending, sequence_start[0] == 0.
+double balance_losses(const Exec& exec, const RouterRule& rule, const BalanceCoefficients& c, CMat logits,
+                      const Routing& r, std::span<const int32_t> sequence_start, float scale, Mat d_logits,
+                      Arena& scratch);
 
 // Loss-free balancing (models.md E.3): bias[e] += speed * sign(mean load - load[e]); equal load leaves it.
 void update_router_bias(std::span<const int64_t> load, double speed, Mat bias);

@@ -1,7 +1,8 @@
 // Doubly stochastic matrices of batches of logits: Sinkhorn-Knopp, and the forms without iterations.
+#include "kernels/sinkhorn.h"
+
 #include <algorithm>
 
-#include "kernels/sinkhorn.h"
 #include "ops/residual.h"
 #include "ops/residual_coefficients.h"
 
@@ -26,7 +27,8 @@ void store_soa(const float* soa, int64_t first, int64_t count, Mat m) {
 
 template <class F>
 void for_batches(const Exec& exec, int64_t rows, F&& f) {
-  exec.parallel_for((rows + kTokens - 1) / kTokens, [&](int64_t b) { f(b * kTokens, std::min<int64_t>(kTokens, rows - b * kTokens)); });
+  exec.parallel_for((rows + kTokens - 1) / kTokens,
+                    [&](int64_t b) { f(b * kTokens, std::min<int64_t>(kTokens, rows - b * kTokens)); });
 }
 
 void check_mixture(ResForm form, int64_t n, CMat z, CMat out) {
@@ -69,12 +71,14 @@ void sinkhorn_forward(const Exec& exec, HcConvention convention, int64_t n, int 
     float* in = scratch.take<float>(n * n * kTokens);
     float* s = scratch.take<float>(n * n * kTokens);
     load_soa(z, first, count, in);
-    kernels::sinkhorn_kernels().forward(in, s, static_cast<int>(n), iters, eps, convention == HcConvention::v4, nullptr);
+    kernels::sinkhorn_kernels().forward(in, s, static_cast<int>(n), iters, eps, convention == HcConvention::v4,
+                                        nullptr);
     store_soa(s, first, count, out);
   });
 }
 
-void sinkhorn_backward(const Exec& exec, HcConvention convention, int64_t n, int iters, float eps, CMat z, CMat d_out, Mat dz) {
+void sinkhorn_backward(const Exec& exec, HcConvention convention, int64_t n, int iters, float eps, CMat z, CMat d_out,
+                       Mat dz) {
   check(n, iters, z, dz);
   check(n, iters, d_out, dz);
   if (exec.dry()) return;
@@ -87,7 +91,8 @@ void sinkhorn_backward(const Exec& exec, HcConvention convention, int64_t n, int
     float* work = scratch.take<float>(2 * n * n * kTokens);
     load_soa(z, first, count, in);
     load_soa(d_out, first, count, d);
-    kernels::sinkhorn_kernels().backward(in, d, result, static_cast<int>(n), iters, eps, convention == HcConvention::v4, history, work);
+    kernels::sinkhorn_kernels().backward(in, d, result, static_cast<int>(n), iters, eps, convention == HcConvention::v4,
+                                         history, work);
     store_soa(result, first, count, dz);
   });
 }

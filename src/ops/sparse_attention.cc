@@ -11,18 +11,22 @@ namespace {
 
 using kernels::AttentionRows;
 
-// Heads of one query that a forward task takes on, where a query alone fills a block: all, so that their keys are gathered once, unless that
-// leaves too few tasks, as in a decoding step. It does not change a result.
+// Heads of one query that a forward task takes on, where a query alone fills a block: all, so that their keys are
+// gathered once, unless that leaves too few tasks, as in a decoding step. It does not change a result.
 int64_t heads_per_task(int64_t group, int64_t pieces) { return pieces >= 16 ? group : std::min<int64_t>(group, 16); }
 
 int64_t group_of(const SparseAttentionShape& s) { return s.heads / s.kv_heads; }
-int64_t queries_per_block(const SparseAttentionShape& s) { return std::clamp<int64_t>(16 / group_of(s), 1, kernels::kMostQueries); }
+int64_t queries_per_block(const SparseAttentionShape& s) {
+  return std::clamp<int64_t>(16 / group_of(s), 1, kernels::kMostQueries);
+}
 
 AttentionRows at(CMat m, int64_t row, int64_t col) {
   const CMat block = m.row_block(row, m.rows - row).col_block(col, m.cols - col);
   return {block.data, m.stride};
 }
-void* row_at(Mat m, int64_t row, int64_t col) { return m.row_block(row, m.rows - row).col_block(col, m.cols - col).data; }
+void* row_at(Mat m, int64_t row, int64_t col) {
+  return m.row_block(row, m.rows - row).col_block(col, m.cols - col).data;
+}
 
 void check_operands(const SparseAttentionShape& s, CMat q, CMat k, CIndexMat keys) {
   BK_CHECK(s.heads > 0 && s.kv_heads > 0 && s.qk_dim > 0 && s.v_dim > 0);
@@ -55,9 +59,13 @@ void for_each_piece(const Exec& exec, int64_t pieces, int64_t flops_of_one, F&& 
 class KeySums {
  public:
   KeySums(const SparseAttentionShape& s, int64_t key_rows, Arena& scratch)
-      : kv_heads_(s.kv_heads), rows_(key_rows), tiles_((key_rows + kernels::kKeyTile - 1) / kernels::kKeyTile),
-        qk_((s.qk_dim + 15) / 16 * 16), vd_((s.v_dim + 15) / 16 * 16),
-        dk_(scratch.take<float>(kv_heads_ * tiles_ * kernels::kKeyTile * qk_)), dv_(scratch.take<float>(kv_heads_ * tiles_ * kernels::kKeyTile * vd_)) {}
+      : kv_heads_(s.kv_heads),
+        rows_(key_rows),
+        tiles_((key_rows + kernels::kKeyTile - 1) / kernels::kKeyTile),
+        qk_((s.qk_dim + 15) / 16 * 16),
+        vd_((s.v_dim + 15) / 16 * 16),
+        dk_(scratch.take<float>(kv_heads_ * tiles_ * kernels::kKeyTile * qk_)),
+        dv_(scratch.take<float>(kv_heads_ * tiles_ * kernels::kKeyTile * vd_)) {}
   void clear(const Exec& exec) const {
     exec.parallel_for(tasks(), [&](int64_t i) {
       std::fill_n(dk(i), kernels::kKeyTile * qk_, 0.f);
@@ -80,15 +88,16 @@ class KeySums {
 void add_sink_gradient(const Exec& exec, CMat sink, CMat lse, CMat delta, Mat d_sink) {
   exec.parallel_for(sink.cols, [&](int64_t h) {
     double sum = 0;
-    for (int64_t t = 0; t < lse.rows; ++t) sum += static_cast<double>(std::exp(sink.f32()[h] - lse.f32(t)[h]) * delta.f32(t)[h]);
+    for (int64_t t = 0; t < lse.rows; ++t)
+      sum += static_cast<double>(std::exp(sink.f32()[h] - lse.f32(t)[h]) * delta.f32(t)[h]);
     d_sink.f32()[h] -= static_cast<float>(sum);
   });
 }
 
 }  // namespace
 
-void sparse_attention_forward(const Exec& exec, const SparseAttentionShape& s, CMat q, CMat k, CMat v, CIndexMat keys, CMat sink, Mat o,
-                              Mat lse, Arena& scratch) {
+void sparse_attention_forward(const Exec& exec, const SparseAttentionShape& s, CMat q, CMat k, CMat v, CIndexMat keys,
+                              CMat sink, Mat o, Mat lse, Arena& scratch) {
   check_operands(s, q, k, keys);
   check_values(s, q, k, v, sink);
   check_shape(o, q.rows, s.heads * s.v_dim);
@@ -104,12 +113,14 @@ void sparse_attention_forward(const Exec& exec, const SparseAttentionShape& s, C
   if (exec.dry() || q.rows == 0) return;
   if (sink.cols == 0)
     for (int64_t t = 0; t < keys.rows; ++t) BK_CHECK(keys.cols > 0 && keys.row(t)[0] >= 0);
-  const int64_t group = group_of(s), chunk = heads_per_task(group, blocks.size() * s.kv_heads), chunks = (group + chunk - 1) / chunk;
+  const int64_t group = group_of(s), chunk = heads_per_task(group, blocks.size() * s.kv_heads),
+                chunks = (group + chunk - 1) / chunk;
   const auto& kernel = kernels::sparse_attention_kernels();
   const auto run = q.dtype == f32_t ? kernel.forward_f32 : kernel.forward_bf16;
   const int64_t flops = 2 * blocks.most_keys() * queries_per_block(s) * chunk * (s.qk_dim + s.v_dim);
   for_each_piece(exec, blocks.size() * s.kv_heads * chunks, flops, [&](int64_t piece) {
-    const int64_t block = piece / (s.kv_heads * chunks), kv_head = piece / chunks % s.kv_heads, row = blocks.first_query(block);
+    const int64_t block = piece / (s.kv_heads * chunks), kv_head = piece / chunks % s.kv_heads,
+                  row = blocks.first_query(block);
     const int64_t in_group = piece % chunks * chunk, head = kv_head * group + in_group;
     WorkerScratch memory;
     kernels::SparseForward a{};
@@ -119,13 +130,14 @@ void sparse_attention_forward(const Exec& exec, const SparseAttentionShape& s, C
     a.sink = sink.cols ? sink.f32() + head : nullptr;
     a.o = row_at(o, row, head * s.v_dim), a.o_stride = o.stride;
     if (with_lse) a.lse = lse.f32(row) + head, a.lse_stride = lse.stride;
-    a.scratch = memory.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.block.queries * a.heads, a.block.count)));
+    a.scratch = memory.take_bytes(
+        static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.block.queries * a.heads, a.block.count)));
     run(a);
   });
 }
 
-void sparse_attention_backward(const Exec& exec, const SparseAttentionShape& s, const SparseAttentionSaved& f, CMat d_o, Mat dq, Mat dk,
-                               Mat dv, Mat d_sink, Arena& scratch) {
+void sparse_attention_backward(const Exec& exec, const SparseAttentionShape& s, const SparseAttentionSaved& f, CMat d_o,
+                               Mat dq, Mat dk, Mat dv, Mat d_sink, Arena& scratch) {
   check_operands(s, f.q, f.k, f.keys);
   check_values(s, f.q, f.k, f.v, f.sink);
   const int64_t T = f.q.rows, group = group_of(s), per_block = queries_per_block(s);
@@ -153,7 +165,9 @@ void sparse_attention_backward(const Exec& exec, const SparseAttentionShape& s, 
 
   const auto& kernel = kernels::sparse_backward_kernels();
   const bool f32 = dtype == f32_t;
-  const auto p_of = [&](int64_t block, int64_t kv_head) { return weights + 2 * stored * (block % panel * s.kv_heads + kv_head); };
+  const auto p_of = [&](int64_t block, int64_t kv_head) {
+    return weights + 2 * stored * (block % panel * s.kv_heads + kv_head);
+  };
   const auto query_step = [&](int64_t block, int64_t kv_head) {
     const int64_t row = blocks.first_query(block), head = kv_head * group;
     WorkerScratch memory;
@@ -166,22 +180,41 @@ void sparse_attention_backward(const Exec& exec, const SparseAttentionShape& s, 
     a.dq = row_at(dq, row, head * s.qk_dim), a.dq_stride = dq.stride;
     a.p = p_of(block, kv_head), a.ds = p_of(block, kv_head) + stored;
     a.delta = delta.f32(row) + head, a.delta_stride = delta.stride;
-    a.scratch = memory.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.block.queries * group, a.block.count)));
+    a.scratch = memory.take_bytes(
+        static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.block.queries * group, a.block.count)));
     (f32 ? kernel.backward_f32 : kernel.backward_bf16)(a);
   };
   const auto key_step = [&](int64_t task, int64_t first_block, int64_t end_block) {
     const int64_t kv_head = sums.head(task), key = sums.first_key(task);
     WorkerScratch memory;
-    void* inner = memory.take_bytes(static_cast<size_t>(kernel.key_gradient_bytes(std::max(s.qk_dim, s.v_dim), per_block * group)));
+    void* inner = memory.take_bytes(
+        static_cast<size_t>(kernel.key_gradient_bytes(std::max(s.qk_dim, s.v_dim), per_block * group)));
     for (int64_t b = first_block; b < end_block; ++b) {
-      const int64_t row = blocks.first_query(b), begin = blocks.lower_bound(b, key), end = blocks.lower_bound(b, sums.end_key(task));
+      const int64_t row = blocks.first_query(b), begin = blocks.lower_bound(b, key),
+                    end = blocks.lower_bound(b, sums.end_key(task));
       if (begin == end) continue;
       const kernels::KeyBlock block = blocks[b];
       const int64_t columns = block.queries * group;
       const auto add = f32 ? kernel.key_gradient_f32 : kernel.key_gradient_bf16;
       const AttentionRows q = at(f.q, row, kv_head * group * s.qk_dim), g = at(d_o, row, kv_head * group * s.v_dim);
-      add({block, begin, end, p_of(b, kv_head) + stored, {q.data, columns, group, q.stride, s.qk_dim}, s.qk_dim, key, sums.dk(task), inner});
-      add({block, begin, end, p_of(b, kv_head), {g.data, columns, group, g.stride, s.v_dim}, s.v_dim, key, sums.dv(task), inner});
+      add({block,
+           begin,
+           end,
+           p_of(b, kv_head) + stored,
+           {q.data, columns, group, q.stride, s.qk_dim},
+           s.qk_dim,
+           key,
+           sums.dk(task),
+           inner});
+      add({block,
+           begin,
+           end,
+           p_of(b, kv_head),
+           {g.data, columns, group, g.stride, s.v_dim},
+           s.v_dim,
+           key,
+           sums.dv(task),
+           inner});
     }
   };
   sums.clear(exec);
@@ -194,14 +227,16 @@ void sparse_attention_backward(const Exec& exec, const SparseAttentionShape& s, 
   exec.parallel_for(sums.tasks(), [&](int64_t task) {
     const int64_t h = sums.head(task), key = sums.first_key(task);
     for (int64_t r = 0; r < sums.end_key(task) - key; ++r) {
-      store(sums.dk(task, r), s.qk_dim, s.scale, sums.dv(task, r), shared ? s.v_dim : 0, row_at(dk, key + r, h * s.qk_dim));
+      store(sums.dk(task, r), s.qk_dim, s.scale, sums.dv(task, r), shared ? s.v_dim : 0,
+            row_at(dk, key + r, h * s.qk_dim));
       if (!shared) store(sums.dv(task, r), s.v_dim, 1.f, nullptr, 0, row_at(dv, key + r, h * s.v_dim));
     }
   });
   if (f.sink.cols) add_sink_gradient(exec, f.sink, f.lse, delta, d_sink);
 }
 
-void attention_target(const Exec& exec, const SparseAttentionShape& s, CMat q, CMat k, CMat lse, CIndexMat subset, Mat p, Arena& scratch) {
+void attention_target(const Exec& exec, const SparseAttentionShape& s, CMat q, CMat k, CMat lse, CIndexMat subset,
+                      Mat p, Arena& scratch) {
   check_operands(s, q, k, subset);
   check_shape(lse, q.rows, s.heads);
   check_shape(p, subset.rows, subset.cols);
@@ -218,11 +253,20 @@ void attention_target(const Exec& exec, const SparseAttentionShape& s, CMat q, C
     WorkerScratch memory;
     float* sum = memory.take<float>(block.count * kernels::kMostQueries);
     std::fill_n(sum, block.count * kernels::kMostQueries, 0.f);
-    void* inner = memory.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, 0, block.queries * group, block.count)));
+    void* inner =
+        memory.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, 0, block.queries * group, block.count)));
     for (int64_t kv_head = 0; kv_head < s.kv_heads; ++kv_head) {
       const int64_t head = kv_head * group;
-      const kernels::SparseTarget a{block, at(q, row, head * s.qk_dim), at(k, 0, kv_head * s.qk_dim), lse.f32(row) + head, lse.stride,
-                                    sum,   group,                       s.qk_dim,                    s.scale,             inner};
+      const kernels::SparseTarget a{block,
+                                    at(q, row, head * s.qk_dim),
+                                    at(k, 0, kv_head * s.qk_dim),
+                                    lse.f32(row) + head,
+                                    lse.stride,
+                                    sum,
+                                    group,
+                                    s.qk_dim,
+                                    s.scale,
+                                    inner};
       (q.dtype == f32_t ? kernel.target_f32 : kernel.target_bf16)(a);
     }
     for (int64_t i = 0; i < block.queries; ++i) {

@@ -41,7 +41,8 @@ const StoredTensor* plain_part(const StoredMatrix& w, int64_t& row, int64_t coun
     }
     const int bytes = kernels::stored_bits(part.type) / 8;
     const bool plain = part.type == StoredType::f32 || part.type == StoredType::bf16;
-    return plain && part.scale_type == ScaleType::none && row + count <= part.rows && reinterpret_cast<uintptr_t>(part.data) % static_cast<uintptr_t>(bytes) == 0
+    return plain && part.scale_type == ScaleType::none && row + count <= part.rows &&
+                   reinterpret_cast<uintptr_t>(part.data) % static_cast<uintptr_t>(bytes) == 0
                ? &part
                : nullptr;
   }

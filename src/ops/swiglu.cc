@@ -29,7 +29,8 @@ template <class T>
 void forward(const Exec& exec, CMat gu, CMat row_weight, Mat h, float limit) {
   const int64_t F = h.cols;
   for_rows(exec, gu.rows, F, kSwigluTaskElements, [&](int64_t r) {
-    table<T>().swiglu(gu.row<T>(r), gu.row<T>(r) + F, row_weight.data ? *row_weight.f32(r) : 1.f, limit, h.row<T>(r), F);
+    table<T>().swiglu(gu.row<T>(r), gu.row<T>(r) + F, row_weight.data ? *row_weight.f32(r) : 1.f, limit, h.row<T>(r),
+                      F);
   });
 }
 
@@ -38,7 +39,8 @@ void backward(const Exec& exec, CMat gu, CMat row_weight, CMat dh, Mat dgu, Mat 
   const int64_t F = dh.cols;
   for_rows(exec, gu.rows, F, kSwigluTaskElements, [&](int64_t r) {
     const float w = row_weight.data ? *row_weight.f32(r) : 1.f;
-    const float dot = table<T>().swiglu_backward(gu.row<T>(r), gu.row<T>(r) + F, w, limit, dh.row<T>(r), dgu.row<T>(r), dgu.row<T>(r) + F, F);
+    const float dot = table<T>().swiglu_backward(gu.row<T>(r), gu.row<T>(r) + F, w, limit, dh.row<T>(r), dgu.row<T>(r),
+                                                 dgu.row<T>(r) + F, F);
     if (d_row_weight.data) *d_row_weight.f32(r) = dot;
   });
 }

@@ -19,8 +19,10 @@ void for_rows(const Exec& exec, int64_t rows, int64_t cols, int64_t task_element
   });
 }
 
-// Rows of one task of a normalisation: about 64 Ki elements, so that a task outweighs handing it out. Depends on the width alone, because the
-// sums of the weights' gradients are cut here.
-inline int64_t norm_rows_per_task(int64_t dim) { return std::clamp<int64_t>(65536 / std::max<int64_t>(dim, 1), 16, 1024); }
+// Rows of one task of a normalisation: about 64 Ki elements, so that a task outweighs handing it out. Depends on the
+// width alone, because the sums of the weights' gradients are cut here.
+inline int64_t norm_rows_per_task(int64_t dim) {
+  return std::clamp<int64_t>(65536 / std::max<int64_t>(dim, 1), 16, 1024);
+}
 
 }  // namespace birkhoff::ops

@@ -4,8 +4,8 @@
 
 namespace birkhoff::ops {
 
-void list_window_and_entries(const Exec& exec, std::span<const int32_t> first, int64_t first_query, int64_t window, CIndexMat entries,
-                             int64_t first_entry, IndexMat keys) {
+void list_window_and_entries(const Exec& exec, std::span<const int32_t> first, int64_t first_query, int64_t window,
+                             CIndexMat entries, int64_t first_entry, IndexMat keys) {
   BK_CHECK_EQ(static_cast<int64_t>(first.size()), keys.rows);
   BK_CHECK_EQ(entries.rows, keys.rows);
   BK_CHECK_LE(std::min(window, first_entry) + entries.cols, keys.cols);
@@ -18,7 +18,8 @@ void list_window_and_entries(const Exec& exec, std::span<const int32_t> first, i
     for (int64_t t = task * kStep; t < std::min(keys.rows, (task + 1) * kStep); ++t) {
       const int64_t own = first_query + t;
       int32_t* out = keys.row(t);
-      for (int64_t row = std::max<int64_t>(first[static_cast<size_t>(t)], own - window + 1); row <= own; ++row) *out++ = static_cast<int32_t>(row);
+      for (int64_t row = std::max<int64_t>(first[static_cast<size_t>(t)], own - window + 1); row <= own; ++row)
+        *out++ = static_cast<int32_t>(row);
       const int32_t* e = entries.row(t);
       for (int64_t i = 0; i < entries.cols && e[i] >= 0; ++i) *out++ = static_cast<int32_t>(first_entry + e[i]);
       std::fill(out, keys.row(t) + keys.cols, -1);

@@ -1,6 +1,6 @@
-// dw = dy^T x. A task owns a block of dw and walks its tokens some hundred at a time: it brings dy^T and x of these tokens
-// into the layouts of the product kernels, in memory that stays in its caches, and multiplies them. So dy and x are read
-// from memory once or twice and never written back repacked.
+// dw = dy^T x. A task owns a block of dw and walks its tokens some hundred at a time: it brings dy^T and x of these
+// tokens into the layouts of the product kernels, in memory that stays in its caches, and multiplies them. So dy and x
+// are read from memory once or twice and never written back repacked.
 #include <algorithm>
 
 #include "core/error.h"
@@ -17,15 +17,14 @@ using kernels::kGemmRows;
 using kernels::kKBlock;
 using kernels::kPanel;
 
-
 // Equal parts of at most `most`, each a multiple of `unit`.
 int64_t even_part(int64_t size, int64_t most, int64_t unit) {
   return round_up(div_up(std::max<int64_t>(size, 1), div_up(std::max<int64_t>(size, 1), most)), unit);
 }
 
 struct Plan {
-  int64_t rows, cols;      // of a block of dw
-  int64_t parts, tokens;   // cuts of T, and their length
+  int64_t rows, cols;     // of a block of dw
+  int64_t parts, tokens;  // cuts of T, and their length
 };
 
 Plan make_plan(DType dtype, int64_t tokens, int64_t n, int64_t k, int64_t groups) {
@@ -101,8 +100,8 @@ void run_bf16(const WeightGradTask& t) {
   });
 }
 
-// A chunk of x becomes panels and one of dy strips: read in place, rows of a wide matrix would compete for a few sets of the first-level
-// cache, those of x once for every strip and those of dy once for every panel.
+// A chunk of x becomes panels and one of dy strips: read in place, rows of a wide matrix would compete for a few sets
+// of the first-level cache, those of x once for every strip and those of dy once for every panel.
 void run_f32(const WeightGradTask& t) {
   constexpr int64_t kChunk = 128;
   const auto& pack = kernels::pack_kernels();
@@ -148,8 +147,8 @@ void check(const Mat& dw, int64_t n, int64_t k) {
 }
 
 // All blocks of one dw: block (i, j) of part s sums into to + s * part_stride.
-void add_tasks(std::vector<WeightGradTask>& tasks, const Plan& p, CMat dy, CMat x, float* to, int64_t to_row, int64_t part_stride,
-               GemmStore store) {
+void add_tasks(std::vector<WeightGradTask>& tasks, const Plan& p, CMat dy, CMat x, float* to, int64_t to_row,
+               int64_t part_stride, GemmStore store) {
   for (int64_t s = 0; s < p.parts; ++s) {
     const int64_t first = s * p.tokens, count = p.parts == 1 ? dy.rows : std::min(p.tokens, dy.rows - first);
     const CMat dys = dy.row_block(first, count), xs = x.row_block(first, count);
@@ -171,7 +170,8 @@ void combine_parts(const Exec& exec, const float* parts, int64_t count, Mat dw, 
   const int64_t per = std::max<int64_t>(1, (int64_t{1} << 16) / (dw.cols * (count + 2)));
   exec.parallel_for(div_up(dw.rows, per), [&](int64_t task) {
     for (int64_t r = task * per; r < std::min(dw.rows, (task + 1) * per); ++r)
-      kernels::pack_kernels().add_parts(dw.f32(r), parts + r * dw.cols, count, dw.size(), dw.cols, store == Store::accumulate);
+      kernels::pack_kernels().add_parts(dw.f32(r), parts + r * dw.cols, count, dw.size(), dw.cols,
+                                        store == Store::accumulate);
   });
 }
 
@@ -196,7 +196,8 @@ void gemm_weight_grad(const Exec& exec, CMat dy, CMat x, Mat dw, Arena& scratch,
     run_tasks(exec, tasks);
     combine_parts(exec, parts, p.parts, dw, store);
   } else {
-    add_tasks(tasks, p, dy, x, dw.f32(), dw.stride, 0, store == Store::assign ? GemmStore::assign_f32 : GemmStore::add_f32);
+    add_tasks(tasks, p, dy, x, dw.f32(), dw.stride, 0,
+              store == Store::assign ? GemmStore::assign_f32 : GemmStore::add_f32);
     run_tasks(exec, tasks);
   }
 }
@@ -208,7 +209,8 @@ void gemm_weight_grad_serial(CMat dy, CMat x, Mat dw, Store store) {
   Plan p = make_plan(dy.dtype, dy.rows, dy.cols, x.cols, 1);
   p.parts = 1;
   std::vector<WeightGradTask> tasks;
-  add_tasks(tasks, p, dy, x, dw.f32(), dw.stride, 0, store == Store::assign ? GemmStore::assign_f32 : GemmStore::add_f32);
+  add_tasks(tasks, p, dy, x, dw.f32(), dw.stride, 0,
+            store == Store::assign ? GemmStore::assign_f32 : GemmStore::add_f32);
   for (const WeightGradTask& t : tasks) run_task(t);
 }
 

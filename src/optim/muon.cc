@@ -16,7 +16,9 @@ constexpr int kSteps = 10;
 struct Coefficients {
   float a, b, c;
 };
-constexpr Coefficients coefficients(int step) { return step < 8 ? Coefficients{3.4445f, -4.7750f, 2.0315f} : Coefficients{2.f, -1.5f, 0.5f}; }
+constexpr Coefficients coefficients(int step) {
+  return step < 8 ? Coefficients{3.4445f, -4.7750f, 2.0315f} : Coefficients{2.f, -1.5f, 0.5f};
+}
 
 void transpose(const Exec& exec, CMat from, Mat to) {
   exec.parallel_for((from.rows + 31) / 32, [&](int64_t block) {
@@ -42,7 +44,8 @@ void newton_schulz(const Exec& exec, CMat g, Mat out, Arena& scratch) {
   const int64_t r = std::min(g.rows, g.cols), c = std::max(g.rows, g.cols);
   Mat x = tall ? scratch.mat(f32_t, r, c) : out;
   Mat gram = scratch.mat(f32_t, r, r), poly = scratch.mat(f32_t, r, r), next = scratch.mat(f32_t, r, c);
-  const ops::Packed xt = ops::Packed::take(scratch, f32_t, c, r), gram_packed = ops::Packed::take(scratch, f32_t, r, r), x_packed = ops::Packed::take(scratch, f32_t, r, c);
+  const ops::Packed xt = ops::Packed::take(scratch, f32_t, c, r), gram_packed = ops::Packed::take(scratch, f32_t, r, r),
+                    x_packed = ops::Packed::take(scratch, f32_t, r, c);
   if (exec.dry() || g.empty()) return;
   const auto& k = kernels::optimizer_kernels();
   if (tall)

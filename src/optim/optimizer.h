@@ -34,10 +34,11 @@ double global_norm(const Exec& exec, const float* grad, int64_t n);
 // min(1, limit / (norm + 1e-6)).
 double clip_factor(double norm, double limit);
 
-// Step number `step` (1 for the first) of every parameter on grad * grad_scale; gradients are zero afterwards, also those outside
-// `parameters`. AdamW (Loshchilov and Hutter 2019): w *= 1 - lr wd, bias-corrected moments, eps outside the root. Muon (models.md L):
-// M = momentum M + G; O = NS(momentum M + G) 0.18 sqrt(max(rows, cols)); w = w (1 - lr wd) - lr O; M lives in moment1.
-void optimizer_step(const Exec& exec, std::span<const Parameter> parameters, const ParameterBlocks& blocks, const OptimizerOptions& options,
-                    int64_t step, double grad_scale, Arena& scratch);
+// Step number `step` (1 for the first) of every parameter on grad * grad_scale; gradients are zero afterwards, also
+// those outside `parameters`. AdamW (Loshchilov and Hutter 2019): w *= 1 - lr wd, bias-corrected moments, eps outside
+// the root. Muon (models.md L): M = momentum M + G; O = NS(momentum M + G) 0.18 sqrt(max(rows, cols)); w = w (1 - lr
+// wd) - lr O; M lives in moment1.
+void optimizer_step(const Exec& exec, std::span<const Parameter> parameters, const ParameterBlocks& blocks,
+                    const OptimizerOptions& options, int64_t step, double grad_scale, Arena& scratch);
 
 }  // namespace birkhoff::optim

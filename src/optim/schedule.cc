@@ -10,7 +10,8 @@ double learning_rate(const Schedule& s, int64_t i) {
   if (i < s.warmup_steps) return s.lr * static_cast<double>(i + 1) / static_cast<double>(s.warmup_steps);
   const auto at = static_cast<double>(i), total = static_cast<double>(s.total_steps);
   switch (s.kind) {
-    case Schedule::Kind::constant: return s.lr;
+    case Schedule::Kind::constant:
+      return s.lr;
     case Schedule::Kind::cosine: {
       const auto start = static_cast<double>(std::max(s.hold_steps, s.warmup_steps));
       if (at <= start) return s.lr;

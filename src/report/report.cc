@@ -27,18 +27,24 @@ std::string embedded(const json& data) {
 std::string escaped(const std::string& text) {
   std::string out;
   for (const char c : text) {
-    if (c == '<') out += "&lt;";
-    else if (c == '>') out += "&gt;";
-    else if (c == '&') out += "&amp;";
-    else out += c;
+    if (c == '<')
+      out += "&lt;";
+    else if (c == '>')
+      out += "&gt;";
+    else if (c == '&')
+      out += "&amp;";
+    else
+      out += c;
   }
   return out;
 }
 
 std::string page(const std::string& title, const json& data) {
-  return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>" + escaped(title) +
-         "</title>\n<style>\n" + std::string(page_style()) + "</style></head>\n<body><main id=\"page\"></main>\n<script type=\"application/json\" id=\"data\">" + embedded(data) +
-         "</script>\n<script>\n" + std::string(page_script()) + "</script>\n</body></html>\n";
+  return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+         "content=\"width=device-width, initial-scale=1\">\n<title>" +
+         escaped(title) + "</title>\n<style>\n" + std::string(page_style()) +
+         "</style></head>\n<body><main id=\"page\"></main>\n<script type=\"application/json\" id=\"data\">" +
+         embedded(data) + "</script>\n<script>\n" + std::string(page_script()) + "</script>\n</body></html>\n";
 }
 
 }  // namespace
@@ -59,6 +65,9 @@ void write_comparison(const std::vector<std::string>& runs, const std::string& o
 void write_study(const json& study, const std::string& out) {
   io::write_file_atomic(out, page("Study " + study["study"]["name"].get<std::string>(), {{"study", study}}));
 }
-void write_expert_report(const json& specialisation, const std::string& out) { io::write_file_atomic(out, page("Experts of " + specialisation.at("model").get<std::string>(), {{"experts", specialisation}})); }
+void write_expert_report(const json& specialisation, const std::string& out) {
+  io::write_file_atomic(
+      out, page("Experts of " + specialisation.at("model").get<std::string>(), {{"experts", specialisation}}));
+}
 
 }  // namespace birkhoff::report

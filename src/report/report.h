@@ -6,8 +6,9 @@
 
 namespace birkhoff::report {
 
-// Writes RUN/report.html from RUN's metrics.jsonl, config.json, run.json and a sample of the model's text ("" leaves that section out). Sections
-// without data (a dense model, plain residuals) are left out. Throws Error when RUN is no run or the file cannot be written.
+// Writes RUN/report.html from RUN's metrics.jsonl, config.json, run.json and a sample of the model's text ("" leaves
+// that section out). Sections without data (a dense model, plain residuals) are left out. Throws Error when RUN is no
+// run or the file cannot be written.
 void write_report(const std::string& run, const std::string& sample);
 // The same for several runs: curves over each other, final figures and the settings in which they differ.
 void write_comparison(const std::vector<std::string>& runs, const std::string& out);

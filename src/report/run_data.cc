@@ -24,10 +24,12 @@ double value(const json& record, const char* key) {
   return it != record.end() && it->is_number() ? it->get<double>() : NAN;
 }
 
-// Whole records in the order of their steps; a torn last line ends the file, a later record of a step (after a resume) replaces an earlier.
+// Whole records in the order of their steps; a torn last line ends the file, a later record of a step (after a resume)
+// replaces an earlier.
 std::vector<json> read_records(const std::string& path) {
   std::ifstream in(path);
-  if (!in) throw Error("plot", path + " cannot be read", "a run directory holds metrics.jsonl, config.json and run.json");
+  if (!in)
+    throw Error("plot", path + " cannot be read", "a run directory holds metrics.jsonl, config.json and run.json");
   std::vector<json> records;
   for (std::string line; std::getline(in, line);) {
     json r = json::parse(line, nullptr, false);
@@ -48,8 +50,10 @@ std::vector<double> column(const std::vector<json>& records, const char* key) {
 json curves_of(const std::vector<json>& records) {
   json c;
   c["step"] = numbers(thinned(column(records, "step"), kPoints));
-  for (const char* key : {"loss", "lr", "grad_norm", "tokens_per_s"}) c[key] = numbers(thinned(column(records, key), kPoints));
-  c["smooth"] = numbers(thinned(smoothed(column(records, "loss"), std::max<double>(5, static_cast<double>(records.size()) / 100)), kPoints));
+  for (const char* key : {"loss", "lr", "grad_norm", "tokens_per_s"})
+    c[key] = numbers(thinned(column(records, key), kPoints));
+  c["smooth"] = numbers(thinned(
+      smoothed(column(records, "loss"), std::max<double>(5, static_cast<double>(records.size()) / 100)), kPoints));
   return c;
 }
 
@@ -82,7 +86,9 @@ json maxvio_of(const std::vector<json>& records) {
   std::vector<std::vector<double>> layers;
   std::vector<double> mean;
   for (const json& r : records) {
-    if (!r.contains("maxvio") || !r["maxvio"].is_object() || !r["maxvio"]["layers"].is_array() || r["maxvio"]["layers"].empty()) continue;
+    if (!r.contains("maxvio") || !r["maxvio"].is_object() || !r["maxvio"]["layers"].is_array() ||
+        r["maxvio"]["layers"].empty())
+      continue;
     const json& all = r["maxvio"]["layers"];
     step.push_back(value(r, "step"));
     mean.push_back(value(r["maxvio"], "mean"));
@@ -90,7 +96,8 @@ json maxvio_of(const std::vector<json>& records) {
     for (size_t l = 0; l < all.size(); ++l) layers[l].push_back(all[l].get<double>());
   }
   if (step.empty()) return {};
-  json out{{"step", numbers(thinned(step, kPoints))}, {"mean", numbers(thinned(mean, kPoints))}, {"layers", json::array()}};
+  json out{
+      {"step", numbers(thinned(step, kPoints))}, {"mean", numbers(thinned(mean, kPoints))}, {"layers", json::array()}};
   for (const auto& l : layers) out["layers"].push_back(numbers(thinned(l, kPoints)));
   return out;
 }
@@ -108,7 +115,8 @@ json load_of(const std::vector<json>& records) {
       double sum = 0;
       for (const double v : load) sum += v;
       series[l].resize(load.size());
-      for (size_t e = 0; e < load.size(); ++e) series[l][e].push_back(sum > 0 ? load[e] * static_cast<double>(load.size()) / sum : 0);
+      for (size_t e = 0; e < load.size(); ++e)
+        series[l][e].push_back(sum > 0 ? load[e] * static_cast<double>(load.size()) / sum : 0);
     }
   }
   if (step.empty()) return {};
@@ -203,9 +211,11 @@ std::vector<double> smoothed(const std::vector<double>& values, double span) {
 }
 
 json run_data(const std::string& run) {
-  if (!fs::is_directory(run)) throw Error("plot", run + " is not a directory", "name the run directories that train wrote");
+  if (!fs::is_directory(run))
+    throw Error("plot", run + " is not a directory", "name the run directories that train wrote");
   const std::vector<json> records = read_records(run + "/metrics.jsonl");
-  if (records.empty()) throw Error("plot", run + "/metrics.jsonl has no finished step", "train at least one step first");
+  if (records.empty())
+    throw Error("plot", run + "/metrics.jsonl has no finished step", "train at least one step first");
   const json config = io::read_json(run + "/config.json");
   const json about = fs::exists(run + "/run.json") ? io::read_json(run + "/run.json") : json::object();
   json d;

@@ -58,7 +58,8 @@ void AddedTokens::Trie::add(std::string_view content, int32_t id) {
     }
     node = next;
   }
-  if (nodes[static_cast<size_t>(node)].id < 0) nodes[static_cast<size_t>(node)].id = id;  // of equal patterns the first wins
+  if (nodes[static_cast<size_t>(node)].id < 0)
+    nodes[static_cast<size_t>(node)].id = id;  // of equal patterns the first wins
 }
 
 int32_t AddedTokens::Trie::child(int32_t node, char byte) const {
@@ -93,10 +94,12 @@ const char* AddedTokens::Trie::next_candidate(const char* p, const char* end) co
 
 void AddedTokens::add(AddedToken token, std::string normalized_content) {
   if (token.content.empty() || token.content.size() > kMaxContent)
-    throw Error("tokenizer", "an added token has " + std::to_string(token.content.size()) + " bytes, must have 1.." + std::to_string(kMaxContent));
+    throw Error("tokenizer", "an added token has " + std::to_string(token.content.size()) + " bytes, must have 1.." +
+                                 std::to_string(kMaxContent));
   const auto [at, fresh] = by_id_.emplace(token.id, token);
   if (!fresh && at->second.content != token.content)
-    throw Error("tokenizer", "added tokens \"" + at->second.content + "\" and \"" + token.content + "\" both have id " + std::to_string(token.id));
+    throw Error("tokenizer", "added tokens \"" + at->second.content + "\" and \"" + token.content + "\" both have id " +
+                                 std::to_string(token.id));
   at->second = token;
   by_content_[token.content] = token.id;
   at->second.decoded = token.normalized ? normalized_content : token.content;
@@ -133,7 +136,8 @@ void AddedTokens::find(std::string_view text, bool normalized, AddedScope scope,
     p += length;
     if (t.single_word && (ends_with_word(text.substr(0, begin)) || starts_with_word(text.substr(stop)))) continue;
     if (t.lstrip) begin = taken < begin ? taken + space_before(text.substr(taken, begin - taken)) : taken;
-    if (t.rstrip && (stop < blank.begin || stop > blank.end)) blank = {static_cast<uint32_t>(stop), static_cast<uint32_t>(stop + space_at_start(text.substr(stop)))};
+    if (t.rstrip && (stop < blank.begin || stop > blank.end))
+      blank = {static_cast<uint32_t>(stop), static_cast<uint32_t>(stop + space_at_start(text.substr(stop)))};
     if (t.rstrip) stop = blank.end;
     if (stop <= begin) continue;  // an earlier token stripped all of it
     found.push_back({{static_cast<uint32_t>(begin), static_cast<uint32_t>(stop)}, &t});
@@ -141,7 +145,8 @@ void AddedTokens::find(std::string_view text, bool normalized, AddedScope scope,
   }
 }
 
-std::string find_in_parts(std::span<const Tokenizer::Part> parts, const AddedTokens& added, std::vector<AddedTokens::Found>& found) {
+std::string find_in_parts(std::span<const Tokenizer::Part> parts, const AddedTokens& added,
+                          std::vector<AddedTokens::Found>& found) {
   std::string text;
   for (const Tokenizer::Part& part : parts) text += part.text;
   check_text(text);

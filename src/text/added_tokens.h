@@ -1,4 +1,5 @@
-// Tokens that are cut out of a text before anything else: special tokens and those that were added behind the model's vocabulary.
+// Tokens that are cut out of a text before anything else: special tokens and those that were added behind the model's
+// vocabulary.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -15,15 +16,16 @@ namespace birkhoff::text {
 struct AddedToken {
   int32_t id = -1;
   std::string content;
-  std::string decoded;       // what the id is decoded to: content, in its normalized form when normalized (set by AddedTokens::add)
-  bool single_word = false;  // only where no word character touches it
+  std::string
+      decoded;  // what the id is decoded to: content, in its normalized form when normalized (set by AddedTokens::add)
+  bool single_word = false;             // only where no word character touches it
   bool lstrip = false, rstrip = false;  // takes the white space on that side with it
-  bool normalized = true;  // is looked for in the normalized text
-  bool special = false;    // is left out when decoding without special tokens
+  bool normalized = true;               // is looked for in the normalized text
+  bool special = false;                 // is left out when decoding without special tokens
 };
 
-// Which tokens are looked for: all, or only those of a single character. Those complete the alphabet of a vocabulary (the 13 byte symbols of
-// DeepSeek LLM and Coder) and can never be mistaken for a mark that structures a conversation.
+// Which tokens are looked for: all, or only those of a single character. Those complete the alphabet of a vocabulary
+// (the 13 byte symbols of DeepSeek LLM and Coder) and can never be mistaken for a mark that structures a conversation.
 enum class AddedScope { all, letters };
 
 class AddedTokens {
@@ -40,9 +42,10 @@ class AddedTokens {
     Span span;
     const AddedToken* token;
   };
-  // Appends the tokens in text, leftmost and longest first: in raw text those with normalized false, in normalized text the others. Spans include
-  // stripped white space; text between them is for the model. As in `tokenizers`, a token that lies in what the one before it stripped is
-  // found all the same, so that spans can overlap, unless nothing of it is left. Time is linear in text.
+  // Appends the tokens in text, leftmost and longest first: in raw text those with normalized false, in normalized text
+  // the others. Spans include stripped white space; text between them is for the model. As in `tokenizers`, a token
+  // that lies in what the one before it stripped is found all the same, so that spans can overlap, unless nothing of it
+  // is left. Time is linear in text.
   void find(std::string_view text, bool normalized, AddedScope scope, std::vector<Found>& found) const;
 
  private:
@@ -69,6 +72,7 @@ class AddedTokens {
 };
 
 // The parts joined, and the tokens of raw text that lie within one of them. Throws Error as check_text().
-std::string find_in_parts(std::span<const Tokenizer::Part> parts, const AddedTokens& added, std::vector<AddedTokens::Found>& found);
+std::string find_in_parts(std::span<const Tokenizer::Part> parts, const AddedTokens& added,
+                          std::vector<AddedTokens::Found>& found);
 
 }  // namespace birkhoff::text

@@ -15,21 +15,30 @@ std::string shown(std::string_view s) { return "\"" + std::string(s.substr(0, 60
 
 int32_t required(const Vocabulary& v, std::string_view token, size_t rank) {
   const int32_t id = v.find(token);
-  if (id < 0) throw Error("tokenizer", "merge " + std::to_string(rank) + " needs the token " + shown(token) + ", which is not in the vocabulary");
+  if (id < 0)
+    throw Error("tokenizer", "merge " + std::to_string(rank) + " needs the token " + shown(token) +
+                                 ", which is not in the vocabulary");
   return id;
 }
 
 }  // namespace
 
-Bpe::Bpe(Vocabulary vocabulary, const std::vector<std::pair<std::string_view, std::string_view>>& merges, BpeOptions options, bool byte_level)
-    : vocabulary_(std::move(vocabulary)), merges_(merges.size()), options_(std::move(options)), byte_level_(byte_level) {
+Bpe::Bpe(Vocabulary vocabulary, const std::vector<std::pair<std::string_view, std::string_view>>& merges,
+         BpeOptions options, bool byte_level)
+    : vocabulary_(std::move(vocabulary)),
+      merges_(merges.size()),
+      options_(std::move(options)),
+      byte_level_(byte_level) {
   const size_t prefix = options_.continuing_subword_prefix.size();
   std::string joined;
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const auto& [left, right] = merges[rank];
-    if (right.size() < prefix) throw Error("tokenizer", "merge " + std::to_string(rank) + ": " + shown(right) + " is shorter than continuing_subword_prefix");
+    if (right.size() < prefix)
+      throw Error("tokenizer",
+                  "merge " + std::to_string(rank) + ": " + shown(right) + " is shorter than continuing_subword_prefix");
     joined.assign(left).append(right.substr(prefix));
-    merges_.add(required(vocabulary_, left, rank), required(vocabulary_, right, rank), {static_cast<uint32_t>(rank), required(vocabulary_, joined, rank)});
+    merges_.add(required(vocabulary_, left, rank), required(vocabulary_, right, rank),
+                {static_cast<uint32_t>(rank), required(vocabulary_, joined, rank)});
   }
   plain_bytes_ = byte_level_ && options_.continuing_subword_prefix.empty() && options_.end_of_word_suffix.empty();
   for (size_t b = 0; b < 256; ++b) {
@@ -78,8 +87,8 @@ void Bpe::start_bytes(std::string_view piece, BpeScratch& s) const {
   for (const char c : piece) s.ids.push_back(byte_ids_[static_cast<unsigned char>(c)]);
 }
 
-// The symbols of a piece before any merge. A pending unknown token is written only when a known character or the end follows: that is
-// when the reference library writes it, even if bytes were written in between.
+// The symbols of a piece before any merge. A pending unknown token is written only when a known character or the end
+// follows: that is when the reference library writes it, even if bytes were written in between.
 void Bpe::start_chars(std::string_view piece, BpeScratch& s) const {
   int pending = 0;  // unknown tokens not written yet: 0 or 1
   std::string symbol;
@@ -122,7 +131,9 @@ bool Bpe::push_fallback(std::string_view symbol, std::vector<int32_t>& ids) cons
 
 int32_t Bpe::unknown_id() const {
   const int32_t id = vocabulary_.find(*options_.unk_token);
-  if (id < 0) throw Error("tokenizer", "the text has a character without a token and unk_token " + shown(*options_.unk_token) + " is not in the vocabulary");
+  if (id < 0)
+    throw Error("tokenizer", "the text has a character without a token and unk_token " + shown(*options_.unk_token) +
+                                 " is not in the vocabulary");
   return id;
 }
 

@@ -1,5 +1,5 @@
-// Byte-pair encoding: a piece becomes its smallest symbols, then the adjacent pair with the lowest rank (leftmost among equals) is merged
-// until none is left (Sennrich et al., 2016; the model "BPE" of tokenizer.json).
+// Byte-pair encoding: a piece becomes its smallest symbols, then the adjacent pair with the lowest rank (leftmost among
+// equals) is merged until none is left (Sennrich et al., 2016; the model "BPE" of tokenizer.json).
 #pragma once
 #include <array>
 #include <cstdint>
@@ -34,13 +34,15 @@ struct BpeScratch {
 
 class Bpe {
  public:
-  // merges: pairs of tokens in order of rank. byte_level: pieces are bytes, and the vocabulary is written in byte symbols. Throws Error: a
-  // merge of tokens that are not in the vocabulary.
-  Bpe(Vocabulary vocabulary, const std::vector<std::pair<std::string_view, std::string_view>>& merges, BpeOptions options, bool byte_level);
+  // merges: pairs of tokens in order of rank. byte_level: pieces are bytes, and the vocabulary is written in byte
+  // symbols. Throws Error: a merge of tokens that are not in the vocabulary.
+  Bpe(Vocabulary vocabulary, const std::vector<std::pair<std::string_view, std::string_view>>& merges,
+      BpeOptions options, bool byte_level);
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
-  // Appends the ids of every piece. Thread-safe with a scratch of its own. A character that has no token, no bytes and no unk_token vanishes,
-  // as in the reference library. Throws Error when unk_token is needed and not in the vocabulary.
+  // Appends the ids of every piece. Thread-safe with a scratch of its own. A character that has no token, no bytes and
+  // no unk_token vanishes, as in the reference library. Throws Error when unk_token is needed and not in the
+  // vocabulary.
   void encode(const Pieces& pieces, BpeScratch& scratch, std::vector<int32_t>& out) const;
 
  private:

@@ -14,7 +14,9 @@ namespace birkhoff::text {
 namespace {
 
 using Pair = uint64_t;  // left id * 2^32 + right id: the order of pairs is that of numbers
-Pair pair_of(int32_t left, int32_t right) { return static_cast<Pair>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right); }
+Pair pair_of(int32_t left, int32_t right) {
+  return static_cast<Pair>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
+}
 
 struct PairHash {
   size_t operator()(Pair p) const { return (p ^ p >> 29) * 0x9E3779B97F4A7C15u >> 8; }
@@ -46,7 +48,8 @@ class Trainer {
       words_.push_back(std::move(w));
     }
     for (size_t i = 0; i < words_.size(); ++i)
-      for (size_t k = 0; k + 1 < words_[i].ids.size(); ++k) change(pair_of(words_[i].ids[k], words_[i].ids[k + 1]), words_[i].count, static_cast<uint32_t>(i));
+      for (size_t k = 0; k + 1 < words_[i].ids.size(); ++k)
+        change(pair_of(words_[i].ids[k], words_[i].ids[k + 1]), words_[i].count, static_cast<uint32_t>(i));
     for (const auto& [pair, info] : pairs_) queue_.push({info.count, pair});
   }
 
@@ -90,7 +93,8 @@ class Trainer {
 
   void merge(Pair pair, const std::vector<uint32_t>& places) {
     const auto left = static_cast<int32_t>(pair >> 32), right = static_cast<int32_t>(pair & UINT32_MAX);
-    const int32_t id = add_token(result_.tokens[static_cast<size_t>(left)] + result_.tokens[static_cast<size_t>(right)]);
+    const int32_t id =
+        add_token(result_.tokens[static_cast<size_t>(left)] + result_.tokens[static_cast<size_t>(right)]);
     result_.merges.emplace_back(left, right);
     fresh_.clear();
     for (const uint32_t w : places) merge_word(w, left, right, id);
@@ -100,8 +104,8 @@ class Trainer {
       if (const int64_t count = pairs_[p].count; count > 0) queue_.push({count, p});
   }
 
-  // Left to right; the pairs beside a merge are counted down and up as each is found. The merged pair itself is not counted down: it never
-  // comes up again.
+  // Left to right; the pairs beside a merge are counted down and up as each is found. The merged pair itself is not
+  // counted down: it never comes up again.
   void merge_word(uint32_t index, int32_t left, int32_t right, int32_t id) {
     Word& w = words_[index];
     std::vector<int32_t>& ids = w.ids;
@@ -143,15 +147,21 @@ class Trainer {
 TrainedBpe train_bpe(const WordCounts& words, int64_t vocab, const std::vector<std::string>& specials) {
   const auto least = static_cast<int64_t>(256 + specials.size());
   if (vocab < least)
-    throw Error("train-tokenizer", "a vocabulary of " + std::to_string(vocab) + " is too small: 256 bytes and " + std::to_string(specials.size()) + " special tokens need " + std::to_string(least));
-  if (std::unordered_set<std::string>(specials.begin(), specials.end()).size() != specials.size()) throw Error("train-tokenizer", "a special token is given twice");
+    throw Error("train-tokenizer", "a vocabulary of " + std::to_string(vocab) + " is too small: 256 bytes and " +
+                                       std::to_string(specials.size()) + " special tokens need " +
+                                       std::to_string(least));
+  if (std::unordered_set<std::string>(specials.begin(), specials.end()).size() != specials.size())
+    throw Error("train-tokenizer", "a special token is given twice");
   for (const std::string& s : specials) {
-    if (s.empty()) throw Error("train-tokenizer", "a special token is empty", "leave the empty --special, --bos or --eos out");
+    if (s.empty())
+      throw Error("train-tokenizer", "a special token is empty", "leave the empty --special, --bos or --eos out");
     check_text(s);
     const char* p = s.data();
     const int byte = symbol_byte(next_char(p));
     if (p == s.data() + s.size() && byte >= 0)
-      throw Error("train-tokenizer", "the special token \"" + s + "\" is how the vocabulary writes byte " + std::to_string(byte), "take a longer one, such as <" + s + ">");
+      throw Error("train-tokenizer",
+                  "the special token \"" + s + "\" is how the vocabulary writes byte " + std::to_string(byte),
+                  "take a longer one, such as <" + s + ">");
   }
   return Trainer(words, specials).run(vocab);
 }

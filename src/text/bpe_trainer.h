@@ -1,5 +1,6 @@
-// Learns a byte-level BPE vocabulary (Sennrich et al., 2016): the adjacent pair that occurs most often becomes a token, the pair with the
-// lower ids among equals, until the vocabulary is full. Counts are kept as in the `tokenizers` library's trainer, so the merges are the same.
+// Learns a byte-level BPE vocabulary (Sennrich et al., 2016): the adjacent pair that occurs most often becomes a token,
+// the pair with the lower ids among equals, until the vocabulary is full. Counts are kept as in the `tokenizers`
+// library's trainer, so the merges are the same.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -16,7 +17,8 @@ namespace birkhoff::text {
 using WordCounts = std::unordered_map<std::string, int64_t>;
 
 struct TrainedBpe {
-  std::vector<std::string> tokens;  // by id, in byte symbols but for the special ones: special tokens, the 256 byte symbols, merges
+  std::vector<std::string>
+      tokens;  // by id, in byte symbols but for the special ones: special tokens, the 256 byte symbols, merges
   std::vector<std::pair<int32_t, int32_t>> merges;  // ids, in order of rank
 };
 
@@ -41,8 +43,9 @@ class WordCounter {
 // The "pre_tokenizer" entry of a family: v3, llm, coder, gpt2. Throws Error for another name, with the known ones.
 nlohmann::json pattern_pre_tokenizer(const std::string& name);
 
-// A directory that this program and transformers open: tokenizer.json and tokenizer_config.json. bos, eos: specials or "".
-void write_tokenizer(const std::string& directory, const TrainedBpe& bpe, const std::vector<std::string>& specials, const nlohmann::json& pre_tokenizer, const std::string& bos,
-                     const std::string& eos);
+// A directory that this program and transformers open: tokenizer.json and tokenizer_config.json. bos, eos: specials or
+// "".
+void write_tokenizer(const std::string& directory, const TrainedBpe& bpe, const std::vector<std::string>& specials,
+                     const nlohmann::json& pre_tokenizer, const std::string& bos, const std::string& eos);
 
 }  // namespace birkhoff::text

@@ -1,4 +1,5 @@
-// The 256 printable characters that byte-level tokenizers write bytes as (GPT-2): printable Latin-1 as itself, the rest from U+0100 on.
+// The 256 printable characters that byte-level tokenizers write bytes as (GPT-2): printable Latin-1 as itself, the rest
+// from U+0100 on.
 #pragma once
 #include <array>
 #include <cstdint>

@@ -75,7 +75,8 @@ class Reader {
   }
   bool read_number(uint32_t& n) {
     const char* start = p_;
-    for (n = 0; p_ < end_ && *p_ >= '0' && *p_ <= '9' && p_ - start < 6; ++p_) n = n * 10 + static_cast<uint32_t>(*p_ - '0');
+    for (n = 0; p_ < end_ && *p_ >= '0' && *p_ <= '9' && p_ - start < 6; ++p_)
+      n = n * 10 + static_cast<uint32_t>(*p_ - '0');
     return p_ > start;
   }
   bool read_count(ClassRunPattern& r) {
@@ -84,9 +85,11 @@ class Reader {
       r.most = 0;
       return true;
     }
-    return take("{") && read_number(r.least) && take(",") && read_number(r.most) && take("}") && r.least == 1 && r.most >= 1;
+    return take("{") && read_number(r.least) && take(",") && read_number(r.most) && take("}") && r.least == 1 &&
+           r.most >= 1;
   }
-  static constexpr uint64_t kMostWork = 4 << 20;  // code points put into sets; released patterns need a tenth of a million
+  static constexpr uint64_t kMostWork =
+      4 << 20;  // code points put into sets; released patterns need a tenth of a million
   const char *p_, *end_;
   uint64_t work_ = 0;
 };

@@ -18,11 +18,14 @@ void Component::unknown(const std::vector<std::string>& known) const {
   std::string list;
   for (const auto& k : known) list += (list.empty() ? "" : ", ") + k;
   const std::string near = nearest(type_, known);
-  throw Error("tokenizer", kind_ + " \"" + type_ + "\" is not known", (near.empty() ? "" : "nearest: " + near + "; ") + "known: " + list);
+  throw Error("tokenizer", kind_ + " \"" + type_ + "\" is not known",
+              (near.empty() ? "" : "nearest: " + near + "; ") + "known: " + list);
 }
 
 void Component::bad(const char* name, const std::string& expected) const {
-  const std::string found = entry_.contains(name) ? entry_.at(name).dump(-1, ' ', false, json::error_handler_t::replace).substr(0, 80) : "nothing";
+  const std::string found = entry_.contains(name)
+                                ? entry_.at(name).dump(-1, ' ', false, json::error_handler_t::replace).substr(0, 80)
+                                : "nothing";
   throw Error("tokenizer", kind_ + " " + type_ + ": \"" + name + "\" must be " + expected + ", is " + found);
 }
 
@@ -62,7 +65,8 @@ const json& Component::list(const char* name) const {
 std::unique_ptr<Matcher> Component::pattern(const char* name) const {
   const json& p = field(name);
   if (p.is_object() && p.size() == 1) {
-    if (p.contains("String") && p.at("String").is_string()) return make_literal_matcher(p.at("String").get<std::string>());
+    if (p.contains("String") && p.at("String").is_string())
+      return make_literal_matcher(p.at("String").get<std::string>());
     if (p.contains("Regex") && p.at("Regex").is_string()) return make_regex_matcher(p.at("Regex").get<std::string>());
   }
   bad(name, "{\"String\": ...} or {\"Regex\": ...}");

@@ -23,8 +23,8 @@ class Component {
   uint32_t count(const char* field) const;         // 0 .. 2^32-1
   const nlohmann::json& list(const char* field) const;
   const nlohmann::json& field(const char* name) const;
-  std::unique_ptr<Matcher> pattern(const char* field) const;  // {"String": s} or {"Regex": r}
-  [[noreturn]] void unknown(const std::vector<std::string>& known) const;      // the type is none of these
+  std::unique_ptr<Matcher> pattern(const char* field) const;                    // {"String": s} or {"Regex": r}
+  [[noreturn]] void unknown(const std::vector<std::string>& known) const;       // the type is none of these
   [[noreturn]] void bad(const char* field, const std::string& expected) const;  // names the value found
 
  private:

@@ -52,7 +52,10 @@ int fallback_byte(const std::string& t) {
   if (t.size() != 6 || t.compare(0, 3, "<0x") != 0 || t[5] != '>') return -1;
   int value = 0;
   for (const char c : {t[3], t[4]}) {
-    const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    const int digit = c >= '0' && c <= '9'   ? c - '0'
+                      : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                      : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                             : -1;
     if (digit < 0) return -1;
     value = value * 16 + digit;
   }
@@ -128,7 +131,9 @@ void read_steps(const nlohmann::json& entry, std::vector<std::unique_ptr<Decoder
   } else if (t == "Replace") {
     replace_step(c.pattern("pattern"), c.text("content"));
   } else if (t == "Strip") {
-    step([content = c.character("content"), a = c.count("start"), b = c.count("stop")](Tokens& tokens) { strip(tokens, content, a, b); });
+    step([content = c.character("content"), a = c.count("start"), b = c.count("stop")](Tokens& tokens) {
+      strip(tokens, content, a, b);
+    });
   } else if (t == "Metaspace") {
     const bool prefix = c.text("prepend_scheme", "always") != "never";
     step([m = std::shared_ptr<Matcher>(make_literal_matcher(c.character("replacement"))), prefix](Tokens& tokens) {

@@ -15,8 +15,8 @@ class Decoder {
 
 struct DecoderSteps {
   std::vector<std::unique_ptr<Decoder>> steps;  // in order; the text is what is left, joined
-  bool byte_level = false;                      // the only step is ByteLevel: every token is a string of bytes, whatever stands beside it
-  bool none = true;                             // no decoder: tokens are joined with spaces
+  bool byte_level = false;  // the only step is ByteLevel: every token is a string of bytes, whatever stands beside it
+  bool none = true;         // no decoder: tokens are joined with spaces
 };
 // Throws Error naming an unknown component, field or value.
 DecoderSteps read_decoder(const nlohmann::json& entry);

@@ -15,7 +15,9 @@ namespace fs = std::filesystem;
 namespace {
 constexpr char kConfigFile[] = "tokenizer_config.json";
 
-[[noreturn]] void bad(const std::string& field, const std::string& expected) { throw Error("tokenizer", std::string(kConfigFile) + ": \"" + field + "\" must be " + expected); }
+[[noreturn]] void bad(const std::string& field, const std::string& expected) {
+  throw Error("tokenizer", std::string(kConfigFile) + ": \"" + field + "\" must be " + expected);
+}
 
 bool flag_of(const json& token, const char* name, bool fallback) {
   if (!token.contains(name)) return fallback;
@@ -54,7 +56,9 @@ DirectorySettings::DirectorySettings(const std::string& directory) : directory_(
   config_ = read(kConfigFile);
   map_ = read("special_tokens_map.json");
   added_ = config_.contains("added_tokens_decoder") ? json::object() : read("added_tokens.json");
-  model_ = fs::exists(fs::path(directory) / "config.json") ? io::read_json((fs::path(directory) / "config.json").string()) : json::object();
+  model_ = fs::exists(fs::path(directory) / "config.json")
+               ? io::read_json((fs::path(directory) / "config.json").string())
+               : json::object();
   for (const char* name : {"tokenizer.json", "tokenizer.model", "chat_template.jinja"}) {
     const fs::path p = fs::path(directory) / name;
     if (fs::exists(p)) files_.push_back(p.string());
@@ -75,7 +79,10 @@ std::vector<AddedToken> DirectorySettings::added_tokens() const {
   std::vector<AddedToken> out = numbered_tokens();
   for (const auto& [content, id] : added_.items()) {
     if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > kMaxTokenId)
-      throw Error("tokenizer", directory_ + "/added_tokens.json: the id of \"" + content.substr(0, 40) + "\" is " + id.dump().substr(0, 40), "ids are 0.." + std::to_string(kMaxTokenId));
+      throw Error(
+          "tokenizer",
+          directory_ + "/added_tokens.json: the id of \"" + content.substr(0, 40) + "\" is " + id.dump().substr(0, 40),
+          "ids are 0.." + std::to_string(kMaxTokenId));
     AddedToken t;
     t.content = content;
     t.id = id.get<int32_t>();
@@ -95,7 +102,9 @@ std::vector<AddedToken> DirectorySettings::special_tokens() const {
   for (const json* j : {&config_, &map_}) {
     if (j == &map_ && complete) break;
     for (const auto& [key, value] : j->items())
-      if (key == "additional_special_tokens" || key == "extra_special_tokens" || (key.ends_with("_token") && !value.is_array())) append_special(value, out);
+      if (key == "additional_special_tokens" || key == "extra_special_tokens" ||
+          (key.ends_with("_token") && !value.is_array()))
+        append_special(value, out);
   }
   return out;
 }
@@ -107,7 +116,8 @@ std::vector<AddedToken> DirectorySettings::numbered_tokens() const {
   if (!tokens.is_object()) bad("added_tokens_decoder", "an object");
   for (const auto& [key, value] : tokens.items()) {
     const bool digits = !key.empty() && key.size() < 9 && key.find_first_not_of("0123456789") == std::string::npos;
-    if (!digits || std::stol(key) > kMaxTokenId) bad("added_tokens_decoder", "an object whose keys are ids, not \"" + key.substr(0, 40) + "\"");
+    if (!digits || std::stol(key) > kMaxTokenId)
+      bad("added_tokens_decoder", "an object whose keys are ids, not \"" + key.substr(0, 40) + "\"");
     if (!is_token_object(value)) bad("added_tokens_decoder " + key, "an object with \"content\"");
     AddedToken t = flagged(value, false);
     t.id = static_cast<int32_t>(std::stol(key));
@@ -121,7 +131,8 @@ std::optional<std::string> DirectorySettings::token(const char* name) const {
     if (!j->contains(name) || j->at(name).is_null()) continue;
     const json& v = j->at(name);
     if (v.is_string()) return v.get<std::string>();
-    if (v.is_object() && v.contains("content") && v.at("content").is_string()) return v.at("content").get<std::string>();
+    if (v.is_object() && v.contains("content") && v.at("content").is_string())
+      return v.at("content").get<std::string>();
     bad(name, "a string or an object with \"content\"");
   }
   return std::nullopt;
@@ -137,7 +148,10 @@ std::optional<bool> DirectorySettings::flag(const char* name) const {
 std::optional<int32_t> DirectorySettings::find(const Tokenizer& t, const char* token_name, const char* id_name) const {
   if (const std::optional<std::string> name = token(token_name)) {
     const std::optional<int32_t> id = t.id(*name);
-    if (!id) throw Error("tokenizer", std::string(kConfigFile) + ": " + token_name + " \"" + *name + "\" is not in the vocabulary", "the files of the directory do not belong together");
+    if (!id)
+      throw Error("tokenizer",
+                  std::string(kConfigFile) + ": " + token_name + " \"" + *name + "\" is not in the vocabulary",
+                  "the files of the directory do not belong together");
     return id;
   }
   if (!model_.is_object() || !model_.contains(id_name)) return std::nullopt;
@@ -158,7 +172,9 @@ void DirectorySettings::apply(Tokenizer& t, bool sentencepiece) const {
   if (const auto eos = find(t, "eos_token", "eos_token_id")) t.eos_ = eos;
   if (const auto pad = find(t, "pad_token", "pad_token_id")) t.pad_ = pad;
   // Llama's tokenizer class replaces the post-processor and adds BOS by itself.
-  const std::string type = config_.contains("tokenizer_class") && config_.at("tokenizer_class").is_string() ? config_.at("tokenizer_class").get<std::string>() : "";
+  const std::string type = config_.contains("tokenizer_class") && config_.at("tokenizer_class").is_string()
+                               ? config_.at("tokenizer_class").get<std::string>()
+                               : "";
   const bool llama = sentencepiece || type.rfind("LlamaTokenizer", 0) == 0;
   const std::optional<bool> add_bos = flag("add_bos_token"), add_eos = flag("add_eos_token");
   if (!llama && !add_bos && !add_eos) return;

@@ -16,13 +16,14 @@ class DirectorySettings {
   // Missing files are empty ones. Throws Error naming file and field of a wrong type.
   explicit DirectorySettings(const std::string& directory);
 
-  // added_tokens_decoder (without it added_tokens.json): tokens by id. Then the special tokens that the files name (*_token,
-  // additional_special_tokens, extra_special_tokens) with id -1: they are tokens where the vocabulary holds them.
+  // added_tokens_decoder (without it added_tokens.json): tokens by id. Then the special tokens that the files name
+  // (*_token, additional_special_tokens, extra_special_tokens) with id -1: they are tokens where the vocabulary holds
+  // them.
   std::vector<AddedToken> added_tokens() const;
   // Of a SentencePiece model: "legacy" and "add_prefix_space".
   SpacePrefix space_prefix() const;
-  // Sets the special ids, the tokens that encode_with_special puts around a text and the list of files. sentencepiece: BOS is added unless
-  // the files say otherwise.
+  // Sets the special ids, the tokens that encode_with_special puts around a text and the list of files. sentencepiece:
+  // BOS is added unless the files say otherwise.
   void apply(Tokenizer& t, bool sentencepiece) const;
   const std::vector<std::string>& files() const { return files_; }
 

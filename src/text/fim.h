@@ -1,4 +1,5 @@
-// Filling in the middle (arXiv 2207.14255, 2401.14196): the model reads what stands before and after a hole and writes what belongs there.
+// Filling in the middle (arXiv 2207.14255, 2401.14196): the model reads what stands before and after a hole and writes
+// what belongs there.
 #pragma once
 #include <cstdint>
 #include <string_view>
@@ -13,7 +14,8 @@ struct FimTokens {
 };
 // By the names that released models give them. Throws Error, naming those, when the tokenizer has none.
 FimTokens find_fim_tokens(const Tokenizer& t);
-// The prompt, with the tokens that the model expects before a text. Added tokens in prefix and suffix are tokens, as in training data.
+// The prompt, with the tokens that the model expects before a text. Added tokens in prefix and suffix are tokens, as in
+// training data.
 std::vector<int32_t> fim_prompt(const Tokenizer& t, std::string_view prefix, std::string_view suffix);
 
 }  // namespace birkhoff::text

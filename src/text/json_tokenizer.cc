@@ -66,14 +66,16 @@ void JsonTokenizer::encode_parts(std::span<const Part> parts, std::vector<int32_
   const std::string_view whole = text;
   size_t at = 0;
   for (const AddedTokens::Found& f : s.raw) {
-    if (f.span.begin > at) encode_segment(whole.substr(at, f.span.begin - at), at == 0, scope_of(at, f.span.begin), s, ids);
+    if (f.span.begin > at)
+      encode_segment(whole.substr(at, f.span.begin - at), at == 0, scope_of(at, f.span.begin), s, ids);
     ids.push_back(f.token->id);
     at = f.span.end;
   }
   if (at < whole.size()) encode_segment(whole.substr(at), at == 0, scope_of(at, whole.size()), s, ids);
 }
 
-void JsonTokenizer::encode_segment(std::string_view segment, bool at_start, AddedScope scope, Scratch& s, std::vector<int32_t>& ids) const {
+void JsonTokenizer::encode_segment(std::string_view segment, bool at_start, AddedScope scope, Scratch& s,
+                                   std::vector<int32_t>& ids) const {
   std::string changed;
   if (!p_.normalizers.empty()) {
     changed = segment;

@@ -43,7 +43,8 @@ class JsonTokenizer final : public Tokenizer {
   };
   class Lease;
   std::string_view token_view(int32_t id) const;  // as decoders take it; data() is nullptr for an id without a token
-  void encode_segment(std::string_view segment, bool at_start, AddedScope scope, Scratch& s, std::vector<int32_t>& ids) const;
+  void encode_segment(std::string_view segment, bool at_start, AddedScope scope, Scratch& s,
+                      std::vector<int32_t>& ids) const;
   void encode_model(std::string_view text, bool at_start, Scratch& s, std::vector<int32_t>& ids) const;
 
   Parts p_;
@@ -51,8 +52,8 @@ class JsonTokenizer final : public Tokenizer {
   mutable std::vector<std::unique_ptr<Scratch>> free_;  // one for every thread that encodes at the same time
 };
 
-// Reads a tokenizer.json. more: what the directory adds to its added tokens; id -1: the vocabulary's, nothing when it has none. Throws Error
-// with the file's name.
+// Reads a tokenizer.json. more: what the directory adds to its added tokens; id -1: the vocabulary's, nothing when it
+// has none. Throws Error with the file's name.
 std::shared_ptr<JsonTokenizer> read_tokenizer_json(const std::string& path, const std::vector<AddedToken>& more);
 std::shared_ptr<JsonTokenizer> parse_tokenizer_json(std::string_view text, const std::vector<AddedToken>& more);
 

@@ -1,6 +1,6 @@
-// Finds the parts of a text that a pattern of tokenizer.json matches. Patterns are read as Oniguruma reads them, the engine of the
-// reference library. Those of the DeepSeek and GPT-2 families have scanners of their own that take linear time on any text; all others run
-// in Oniguruma, whose limit on backtracking ends hostile text with an error.
+// Finds the parts of a text that a pattern of tokenizer.json matches. Patterns are read as Oniguruma reads them, the
+// engine of the reference library. Those of the DeepSeek and GPT-2 families have scanners of their own that take linear
+// time on any text; all others run in Oniguruma, whose limit on backtracking ends hostile text with an error.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -18,8 +18,8 @@ struct Span {
 class Matcher {
  public:
   virtual ~Matcher() = default;
-  // Appends all matches from left to right, none overlapping, offsets within piece. piece: valid UTF-8, under 4 GiB; its ends are the ends
-  // of the text for ^, $ and look-around. Thread-safe. Throws Error when the engine gives up.
+  // Appends all matches from left to right, none overlapping, offsets within piece. piece: valid UTF-8, under 4 GiB;
+  // its ends are the ends of the text for ^, $ and look-around. Thread-safe. Throws Error when the engine gives up.
   virtual void find(std::string_view piece, std::vector<Span>& matches) const = 0;
 };
 

@@ -1,5 +1,6 @@
-// Places waiting to be merged, lowest rank first, leftmost among equals: one list of places per rank and a heap of the ranks that wait. A list
-// is swept from left to right, so a piece of millions of symbols is walked in order and a heap holds as many entries as there are ranks.
+// Places waiting to be merged, lowest rank first, leftmost among equals: one list of places per rank and a heap of the
+// ranks that wait. A list is swept from left to right, so a piece of millions of symbols is walked in order and a heap
+// holds as many entries as there are ranks.
 #pragma once
 #include <algorithm>
 #include <cstdint>

@@ -38,7 +38,9 @@ class MergeTable {
     uint64_t key = kEmpty;
     Merge merge;
   };
-  static uint64_t key(int32_t left, int32_t right) { return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right); }
+  static uint64_t key(int32_t left, int32_t right) {
+    return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
+  }
   size_t home(uint64_t k) const { return (k ^ k >> 31) * 0x9E3779B97F4A7C15u >> (64 - bits_); }
   int bits_ = 4;
   std::vector<Slot> slots_;

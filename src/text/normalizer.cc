@@ -33,12 +33,13 @@ void rewrite_chars(std::string& text, PerChar per_char) {
   text = std::move(out);
 }
 
-// Normalization form: decompose every character, order the marks, compose. The library's own ordering takes quadratic time on long runs of
-// marks, so the runs are sorted here.
+// Normalization form: decompose every character, order the marks, compose. The library's own ordering takes quadratic
+// time on long runs of marks, so the runs are sorted here.
 void normalize(std::string& text, bool compatible, bool compose) {
   std::vector<utf8proc_int32_t> chars;
   chars.reserve(text.size() + 4);
-  const auto options = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compatible ? UTF8PROC_COMPAT : 0));
+  const auto options =
+      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compatible ? UTF8PROC_COMPAT : 0));
   for (const char *p = text.data(), *end = p + text.size(); p < end;) {
     const auto c = static_cast<utf8proc_int32_t>(next_char(p));
     utf8proc_int32_t parts[32];
@@ -52,11 +53,14 @@ void normalize(std::string& text, bool compatible, bool compose) {
     if (order(chars[i]) == 0) continue;
     size_t end = i;
     while (end < chars.size() && order(chars[end]) != 0) ++end;
-    std::stable_sort(chars.begin() + static_cast<std::ptrdiff_t>(i), chars.begin() + static_cast<std::ptrdiff_t>(end), [&](auto a, auto b) { return order(a) < order(b); });
+    std::stable_sort(chars.begin() + static_cast<std::ptrdiff_t>(i), chars.begin() + static_cast<std::ptrdiff_t>(end),
+                     [&](auto a, auto b) { return order(a) < order(b); });
     i = end - 1;
   }
   auto count = static_cast<utf8proc_ssize_t>(chars.size());
-  if (compose) count = utf8proc_normalize_utf32(chars.data(), count, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  if (compose)
+    count = utf8proc_normalize_utf32(chars.data(), count,
+                                     static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   BK_CHECK(count >= 0);
   text.clear();
   for (utf8proc_ssize_t i = 0; i < count; ++i) append_char(static_cast<char32_t>(chars[static_cast<size_t>(i)]), text);
@@ -74,7 +78,8 @@ void lowercase(std::string& text) {
 
 void strip(std::string& text, bool left, bool right) {
   size_t begin = 0, end = text.size();
-  for (const char *p = text.data(), *stop = p + text.size(); left && p < stop && is_space(next_char(p));) begin = static_cast<size_t>(p - text.data());
+  for (const char *p = text.data(), *stop = p + text.size(); left && p < stop && is_space(next_char(p));)
+    begin = static_cast<size_t>(p - text.data());
   while (right && end > begin) {
     const std::string_view rest(text.data() + begin, end - begin);
     const char32_t c = last_char(rest);
@@ -103,7 +108,9 @@ using Steps = std::vector<std::unique_ptr<Normalizer>>;
 void read_steps(const nlohmann::json& entry, Steps& out) {
   const Component c("normalizer", entry);
   const std::string& t = c.type();
-  const auto step = [&](std::function<void(std::string&)> f) { out.push_back(std::make_unique<TextEdit>(std::move(f))); };
+  const auto step = [&](std::function<void(std::string&)> f) {
+    out.push_back(std::make_unique<TextEdit>(std::move(f)));
+  };
   if (t == "Sequence") {
     for (const auto& e : c.list("normalizers")) read_steps(e, out);
   } else if (t == "NFC" || t == "NFD" || t == "NFKC" || t == "NFKD") {
@@ -119,7 +126,9 @@ void read_steps(const nlohmann::json& entry, Steps& out) {
   } else if (t == "Strip") {
     step([l = c.flag("strip_left"), r = c.flag("strip_right")](std::string& s) { strip(s, l, r); });
   } else if (t == "Replace") {
-    step([m = std::shared_ptr<Matcher>(c.pattern("pattern")), with = c.text("content")](std::string& s) { replace(*m, with, s); });
+    step([m = std::shared_ptr<Matcher>(c.pattern("pattern")), with = c.text("content")](std::string& s) {
+      replace(*m, with, s);
+    });
   } else if (t == "Prepend") {
     step([what = c.text("prepend")](std::string& s) {
       if (!s.empty()) s.insert(0, what);
@@ -127,7 +136,8 @@ void read_steps(const nlohmann::json& entry, Steps& out) {
   } else if (t == "ByteLevel") {
     step([](std::string& s) { s = to_symbols(s); });
   } else {
-    c.unknown({"Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip", "Replace", "Prepend", "ByteLevel"});
+    c.unknown({"Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip", "Replace", "Prepend",
+               "ByteLevel"});
   }
 }
 

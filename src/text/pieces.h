@@ -9,10 +9,10 @@
 namespace birkhoff::text {
 
 struct Pieces {
-  std::string_view text;      // valid UTF-8; the caller's, or storage
-  std::string storage;        // the text after a stage that changed it
-  std::vector<Span> spans;    // in order, not empty, not overlapping
-  bool at_start = false;      // the first span begins where the whole input begins
+  std::string_view text;               // valid UTF-8; the caller's, or storage
+  std::string storage;                 // the text after a stage that changed it
+  std::vector<Span> spans;             // in order, not empty, not overlapping
+  bool at_start = false;               // the first span begins where the whole input begins
   std::vector<Span> scratch, matches;  // reused by the stages
 
   std::string_view view(Span s) const { return text.substr(s.begin, s.end - s.begin); }

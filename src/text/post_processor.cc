@@ -13,7 +13,8 @@ int32_t read_id(const Component& c, const char* field, const json& id) {
   return id.get<int32_t>();
 }
 
-// {"SpecialToken": {"id": name}} and {"Sequence": {"id": "A"}} in order; the names stand in "special_tokens" with their ids.
+// {"SpecialToken": {"id": name}} and {"Sequence": {"id": "A"}} in order; the names stand in "special_tokens" with their
+// ids.
 void read_template(const Component& c, Affixes& out) {
   const json& special = c.field("special_tokens");
   std::vector<int32_t> before, after;
@@ -22,17 +23,19 @@ void read_template(const Component& c, Affixes& out) {
     if (!item.is_object() || item.size() != 1) c.bad("single", "a list of SpecialToken and Sequence");
     const auto it = item.items().begin();
     const json& value = it.value();
-    if (!value.is_object() || !value.contains("id") || !value.at("id").is_string()) c.bad("single", "a list of SpecialToken and Sequence with an \"id\"");
+    if (!value.is_object() || !value.contains("id") || !value.at("id").is_string())
+      c.bad("single", "a list of SpecialToken and Sequence with an \"id\"");
     if (it.key() == "Sequence") {
       if (seen) c.bad("single", "a template with one Sequence");
       seen = true;
       continue;
     }
     const std::string name = value.at("id").get<std::string>();
-    if (it.key() != "SpecialToken" || !special.is_object() || !special.contains(name) || !special.at(name).is_object() || !special.at(name).contains("ids") ||
-        !special.at(name).at("ids").is_array())
+    if (it.key() != "SpecialToken" || !special.is_object() || !special.contains(name) ||
+        !special.at(name).is_object() || !special.at(name).contains("ids") || !special.at(name).at("ids").is_array())
       c.bad("special_tokens", "an object with the ids of " + name);
-    for (const json& id : special.at(name).at("ids")) (seen ? after : before).push_back(read_id(c, "special_tokens", id));
+    for (const json& id : special.at(name).at("ids"))
+      (seen ? after : before).push_back(read_id(c, "special_tokens", id));
   }
   if (!seen) c.bad("single", "a template with one Sequence");
   out.before.insert(out.before.begin(), before.begin(), before.end());

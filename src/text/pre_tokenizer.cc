@@ -29,7 +29,8 @@ struct Part {
   bool matched;
 };
 
-// Joins and drops the parts of one piece as the behavior says; empty parts are dropped, as the reference library does at the end.
+// Joins and drops the parts of one piece as the behavior says; empty parts are dropped, as the reference library does
+// at the end.
 void append_parts(std::vector<Part>& parts, Behavior behavior, std::vector<Span>& out) {
   std::vector<Span> joined;
   bool previous = false;
@@ -58,7 +59,9 @@ void append_parts(std::vector<Part>& parts, Behavior behavior, std::vector<Span>
         }
       }
       break;
-    case Behavior::merged_with_previous: join(parts.begin(), parts.end(), [](Span& last, Span s) { last.end = s.end; }); break;
+    case Behavior::merged_with_previous:
+      join(parts.begin(), parts.end(), [](Span& last, Span s) { last.end = s.end; });
+      break;
     case Behavior::merged_with_next:
       join(parts.rbegin(), parts.rend(), [](Span& last, Span s) { last.begin = s.begin; });
       std::reverse(joined.begin(), joined.end());
@@ -83,7 +86,9 @@ void append_split(Span span, const std::vector<Span>& matches, Behavior behavior
   std::vector<Part> parts;
   uint32_t at = 0;
   const uint32_t size = span.end - span.begin;
-  const auto add = [&](uint32_t b, uint32_t e, bool matched) { parts.push_back({{span.begin + b, span.begin + e}, matched != invert}); };
+  const auto add = [&](uint32_t b, uint32_t e, bool matched) {
+    parts.push_back({{span.begin + b, span.begin + e}, matched != invert});
+  };
   for (const Span m : matches) {
     if (m.begin != at) add(at, m.begin, false);
     add(m.begin, m.end, true);
@@ -95,7 +100,8 @@ void append_split(Span span, const std::vector<Span>& matches, Behavior behavior
 
 class Split final : public PreTokenizer {
  public:
-  Split(std::unique_ptr<Matcher> matcher, Behavior behavior, bool invert) : matcher_(std::move(matcher)), behavior_(behavior), invert_(invert) {}
+  Split(std::unique_ptr<Matcher> matcher, Behavior behavior, bool invert)
+      : matcher_(std::move(matcher)), behavior_(behavior), invert_(invert) {}
   void apply(Pieces& p) const override {
     p.scratch.clear();
     for (const Span s : p.spans) {
@@ -123,7 +129,8 @@ class CharMatcher final : public Matcher {
     while (p < end) {
       const char* begin = p;
       const char32_t c = next_char(p);
-      if (c < 128 ? ascii_[c] : test_(c)) matches.push_back({static_cast<uint32_t>(begin - start), static_cast<uint32_t>(p - start)});
+      if (c < 128 ? ascii_[c] : test_(c))
+        matches.push_back({static_cast<uint32_t>(begin - start), static_cast<uint32_t>(p - start)});
     }
   }
 
@@ -207,26 +214,34 @@ class Metaspace final : public PreTokenizer {
 
 Metaspace::Scheme read_scheme(const Component& c) {
   const std::string s = c.text("prepend_scheme", "always");
-  const Metaspace::Scheme scheme = s == "never" ? Metaspace::Scheme::never : s == "first" ? Metaspace::Scheme::first : Metaspace::Scheme::always;
+  const Metaspace::Scheme scheme = s == "never"   ? Metaspace::Scheme::never
+                                   : s == "first" ? Metaspace::Scheme::first
+                                                  : Metaspace::Scheme::always;
   if (scheme == Metaspace::Scheme::always && s != "always") c.bad("prepend_scheme", "never, first or always");
-  if (!c.flag("add_prefix_space", true) && scheme != Metaspace::Scheme::never) c.bad("add_prefix_space", "true unless \"prepend_scheme\" is never");
+  if (!c.flag("add_prefix_space", true) && scheme != Metaspace::Scheme::never)
+    c.bad("add_prefix_space", "true unless \"prepend_scheme\" is never");
   return scheme;
 }
 
 using Stages = std::vector<std::unique_ptr<PreTokenizer>>;
 
-void add_split(std::unique_ptr<Matcher> m, Behavior b, bool invert, Stages& out) { out.push_back(std::make_unique<Split>(std::move(m), b, invert)); }
+void add_split(std::unique_ptr<Matcher> m, Behavior b, bool invert, Stages& out) {
+  out.push_back(std::make_unique<Split>(std::move(m), b, invert));
+}
 
 void read_stages(const nlohmann::json& entry, Stages& out) {
   const Component c("pre_tokenizer", entry);
   const std::string& t = c.type();
-  const auto by_char = [&](std::function<bool(char32_t)> test, Behavior b) { add_split(std::make_unique<CharMatcher>(std::move(test)), b, false, out); };
+  const auto by_char = [&](std::function<bool(char32_t)> test, Behavior b) {
+    add_split(std::make_unique<CharMatcher>(std::move(test)), b, false, out);
+  };
   if (t == "Sequence") {
     for (const auto& e : c.list("pretokenizers")) read_stages(e, out);
   } else if (t == "Split") {
     add_split(c.pattern("pattern"), read_behavior(c, "Isolated"), c.flag("invert", false), out);
   } else if (t == "Digits") {
-    by_char([](char32_t ch) { return is_number(char_classes()(ch)); }, c.flag("individual_digits", false) ? Behavior::isolated : Behavior::contiguous);
+    by_char([](char32_t ch) { return is_number(char_classes()(ch)); },
+            c.flag("individual_digits", false) ? Behavior::isolated : Behavior::contiguous);
   } else if (t == "ByteLevel") {
     if (c.flag("add_prefix_space")) out.push_back(std::make_unique<PrefixSpace>());
     if (c.flag("use_regex", true)) add_split(make_regex_matcher(kGpt2Pattern), Behavior::isolated, false, out);
@@ -236,14 +251,20 @@ void read_stages(const nlohmann::json& entry, Stages& out) {
   } else if (t == "WhitespaceSplit") {
     by_char(is_space, Behavior::removed);
   } else if (t == "Punctuation") {
-    by_char([](char32_t ch) { return is_punctuation(char_classes()(ch)) || (ch < 128 && char_classes()(ch) == CharClass::symbol); }, read_behavior(c, "Isolated"));
+    by_char(
+        [](char32_t ch) {
+          return is_punctuation(char_classes()(ch)) || (ch < 128 && char_classes()(ch) == CharClass::symbol);
+        },
+        read_behavior(c, "Isolated"));
   } else if (t == "CharDelimiterSplit") {
     add_split(make_literal_matcher(c.character("delimiter")), Behavior::removed, false, out);
   } else if (t == "Metaspace") {
     out.push_back(std::make_unique<Metaspace>(c.character("replacement"), read_scheme(c)));
-    if (c.flag("split", true)) add_split(make_literal_matcher(c.character("replacement")), Behavior::merged_with_next, false, out);
+    if (c.flag("split", true))
+      add_split(make_literal_matcher(c.character("replacement")), Behavior::merged_with_next, false, out);
   } else {
-    c.unknown({"Sequence", "Split", "Digits", "ByteLevel", "Whitespace", "WhitespaceSplit", "Punctuation", "CharDelimiterSplit", "Metaspace"});
+    c.unknown({"Sequence", "Split", "Digits", "ByteLevel", "Whitespace", "WhitespaceSplit", "Punctuation",
+               "CharDelimiterSplit", "Metaspace"});
   }
 }
 

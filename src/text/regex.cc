@@ -17,7 +17,9 @@ constexpr unsigned long kRetryLimit = 10'000'000;  // the engine's own default, 
 
 const OnigUChar* bytes(const char* p) { return reinterpret_cast<const OnigUChar*>(p); }
 
-std::string shown(const std::string& pattern) { return pattern.size() > 120 ? pattern.substr(0, 120) + "..." : pattern; }
+std::string shown(const std::string& pattern) {
+  return pattern.size() > 120 ? pattern.substr(0, 120) + "..." : pattern;
+}
 
 [[noreturn]] void bad_pattern(const std::string& pattern, const std::string& why) {
   throw Error("tokenizer", "regular expression " + shown(pattern) + ": " + why);
@@ -41,7 +43,8 @@ void start_engine() {
 }
 
 void check_size(const std::string& pattern) {
-  if (pattern.size() > kMaxPatternBytes) bad_pattern(pattern, std::to_string(pattern.size()) + " bytes, at most " + std::to_string(kMaxPatternBytes));
+  if (pattern.size() > kMaxPatternBytes)
+    bad_pattern(pattern, std::to_string(pattern.size()) + " bytes, at most " + std::to_string(kMaxPatternBytes));
   if (first_invalid(pattern) != pattern.size()) bad_pattern(pattern, "is not UTF-8");
   uint64_t product = 1;
   for (size_t i = pattern.find('{'); i != std::string::npos; i = pattern.find('{', i + 1)) {
@@ -52,7 +55,8 @@ void check_size(const std::string& pattern) {
     }
     product = std::min(product * most, kMaxRepetitions + 1);
   }
-  if (product > kMaxRepetitions) bad_pattern(pattern, "repetitions multiply to more than " + std::to_string(kMaxRepetitions));
+  if (product > kMaxRepetitions)
+    bad_pattern(pattern, "repetitions multiply to more than " + std::to_string(kMaxRepetitions));
 }
 
 class OnigurumaMatcher final : public Matcher {
@@ -61,7 +65,8 @@ class OnigurumaMatcher final : public Matcher {
     start_engine();
     check_size(pattern);
     OnigErrorInfo info;
-    const int code = onig_new(&regex_, bytes(pattern.data()), bytes(pattern.data() + pattern.size()), ONIG_OPTION_NONE, ONIG_ENCODING_UTF8, ONIG_SYNTAX_ONIGURUMA, &info);
+    const int code = onig_new(&regex_, bytes(pattern.data()), bytes(pattern.data() + pattern.size()), ONIG_OPTION_NONE,
+                              ONIG_ENCODING_UTF8, ONIG_SYNTAX_ONIGURUMA, &info);
     if (code != ONIG_NORMAL) bad_pattern(pattern, onig_message(code, &info));
   }
   ~OnigurumaMatcher() override { onig_free(regex_); }
@@ -70,12 +75,17 @@ class OnigurumaMatcher final : public Matcher {
 
   void find(std::string_view piece, std::vector<Span>& matches) const override {
     const OnigUChar *start = bytes(piece.data()), *end = start + piece.size();
-    const std::unique_ptr<OnigRegion, void (*)(OnigRegion*)> region(onig_region_new(), [](OnigRegion* r) { onig_region_free(r, 1); });
+    const std::unique_ptr<OnigRegion, void (*)(OnigRegion*)> region(onig_region_new(),
+                                                                    [](OnigRegion* r) { onig_region_free(r, 1); });
     size_t from = 0, last_end = std::string::npos;
     while (from <= piece.size()) {
       const int at = onig_search(regex_, start, end, start + from, end, region.get(), ONIG_OPTION_NONE);
       if (at == ONIG_MISMATCH) return;
-      if (at < 0) throw Error("tokenizer", "regular expression " + shown(pattern_) + " on " + std::to_string(piece.size()) + " bytes: " + onig_message(at), "split the text");
+      if (at < 0)
+        throw Error("tokenizer",
+                    "regular expression " + shown(pattern_) + " on " + std::to_string(piece.size()) +
+                        " bytes: " + onig_message(at),
+                    "split the text");
       const auto b = static_cast<uint32_t>(region->beg[0]), e = static_cast<uint32_t>(region->end[0]);
       if (b == e && e == last_end) {  // an empty match right behind a match is none
         if (from == piece.size()) return;
@@ -98,7 +108,8 @@ class LiteralMatcher final : public Matcher {
  public:
   explicit LiteralMatcher(std::string literal) : literal_(std::move(literal)) {}
   void find(std::string_view piece, std::vector<Span>& matches) const override {
-    for (size_t at = piece.find(literal_); at != std::string_view::npos; at = piece.find(literal_, at + literal_.size()))
+    for (size_t at = piece.find(literal_); at != std::string_view::npos;
+         at = piece.find(literal_, at + literal_.size()))
       matches.push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(at + literal_.size())});
   }
 
@@ -108,7 +119,9 @@ class LiteralMatcher final : public Matcher {
 
 }  // namespace
 
-std::unique_ptr<Matcher> make_oniguruma_matcher(const std::string& pattern) { return std::make_unique<OnigurumaMatcher>(pattern); }
+std::unique_ptr<Matcher> make_oniguruma_matcher(const std::string& pattern) {
+  return std::make_unique<OnigurumaMatcher>(pattern);
+}
 
 std::unique_ptr<Matcher> make_literal_matcher(std::string literal) {
   if (literal.empty()) throw Error("tokenizer", "a pattern is empty", "a Split or Replace needs something to look for");

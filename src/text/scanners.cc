@@ -1,5 +1,5 @@
-// Scanners for the alternations of the DeepSeek-V3 and GPT-2 families, chosen by the exact pattern. Each reads a run of white space at most
-// three times, so the time is linear where a backtracking engine's is not.
+// Scanners for the alternations of the DeepSeek-V3 and GPT-2 families, chosen by the exact pattern. Each reads a run of
+// white space at most three times, so the time is linear where a backtracking engine's is not.
 #include "text/matcher.h"
 #include "text/unicode.h"
 #include "text/utf8.h"
@@ -8,7 +8,8 @@ namespace birkhoff::text {
 namespace {
 
 constexpr char kV3Pattern[] =
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| "
+    "?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
 constexpr char kTrailingSpacePattern[] = "\\s+$";
 
 bool ascii_letter(char c) { return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); }
@@ -48,7 +49,8 @@ void skip_run(const char*& p, const char* end, uint8_t wanted, const Kinds& k) {
   }
 }
 
-// The three alternatives `\s*[\r\n]+`, `\s+(?!\S)`, `\s+` at a white-space character; with_breaks: the first of them exists.
+// The three alternatives `\s*[\r\n]+`, `\s+(?!\S)`, `\s+` at a white-space character; with_breaks: the first of them
+// exists.
 const char* space_match(const char* begin, const char* end, bool with_breaks, const Kinds& k) {
   const char *p = begin, *last = begin, *after_break = nullptr;
   while (p < end) {

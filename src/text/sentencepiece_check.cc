@@ -20,7 +20,9 @@ constexpr uint64_t kBpe = 2;
 constexpr uint64_t kCharacterMap = 2;  // of NormalizerSpec
 constexpr size_t kMaxPieceBytes = 4096;
 
-[[noreturn]] void damaged(const std::string& what) { throw Error("tokenizer", "SentencePiece model: " + what, "the file is damaged, or not a tokenizer.model"); }
+[[noreturn]] void damaged(const std::string& what) {
+  throw Error("tokenizer", "SentencePiece model: " + what, "the file is damaged, or not a tokenizer.model");
+}
 
 struct Field {
   uint64_t number = 0;
@@ -43,8 +45,12 @@ class Message {
         f.kind = Field::Kind::varint;
         f.value = varint();
         break;
-      case 1: f.kind = Field::Kind::fixed64, take(8); break;
-      case 2: f.kind = Field::Kind::bytes, f.bytes = take(varint()); break;
+      case 1:
+        f.kind = Field::Kind::fixed64, take(8);
+        break;
+      case 2:
+        f.kind = Field::Kind::bytes, f.bytes = take(varint());
+        break;
       case 5: {
         f.kind = Field::Kind::fixed32;
         uint32_t v;
@@ -52,7 +58,8 @@ class Message {
         f.value = v;
         break;
       }
-      default: damaged("wire type " + std::to_string(tag & 7) + " at byte " + std::to_string(at_));
+      default:
+        damaged("wire type " + std::to_string(tag & 7) + " at byte " + std::to_string(at_));
     }
     return true;
   }
@@ -69,7 +76,9 @@ class Message {
     damaged("a number has more than ten bytes");
   }
   std::string_view take(uint64_t n) {
-    if (n > s_.size() - at_) damaged("a field of " + std::to_string(n) + " bytes reaches beyond the " + std::to_string(s_.size()) + " of its message");
+    if (n > s_.size() - at_)
+      damaged("a field of " + std::to_string(n) + " bytes reaches beyond the " + std::to_string(s_.size()) +
+              " of its message");
     at_ += n;
     return s_.substr(at_ - n, n);
   }
@@ -88,7 +97,8 @@ struct Counts {
 
 void check_byte_piece(std::string_view piece) {
   const auto hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'F'); };
-  if (piece.size() != 6 || piece.substr(0, 3) != "<0x" || !hex(piece[3]) || !hex(piece[4]) || piece[5] != '>') damaged("byte piece \"" + std::string(piece.substr(0, 20)) + "\"");
+  if (piece.size() != 6 || piece.substr(0, 3) != "<0x" || !hex(piece[3]) || !hex(piece[4]) || piece[5] != '>')
+    damaged("byte piece \"" + std::string(piece.substr(0, 20)) + "\"");
 }
 
 void check_piece(std::string_view message, Counts& counts) {
@@ -108,12 +118,15 @@ void check_piece(std::string_view message, Counts& counts) {
     } else if (f.number == kType) {
       expect(f, Field::Kind::varint, "type");
       type = f.value;
-      if (type < kNormal || type > kByte) damaged("piece " + std::to_string(counts.pieces) + " has type " + std::to_string(type) + ", known are 1..6");
+      if (type < kNormal || type > kByte)
+        damaged("piece " + std::to_string(counts.pieces) + " has type " + std::to_string(type) + ", known are 1..6");
     }
   }
   const std::string name = "piece " + std::to_string(counts.pieces);
-  if (piece.empty() || piece.size() > kMaxPieceBytes) damaged(name + " has " + std::to_string(piece.size()) + " bytes, must have 1.." + std::to_string(kMaxPieceBytes));
-  if (first_invalid(piece) != piece.size() || piece.find('\0') != std::string_view::npos) damaged(name + " is not text");
+  if (piece.empty() || piece.size() > kMaxPieceBytes)
+    damaged(name + " has " + std::to_string(piece.size()) + " bytes, must have 1.." + std::to_string(kMaxPieceBytes));
+  if (first_invalid(piece) != piece.size() || piece.find('\0') != std::string_view::npos)
+    damaged(name + " is not text");
   if (!counts.seen.insert(piece).second) damaged(name + " \"" + std::string(piece.substr(0, 40)) + "\" is there twice");
   if (type == kByte) check_byte_piece(piece);
   ++counts.pieces;
@@ -121,8 +134,8 @@ void check_piece(std::string_view message, Counts& counts) {
   counts.bytes += type == kByte;
 }
 
-// precompiled_charsmap: the size of a double-array trie, its 32-bit units, then strings ended by zeros. The library follows the units' jumps
-// and the values' offsets without a look.
+// precompiled_charsmap: the size of a double-array trie, its 32-bit units, then strings ended by zeros. The library
+// follows the units' jumps and the values' offsets without a look.
 void check_character_map(std::string_view map) {
   if (map.empty()) return;
   const auto read32 = [&](size_t at) {
@@ -131,18 +144,21 @@ void check_character_map(std::string_view map) {
     return v;
   };
   const size_t bytes = map.size() < 4 ? 0 : read32(0);
-  if (bytes == 0 || bytes % 1024 != 0 || bytes >= map.size() - 4) damaged("the character map's trie has " + std::to_string(bytes) + " bytes of " + std::to_string(map.size()));
+  if (bytes == 0 || bytes % 1024 != 0 || bytes >= map.size() - 4)
+    damaged("the character map's trie has " + std::to_string(bytes) + " bytes of " + std::to_string(map.size()));
   const std::string_view strings = map.substr(4 + bytes);
   if (strings.back() != '\0') damaged("the character map's last string has no end");
   const size_t units = bytes / 4;
   for (size_t i = 0; i < units; ++i) {
     const uint32_t u = read32(4 + 4 * i);
     if (u >> 31) {  // a value: where a string begins
-      if ((u & 0x7FFFFFFF) >= strings.size()) damaged("unit " + std::to_string(i) + " of the character map points behind its strings");
+      if ((u & 0x7FFFFFFF) >= strings.size())
+        damaged("unit " + std::to_string(i) + " of the character map points behind its strings");
       continue;
     }
     const size_t offset = static_cast<size_t>(u >> 10) << ((u & 512) >> 6);
-    if (((i ^ offset) | 255) >= units) damaged("unit " + std::to_string(i) + " of the character map jumps behind its end");
+    if (((i ^ offset) | 255) >= units)
+      damaged("unit " + std::to_string(i) + " of the character map jumps behind its end");
   }
 }
 
@@ -165,7 +181,8 @@ void check_sentencepiece_model(std::string_view bytes) {
     if (f.number >= kPieces && f.number <= kDenormalizerSpec) expect(f, Field::Kind::bytes, "a message");
     if (f.number == kPieces) {
       check_piece(f.bytes, counts);
-      if (counts.pieces > static_cast<size_t>(kMaxTokenId)) damaged("more than " + std::to_string(kMaxTokenId) + " pieces");
+      if (counts.pieces > static_cast<size_t>(kMaxTokenId))
+        damaged("more than " + std::to_string(kMaxTokenId) + " pieces");
     } else if (f.number == kTrainerSpec) {
       Message spec(f.bytes);
       for (Field g; spec.next(g);) {
@@ -181,7 +198,8 @@ void check_sentencepiece_model(std::string_view bytes) {
   if (counts.pieces == 0) damaged("has no pieces");
   if (counts.unknown != 1) damaged("has " + std::to_string(counts.unknown) + " pieces of type unknown, must have one");
   if (type != kBpe) damaged("model type " + std::to_string(type) + " is not known; known: 2 (BPE)");
-  if (fallback && counts.bytes != 256) damaged("has " + std::to_string(counts.bytes) + " byte pieces, byte fallback needs 256");
+  if (fallback && counts.bytes != 256)
+    damaged("has " + std::to_string(counts.bytes) + " byte pieces, byte fallback needs 256");
   if (!fallback && counts.bytes) damaged("has byte pieces without byte fallback");
 }
 

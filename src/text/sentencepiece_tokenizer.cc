@@ -10,13 +10,15 @@ namespace {
 
 constexpr std::string_view kSpace = "\u2581";
 
-// ModelProto.normalizer_spec (field 3) with precompiled_charsmap (2) empty, add_dummy_prefix (3) and remove_extra_whitespaces (4) false. Behind a
-// serialised model it is merged into the one that stands there (protobuf.dev/programming-guides/encoding, "Last One Wins").
+// ModelProto.normalizer_spec (field 3) with precompiled_charsmap (2) empty, add_dummy_prefix (3) and
+// remove_extra_whitespaces (4) false. Behind a serialised model it is merged into the one that stands there
+// (protobuf.dev/programming-guides/encoding, "Last One Wins").
 constexpr std::string_view kPlainNormalizer("\x1a\x06\x12\x00\x18\x00\x20\x00", 8);
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
-  SentencePieceTokenizer(std::string_view bytes, const std::vector<AddedToken>& added, SpacePrefix prefix) : prefix_(prefix) {
+  SentencePieceTokenizer(std::string_view bytes, const std::vector<AddedToken>& added, SpacePrefix prefix)
+      : prefix_(prefix) {
     check_sentencepiece_model(bytes);
     std::string model(bytes);
     if (prefix != SpacePrefix::always) model += kPlainNormalizer;
@@ -34,7 +36,9 @@ class SentencePieceTokenizer final : public Tokenizer {
         t.id = *here;
       }
       if (here ? *here != t.id : t.id < pieces_)
-        throw Error("tokenizer", "added token \"" + t.content + "\" has id " + std::to_string(t.id) + ", the SentencePiece model has " + (here ? "it at " + std::to_string(*here) : "another token there"));
+        throw Error("tokenizer", "added token \"" + t.content + "\" has id " + std::to_string(t.id) +
+                                     ", the SentencePiece model has " +
+                                     (here ? "it at " + std::to_string(*here) : "another token there"));
       t.normalized = false;  // the library normalizes by itself
       added_.add(t, t.content);
     }
@@ -99,7 +103,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   static void check(const sentencepiece::util::Status& s) {
     if (!s.ok()) throw Error("tokenizer", "SentencePiece: " + s.ToString());
   }
-  void encode_between(std::string_view text, const std::vector<AddedTokens::Found>& found, std::vector<int32_t>& ids) const {
+  void encode_between(std::string_view text, const std::vector<AddedTokens::Found>& found,
+                      std::vector<int32_t>& ids) const {
     size_t at = 0;
     for (const AddedTokens::Found& f : found) {
       if (f.span.begin > at) encode_pieces(text.substr(at, f.span.begin - at), at == 0, ids);
@@ -125,11 +130,13 @@ class SentencePieceTokenizer final : public Tokenizer {
 
 }  // namespace
 
-std::shared_ptr<Tokenizer> parse_sentencepiece_model(std::string_view bytes, const std::vector<AddedToken>& added, SpacePrefix prefix) {
+std::shared_ptr<Tokenizer> parse_sentencepiece_model(std::string_view bytes, const std::vector<AddedToken>& added,
+                                                     SpacePrefix prefix) {
   return std::make_shared<SentencePieceTokenizer>(bytes, added, prefix);
 }
 
-std::shared_ptr<Tokenizer> read_sentencepiece_model(const std::string& path, const std::vector<AddedToken>& added, SpacePrefix prefix) {
+std::shared_ptr<Tokenizer> read_sentencepiece_model(const std::string& path, const std::vector<AddedToken>& added,
+                                                    SpacePrefix prefix) {
   const io::MappedFile file(path);
   const auto bytes = file.bytes();
   try {

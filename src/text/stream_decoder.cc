@@ -5,11 +5,13 @@
 
 namespace birkhoff::text {
 namespace {
-constexpr size_t kContext = 8;  // ids before the first push that what follows may depend on
+constexpr size_t kContext = 8;    // ids before the first push that what follows may depend on
 constexpr size_t kMostBytes = 4;  // of a character
 }  // namespace
 
-void StreamDecoder::follow(std::span<const int32_t> ids) { context_.assign(ids.end() - static_cast<std::ptrdiff_t>(std::min(ids.size(), kContext)), ids.end()); }
+void StreamDecoder::follow(std::span<const int32_t> ids) {
+  context_.assign(ids.end() - static_cast<std::ptrdiff_t>(std::min(ids.size(), kContext)), ids.end());
+}
 
 std::string StreamDecoder::push(int32_t id) {
   if (skip_special_ && tokenizer_->is_special(id)) return "";
@@ -40,8 +42,8 @@ std::string StreamDecoder::open_text() const {
   return all.starts_with(before) ? all.substr(before.size()) : tokenizer_->decode(open_);
 }
 
-// A token's text depends on what stands before it (a space that only the first loses, bytes that together are a character): decode a window
-// with and without the open ids and write the difference once it ends in a whole character.
+// A token's text depends on what stands before it (a space that only the first loses, bytes that together are a
+// character): decode a window with and without the open ids and write the difference once it ends in a whole character.
 std::string StreamDecoder::push_window(int32_t id) {
   open_.push_back(id);
   if (in_character()) return "";

@@ -17,16 +17,22 @@ namespace birkhoff::text {
 namespace fs = std::filesystem;
 
 void check_text(std::string_view text) {
-  if (text.size() >= UINT32_MAX) throw Error("tokenizer", std::to_string(text.size()) + " bytes of text, at most " + std::to_string(UINT32_MAX - 1), "split it");
+  if (text.size() >= UINT32_MAX)
+    throw Error("tokenizer", std::to_string(text.size()) + " bytes of text, at most " + std::to_string(UINT32_MAX - 1),
+                "split it");
   if (simdjson::validate_utf8(text.data(), text.size())) return;
   const size_t at = first_invalid(text);
   char byte[8];
   std::snprintf(byte, sizeof byte, "0x%02X", static_cast<unsigned char>(text[at]));
-  throw Error("tokenizer", "the text is not UTF-8: byte " + std::to_string(at) + " of " + std::to_string(text.size()) + " is " + byte, "convert it to UTF-8 first");
+  throw Error(
+      "tokenizer",
+      "the text is not UTF-8: byte " + std::to_string(at) + " of " + std::to_string(text.size()) + " is " + byte,
+      "convert it to UTF-8 first");
 }
 
 bool Tokenizer::exists(const std::string& directory) {
-  return fs::is_regular_file(fs::path(directory) / "tokenizer.json") || fs::is_regular_file(fs::path(directory) / "tokenizer.model");
+  return fs::is_regular_file(fs::path(directory) / "tokenizer.json") ||
+         fs::is_regular_file(fs::path(directory) / "tokenizer.model");
 }
 
 std::shared_ptr<const Tokenizer> Tokenizer::open(const std::string& path) {
@@ -43,7 +49,8 @@ std::shared_ptr<const Tokenizer> Tokenizer::open(const std::string& path) {
       settings.apply(*t, true);
       return t;
     }
-    throw Error("tokenizer", path + ": has neither tokenizer.json nor tokenizer.model", "give a model directory with its tokenizer, or one of these files");
+    throw Error("tokenizer", path + ": has neither tokenizer.json nor tokenizer.model",
+                "give a model directory with its tokenizer, or one of these files");
   }
   if (fs::path(path).extension() == ".model") return read_sentencepiece_model(path, {});
   return read_tokenizer_json(path, {});
@@ -63,9 +70,12 @@ std::vector<int32_t> Tokenizer::encode_with_special(std::string_view text, Added
 }
 
 // Threads here and not in ops: texts are independent of each other, so the result cannot depend on who encodes which.
-std::vector<std::vector<int32_t>> Tokenizer::encode_batch(std::span<const std::string_view> texts, int threads, Added added) const {
+std::vector<std::vector<int32_t>> Tokenizer::encode_batch(std::span<const std::string_view> texts, int threads,
+                                                          Added added) const {
   std::vector<std::vector<int32_t>> out(texts.size());
-  Exec(threads).parallel_for(static_cast<int64_t>(texts.size()), [&](int64_t i) { encode(texts[static_cast<size_t>(i)], out[static_cast<size_t>(i)], added); });
+  Exec(threads).parallel_for(static_cast<int64_t>(texts.size()), [&](int64_t i) {
+    encode(texts[static_cast<size_t>(i)], out[static_cast<size_t>(i)], added);
+  });
   return out;
 }
 
@@ -85,7 +95,8 @@ int32_t Tokenizer::text_bytes(int32_t id) const {
   const std::string piece = token(id).value_or("");
   constexpr std::string_view kSpace = "\u2581";  // three bytes that stand for one
   int32_t n = static_cast<int32_t>(piece.size());
-  for (size_t at = piece.find(kSpace); at != std::string::npos; at = piece.find(kSpace, at + kSpace.size())) n -= static_cast<int32_t>(kSpace.size()) - 1;
+  for (size_t at = piece.find(kSpace); at != std::string::npos; at = piece.find(kSpace, at + kSpace.size()))
+    n -= static_cast<int32_t>(kSpace.size()) - 1;
   return n;
 }
 

@@ -39,10 +39,13 @@ bool is_word(char32_t c) {
     case CharClass::mark:
     case CharClass::decimal:
     case CharClass::letter_number:
-    case CharClass::connector: return true;
+    case CharClass::connector:
+      return true;
     case CharClass::symbol:  // letters in circles and squares are alphabetic symbols
-      return (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
-    default: return c == 0x200C || c == 0x200D;
+      return (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
+             (c >= 0x1F170 && c <= 0x1F189);
+    default:
+      return c == 0x200C || c == 0x200D;
   }
 }
 

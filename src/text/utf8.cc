@@ -97,7 +97,10 @@ size_t open_tail(std::string_view bytes) {
     const size_t at = bytes.size() - back;
     if ((static_cast<uint8_t>(bytes[at]) & 0xC0) == 0x80) continue;  // not a first byte
     const Sequence s = sequence_at(bytes, at);
-    return !s.complete && s.length == back && static_cast<uint8_t>(bytes[at]) >= 0xC2 && static_cast<uint8_t>(bytes[at]) <= 0xF4 ? back : 0;
+    return !s.complete && s.length == back && static_cast<uint8_t>(bytes[at]) >= 0xC2 &&
+                   static_cast<uint8_t>(bytes[at]) <= 0xF4
+               ? back
+               : 0;
   }
   return 0;
 }

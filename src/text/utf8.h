@@ -6,7 +6,8 @@
 
 namespace birkhoff::text {
 
-// Byte offset of the first sequence that is not UTF-8 (overlong forms, surrogates and cut ends included); text.size() when all is valid.
+// Byte offset of the first sequence that is not UTF-8 (overlong forms, surrogates and cut ends included); text.size()
+// when all is valid.
 size_t first_invalid(std::string_view text);
 
 // The code point at p of valid text; p moves behind it.
@@ -35,7 +36,8 @@ inline char32_t next_char(const char*& p) {
 // The last code point of valid, non-empty text.
 char32_t last_char(std::string_view text);
 void append_char(char32_t c, std::string& out);
-// Every maximal part that is not UTF-8 becomes U+FFFD, as the Unicode standard recommends (3.9, "substitution of maximal subparts").
+// Every maximal part that is not UTF-8 becomes U+FFFD, as the Unicode standard recommends (3.9, "substitution of
+// maximal subparts").
 std::string replace_invalid(std::string_view bytes);
 // Bytes at the end of `bytes` that may be the beginning of a character: 0 to 3.
 size_t open_tail(std::string_view bytes);

@@ -30,13 +30,16 @@ void Vocabulary::rehash(size_t slots) {
 
 void Vocabulary::add(std::string_view token, int64_t id) {
   if (id < 0 || id > kMaxTokenId)
-    throw Error("tokenizer", "token \"" + std::string(token.substr(0, 40)) + "\" has id " + std::to_string(id) + ", not within 0.." + std::to_string(kMaxTokenId));
+    throw Error("tokenizer", "token \"" + std::string(token.substr(0, 40)) + "\" has id " + std::to_string(id) +
+                                 ", not within 0.." + std::to_string(kMaxTokenId));
   if (slots_.size() < 2 * (static_cast<size_t>(count_) + 1)) rehash(std::max<size_t>(16, slots_.size() * 2));
   size_t at = hash(token) & (slots_.size() - 1);
   while (slots_[at] >= 0 && this->token(slots_[at]) != token) at = (at + 1) & (slots_.size() - 1);
   if (slots_[at] == id) return;
   if (has(static_cast<int32_t>(id)))
-    throw Error("tokenizer", "tokens \"" + std::string(this->token(static_cast<int32_t>(id)).substr(0, 40)) + "\" and \"" + std::string(token.substr(0, 40)) + "\" both have id " + std::to_string(id));
+    throw Error("tokenizer", "tokens \"" + std::string(this->token(static_cast<int32_t>(id)).substr(0, 40)) +
+                                 "\" and \"" + std::string(token.substr(0, 40)) + "\" both have id " +
+                                 std::to_string(id));
   if (entries_.size() <= static_cast<size_t>(id)) entries_.resize(static_cast<size_t>(id) + 1);
   if (slots_[at] >= 0) {
     std::swap(entries_[static_cast<size_t>(id)], entries_[static_cast<size_t>(slots_[at])]);

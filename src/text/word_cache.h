@@ -1,5 +1,5 @@
-// The ids of words seen before. A word of up to 31 bytes and its up to 7 ids share one cache line; two words compete for two places, so
-// memory is bounded and a lookup touches two lines at most.
+// The ids of words seen before. A word of up to 31 bytes and its up to 7 ids share one cache line; two words compete
+// for two places, so memory is bounded and a lookup touches two lines at most.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -12,8 +12,11 @@ class WordCache {
  public:
   static constexpr size_t kMaxBytes = 31, kMaxIds = 7;
   struct Key {
-    uint64_t word[4];  // the bytes, zeros, and in the last byte the length + 1: no two words share a key, none is all zero
-    bool operator==(const Key& o) const { return ((word[0] ^ o.word[0]) | (word[1] ^ o.word[1]) | (word[2] ^ o.word[2]) | (word[3] ^ o.word[3])) == 0; }
+    uint64_t
+        word[4];  // the bytes, zeros, and in the last byte the length + 1: no two words share a key, none is all zero
+    bool operator==(const Key& o) const {
+      return ((word[0] ^ o.word[0]) | (word[1] ^ o.word[1]) | (word[2] ^ o.word[2]) | (word[3] ^ o.word[3])) == 0;
+    }
   };
 
   // The key of n <= kMaxBytes bytes at p; bytes up to `end` may be read.
@@ -43,7 +46,8 @@ class WordCache {
   }
   void insert(const Key& k, std::span<const int32_t> ids) {
     if (ids.size() > kMaxIds) return;
-    if (++inserted_ > lines_.size() && bits_ < kMostBits) {  // a long text: the few words seen so far are looked up again
+    if (++inserted_ > lines_.size() &&
+        bits_ < kMostBits) {  // a long text: the few words seen so far are looked up again
       bits_ = kMostBits;
       lines_.assign(size_t{1} << bits_, Line{});
     }
@@ -63,7 +67,8 @@ class WordCache {
     uint32_t count = 0;
   };
   size_t home(const Key& k) const {
-    uint64_t h = k.word[0] ^ k.word[1] * 0x9E3779B97F4A7C15u ^ k.word[2] * 0xC2B2AE3D27D4EB4Fu ^ k.word[3] * 0x165667B19E3779F9u;
+    uint64_t h =
+        k.word[0] ^ k.word[1] * 0x9E3779B97F4A7C15u ^ k.word[2] * 0xC2B2AE3D27D4EB4Fu ^ k.word[3] * 0x165667B19E3779F9u;
     h = (h ^ h >> 29) * 0xBF58476D1CE4E5B9u;
     return h >> (64 - bits_);
   }

@@ -20,7 +20,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
 
-// Tokens with Zipf-like frequencies, half of them determined by the one before: a loss that can fall, experts that specialise.
+// Tokens with Zipf-like frequencies, half of them determined by the one before: a loss that can fall, experts that
+// specialise.
 data::Batch synthetic_batch(const RunConfig& c, int64_t step) {
   const int64_t S = c.train.seq_len, rows = c.train.batch_size / c.train.grad_accum, V = c.model.vocab_size;
   data::Batch b;
@@ -136,21 +137,25 @@ nlohmann::json bench_train(const RunConfig& c, int64_t steps, int threads, Progr
   const double tokens = static_cast<double>(c.train.batch_size * c.train.seq_len), mid = median(ms);
   nlohmann::json shares;
   for (size_t w = 0; w < work.size(); ++w) shares[work_name(static_cast<Work>(w))] = work[w] / total;
-  return {{"tokens_per_s", tokens / mid * 1e3},
-          {"step_ms", {{"min", *std::min_element(ms.begin(), ms.end())}, {"median", mid}, {"max", *std::max_element(ms.begin(), ms.end())}}},
-          {"phase_ms", {{"forward", median(forward)}, {"backward", median(backward)}, {"optimizer", median(optimizer)}}},
-          {"gemm_share", gemm / total},
-          {"work_share", shares},
-          {"model_flops", model::model_flops(c.model, c.train.batch_size, c.train.seq_len)},
-          {"peak_gflops", peaks.gemm_gflops},
-          {"read_gbs", peaks.read_gbs},
-          {"rss_mib", peak_rss_mib()},
-          {"planned_mib", state.plan().total() >> 20},
-          {"steps", steps},
-          {"last_loss", loss},
-          {"threads", threads},
-          {"cpu", cpu_model()},
-          {"isa", isa_name(active_isa())}};
+  return {
+      {"tokens_per_s", tokens / mid * 1e3},
+      {"step_ms",
+       {{"min", *std::min_element(ms.begin(), ms.end())},
+        {"median", mid},
+        {"max", *std::max_element(ms.begin(), ms.end())}}},
+      {"phase_ms", {{"forward", median(forward)}, {"backward", median(backward)}, {"optimizer", median(optimizer)}}},
+      {"gemm_share", gemm / total},
+      {"work_share", shares},
+      {"model_flops", model::model_flops(c.model, c.train.batch_size, c.train.seq_len)},
+      {"peak_gflops", peaks.gemm_gflops},
+      {"read_gbs", peaks.read_gbs},
+      {"rss_mib", peak_rss_mib()},
+      {"planned_mib", state.plan().total() >> 20},
+      {"steps", steps},
+      {"last_loss", loss},
+      {"threads", threads},
+      {"cpu", cpu_model()},
+      {"isa", isa_name(active_isa())}};
 }
 
 }  // namespace birkhoff::train

@@ -13,8 +13,9 @@ struct MachinePeaks {
 };
 MachinePeaks measure_peaks(const Exec& exec, DType dtype);
 
-// The record of interfaces: tokens_per_s, step_ms {min, median, max}, phase_ms, gemm_share, model_flops, peak_gflops, read_gbs, rss_mib,
-// planned_mib, cpu, isa. kWarmSteps unmeasured steps come first; progress counts these and the measured ones.
+// The record of interfaces: tokens_per_s, step_ms {min, median, max}, phase_ms, gemm_share, model_flops, peak_gflops,
+// read_gbs, rss_mib, planned_mib, cpu, isa. kWarmSteps unmeasured steps come first; progress counts these and the
+// measured ones.
 inline constexpr int64_t kWarmSteps = 3;
 nlohmann::json bench_train(const RunConfig& config, int64_t steps, int threads, Progress& progress);
 

@@ -27,7 +27,8 @@ double smallest_line(const double* m, int64_t n, bool rows) {
 
 }  // namespace
 
-GainMeter::GainMeter(int64_t tokens, int64_t streams) : tokens_(tokens), n_(streams), composite_(static_cast<size_t>(tokens * streams * streams), 0.0) {
+GainMeter::GainMeter(int64_t tokens, int64_t streams)
+    : tokens_(tokens), n_(streams), composite_(static_cast<size_t>(tokens * streams * streams), 0.0) {
   for (int64_t t = 0; t < tokens; ++t)
     for (int64_t i = 0; i < streams; ++i) composite_[static_cast<size_t>((t * streams + i) * streams + i)] = 1.0;
 }

@@ -16,7 +16,9 @@ namespace {
 using nlohmann::json;
 
 json side_json(const GainRecord::Side& s) {
-  return {{"site", s.site}, {"composite_max", {{"mean", s.max_mean}, {"max", s.max_max}}}, {"composite_min", {{"mean", s.min_mean}, {"min", s.min_min}}}};
+  return {{"site", s.site},
+          {"composite_max", {{"mean", s.max_mean}, {"max", s.max_max}}},
+          {"composite_min", {{"mean", s.min_mean}, {"min", s.min_min}}}};
 }
 
 json optional_json(const std::optional<double>& v) { return v ? json(*v) : json(nullptr); }
@@ -24,9 +26,18 @@ json optional_json(const std::optional<double>& v) { return v ? json(*v) : json(
 }  // namespace
 
 json to_json(const StepRecord& r) {
-  json j = {{"step", r.step},       {"tokens", r.tokens},       {"loss", r.loss},           {"aux_loss", r.aux_loss},
-            {"z_loss", r.z_loss},   {"mtp_loss", optional_json(r.mtp_loss)}, {"lr", r.lr},  {"grad_norm", r.grad_norm},
-            {"step_ms", r.step_ms}, {"tokens_per_s", r.tokens_per_s},        {"gemm_share", r.gemm_share}, {"rss_mib", r.rss_mib},
+  json j = {{"step", r.step},
+            {"tokens", r.tokens},
+            {"loss", r.loss},
+            {"aux_loss", r.aux_loss},
+            {"z_loss", r.z_loss},
+            {"mtp_loss", optional_json(r.mtp_loss)},
+            {"lr", r.lr},
+            {"grad_norm", r.grad_norm},
+            {"step_ms", r.step_ms},
+            {"tokens_per_s", r.tokens_per_s},
+            {"gemm_share", r.gemm_share},
+            {"rss_mib", r.rss_mib},
             {"phase_ms", r.phase_ms}};
   if (r.indexer_loss) j["indexer_loss"] = *r.indexer_loss;
   if (r.val_loss) j["val_loss"] = *r.val_loss;
@@ -68,7 +79,8 @@ MetricsWriter::~MetricsWriter() {
 void MetricsWriter::write(const StepRecord& r) {
   const std::string line = to_json(r).dump() + "\n";
   if (std::fwrite(line.data(), 1, line.size(), file_) != line.size() || std::fflush(file_) != 0)
-    throw Error("metrics", path_ + ": write failed: " + std::strerror(errno), "free some space, then --resume", ExitCode::failed);
+    throw Error("metrics", path_ + ": write failed: " + std::strerror(errno), "free some space, then --resume",
+                ExitCode::failed);
 }
 
 }  // namespace birkhoff::train

@@ -19,7 +19,8 @@ std::string format_duration(double seconds) {
   return text;
 }
 
-Progress::Progress(int64_t total, bool terminal, bool quiet, std::string unit) : total_(total), terminal_(terminal), quiet_(quiet), unit_(std::move(unit)) {}
+Progress::Progress(int64_t total, bool terminal, bool quiet, std::string unit)
+    : total_(total), terminal_(terminal), quiet_(quiet), unit_(std::move(unit)) {}
 Progress::~Progress() { clear_line(); }
 
 void Progress::clear_line() {
@@ -44,22 +45,26 @@ void Progress::step(int64_t done, double loss, double tokens_per_s, std::optiona
 void Progress::show(int64_t done, const std::string& details) {
   if (quiet_) return;
   const auto now = std::chrono::steady_clock::now();
-  const double took = std::chrono::duration<double>(now - last_call_).count() / static_cast<double>(std::max<int64_t>(1, done - last_done_));
+  const double took = std::chrono::duration<double>(now - last_call_).count() /
+                      static_cast<double>(std::max<int64_t>(1, done - last_done_));
   last_call_ = now;
   last_done_ = done;
   seconds_each_ = seconds_each_ == 0 ? took : 0.95 * seconds_each_ + 0.05 * took;
   const double since = std::chrono::duration<double>(now - last_shown_).count();
   if (done < total_ && since < (terminal_ ? kTerminalInterval : kPlainInterval)) return;
   last_shown_ = now;
-  const std::string said = (details.empty() ? "" : details + "  ") + format_duration(seconds_each_ * static_cast<double>(total_ - done)) + " left";
+  const std::string said = (details.empty() ? "" : details + "  ") +
+                           format_duration(seconds_each_ * static_cast<double>(total_ - done)) + " left";
   if (!terminal_) {
-    std::fprintf(stderr, "%s %lld/%lld  %s\n", unit_.c_str(), static_cast<long long>(done), static_cast<long long>(total_), said.c_str());
+    std::fprintf(stderr, "%s %lld/%lld  %s\n", unit_.c_str(), static_cast<long long>(done),
+                 static_cast<long long>(total_), said.c_str());
     return;
   }
   const int filled = static_cast<int>(kBarWidth * done / std::max<int64_t>(1, total_));
   std::string bar(static_cast<size_t>(filled), '#');
   bar.resize(kBarWidth, '.');
-  std::fprintf(stderr, "\r\033[K[%s] %lld/%lld  %s", bar.c_str(), static_cast<long long>(done), static_cast<long long>(total_), said.c_str());
+  std::fprintf(stderr, "\r\033[K[%s] %lld/%lld  %s", bar.c_str(), static_cast<long long>(done),
+               static_cast<long long>(total_), said.c_str());
   std::fflush(stderr);
   line_open_ = true;
 }

@@ -25,29 +25,50 @@ ChatFormat open_format(const TrainOptions& o, const std::string& directory) {
 }
 
 nlohmann::json to_json(const data::ChatCounts& c) {
-  return {{"conversations", c.conversations}, {"turns", c.turns},       {"samples", c.samples},         {"rows", c.rows},       {"tokens", c.tokens},           {"learnt_tokens", c.learnt_tokens},
-          {"refused", c.refused},             {"rewritten", c.rewritten}, {"without_end", c.without_end}, {"cut", c.cut},         {"cut_tokens", c.cut_tokens}, {"dropped", c.dropped}};
+  return {{"conversations", c.conversations},
+          {"turns", c.turns},
+          {"samples", c.samples},
+          {"rows", c.rows},
+          {"tokens", c.tokens},
+          {"learnt_tokens", c.learnt_tokens},
+          {"refused", c.refused},
+          {"rewritten", c.rewritten},
+          {"without_end", c.without_end},
+          {"cut", c.cut},
+          {"cut_tokens", c.cut_tokens},
+          {"dropped", c.dropped}};
 }
 
 }  // namespace
 
-RunData open_run_data(const TrainOptions& o, const RunConfig& c, const std::shared_ptr<const text::Tokenizer>& tokenizer, const std::string& format_directory) {
+RunData open_run_data(const TrainOptions& o, const RunConfig& c,
+                      const std::shared_ptr<const text::Tokenizer>& tokenizer, const std::string& format_directory) {
   RunData out;
   const auto seed = static_cast<uint64_t>(c.train.seed);
   std::vector<std::string> all = o.data;
   all.insert(all.end(), o.validation.begin(), o.validation.end());
   if (!data::are_conversations(all)) {
     if (!o.chat_template.empty() || !o.chat_encoder.empty())
-      throw Error("train", "a chat format is given, but " + o.data.at(0) + " holds no conversations", "--template and --encoder are for .jsonl files with \"messages\"", ExitCode::usage);
+      throw Error("train", "a chat format is given, but " + o.data.at(0) + " holds no conversations",
+                  "--template and --encoder are for .jsonl files with \"messages\"", ExitCode::usage);
     const std::optional<data::Tokenization> tokens = run_tokenization(tokenizer, c, o.token_cache, o.threads);
-    out.batches = std::make_unique<data::Corpus>(o.data, o.validation, c.train.seq_len, seed, tokens ? &*tokens : nullptr);
+    out.batches =
+        std::make_unique<data::Corpus>(o.data, o.validation, c.train.seq_len, seed, tokens ? &*tokens : nullptr);
     return out;
   }
-  if (!tokenizer) throw Error("data", o.data.at(0) + ": conversations need a tokenizer", "give --tokenizer DIR, or --init with a model that has one");
-  if (c.train.fim_rate > 0) throw Error("train", "fim_rate: conversations are not rearranged for filling in the middle, it is " + std::to_string(c.train.fim_rate), "set fim_rate=0");
+  if (!tokenizer)
+    throw Error("data", o.data.at(0) + ": conversations need a tokenizer",
+                "give --tokenizer DIR, or --init with a model that has one");
+  if (c.train.fim_rate > 0)
+    throw Error("train",
+                "fim_rate: conversations are not rearranged for filling in the middle, it is " +
+                    std::to_string(c.train.fim_rate),
+                "set fim_rate=0");
   out.format = open_format(o, format_directory);
   const std::string& end = out.format->eos();
-  if (!end.empty() && !tokenizer->id(end)) throw Error("train", "the chat format ends turns with " + end + ", which is no token of the tokenizer", "the format and the tokenizer do not belong together");
+  if (!end.empty() && !tokenizer->id(end))
+    throw Error("train", "the chat format ends turns with " + end + ", which is no token of the tokenizer",
+                "the format and the tokenizer do not belong together");
   auto corpus = std::make_unique<data::ChatCorpus>(o.data, o.validation, tokenizer, *out.format, c.train.seq_len, seed);
   out.notes = corpus->describe();
   out.counts = to_json(corpus->counts());

@@ -18,8 +18,8 @@
 #include "model/inventory.h"
 #include "ops/routing.h"
 #include "optim/schedule.h"
-#include "train/progress.h"
 #include "report/report.h"
+#include "train/progress.h"
 #include "train/run_data.h"
 #include "train/run_directory.h"
 #include "train/run_tokenizer.h"
@@ -57,7 +57,8 @@ Position position_from(const json& j, const std::string& file) {
     p.train_seconds = j.at("train_seconds");
     return p;
   } catch (const json::exception& e) {
-    throw Error("resume", file + ": " + e.what(), "it was edited; resume from an older checkpoint by removing this one");
+    throw Error("resume", file + ": " + e.what(),
+                "it was edited; resume from an older checkpoint by removing this one");
   }
 }
 
@@ -67,14 +68,17 @@ int64_t rss_mib() {
   return u.ru_maxrss / 1024;
 }
 
-std::string absolute(const std::string& path) { return path.empty() ? "" : std::filesystem::absolute(path).lexically_normal().string(); }
+std::string absolute(const std::string& path) {
+  return path.empty() ? "" : std::filesystem::absolute(path).lexically_normal().string();
+}
 
 // The weights of a directory; a checkpoint that was trained with adapters gives both together.
 void load_whole(const std::string& directory, model::Model& m) {
   checkpoint::load_weights(directory, m);
   if (!checkpoint::has_adapter(directory)) return;
   const checkpoint::AdapterFiles adapter(directory, m.config);
-  for (const model::ParameterInfo& p : m.parameters) adapter.add_to(p.name, 0, Mat(m.block + p.offset, f32_t, p.rows, p.cols));
+  for (const model::ParameterInfo& p : m.parameters)
+    adapter.add_to(p.name, 0, Mat(m.block + p.offset, f32_t, p.rows, p.cols));
 }
 
 // "1234", or "12 of 1234 + 8 adapter" when only some are trained.
@@ -86,13 +90,15 @@ std::string parameters_text(const model::TrainableSet& set) {
     if (p.trained && !adapter) trained += p.info.size();
   }
   if (trained == model && !adapters) return std::to_string(model);
-  return std::to_string(trained) + " of " + std::to_string(model) + (adapters ? " and " + std::to_string(adapters) + " adapter" : "");
+  return std::to_string(trained) + " of " + std::to_string(model) +
+         (adapters ? " and " + std::to_string(adapters) + " adapter" : "");
 }
 
 // One run from its first or resumed step to its end.
 class Run {
  public:
-  Run(const TrainOptions& o, RunConfig config, RunDirectory& dir, std::shared_ptr<const text::Tokenizer> tokenizer, RunData data)
+  Run(const TrainOptions& o, RunConfig config, RunDirectory& dir, std::shared_ptr<const text::Tokenizer> tokenizer,
+      RunData data)
       : options_(o),
         config_(std::move(config)),
         dir_(dir),
@@ -122,9 +128,10 @@ class Run {
   RunConfig config_;
   RunDirectory& dir_;
   std::shared_ptr<const text::Tokenizer> tokenizer_;  // nullptr: bytes are tokens
-  std::string base_model_;  // where the weights came from, "" for a fresh model
+  std::string base_model_;                            // where the weights came from, "" for a fresh model
   RunData data_;
-  // The files that the weights came from, of a run with --init: what training leaves as it was is written with their bytes.
+  // The files that the weights came from, of a run with --init: what training leaves as it was is written with their
+  // bytes.
   struct Source {
     explicit Source(const std::string& directory) : files(directory) {}
     checkpoint::WeightFiles files;
@@ -178,7 +185,8 @@ std::vector<data::Batch> Run::training_parts(int64_t step) const {
   int64_t total = c.batch_size;
   if (c.batch_ramp > 0) total = optim::ramped_batch(c.batch_size, c.batch_ramp, step);
   std::vector<data::Batch> parts;
-  for (int64_t first = 0; first < total; first += rows) parts.push_back(data_.batches->training_batch(step, c.batch_size, first, std::min(rows, total - first)));
+  for (int64_t first = 0; first < total; first += rows)
+    parts.push_back(data_.batches->training_batch(step, c.batch_size, first, std::min(rows, total - first)));
   return parts;
 }
 
@@ -216,28 +224,38 @@ bool Run::measure(StepRecord& r) {
       at_.best_step = at_.step;
     }
   }
-  if (due(c.gain_every) && config_.model.residual != "plain") r.gain = state_.measure_gains(data_.batches->validation_batches(1, 1).front());
+  if (due(c.gain_every) && config_.model.residual != "plain")
+    r.gain = state_.measure_gains(data_.batches->validation_batches(1, 1).front());
   return best;
 }
 
 // Nothing that is not finite is trained on or saved.
 void Run::stop_not_finite(int64_t step, const std::string& what, const std::string& tensor) const {
-  throw Error("train", "step " + std::to_string(step) + ": " + what + (tensor.empty() ? "" : "; first bad tensor: " + tensor),
-              saved_step_ >= 0 ? "the last good checkpoint is " + dir_.path() + "/checkpoints/step-" + std::to_string(saved_step_) + "; lower lr or set grad_clip and --resume"
+  throw Error("train",
+              "step " + std::to_string(step) + ": " + what + (tensor.empty() ? "" : "; first bad tensor: " + tensor),
+              saved_step_ >= 0 ? "the last good checkpoint is " + dir_.path() + "/checkpoints/step-" +
+                                     std::to_string(saved_step_) + "; lower lr or set grad_clip and --resume"
                                : "there is no checkpoint yet; lower lr or set checkpoint_every",
               ExitCode::failed);
 }
 
 void Run::check_finite(const StepOutcome& s) const {
   if (std::isfinite(s.loss) && std::isfinite(s.grad_norm)) return;
-  stop_not_finite(at_.step + 1, std::isfinite(s.loss) ? "the gradient norm is not finite" : "the loss is not finite", state_.first_bad_tensor());
+  stop_not_finite(at_.step + 1, std::isfinite(s.loss) ? "the gradient norm is not finite" : "the loss is not finite",
+                  state_.first_bad_tensor());
 }
 
 void Run::save() {
   if (saved_step_ == at_.step) return;
-  if (const std::string tensor = state_.first_bad_tensor(); !tensor.empty()) stop_not_finite(at_.step, "a weight is not finite, nothing is saved", tensor);
-  checkpoint::TrainerState saved{state_.moment1(), state_.moment2(), state_.moment_elements(), to_json(at_), tokenizer_ ? tokenizer_->files() : std::vector<std::string>{},
-                                 base_model_, source_ ? &source_->map : nullptr};
+  if (const std::string tensor = state_.first_bad_tensor(); !tensor.empty())
+    stop_not_finite(at_.step, "a weight is not finite, nothing is saved", tensor);
+  checkpoint::TrainerState saved{state_.moment1(),
+                                 state_.moment2(),
+                                 state_.moment_elements(),
+                                 to_json(at_),
+                                 tokenizer_ ? tokenizer_->files() : std::vector<std::string>{},
+                                 base_model_,
+                                 source_ ? &source_->map : nullptr};
   json config = run_config_to_json(config_);
   if (tokenizer_) {  // so that other programs know where a text ends
     if (tokenizer_->bos()) config["bos_token_id"] = *tokenizer_->bos();
@@ -273,9 +291,12 @@ int Run::execute(const std::atomic<bool>& stop) {
   start_or_resume();
   const TrainConfig& c = config_.train;
   if (!data_.notes.empty()) say(data_.notes);
-  if (at_.step >= c.steps && at_.step > 0) say("the run is at step " + std::to_string(at_.step) + " of " + std::to_string(c.steps) + ": nothing is left to train");
-  say("training " + parameters_text(state_.trainable()) + " parameters, " + std::to_string(c.steps) + " steps of " + std::to_string(c.batch_size * c.seq_len) +
-      " tokens; planned memory " + std::to_string(state_.plan().total() >> 20) + " MiB");
+  if (at_.step >= c.steps && at_.step > 0)
+    say("the run is at step " + std::to_string(at_.step) + " of " + std::to_string(c.steps) +
+        ": nothing is left to train");
+  say("training " + parameters_text(state_.trainable()) + " parameters, " + std::to_string(c.steps) + " steps of " +
+      std::to_string(c.batch_size * c.seq_len) + " tokens; planned memory " +
+      std::to_string(state_.plan().total() >> 20) + " MiB");
   progress_.begin(at_.step);
   while (at_.step < c.steps && !stop) {
     state_.exec().seconds().fill(0);
@@ -296,7 +317,8 @@ int Run::execute(const std::atomic<bool>& stop) {
   if (at_.step < c.steps) {
     save();
     write_run_json("interrupted");
-    say("interrupted at step " + std::to_string(at_.step) + ", saved. Go on with: birkhoff train --resume --out " + dir_.path());
+    say("interrupted at step " + std::to_string(at_.step) + ", saved. Go on with: birkhoff train --resume --out " +
+        dir_.path());
     return static_cast<int>(ExitCode::interrupted);
   }
   finish();
@@ -305,9 +327,11 @@ int Run::execute(const std::atomic<bool>& stop) {
 
 void Run::finish() {
   save();
-  const double val = state_.evaluate(data_.batches->validation_batches(config_.train.batch_size / config_.train.grad_accum, 0));
+  const double val =
+      state_.evaluate(data_.batches->validation_batches(config_.train.batch_size / config_.train.grad_accum, 0));
   char text[160];
-  std::snprintf(text, sizeof text, "done: %lld steps in %.1f s of training, validation loss %.4f nats/token", static_cast<long long>(at_.step), at_.train_seconds, val);
+  std::snprintf(text, sizeof text, "done: %lld steps in %.1f s of training, validation loss %.4f nats/token",
+                static_cast<long long>(at_.step), at_.train_seconds, val);
   say(text);
   write_run_json("done");
   json run = io::read_json(dir_.file("run.json"));
@@ -339,13 +363,17 @@ RunConfig resumed_config(const TrainOptions& o, const RunDirectory& dir, std::ve
   const json after = settings_of(now);
   for (const auto& [key, value] : after.items()) {
     if (key == "training" || !before.contains(key) || before[key] == value) continue;
-    throw Error("resume", key + ": the run has " + before[key].dump() + ", asked for " + value.dump(), "model settings cannot change within a run; start a new one");
+    throw Error("resume", key + ": the run has " + before[key].dump() + ", asked for " + value.dump(),
+                "model settings cannot change within a run; start a new one");
   }
   for (const auto& [key, value] : after["training"].items()) {
     const json& earlier = before["training"][key];
     if (earlier != value && fixed_within_run(key))
-      throw Error("resume", key + ": the run has " + earlier.dump() + ", asked for " + value.dump(), "it cannot change within a run; start a new one with --init " + dir.path());
-    if (earlier != value) notes.push_back("changed setting " + key + ": " + earlier.dump() + " -> " + value.dump() + (key == "steps" ? " (schedule recomputed)" : ""));
+      throw Error("resume", key + ": the run has " + earlier.dump() + ", asked for " + value.dump(),
+                  "it cannot change within a run; start a new one with --init " + dir.path());
+    if (earlier != value)
+      notes.push_back("changed setting " + key + ": " + earlier.dump() + " -> " + value.dump() +
+                      (key == "steps" ? " (schedule recomputed)" : ""));
   }
   return now;
 }
@@ -360,7 +388,8 @@ void take_up(const std::string& file, TrainOptions& o, std::vector<std::string>&
       o.validation = run.at("validation").get<std::vector<std::string>>();
     }
     for (const auto& [key, now] : {std::pair{"data", o.data}, {"validation", o.validation}})
-      if (const json was = run.value(key, json()); was != json(now)) notes.push_back(std::string(key) + ": " + was.dump() + " -> " + json(now).dump());
+      if (const json was = run.value(key, json()); was != json(now))
+        notes.push_back(std::string(key) + ": " + was.dump() + " -> " + json(now).dump());
   } catch (const json::exception& e) {
     throw Error("resume", file + ": " + e.what(), "it was edited; give --data again, or mend it");
   }
@@ -391,10 +420,17 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
   RunConfig config;
   std::shared_ptr<const text::Tokenizer> tokenizer;
   RunData data;
-  if (o.resume && !o.init.empty()) throw Error("train", "--init and --resume together", "--init starts a new run, --resume goes on with one", ExitCode::usage);
+  if (o.resume && !o.init.empty())
+    throw Error("train", "--init and --resume together", "--init starts a new run, --resume goes on with one",
+                ExitCode::usage);
   if (o.resume) {
-    for (const auto& [flag, value] : {std::pair{"--tokenizer", &o.tokenizer}, {"--template", &o.chat_template}, {"--encoder", &o.chat_encoder}})
-      if (!value->empty()) throw Error("resume", std::string(flag) + ": a run keeps the " + (value == &o.tokenizer ? "tokenizer" : "chat format") + " it was started with", "leave it out", ExitCode::usage);
+    for (const auto& [flag, value] :
+         {std::pair{"--tokenizer", &o.tokenizer}, {"--template", &o.chat_template}, {"--encoder", &o.chat_encoder}})
+      if (!value->empty())
+        throw Error("resume",
+                    std::string(flag) + ": a run keeps the " + (value == &o.tokenizer ? "tokenizer" : "chat format") +
+                        " it was started with",
+                    "leave it out", ExitCode::usage);
     if (text::Tokenizer::exists(o.out)) tokenizer = text::Tokenizer::open(o.out);
     dir = std::make_unique<RunDirectory>(o.out, RunDirectory::Open::resume);
     config = resumed_config(o, *dir, notes);
@@ -402,8 +438,10 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
     data = open_run_data(options, config, tokenizer, o.out);
   } else {
     const std::string init = o.init.empty() ? "" : checkpoint::resolve_model_directory(o.init);
-    if (!o.tokenizer.empty()) tokenizer = open_tokenizer(o.tokenizer);
-    else if (!init.empty() && text::Tokenizer::exists(init)) tokenizer = text::Tokenizer::open(init);
+    if (!o.tokenizer.empty())
+      tokenizer = open_tokenizer(o.tokenizer);
+    else if (!init.empty() && text::Tokenizer::exists(init))
+      tokenizer = text::Tokenizer::open(init);
     if (init.empty()) fit_vocabulary(tokenizer.get(), options.settings_base, o.settings_set);
     config = init.empty() ? make_run_config(options.settings_base, o.settings_set) : further_config(o, init, notes);
     if (o.data.empty()) throw Error("train", "no data", "give --data PATH", ExitCode::usage);

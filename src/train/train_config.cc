@@ -104,18 +104,23 @@ void validate_sizes(const TrainConfig& c) {
   at_least("seq_len", c.seq_len, 1);
   at_least("batch_size", c.batch_size, 1);
   at_least("grad_accum", c.grad_accum, 1);
-  if (c.batch_size > kMaxRows) fail("batch_size: " + std::to_string(c.batch_size) + " is more than the largest supported, " + std::to_string(kMaxRows));
+  if (c.batch_size > kMaxRows)
+    fail("batch_size: " + std::to_string(c.batch_size) + " is more than the largest supported, " +
+         std::to_string(kMaxRows));
   if (c.batch_size % c.grad_accum)
     fail("grad_accum: " + std::to_string(c.grad_accum) + " does not divide batch_size " + std::to_string(c.batch_size));
   const int64_t rows = c.batch_size / c.grad_accum;
   if (c.seq_len > kMaxTokens / rows)
-    fail("batch_size / grad_accum * seq_len: " + std::to_string(rows) + " * " + std::to_string(c.seq_len) + " tokens at once are more than " + std::to_string(kMaxTokens),
+    fail("batch_size / grad_accum * seq_len: " + std::to_string(rows) + " * " + std::to_string(c.seq_len) +
+             " tokens at once are more than " + std::to_string(kMaxTokens),
          "raise grad_accum");
 }
 
 void validate_lora(const TrainConfig& c, const model::ModelConfig& m) {
   at_least("lora.rank", c.lora_rank, 0);
-  if (c.lora_rank > model::kMaxLoraRank) fail("lora.rank: " + std::to_string(c.lora_rank) + " is more than the largest supported, " + std::to_string(model::kMaxLoraRank));
+  if (c.lora_rank > model::kMaxLoraRank)
+    fail("lora.rank: " + std::to_string(c.lora_rank) + " is more than the largest supported, " +
+         std::to_string(model::kMaxLoraRank));
   if (!(c.lora_alpha >= 0)) fail("lora.alpha: must be positive, is " + std::to_string(c.lora_alpha));
   if (c.lora_rank == 0 && (c.lora_alpha != 0 || !c.lora_targets.empty()))
     fail("lora.rank: must be at least 1 for adapters, is 0", "set lora.rank, or leave lora.alpha and lora.targets out");
@@ -130,7 +135,10 @@ void validate(const TrainConfig& c, const model::ModelConfig& m) {
   at_least("warmup_steps", c.warmup_steps, 0);
   at_least("keep", c.keep, 1);
   at_least("aux_devices", c.aux_devices, 1);
-  for (const auto& [key, v] : {std::pair{"checkpoint_every", c.checkpoint_every}, {"eval_every", c.eval_every}, {"gain_every", c.gain_every}, {"seed", c.seed}})
+  for (const auto& [key, v] : {std::pair{"checkpoint_every", c.checkpoint_every},
+                               {"eval_every", c.eval_every},
+                               {"gain_every", c.gain_every},
+                               {"seed", c.seed}})
     at_least(key, v, 0);
   if (!(c.mtp_loss >= 0)) fail("mtp_loss: must not be negative, is " + std::to_string(c.mtp_loss));
   model::require_one_of("dtype", c.dtype, {"bf16", "fp32"});
@@ -139,19 +147,26 @@ void validate(const TrainConfig& c, const model::ModelConfig& m) {
   model::require_one_of("schedule", c.schedule, {"constant", "cosine", "step", "wsd"});
   model::require_one_of("indexer_stage", c.indexer_stage, {"off", "dense", "sparse"});
   if (c.indexer_stage == "dense" && !m.uses_indexer())
-    fail("indexer_stage: dense trains indexers alone, and the model has none (index_topk is 0)", "set index_topk, or another indexer_stage");
-  if (!(c.indexer_kl > 0)) fail("indexer_kl: must be positive, is " + std::to_string(c.indexer_kl), "indexer_stage=off does not train indexers");
+    fail("indexer_stage: dense trains indexers alone, and the model has none (index_topk is 0)",
+         "set index_topk, or another indexer_stage");
+  if (!(c.indexer_kl > 0))
+    fail("indexer_kl: must be positive, is " + std::to_string(c.indexer_kl),
+         "indexer_stage=off does not train indexers");
   if (!(c.lr >= 0)) fail("lr: must not be negative");
-  for (const auto& [key, v] : {std::pair{"beta1", c.beta1}, {"beta2", c.beta2}, {"momentum", c.momentum}}) in_unit(key, v);
+  for (const auto& [key, v] : {std::pair{"beta1", c.beta1}, {"beta2", c.beta2}, {"momentum", c.momentum}})
+    in_unit(key, v);
   if (!(c.weight_decay >= 0)) fail("weight_decay: must not be negative, is " + std::to_string(c.weight_decay));
   if (!(c.eps > 0)) fail("eps: must be positive");
   if (!(c.fim_rate >= 0 && c.fim_rate <= 1)) fail("fim_rate: must be in [0, 1], is " + std::to_string(c.fim_rate));
   if (c.seq_len > m.max_position_embeddings)
-    fail("seq_len: " + std::to_string(c.seq_len) + " is more than max_position_embeddings " + std::to_string(m.max_position_embeddings));
+    fail("seq_len: " + std::to_string(c.seq_len) + " is more than max_position_embeddings " +
+         std::to_string(m.max_position_embeddings));
   if (m.n_routed_experts && m.n_routed_experts % c.aux_devices)
-    fail("aux_devices: " + std::to_string(c.aux_devices) + " does not divide n_routed_experts " + std::to_string(m.n_routed_experts));
+    fail("aux_devices: " + std::to_string(c.aux_devices) + " does not divide n_routed_experts " +
+         std::to_string(m.n_routed_experts));
   if (c.bias_update_speed != 0 && m.n_routed_experts && m.topk_method != "noaux_tc")
-    fail("bias_update_speed: topk_method \"" + m.topk_method + "\" has no bias to move", "set topk_method=noaux_tc, or bias_update_speed=0");
+    fail("bias_update_speed: topk_method \"" + m.topk_method + "\" has no bias to move",
+         "set topk_method=noaux_tc, or bias_update_speed=0");
 }
 
 // All settings of a model under our names.
@@ -163,28 +178,34 @@ json plain_settings(model::ModelConfig c) {
 
 // Whether a setting changes anything of this model.
 bool matters(const model::ModelConfig& c, const std::string& key) {
-  const auto one_of = [&](std::initializer_list<const char*> keys) { return std::find(keys.begin(), keys.end(), key) != keys.end(); };
+  const auto one_of = [&](std::initializer_list<const char*> keys) {
+    return std::find(keys.begin(), keys.end(), key) != keys.end();
+  };
   if (key.rfind("hc_", 0) == 0) return c.residual != "plain";
   if (key.rfind("index_", 0) == 0) return c.uses_indexer();
   if (one_of({"q_lora_rank", "qk_rope_head_dim"})) return c.uses_mla() || c.uses_compressed_attention();
   if (one_of({"qk_nope_head_dim", "v_head_dim", "rope_interleave"})) return c.uses_mla();
   if (one_of({"head_dim", "num_key_value_heads"})) return !c.uses_mla();
-  if (one_of({"sliding_window", "o_groups", "o_lora_rank", "compress_rope_theta"})) return c.uses_compressed_attention();
+  if (one_of({"sliding_window", "o_groups", "o_lora_rank", "compress_rope_theta"}))
+    return c.uses_compressed_attention();
   if (one_of({"n_group", "topk_group"})) return c.n_routed_experts > 0 && c.topk_method != "greedy";
-  if (one_of({"n_shared_experts", "num_experts_per_tok", "moe_intermediate_size", "first_k_dense_replace", "moe_layer_freq", "scoring_func", "topk_method", "norm_topk_prob",
-              "routed_scaling_factor"}))
+  if (one_of({"n_shared_experts", "num_experts_per_tok", "moe_intermediate_size", "first_k_dense_replace",
+              "moe_layer_freq", "scoring_func", "topk_method", "norm_topk_prob", "routed_scaling_factor"}))
     return c.n_routed_experts > 0;
   return true;
 }
 
-// A released type's files have no place for some settings: those nobody gave are what the type means, others are refused rather than lost.
+// A released type's files have no place for some settings: those nobody gave are what the type means, others are
+// refused rather than lost.
 void settle_type(model::ModelConfig& c, const std::set<std::string>& given) {
   if (c.model_type == "birkhoff") return;
   const json wanted = plain_settings(c), written = plain_settings(model::config_from_json(model::config_to_json(c)));
   for (const auto& [key, value] : written.items()) {
     if (key == "model_type" || wanted.value(key, json()) == value || !matters(c, key)) continue;
     if (given.count(key))
-      fail(key + ": model_type " + c.model_type + " has no place for " + wanted.value(key, json()).dump() + ", it means " + value.dump(), "leave model_type out, or that setting");
+      fail(key + ": model_type " + c.model_type + " has no place for " + wanted.value(key, json()).dump() +
+               ", it means " + value.dump(),
+           "leave model_type out, or that setting");
     model::set_model_field(c, key, value);
   }
 }
@@ -196,27 +217,34 @@ bool is_of_directory(const json& config) {
   return false;
 }
 
-// index_topk may differ: no weight depends on how many an indexer selects, and a model trained with all (index_topk as long as its windows)
-// becomes a sparse one this way.
+// index_topk may differ: no weight depends on how many an indexer selects, and a model trained with all (index_topk as
+// long as its windows) becomes a sparse one this way.
 void require_same_model(const model::ModelConfig& has, const model::ModelConfig& asked) {
   if (has.model_type != asked.model_type && asked.model_type != "birkhoff")
-    fail("model_type: the model has \"" + has.model_type + "\", asked for \"" + asked.model_type + "\"", "model settings come with the weights; leave them out");
+    fail("model_type: the model has \"" + has.model_type + "\", asked for \"" + asked.model_type + "\"",
+         "model settings come with the weights; leave them out");
   const json before = plain_settings(has), after = plain_settings(asked);
   for (const auto& [key, value] : after.items())
-    if (!(key == "index_topk" && has.uses_indexer() && asked.uses_indexer()) && before.value(key, json(nullptr)) != value)
-      fail(key + ": the model has " + before.value(key, json(nullptr)).dump() + ", asked for " + value.dump(), "model settings come with the weights; leave them out");
+    if (!(key == "index_topk" && has.uses_indexer() && asked.uses_indexer()) &&
+        before.value(key, json(nullptr)) != value)
+      fail(key + ": the model has " + before.value(key, json(nullptr)).dump() + ", asked for " + value.dump(),
+           "model settings come with the weights; leave them out");
 }
 
 }  // namespace
 
 model::Recompute TrainConfig::policy() const {
-  return recompute == "none" ? model::Recompute::none : recompute == "site" ? model::Recompute::site : model::Recompute::layer;
+  return recompute == "none"   ? model::Recompute::none
+         : recompute == "site" ? model::Recompute::site
+                               : model::Recompute::layer;
 }
 
 model::TrainingScope TrainConfig::scope(const model::ModelConfig& m) const {
   model::TrainingScope s;
   s.trainable = trainable;
-  if (lora_rank) s.lora = {lora_rank, lora_alpha != 0 ? lora_alpha : static_cast<double>(lora_rank), model::lora_modules(m, lora_targets)};
+  if (lora_rank)
+    s.lora = {lora_rank, lora_alpha != 0 ? lora_alpha : static_cast<double>(lora_rank),
+              model::lora_modules(m, lora_targets)};
   return s;
 }
 

@@ -13,7 +13,8 @@ namespace birkhoff::train {
 
 struct TrainConfig {
   int64_t steps = 100, seq_len = 256, batch_size = 8, grad_accum = 1, seed = 1;
-  int64_t batch_ramp = 0;  // steps over which batch_size grows linearly from one row (optim::ramped_batch); 0 = constant
+  int64_t batch_ramp =
+      0;  // steps over which batch_size grows linearly from one row (optim::ramped_batch); 0 = constant
   std::string dtype = "bf16", recompute = "none";
   std::string optimizer = "adamw", schedule = "cosine";
   double lr = 1e-3, min_lr = -1;  // min_lr < 0: a tenth of lr
@@ -21,14 +22,15 @@ struct TrainConfig {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1, momentum = 0.95, grad_clip = 1.0;
   bool decay_1d = false;
   double aux_expert = 0, aux_device = 0, aux_communication = 0, aux_sequence = 0, aux_mixtral = 0, z_loss = 0;
-  double mtp_loss = 0.3;  // of the mean loss of the prediction modules, where the model has any
+  double mtp_loss = 0.3;                 // of the mean loss of the prediction modules, where the model has any
   std::string indexer_stage = "sparse";  // what indexers do: "off", "dense", "sparse"
   double indexer_kl = 1;                 // coefficient of their KL
-  int64_t aux_devices = 1;  // contiguous expert groups of aux_device and aux_communication
+  int64_t aux_devices = 1;               // contiguous expert groups of aux_device and aux_communication
   double bias_update_speed = 0;
   int64_t checkpoint_every = 0, keep = 3, eval_every = 0, gain_every = 0;
   bool keep_best = true;
-  double fim_rate = 0;  // share of the documents rearranged for filling in the middle; needs a tokenizer that has the tokens
+  double fim_rate =
+      0;  // share of the documents rearranged for filling in the middle; needs a tokenizer that has the tokens
   std::string trainable;     // expression over tensor names; the rest is frozen. "": everything, or the adapters alone
   int64_t lora_rank = 0;     // lora.rank, 0: no adapters
   double lora_alpha = 0;     // lora.alpha, 0: lora.rank
@@ -48,14 +50,17 @@ struct RunConfig {
   TrainConfig train;
 };
 
-// The model that the config.json of a model directory describes, without what that says of its training run and of its files.
+// The model that the config.json of a model directory describes, without what that says of its training run and of its
+// files.
 model::ModelConfig model_of_directory(nlohmann::json config);
 
-// Settings in order of precedence, lowest first: `base` (a preset's or file's JSON), then `overrides`, "key=value" each. A file may nest
-// training settings under "training". Unknown keys are an Error with the nearest name, except in the config.json of a model directory, whose
-// other keys stay in ModelConfig::unknown_keys. Contradictions are an Error, and what an explicit model_type has no place for.
-// from: a model whose settings the run takes over; given ones may repeat them, and an Error names one that differs, with both values.
-RunConfig make_run_config(const nlohmann::json& base, const std::vector<std::string>& overrides, const model::ModelConfig* from = nullptr);
+// Settings in order of precedence, lowest first: `base` (a preset's or file's JSON), then `overrides`, "key=value"
+// each. A file may nest training settings under "training". Unknown keys are an Error with the nearest name, except in
+// the config.json of a model directory, whose other keys stay in ModelConfig::unknown_keys. Contradictions are an
+// Error, and what an explicit model_type has no place for. from: a model whose settings the run takes over; given ones
+// may repeat them, and an Error names one that differs, with both values.
+RunConfig make_run_config(const nlohmann::json& base, const std::vector<std::string>& overrides,
+                          const model::ModelConfig* from = nullptr);
 nlohmann::json run_config_to_json(const RunConfig& c);
 RunConfig run_config_from_json(const nlohmann::json& j);
 // Every name --set knows.

@@ -15,7 +15,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 double ms_since(Clock::time_point t) { return std::chrono::duration<double, std::milli>(Clock::now() - t).count(); }
 
-layers::TokenContext context(const data::Batch& b) { return {b.position, b.first_key, b.segment_start, b.sequence_start}; }
+layers::TokenContext context(const data::Batch& b) {
+  return {b.position, b.first_key, b.segment_start, b.sequence_start};
+}
 
 int64_t counted(const data::Batch& b) {
   return std::count_if(b.labels.begin(), b.labels.end(), [](int32_t l) { return l != ops::kIgnoreLabel; });
@@ -39,7 +41,8 @@ bool is_product(layers::Role role) {
   return role == Role::matrix || role == Role::output_projection || role == Role::router || role == Role::hc_fn;
 }
 
-// mhc.md 1.5: no decay on norms, biases, gating factors and static parts; with decay_1d on those too. Muon takes 2-D weights, phi and router.
+// mhc.md 1.5: no decay on norms, biases, gating factors and static parts; with decay_1d on those too. Muon takes 2-D
+// weights, phi and router.
 std::vector<optim::Parameter> optimizer_view(const model::TrainableSet& set, const TrainConfig& c) {
   using layers::Role;
   std::vector<optim::Parameter> out;
@@ -78,7 +81,8 @@ std::vector<float> mtp_scales(const std::vector<data::Batch>& parts, size_t modu
   for (size_t k = 0; k < modules; ++k) {
     int64_t targets = 0;
     for (const auto& b : parts) targets += model::mtp_targets(b.labels, context(b), static_cast<int64_t>(k) + 1);
-    scales.push_back(static_cast<float>(coefficient / static_cast<double>(static_cast<int64_t>(modules) * std::max<int64_t>(1, targets))));
+    scales.push_back(static_cast<float>(
+        coefficient / static_cast<double>(static_cast<int64_t>(modules) * std::max<int64_t>(1, targets))));
   }
   return scales;
 }
@@ -102,10 +106,11 @@ int64_t count_indexers(const model::Model& m, int64_t blocks) {
   });
 }
 
-// Scales the losses for what the stage of the indexers lets move; places: positions of the step. In the warm-up every gradient but theirs is
-// zero, and so is its share of the norm.
+// Scales the losses for what the stage of the indexers lets move; places: positions of the step. In the warm-up every
+// gradient but theirs is zero, and so is its share of the norm.
 void scale_for_indexers(const TrainConfig& c, int64_t places, model::LossOptions& loss) {
-  if (c.indexer().learns) loss.indexer_scale = static_cast<float>(c.indexer_kl / static_cast<double>(std::max<int64_t>(1, places)));
+  if (c.indexer().learns)
+    loss.indexer_scale = static_cast<float>(c.indexer_kl / static_cast<double>(std::max<int64_t>(1, places)));
   if (c.indexer().dense) loss.scale = loss.balance_scale = 0;
 }
 
@@ -122,28 +127,28 @@ optim::OptimizerOptions optimizer_options(const TrainConfig& c, double lr) {
 
 }  // namespace
 
-bool moved_by_muon(const model::ParameterInfo& p, const TrainConfig& c) { return c.optimizer == "muon" && is_product(p.role); }
+bool moved_by_muon(const model::ParameterInfo& p, const TrainConfig& c) {
+  return c.optimizer == "muon" && is_product(p.role);
+}
 
 model::MemoryPlan plan_run(const RunConfig& c, int threads) {
   const TrainConfig& t = c.train;
-  model::MemoryPlan plan =
-      model::plan_training(c.model, t.compute(), t.batch_size / t.grad_accum, t.seq_len, t.policy(), threads, t.indexer(), t.scope(c.model));
+  model::MemoryPlan plan = model::plan_training(c.model, t.compute(), t.batch_size / t.grad_accum, t.seq_len,
+                                                t.policy(), threads, t.indexer(), t.scope(c.model));
   Arena memory = Arena::measuring(), scratch = Arena::measuring();
   model::Model m(c.model, t.compute(), t.seq_len, true, memory);
   m.attach_adapters(t.scope(c.model).lora, true, memory);
   const model::TrainableSet set = model::choose_trainable(m, t.trainable);
   optim::ParameterBlocks blocks;
   blocks.size = set.gradient_elements;
-  optim::optimizer_step(Exec::dry_run(threads), optimizer_view(set, t), blocks, optimizer_options(t, t.lr), 1, 1, scratch);
+  optim::optimizer_step(Exec::dry_run(threads), optimizer_view(set, t), blocks, optimizer_options(t, t.lr), 1, 1,
+                        scratch);
   plan.scratch = std::max(plan.scratch, scratch.peak());
   return plan;
 }
 
 TrainState::TrainState(const RunConfig& config, int threads)
-    : config_(config),
-      plan_(plan_run(config, threads)),
-      exec_(threads),
-      grads_(config.model) {
+    : config_(config), plan_(plan_run(config, threads)), exec_(threads), grads_(config.model) {
   model::require_fits(plan_);
   memory_ = std::make_unique<Arena>(plan_.weights + plan_.gradients + plan_.optimizer + (size_t{1} << 20));
   kept_ = std::make_unique<Arena>(plan_.kept);
@@ -184,7 +189,10 @@ StepOutcome TrainState::step(int64_t step, const std::vector<data::Batch>& parts
   int64_t places = 0;
   for (const auto& b : parts) places += static_cast<int64_t>(b.ids.size());
   scale_for_indexers(config_.train, places, loss);
-  const int64_t indexers = config_.train.indexer().learns ? count_indexers(*model_, config_.model.num_hidden_layers + static_cast<int64_t>(modules)) : 0;
+  const int64_t indexers =
+      config_.train.indexer().learns
+          ? count_indexers(*model_, config_.model.num_hidden_layers + static_cast<int64_t>(modules))
+          : 0;
   double index_loss = 0;
   ops::LossSums sums;
   double mtp = 0;
@@ -198,12 +206,14 @@ StepOutcome TrainState::step(int64_t step, const std::vector<data::Batch>& parts
     model::forward(exec_, *model_, b.ids, context(b), tape, *scratch_);
     out.forward_ms += ms_since(start);
     const auto middle = Clock::now();
-    const model::LossResult r = model::backward(exec_, *model_, b.ids, b.labels, context(b), tape, loss, grads_, *scratch_);
+    const model::LossResult r =
+        model::backward(exec_, *model_, b.ids, b.labels, context(b), tape, loss, grads_, *scratch_);
     out.backward_ms += ms_since(middle);
     sums.cross_entropy += r.sums.cross_entropy;
     sums.z += r.sums.z;
     out.aux_loss += r.balance / static_cast<double>(parts.size());
-    for (size_t k = 0; k < r.mtp.size(); ++k) mtp += r.mtp[k].cross_entropy * static_cast<double>(loss.mtp_scale[k]) / config_.train.mtp_loss;
+    for (size_t k = 0; k < r.mtp.size(); ++k)
+      mtp += r.mtp[k].cross_entropy * static_cast<double>(loss.mtp_scale[k]) / config_.train.mtp_loss;
     index_loss += r.indexer;
     size_t moe_layer = 0;
     add_loads(tape, moe_layer, out.expert_load);
@@ -226,7 +236,8 @@ void TrainState::optimizer_step(int64_t step, StepOutcome& out) {
   model::clear_frozen(trainable_, blocks_.grad);
   out.grad_norm = optim::global_norm(exec_, blocks_.grad, blocks_.size);
   out.lr = optim::learning_rate(schedule_of(c), step);
-  if (!std::isfinite(out.loss) || !std::isfinite(out.grad_norm)) return;  // the loop stops and says why; weights stay as they are
+  if (!std::isfinite(out.loss) || !std::isfinite(out.grad_norm))
+    return;  // the loop stops and says why; weights stay as they are
   const double factor = c.grad_clip > 0 ? optim::clip_factor(out.grad_norm, c.grad_clip) : 1.0;
   scratch_->reset();
   optim::optimizer_step(exec_, parameters_, blocks_, optimizer_options(c, out.lr), step + 1, factor, *scratch_);
@@ -239,7 +250,8 @@ void TrainState::optimizer_step(int64_t step, StepOutcome& out) {
       auto* moe = std::get_if<layers::Moe::Weights>(&b.ffn);
       if (!moe) continue;
       if (moe_layer == out.expert_load.size()) break;  // prediction modules that are not trained
-      if (!moe->bias.empty() && moving.count(moe->bias.data)) ops::update_router_bias(out.expert_load[moe_layer], c.bias_update_speed, moe->bias);
+      if (!moe->bias.empty() && moving.count(moe->bias.data))
+        ops::update_router_bias(out.expert_load[moe_layer], c.bias_update_speed, moe->bias);
       ++moe_layer;
     }
   }
@@ -252,9 +264,11 @@ double TrainState::evaluate(const std::vector<data::Batch>& batches) {
   for (const auto& b : batches) {
     kept_->reset();
     scratch_->reset();
-    model::Tape tape = model::reserve_tape(*kept_, *model_, static_cast<int64_t>(b.ids.size()), model::Tape::Keep::nothing);
+    model::Tape tape =
+        model::reserve_tape(*kept_, *model_, static_cast<int64_t>(b.ids.size()), model::Tape::Keep::nothing);
     model::forward(exec_, *model_, b.ids, context(b), tape, *scratch_);
-    const ops::LossSums s = ops::cross_entropy_forward(exec_, tape.hidden, model_->weights.head.forward, b.labels, {}, *scratch_);
+    const ops::LossSums s =
+        ops::cross_entropy_forward(exec_, tape.hidden, model_->weights.head.forward, b.labels, {}, *scratch_);
     sum += s.cross_entropy;
     n += s.tokens;
   }
@@ -279,7 +293,9 @@ GainRecord TrainState::measure_gains(const data::Batch& b) {
 }
 
 std::string TrainState::first_bad_tensor() const {
-  const auto bad = [](const float* v, int64_t n) { return std::any_of(v, v + n, [](float x) { return !std::isfinite(x); }); };
+  const auto bad = [](const float* v, int64_t n) {
+    return std::any_of(v, v + n, [](float x) { return !std::isfinite(x); });
+  };
   for (const auto& p : trainable_.parameters)
     if (bad(p.weight, p.info.size())) return p.info.name;
   for (const auto& p : trainable_.parameters)

@@ -22,8 +22,9 @@ namespace birkhoff::train {
 
 // What one optimizer step produced.
 struct StepOutcome {
-  double loss = 0, z_loss = 0, aux_loss = 0;  // nats a token; the z-loss and the sum of the balance losses, with their coefficients
-  std::optional<double> mtp_loss;               // mean over the prediction modules, without its coefficient
+  double loss = 0, z_loss = 0,
+         aux_loss = 0;  // nats a token; the z-loss and the sum of the balance losses, with their coefficients
+  std::optional<double> mtp_loss;      // mean over the prediction modules, without its coefficient
   std::optional<double> indexer_loss;  // KL of the indexers, nats a token and indexer, without its coefficient
   double grad_norm = 0, lr = 0;
   int64_t tokens = 0;
@@ -79,11 +80,12 @@ class TrainState {
 
 // The run around the steps: directory, data, telemetry, checkpoints, report.
 struct TrainOptions {
-  nlohmann::json settings_base;           // preset or file
-  std::vector<std::string> settings_set;  // key=value, over the base
+  nlohmann::json settings_base;               // preset or file
+  std::vector<std::string> settings_set;      // key=value, over the base
   std::vector<std::string> data, validation;  // PATH[@WEIGHT]
-  std::string tokenizer;    // directory; "": bytes are tokens, or what the resumed run has
-  std::string chat_template, chat_encoder;  // format of conversations: a file, or "v3.2", "v4"; both "": the directory's own
+  std::string tokenizer;                      // directory; "": bytes are tokens, or what the resumed run has
+  std::string chat_template,
+      chat_encoder;         // format of conversations: a file, or "v3.2", "v4"; both "": the directory's own
   std::string token_cache;  // directory where tokenized data is kept, "" keeps none
   std::string out;
   std::string init;  // a run, checkpoint or model directory whose weights the run starts from

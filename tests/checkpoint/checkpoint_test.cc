@@ -104,7 +104,8 @@ TEST_F(Run, SavingAStepAgainReplacesIt) {
 }
 
 TEST_F(Run, ADamagedCheckpointIsPassedOver) {
-  for (const char* file : {"model.safetensors", "config.json", "manifest.json", "trainer_state/optimizer.safetensors", "trainer_state/position.json"}) {
+  for (const char* file : {"model.safetensors", "config.json", "manifest.json", "trainer_state/optimizer.safetensors",
+                           "trainer_state/position.json"}) {
     SCOPED_TRACE(file);
     save_steps({1, 2, 3});
     damage(3, file);
@@ -112,10 +113,12 @@ TEST_F(Run, ADamagedCheckpointIsPassedOver) {
     damage(2, file);
     expect_loads(1, "checkpoint step 2 is damaged");
     std::string note;
-    EXPECT_EQ(checkpoint::resolve_model_directory(run, &note), run + "/checkpoints/step-1") << "reading a run does the same";
+    EXPECT_EQ(checkpoint::resolve_model_directory(run, &note), run + "/checkpoints/step-1")
+        << "reading a run does the same";
     EXPECT_NE(note.find("using step 1 instead"), std::string::npos) << note;
     damage(1, file);
-    expect_error([&] { checkpoint::newest_good_checkpoint(run, nullptr); }, {"no checkpoint verifies", "step 3", "step 1"});
+    expect_error([&] { checkpoint::newest_good_checkpoint(run, nullptr); },
+                 {"no checkpoint verifies", "step 3", "step 1"});
   }
 }
 
@@ -182,7 +185,8 @@ TEST_F(Run, ADiskThatFillsUpLeavesNothing) {
   const std::string before = listing(run);
   touch(2);
   const auto block = static_cast<rlim_t>(model.elements) * 4;
-  for (rlim_t limit : {rlim_t{100}, rlim_t{5000}, block / 2, block + 20000, 2 * block}) {  // in config.json, in the weights, in the moments
+  for (rlim_t limit : {rlim_t{100}, rlim_t{5000}, block / 2, block + 20000,
+                       2 * block}) {  // in config.json, in the weights, in the moments
     {
       const FileSizeLimit full(limit);
       expect_error([&] { save(2); }, {"write failed", "free some space"});
@@ -199,7 +203,8 @@ TEST_F(Run, ADiskThatFillsUpLeavesNothing) {
 
 TEST_F(Run, WhereNothingMayBeWritten) {
   fs::permissions(dir.path(), fs::perms::all);
-  fs::permissions(run + "/checkpoints", fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read | fs::perms::others_exec);
+  fs::permissions(run + "/checkpoints",
+                  fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read | fs::perms::others_exec);
   const WithoutPrivileges nobody;
   if (!nobody.effective()) GTEST_SKIP() << "permissions cannot be refused here";
   expect_error([&] { save(1); }, {"step-1", "cannot be created", "Permission denied"});
@@ -212,10 +217,12 @@ TEST_F(Run, ACheckpointOfAnotherModelIsRefused) {
   SmallModel other(c, f32_t, 1, exec());
   std::vector<float> m(static_cast<size_t>(other.elements));
   checkpoint::TrainerState s{m.data(), m.data(), other.elements, {}};
-  expect_error([&] { checkpoint::load_checkpoint(run + "/checkpoints/step-1", *other.m, s); }, {"model.embed_tokens.weight: expected [23,24], file has [23,20]"});
+  expect_error([&] { checkpoint::load_checkpoint(run + "/checkpoints/step-1", *other.m, s); },
+               {"model.embed_tokens.weight: expected [23,24], file has [23,20]"});
   s.elements = 7;
   SmallModel same(small_config("mhc"), f32_t, 1, exec());
-  expect_error([&] { checkpoint::load_checkpoint(run + "/checkpoints/step-1", *same.m, s); }, {"moment1", "expected 7", std::to_string(model.elements)});
+  expect_error([&] { checkpoint::load_checkpoint(run + "/checkpoints/step-1", *same.m, s); },
+               {"moment1", "expected 7", std::to_string(model.elements)});
 }
 
 }  // namespace

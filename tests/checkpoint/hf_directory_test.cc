@@ -66,13 +66,17 @@ class Directory : public testing::Test {
     return {other.m->block, other.m->block + other.elements};
   }
   std::vector<float> mine() const { return {model.m->block, model.m->block + model.elements}; }
-  void expect_refused(const std::vector<std::string>& parts) { expect_error([&] { load(); }, parts); }
+  void expect_refused(const std::vector<std::string>& parts) {
+    expect_error([&] { load(); }, parts);
+  }
 
   TempDir dir;
   SmallModel model;
 };
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) { return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * 4) == 0; }
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * 4) == 0;
+}
 
 TEST_F(Directory, Fp32IsBitExact) {
   model.m->block[0] = -0.0f;
@@ -94,7 +98,8 @@ TEST_F(Directory, Bf16RoundsProductsAndKeepsTheRest) {
   const std::vector<float> got = load(), had = mine();
   const io::SafetensorsFile f(weights());
   for (const auto& p : model.m->parameters) {
-    const bool exact = p.role == layers::Role::router_bias || p.role == layers::Role::hc_fn || p.role == layers::Role::hc_scale || p.role == layers::Role::hc_base;
+    const bool exact = p.role == layers::Role::router_bias || p.role == layers::Role::hc_fn ||
+                       p.role == layers::Role::hc_scale || p.role == layers::Role::hc_base;
     EXPECT_EQ(f.find(p.name)->type, exact ? TensorType::f32 : TensorType::bf16) << p.name;
     for (int64_t i = p.offset; i < p.offset + p.size(); ++i) {
       const float v = had[static_cast<size_t>(i)];
@@ -105,8 +110,10 @@ TEST_F(Directory, Bf16RoundsProductsAndKeepsTheRest) {
 
 TEST_F(Directory, Fp16IsWidened) {
   Editable e(weights());
-  const std::vector<std::pair<uint16_t, float>> values = {{0x3c00, 1.f},      {0xc000, -2.f},      {0x0000, 0.f},     {0x8000, -0.f},       {0x0001, 0x1p-24f}, {0x83ff, -0x1.ff8p-15f},
-                                                          {0x7bff, 65504.f},  {0x3555, 0.333251953125f}, {0x7c00, INFINITY}, {0xfc00, -INFINITY}, {0x0400, 0x1p-14f}};
+  const std::vector<std::pair<uint16_t, float>> values = {
+      {0x3c00, 1.f},      {0xc000, -2.f},          {0x0000, 0.f},     {0x8000, -0.f},
+      {0x0001, 0x1p-24f}, {0x83ff, -0x1.ff8p-15f}, {0x7bff, 65504.f}, {0x3555, 0.333251953125f},
+      {0x7c00, INFINITY}, {0xfc00, -INFINITY},     {0x0400, 0x1p-14f}};
   std::vector<std::byte> bytes(20 * 2);
   for (size_t i = 0; i < values.size(); ++i) std::memcpy(bytes.data() + 2 * i, &values[i].first, 2);
   e.convert("model.norm.weight", TensorType::f16, bytes);
@@ -114,7 +121,8 @@ TEST_F(Directory, Fp16IsWidened) {
   const auto got = load();
   for (const auto& p : model.m->parameters) {
     if (p.name != "model.norm.weight") continue;
-    for (size_t i = 0; i < values.size(); ++i) EXPECT_EQ(std::memcmp(&got[static_cast<size_t>(p.offset) + i], &values[i].second, 4), 0) << i;
+    for (size_t i = 0; i < values.size(); ++i)
+      EXPECT_EQ(std::memcmp(&got[static_cast<size_t>(p.offset) + i], &values[i].second, 4), 0) << i;
   }
 }
 
@@ -155,12 +163,15 @@ TEST_F(Directory, Shards) {
   expect_refused({"x is mapped to", "../model.safetensors"});
   io::write_json(dir / "model.safetensors.index.json", {{"weight_map", {{"x", 3}}}});
   expect_refused({"x is mapped to 3"});
-  for (const auto& value : {nlohmann::json(nullptr), nlohmann::json({"a.safetensors"}), nlohmann::json({{"y", "a.safetensors"}}), nlohmann::json("..")}) {
+  for (const auto& value : {nlohmann::json(nullptr), nlohmann::json({"a.safetensors"}),
+                            nlohmann::json({{"y", "a.safetensors"}}), nlohmann::json("..")}) {
     io::write_json(dir / "model.safetensors.index.json", {{"weight_map", {{"x", value}}}});
     expect_refused({"x is mapped to"});
   }
-  for (const auto& index : {nlohmann::json({{"weights", 1}}), nlohmann::json({{"weight_map", 3}}), nlohmann::json({{"weight_map", {"a"}}}), nlohmann::json::array(), nlohmann::json(1),
-                            nlohmann::json({{"weight_map", nlohmann::json::object()}}), nlohmann::json({{"metadata", {{"weight_map", {{"x", "a.safetensors"}}}}}})}) {
+  for (const auto& index :
+       {nlohmann::json({{"weights", 1}}), nlohmann::json({{"weight_map", 3}}), nlohmann::json({{"weight_map", {"a"}}}),
+        nlohmann::json::array(), nlohmann::json(1), nlohmann::json({{"weight_map", nlohmann::json::object()}}),
+        nlohmann::json({{"metadata", {{"weight_map", {{"x", "a.safetensors"}}}}}})}) {
     io::write_json(dir / "model.safetensors.index.json", index);
     expect_refused({"no weight_map"});
   }
@@ -175,15 +186,17 @@ TEST_F(Directory, ListsEverythingThatDoesNotMatch) {
   e.entries[e.at("model.embed_tokens.weight")].shape = {20, 23};
   e.convert("lm_head.weight", TensorType::i32, std::vector<std::byte>(23 * 20 * 4));
   io::write_safetensors(weights(), e.entries);
-  expect_refused({"missing   model.norm.weight, expected [20]", "unknown   model.layers.0.surprise [2,3]", "shape     model.embed_tokens.weight: expected [23,20], file has [20,23]",
-                  "type      lm_head.weight: F64, F32, BF16, F16, F8_E4M3, F8_E5M2 or FP4 in I8 with scales expected, file has I32"});
+  expect_refused({"missing   model.norm.weight, expected [20]", "unknown   model.layers.0.surprise [2,3]",
+                  "shape     model.embed_tokens.weight: expected [23,20], file has [20,23]",
+                  "type      lm_head.weight: F64, F32, BF16, F16, F8_E4M3, F8_E5M2 or FP4 in I8 with scales expected, "
+                  "file has I32"});
 }
 
 TEST_F(Directory, HarmlessExtrasAreIgnored) {
   Editable e(weights());
   e.add("model.layers.0.self_attn.rotary_emb.inv_freq", {2});
   e.add("model.layers.1.mlp.shared_experts.nothing.weight", {0, 20});  // written for modules without a width
-  e.add("model.layers.2.enorm.weight", {20});  // behind the last layer: multi-token prediction
+  e.add("model.layers.2.enorm.weight", {20});                          // behind the last layer: multi-token prediction
   io::write_safetensors(weights(), e.entries);
   EXPECT_TRUE(same_bits(load(), mine()));
   e.add("model.layers.1.enorm.weight", {20});
@@ -208,7 +221,8 @@ TEST(TiedDirectory, TheHeadIsTheEmbedding) {
   EXPECT_EQ(other.m->weights.head.w.data, other.m->weights.embed.data);
   e.convert("lm_head.weight", TensorType::f32, std::vector<std::byte>(23 * 20 * 4));
   io::write_safetensors(dir / "model.safetensors", e.entries);
-  expect_error([&] { checkpoint::load_weights(dir.path(), *other.m); }, {"lm_head.weight differs from model.embed_tokens.weight", "tie_word_embeddings"});
+  expect_error([&] { checkpoint::load_weights(dir.path(), *other.m); },
+               {"lm_head.weight differs from model.embed_tokens.weight", "tie_word_embeddings"});
 }
 
 }  // namespace

@@ -42,7 +42,9 @@ struct Saved {
       std::memcpy(out.f32(), model.m->block + p.offset + first * p.cols, static_cast<size_t>(count * p.cols) * 4);
     };
   }
-  void save(const std::string& to, const SaveOptions& o) const { checkpoint::save_model(to, model.m->config, model.m->parameters, rows(), config(), o); }
+  void save(const std::string& to, const SaveOptions& o) const {
+    checkpoint::save_model(to, model.m->config, model.m->parameters, rows(), config(), o);
+  }
   std::vector<float> block() const { return {model.m->block, model.m->block + model.elements}; }
 };
 
@@ -87,7 +89,10 @@ TEST(SaveModel, Fp8BlocksAreWithinHalfAStep) {
   for (const auto& p : s.model.m->parameters) {
     const bool linear = p.role == layers::Role::matrix || p.role == layers::Role::output_projection;
     const TensorEntry* scale = f.find(p.name + "_scale_inv");
-    EXPECT_EQ(f.find(p.name)->type, linear ? TensorType::f8_e4m3 : p.role == layers::Role::router_bias ? TensorType::f32 : TensorType::bf16) << p.name;
+    EXPECT_EQ(f.find(p.name)->type, linear                                ? TensorType::f8_e4m3
+                                    : p.role == layers::Role::router_bias ? TensorType::f32
+                                                                          : TensorType::bf16)
+        << p.name;
     ASSERT_EQ(scale != nullptr, linear) << p.name;
     if (!linear) continue;
     EXPECT_EQ(scale->shape, (std::vector<int64_t>{(p.rows + 127) / 128, (p.cols + 127) / 128}));
@@ -107,7 +112,8 @@ TEST(SaveModel, Fp8BlocksAreWithinHalfAStep) {
 
 TEST(SaveModel, Fp8IsForTheTypesThatHaveIt) {
   const Saved s(small_config("mhc"));
-  expect_error([&] { s.save(s.dir.path(), options(SaveType::fp8)); }, {"fp8", "deepseek_v3", "birkhoff"}, ExitCode::usage);
+  expect_error([&] { s.save(s.dir.path(), options(SaveType::fp8)); }, {"fp8", "deepseek_v3", "birkhoff"},
+               ExitCode::usage);
 }
 
 void expect_same_tensor(const io::SafetensorsFile& a, const io::SafetensorsFile& b, const std::string& name) {
@@ -136,7 +142,8 @@ TEST(SaveModel, WhatHasNotChangedKeepsItsBytes) {
   EXPECT_EQ(after.find(changed)->type, TensorType::f32);
   EXPECT_EQ(after.find(changed + "_scale_inv"), nullptr);
   EXPECT_EQ(load(out.path(), s.model.m->config), s.block());
-  EXPECT_TRUE(io::read_json(out.path() + "/config.json").contains("quantization_config")) << "some tensors are still FP8";
+  EXPECT_TRUE(io::read_json(out.path() + "/config.json").contains("quantization_config"))
+      << "some tensors are still FP8";
 }
 
 TEST(SaveModel, ConvertsFromFilesAndBack) {
@@ -150,7 +157,8 @@ TEST(SaveModel, ConvertsFromFilesAndBack) {
     SaveOptions o = options(type);
     o.source = &map;
     o.keep_unchanged = false;
-    checkpoint::save_model(out.path(), s.model.m->config, s.model.m->parameters, {}, io::read_json(s.dir / "config.json"), o);
+    checkpoint::save_model(out.path(), s.model.m->config, s.model.m->parameters, {},
+                           io::read_json(s.dir / "config.json"), o);
     const io::SafetensorsFile after(out.path() + "/model.safetensors");
     if (type == SaveType::fp8) {
       EXPECT_EQ(read_file(out.path() + "/model.safetensors"), read_file(s.dir / "model.safetensors"));
@@ -160,7 +168,8 @@ TEST(SaveModel, ConvertsFromFilesAndBack) {
     EXPECT_FALSE(io::read_json(out.path() + "/config.json").contains("quantization_config"));
     std::vector<float> want = load(s.dir.path(), s.model.m->config);
     for (const auto& p : s.model.m->parameters)
-      for (int64_t i = p.offset; type == SaveType::bf16 && p.role != layers::Role::router_bias && i < p.offset + p.size(); ++i)
+      for (int64_t i = p.offset;
+           type == SaveType::bf16 && p.role != layers::Role::router_bias && i < p.offset + p.size(); ++i)
         want[static_cast<size_t>(i)] = to_float(to_bf16(want[static_cast<size_t>(i)]));
     EXPECT_EQ(load(out.path(), s.model.m->config), want);
   }
@@ -203,7 +212,11 @@ TEST(SaveModel, TensorsThatAreNoParameterAreKept) {
   {
     const io::SafetensorsFile f(s.dir / "model.safetensors");
     entries = f.tensors();
-    entries.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", TensorType::f32, {2}, reinterpret_cast<const std::byte*>(buffer), 8});
+    entries.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq",
+                       TensorType::f32,
+                       {2},
+                       reinterpret_cast<const std::byte*>(buffer),
+                       8});
     io::write_safetensors(s.dir / "other.safetensors", entries);
   }
   fs::rename(s.dir / "other.safetensors", s.dir / "model.safetensors");
@@ -211,7 +224,9 @@ TEST(SaveModel, TensorsThatAreNoParameterAreKept) {
   const checkpoint::TensorMap map = checkpoint::match_tensors(files, s.model.m->config, s.model.m->parameters);
   const TempDir out;
   checkpoint::save_weights(out.path(), *s.model.m, s.config(), f32_t, &map);
-  expect_same_tensor(io::SafetensorsFile(s.dir / "model.safetensors"), io::SafetensorsFile(out.path() + "/model.safetensors"), "model.layers.0.self_attn.rotary_emb.inv_freq");
+  expect_same_tensor(io::SafetensorsFile(s.dir / "model.safetensors"),
+                     io::SafetensorsFile(out.path() + "/model.safetensors"),
+                     "model.layers.0.self_attn.rotary_emb.inv_freq");
 }
 
 // FP4 rows as V4's experts have them, read into masters.
@@ -220,7 +235,8 @@ TEST(StoredFormats, Fp4WithRowScales) {
   c.hidden_size = 72;  // three factors a row, the last for 8 inputs
   const Saved s(c);
   s.save(s.dir.path(), options(SaveType::bf16));
-  const std::string name = "model.layers.1.mlp.experts.0.gate_proj.weight", scale_name = "model.layers.1.mlp.experts.0.gate_proj.scale";
+  const std::string name = "model.layers.1.mlp.experts.0.gate_proj.weight",
+                    scale_name = "model.layers.1.mlp.experts.0.gate_proj.scale";
   const int64_t rows = c.moe_intermediate_size, cols = 72;
   std::vector<uint8_t> packed(static_cast<size_t>(rows * cols / 2)), scales(static_cast<size_t>(rows * 3));
   for (size_t i = 0; i < packed.size(); ++i) packed[i] = static_cast<uint8_t>(Rng(1).bits(i));
@@ -230,9 +246,12 @@ TEST(StoredFormats, Fp4WithRowScales) {
     const io::SafetensorsFile f(s.dir / "model.safetensors");
     std::vector<TensorEntry> entries = f.tensors();
     for (TensorEntry& e : entries)
-      if (e.name == name) e.type = TensorType::i8, e.shape = {rows, cols / 2}, e.data = reinterpret_cast<const std::byte*>(packed.data()), e.bytes = packed.size();
+      if (e.name == name)
+        e.type = TensorType::i8, e.shape = {rows, cols / 2}, e.data = reinterpret_cast<const std::byte*>(packed.data()),
+        e.bytes = packed.size();
     if (!scale_shape.empty()) {
-      TensorEntry e{scale_name, scale_type, std::move(scale_shape), reinterpret_cast<const std::byte*>(scales.data()), 0};
+      TensorEntry e{scale_name, scale_type, std::move(scale_shape), reinterpret_cast<const std::byte*>(scales.data()),
+                    0};
       e.bytes = static_cast<size_t>(e.size() * io::tensor_type_bytes(e.type));
       entries.push_back(e);
     }
@@ -246,7 +265,8 @@ TEST(StoredFormats, Fp4WithRowScales) {
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t k = 0; k < cols; ++k) {
         const uint8_t byte = packed[static_cast<size_t>(r * cols / 2 + k / 2)];
-        const double want = reference::f4_e2m1(k % 2 ? byte >> 4 : byte & 15u) * reference::f8_e8m0(scales[static_cast<size_t>(r * 3 + k / 32)]);
+        const double want = reference::f4_e2m1(k % 2 ? byte >> 4 : byte & 15u) *
+                            reference::f8_e8m0(scales[static_cast<size_t>(r * 3 + k / 32)]);
         ASSERT_EQ(got[static_cast<size_t>(p.offset + r * cols + k)], static_cast<float>(want)) << r << "," << k;
       }
     }

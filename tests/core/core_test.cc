@@ -13,10 +13,10 @@ namespace {
 
 TEST(Bf16, RoundsToNearestEvenAndKeepsNan) {
   EXPECT_EQ(to_bf16(1.0f).bits, 0x3f80);
-  EXPECT_EQ(to_bf16(1.00390625f).bits, 0x3f80);   // half way, even below
-  EXPECT_EQ(to_bf16(1.01171875f).bits, 0x3f82);   // half way, even above
+  EXPECT_EQ(to_bf16(1.00390625f).bits, 0x3f80);  // half way, even below
+  EXPECT_EQ(to_bf16(1.01171875f).bits, 0x3f82);  // half way, even above
   EXPECT_TRUE(std::isnan(to_float(to_bf16(NAN))));
-  EXPECT_EQ(to_bf16(3.4e38f).bits, 0x7f80);       // rounds to infinity
+  EXPECT_EQ(to_bf16(3.4e38f).bits, 0x7f80);  // rounds to infinity
 }
 
 TEST(Arena, ScopesReleaseAndPeakRemembers) {
@@ -40,7 +40,8 @@ TEST(Arena, MeasuringCountsWithoutMemory) {
 }
 
 TEST(Nearest, FindsWhatWasMeant) {
-  const std::vector<std::string> known{"hc", "mhc", "plain", "hidden_size", "topk_method", "noaux_tc", "group_limited_greedy"};
+  const std::vector<std::string> known{
+      "hc", "mhc", "plain", "hidden_size", "topk_method", "noaux_tc", "group_limited_greedy"};
   EXPECT_EQ(nearest("mch", known), "mhc") << "two letters swapped are one mistake";
   EXPECT_EQ(nearest("hidden_sise", known), "hidden_size");
   EXPECT_EQ(nearest("noaux", known), "noaux_tc") << "not typed to its end";

@@ -14,7 +14,8 @@ const std::string kGolden = BIRKHOFF_GOLDEN_DIR;
 
 struct ChatCorpusTest : testing::Test {
   std::shared_ptr<const text::Tokenizer> tokenizer = text::Tokenizer::open(kGolden + "/tokenizers/v3");
-  text::chat::ChatFormat format = text::chat::ChatFormat::from_template(test::read_file(kGolden + "/chat/templates/deepseek_v3.jinja"));
+  text::chat::ChatFormat format =
+      text::chat::ChatFormat::from_template(test::read_file(kGolden + "/chat/templates/deepseek_v3.jinja"));
   test::TempDir dir;
 
   // n conversations of two turns; the answers carry their number.
@@ -22,12 +23,16 @@ struct ChatCorpusTest : testing::Test {
     std::string out;
     for (int i = 0; i < n; ++i) {
       const std::string k = std::to_string(i);
-      out += R"({"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "question )" + k + R"("}, {"role": "assistant", "content": "answer )" + k +
-             R"(."}, {"role": "user", "content": "again"}, {"role": "assistant", "content": "more )" + k + R"(!"}]})" + "\n";
+      out += R"({"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "question )" + k +
+             R"("}, {"role": "assistant", "content": "answer )" + k +
+             R"(."}, {"role": "user", "content": "again"}, {"role": "assistant", "content": "more )" + k + R"(!"}]})" +
+             "\n";
     }
     return dir.file("chat.jsonl", out);
   }
-  ChatCorpus corpus(const std::string& file, int64_t seq_len = 128) { return {{file}, {}, tokenizer, format, seq_len, 1}; }
+  ChatCorpus corpus(const std::string& file, int64_t seq_len = 128) {
+    return {{file}, {}, tokenizer, format, seq_len, 1};
+  }
 };
 
 // Text of the tokens that are to be predicted.
@@ -78,28 +83,38 @@ TEST_F(ChatCorpusTest, EveryEpochVisitsEveryRowOnce) {
   const int64_t rows = c.counts().rows;
   for (int64_t epoch = 0; epoch < 3; ++epoch) {
     std::multiset<std::string> seen;
-    for (int64_t row = 0; row < rows; ++row) seen.insert(learnt(*tokenizer, c.training_batch(epoch * rows + row, 1, 0, 1)));
+    for (int64_t row = 0; row < rows; ++row)
+      seen.insert(learnt(*tokenizer, c.training_batch(epoch * rows + row, 1, 0, 1)));
     std::set<std::string> once(seen.begin(), seen.end());
     EXPECT_EQ(static_cast<int64_t>(once.size()), rows) << epoch;
   }
-  EXPECT_EQ(c.training_batch(3, 4, 2, 1).ids, c.training_batch(14, 1, 0, 1).ids) << "row 2 of step 3 of batches of 4 is row 14";
+  EXPECT_EQ(c.training_batch(3, 4, 2, 1).ids, c.training_batch(14, 1, 0, 1).ids)
+      << "row 2 of step 3 of batches of 4 is row 14";
 }
 
 TEST_F(ChatCorpusTest, TheLastTwentiethIsHeldBack) {
   const ChatCorpus c = corpus(conversations(60));
   std::string validation;
   for (const Batch& b : c.validation_batches(2, 0)) validation += learnt(*tokenizer, b);
-  for (const char* k : {"57", "58", "59"}) EXPECT_NE(validation.find(std::string("answer ") + k + "."), std::string::npos) << validation;
+  for (const char* k : {"57", "58", "59"})
+    EXPECT_NE(validation.find(std::string("answer ") + k + "."), std::string::npos) << validation;
   EXPECT_EQ(validation.find("answer 56."), std::string::npos);
   EXPECT_EQ(c.validation_batches(2, 1).size(), 1u);
 }
 
 TEST_F(ChatCorpusTest, WhatIsCutOrDroppedIsCounted) {
   std::string lines = test::read_file(conversations(20));
-  lines += R"({"messages": [{"role": "user", "content": "only a question"}]})" "\n";                                     // nothing to learn
-  lines += R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": ")" + std::string(900, 'x') + R"("}]})" "\n";  // too long
-  lines += R"({"messages": [{"role": "user", "content": ")" + std::string(3000, 'y') + R"("}, {"role": "assistant", "content": "late"}]})" "\n";  // cut before the answer
-  lines += R"({"messages": [{"role": "user"}, {"role": "assistant", "content": "a"}]})" "\n";                            // the template refuses it
+  lines += R"({"messages": [{"role": "user", "content": "only a question"}]})"
+           "\n";  // nothing to learn
+  lines += R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": ")" +
+           std::string(900, 'x') +
+           R"("}]})"
+           "\n";  // too long
+  lines += R"({"messages": [{"role": "user", "content": ")" + std::string(3000, 'y') +
+           R"("}, {"role": "assistant", "content": "late"}]})"
+           "\n";  // cut before the answer
+  lines += R"({"messages": [{"role": "user"}, {"role": "assistant", "content": "a"}]})"
+           "\n";  // the template refuses it
   const std::string file = dir.file("mixed.jsonl", lines);
   const ChatCorpus c({file}, {conversations(2)}, tokenizer, format, 64, 1);
   EXPECT_EQ(c.counts().conversations, 24);
@@ -120,7 +135,10 @@ TEST_F(ChatCorpusTest, AFolderIsItsFilesAndEachHoldsBackItsOwn) {
   const ChatCorpus halves({folder.path()}, {}, tokenizer, format, 128, 1);
   EXPECT_EQ(halves.counts().samples, 2);
   // What is lost among the held back is said, too.
-  EXPECT_NE(ChatCorpus({folder / "a.jsonl"}, {folder / "b.jsonl"}, tokenizer, format, 128, 1).describe().find("held back: 1 conversations were refused"), std::string::npos);
+  EXPECT_NE(ChatCorpus({folder / "a.jsonl"}, {folder / "b.jsonl"}, tokenizer, format, 128, 1)
+                .describe()
+                .find("held back: 1 conversations were refused"),
+            std::string::npos);
 }
 
 TEST_F(ChatCorpusTest, BadFilesAreNamedWithTheirLine) {
@@ -133,8 +151,10 @@ TEST_F(ChatCorpusTest, BadFilesAreNamedWithTheirLine) {
     return std::string();
   };
   EXPECT_NE(complaint("{\"messages\": []}\nno json\n").find("bad.jsonl:2"), std::string::npos);
-  EXPECT_NE(complaint("\n{\"text\": \"x\"}\n").find("bad.jsonl:2: no list \"messages\" but \"text\""), std::string::npos);
-  EXPECT_NE(complaint("{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n").find("no conversation"), std::string::npos);
+  EXPECT_NE(complaint("\n{\"text\": \"x\"}\n").find("bad.jsonl:2: no list \"messages\" but \"text\""),
+            std::string::npos);
+  EXPECT_NE(complaint("{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n").find("no conversation"),
+            std::string::npos);
   EXPECT_THROW(corpus(dir / "absent.jsonl"), Error);
   EXPECT_TRUE(ChatCorpus::is_chat_file(conversations(1)));
   EXPECT_FALSE(ChatCorpus::is_chat_file(dir.file("t.jsonl", "{\"text\": \"x\"}\n")));

@@ -14,8 +14,9 @@ using data::Batch;
 using data::Corpus;
 
 bool same(const Batch& a, const Batch& b) {
-  return a.rows == b.rows && a.seq_len == b.seq_len && a.ids == b.ids && a.labels == b.labels && a.position == b.position && a.first_key == b.first_key &&
-         a.segment_start == b.segment_start && a.sequence_start == b.sequence_start;
+  return a.rows == b.rows && a.seq_len == b.seq_len && a.ids == b.ids && a.labels == b.labels &&
+         a.position == b.position && a.first_key == b.first_key && a.segment_start == b.segment_start &&
+         a.sequence_start == b.sequence_start;
 }
 
 std::string numbered(size_t n, size_t from = 0) {  // bytes that tell where they stand, modulo 251
@@ -108,7 +109,8 @@ TEST(Corpus, ValidationIsConsecutiveWindows) {
     }
   EXPECT_EQ(next, 100);
   EXPECT_EQ(Corpus({}, {val}, 10, 1).validation_windows(), 10);
-  EXPECT_EQ(Corpus({}, {dir.file("short", numbered(100))}, 10, 1).validation_windows(), 9) << "the last window needs the byte after it";
+  EXPECT_EQ(Corpus({}, {dir.file("short", numbered(100))}, 10, 1).validation_windows(), 9)
+      << "the last window needs the byte after it";
 }
 
 TEST(Corpus, ASampleOfValidationIsSpreadAndFixed) {
@@ -129,12 +131,14 @@ TEST(Corpus, ASampleOfValidationIsSpreadAndFixed) {
 
 TEST(Corpus, WeightsSetTheShares) {
   TempDir dir;
-  const std::string a = dir.file("a", std::string(1000, 'a')), b = dir.file("b", std::string(3000, 'b')), c = dir.file("c", std::string(1000, 'c'));
+  const std::string a = dir.file("a", std::string(1000, 'a')), b = dir.file("b", std::string(3000, 'b')),
+                    c = dir.file("c", std::string(1000, 'c'));
   const Corpus corpus({a + "@3", b, c + "@0.5"}, {}, 8, 5);
   std::map<int32_t, double> share;
   constexpr int kRows = 20000;
   for (int64_t step = 0; step < kRows / 10; ++step)
-    for (const Batch batch = corpus.training_batch(step, 10, 0, 10); int32_t at : batch.sequence_start) share[batch.ids[static_cast<size_t>(at)]] += 1.0 / kRows;
+    for (const Batch batch = corpus.training_batch(step, 10, 0, 10); int32_t at : batch.sequence_start)
+      share[batch.ids[static_cast<size_t>(at)]] += 1.0 / kRows;
   // 5 standard deviations of a share of 20000 draws are below 0.018.
   EXPECT_NEAR(share['a'], 3 / 4.5, 0.018);
   EXPECT_NEAR(share['b'], 1 / 4.5, 0.018);
@@ -147,7 +151,8 @@ TEST(Corpus, AnAtSignMayBelongToTheName) {
   EXPECT_EQ(Corpus({path}, {}, 8, 1).training_bytes(), 950);
   EXPECT_EQ(Corpus({path + "@0.25"}, {}, 8, 1).training_bytes(), 950);
   const std::string plain = dir.file("plain", std::string(1000, 'x'));
-  for (const char* weight : {"", "0", "-1", "x", "nan", "inf", "1x"}) expect_error([&] { Corpus({plain + "@" + weight}, {}, 8, 1); }, {plain, "no positive number"});
+  for (const char* weight : {"", "0", "-1", "x", "nan", "inf", "1x"})
+    expect_error([&] { Corpus({plain + "@" + weight}, {}, 8, 1); }, {plain, "no positive number"});
 }
 
 TEST(Corpus, DocumentsOfAFolderAreMasked) {
@@ -159,7 +164,8 @@ TEST(Corpus, DocumentsOfAFolderAreMasked) {
   dir.file("docs/sub/ignored", std::string(50, 'z'));
   const Corpus c({}, {dir / "docs"}, 12, 1);
   const Batch b = c.validation_batches(1, 1).front();
-  EXPECT_EQ(b.ids, (std::vector<int32_t>{'a', 'a', 'a', 'a', 'a', 'b', 'b', 'b', 'c', 'c', 'c', 'c'})) << "in name order";
+  EXPECT_EQ(b.ids, (std::vector<int32_t>{'a', 'a', 'a', 'a', 'a', 'b', 'b', 'b', 'c', 'c', 'c', 'c'}))
+      << "in name order";
   const int32_t no = data::kIgnoreLabel;
   EXPECT_EQ(b.labels, (std::vector<int32_t>{'a', 'a', 'a', 'a', no, 'b', 'b', no, 'c', 'c', 'c', 'c'}));
   EXPECT_EQ(b.position, (std::vector<int32_t>{0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2, 3}));
@@ -187,7 +193,8 @@ TEST(Corpus, RandomWindowsOfManyDocumentsAreConsistent) {
   for (const Batch& b : c.validation_batches(3, 0)) {
     for (size_t t = 0; t < b.ids.size(); ++t, ++at) {
       EXPECT_EQ(b.ids[t], static_cast<unsigned char>(all[at]));
-      EXPECT_EQ(b.labels[t], document[at] == document[at + 1] ? static_cast<unsigned char>(all[at + 1]) : data::kIgnoreLabel);
+      EXPECT_EQ(b.labels[t],
+                document[at] == document[at + 1] ? static_cast<unsigned char>(all[at + 1]) : data::kIgnoreLabel);
       const size_t row = t / 20 * 20;
       size_t first = t;
       while (first > row && document[at - (t - first) - 1] == document[at]) --first;
@@ -209,7 +216,9 @@ TEST(Corpus, AnyBytesWillDo) {
 
 TEST(Corpus, Refuses) {
   TempDir dir;
-  const auto refused = [&](const std::string& path, const std::vector<std::string>& parts) { expect_error([&] { Corpus({path}, {}, 16, 1); }, parts); };
+  const auto refused = [&](const std::string& path, const std::vector<std::string>& parts) {
+    expect_error([&] { Corpus({path}, {}, 16, 1); }, parts);
+  };
   refused(dir / "absent", {"absent", "no such file"});
   refused(dir.file("empty", ""), {"empty", "is empty"});
   std::filesystem::create_directories(dir / "folder");

@@ -24,7 +24,9 @@ Tokenization v3() {
 
 void write(const std::string& path, const std::string& content) { std::ofstream(path, std::ios::binary) << content; }
 
-Ids document(const TokenShard& s, size_t i) { return {s.ids().begin() + s.starts()[i], s.ids().begin() + s.starts()[i + 1]}; }
+Ids document(const TokenShard& s, size_t i) {
+  return {s.ids().begin() + s.starts()[i], s.ids().begin() + s.starts()[i + 1]};
+}
 
 Ids closed(const Tokenization& t, const std::string& text) {
   Ids ids = t.tokenizer->encode(text);
@@ -80,7 +82,8 @@ TEST(TokenShard, IsKeptByContent) {
   EXPECT_FALSE(third.cached());
   EXPECT_EQ(document(third, 0), closed(t, "some text to kees"));
   // A damaged shard is made anew.
-  for (const auto& e : std::filesystem::directory_iterator(t.cache)) std::filesystem::resize_file(e.path(), std::filesystem::file_size(e.path()) - 3);
+  for (const auto& e : std::filesystem::directory_iterator(t.cache))
+    std::filesystem::resize_file(e.path(), std::filesystem::file_size(e.path()) - 3);
   const TokenShard again(file, t);
   EXPECT_FALSE(again.cached());
   EXPECT_EQ(document(again, 0), document(third, 0));
@@ -89,7 +92,8 @@ TEST(TokenShard, IsKeptByContent) {
 TEST(TokenShard, FillInTheMiddleRearrangesWholeDocuments) {
   const TempDir dir;
   std::string lines;
-  for (int i = 0; i < 40; ++i) lines += "{\"text\": \"doc \\u00fc" + std::to_string(i) + " with some words \\ud83d\\ude00\"}\n";
+  for (int i = 0; i < 40; ++i)
+    lines += "{\"text\": \"doc \\u00fc" + std::to_string(i) + " with some words \\ud83d\\ude00\"}\n";
   write(dir.path() + "/a.jsonl", lines);
   Tokenization t = v3();
   const text::FimTokens f = text::find_fim_tokens(*t.tokenizer);
@@ -111,7 +115,8 @@ TEST(TokenShard, FillInTheMiddleRearrangesWholeDocuments) {
       }
       EXPECT_EQ(text, "doc ü" + std::to_string(i) + " with some words 😀");
     }
-    EXPECT_TRUE(rate == 0.5 ? rearranged > 8 && rearranged < 32 : rearranged == static_cast<int>(40 * rate)) << rearranged;
+    EXPECT_TRUE(rate == 0.5 ? rearranged > 8 && rearranged < 32 : rearranged == static_cast<int>(40 * rate))
+        << rearranged;
   }
 }
 
@@ -127,8 +132,10 @@ TEST(TokenShard, FillInTheMiddleReadsTextAsThePromptDoes) {
   const text::FimTokens f = text::find_fim_tokens(*t.tokenizer);
   const auto hole = std::find(ids.begin(), ids.end(), f.hole), end = std::find(ids.begin(), ids.end(), f.end);
   ASSERT_TRUE(ids[0] == f.begin && end != ids.end());
-  const std::string prefix = t.tokenizer->decode(Ids(ids.begin() + 1, hole)), suffix = t.tokenizer->decode(Ids(hole + 1, end));
-  ASSERT_NE((prefix + suffix).find("<｜User｜>"), std::string::npos) << "the seed cuts the document so that the prompt has a token";
+  const std::string prefix = t.tokenizer->decode(Ids(ids.begin() + 1, hole)),
+                    suffix = t.tokenizer->decode(Ids(hole + 1, end));
+  ASSERT_NE((prefix + suffix).find("<｜User｜>"), std::string::npos)
+      << "the seed cuts the document so that the prompt has a token";
   const Ids prompt = text::fim_prompt(*t.tokenizer, prefix, suffix);
   const auto begin = static_cast<std::ptrdiff_t>(t.tokenizer->before().size());
   EXPECT_EQ(Ids(prompt.begin() + begin, prompt.end()), Ids(ids.begin(), end + 1));

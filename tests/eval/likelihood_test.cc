@@ -81,7 +81,8 @@ TEST(Likelihood, DocumentsOfAFolderAreSeparate) {
   const std::string a = text(20), b = text(60).substr(20, 14);
   dir.file("docs/1", a);
   dir.file("docs/2", b);
-  const auto r = eval::window_likelihood(engine, {dir / "docs"}, 33, false);  // one window over both: 33 tokens and the one after
+  const auto r =
+      eval::window_likelihood(engine, {dir / "docs"}, 33, false);  // one window over both: 33 tokens and the one after
   EXPECT_EQ(r.tokens, 19 + 13);
   const double want = nats(engine, a) + nats(engine, b);
   EXPECT_NEAR(r.nats, want, 1e-5 * want);

@@ -37,7 +37,9 @@ struct ConversationTest : testing::Test {
     write_tokenized_model(dir.path(), "v3", kPadding, [](model::Model& m) {
       Mat& head = m.weights.head.w;
       for (int64_t i = 0; i < kPadding; ++i)
-        for (int64_t k = 0; k < head.cols; ++k) head.f32()[(head.rows - 1 - i) * head.cols + k] = (i % 2 ? 50.f : -50.f) * static_cast<float>(1 + (i / 2 + k) % 3);
+        for (int64_t k = 0; k < head.cols; ++k)
+          head.f32()[(head.rows - 1 - i) * head.cols + k] =
+              (i % 2 ? 50.f : -50.f) * static_cast<float>(1 + (i / 2 + k) % 3);
     });
     dir.file("chat_template.jinja", kTemplate);
   }
@@ -72,12 +74,14 @@ TEST_F(ConversationTest, PaddingRowsAreNeverSaid) {
   const infer::TextModel text(engine);
   infer::Session session(engine, 100);
   const std::span<const float> logits = session.feed(std::vector<int32_t>{5, 6, 7});
-  ASSERT_GE(std::max_element(logits.begin(), logits.end()) - logits.begin(), text.tokenizer()->size()) << "a padding row is ahead";
+  ASSERT_GE(std::max_element(logits.begin(), logits.end()) - logits.begin(), text.tokenizer()->size())
+      << "a padding row is ahead";
   std::string streamed;
   const Reply r = ask(engine, 12, &streamed);
   EXPECT_EQ(r.tokens, 12);
   EXPECT_EQ(streamed, r.answer.content);
-  EXPECT_TRUE(r.answer.content.starts_with(text.tokenizer()->decode(std::vector<int32_t>{first_id(engine, text)}))) << r.answer.content;
+  EXPECT_TRUE(r.answer.content.starts_with(text.tokenizer()->decode(std::vector<int32_t>{first_id(engine, text)})))
+      << r.answer.content;
 }
 
 TEST_F(ConversationTest, EveryEndIdOfTheModelsFilesStops) {
@@ -95,8 +99,8 @@ TEST_F(ConversationTest, EveryEndIdOfTheModelsFilesStops) {
   EXPECT_EQ(r.answer.content, "");
 }
 
-// A prompt is read in pieces. One that was stopped half way goes on where it was, and gives what an undisturbed one gives. How long a piece
-// takes is the machine's affair, so several moments are tried.
+// A prompt is read in pieces. One that was stopped half way goes on where it was, and gives what an undisturbed one
+// gives. How long a piece takes is the machine's affair, so several moments are tried.
 TEST_F(ConversationTest, StopIsSeenWhileThePromptIsRead) {
   infer::EngineOptions long_context = engine_options();
   long_context.max_positions = 4000;
@@ -154,7 +158,8 @@ TEST_F(ConversationTest, HistoryIsMessagesWithRoles) {
   const Engine engine(dir.path(), engine_options());
   Conversation c(engine);
   c.add_user("Why?");
-  for (const char* bad : {"[1]", R"([{"role": 5, "content": "x"}])", R"([{"role": "user"}, {"content": "x"}])"}) EXPECT_THROW(c.load(text::chat::parse_json(bad).items()), Error) << bad;
+  for (const char* bad : {"[1]", R"([{"role": 5, "content": "x"}])", R"([{"role": "user"}, {"content": "x"}])"})
+    EXPECT_THROW(c.load(text::chat::parse_json(bad).items()), Error) << bad;
   EXPECT_EQ(c.messages().size(), 1u) << "what is refused takes no place";
   c.load(text::chat::parse_json(R"([{"role": "user", "content": "x"}, {"role": "odd"}])").items());
   EXPECT_EQ(c.messages().size(), 2u);

@@ -12,7 +12,9 @@ namespace {
 
 std::vector<std::string> cases() {
   std::vector<std::string> found;
-  for (const char* name : {"deepseek_v3", "deepseek_v2_lite", "llama_gqa", "deepseek_v2", "llama", "llama_linear_rope", "llama_bf16", "mixtral", "deepseek_moe", "deepseek_v3_fp8", "deepseek_v4", "deepseek_v4_hf", "deepseek_v4_fp4"})
+  for (const char* name :
+       {"deepseek_v3", "deepseek_v2_lite", "llama_gqa", "deepseek_v2", "llama", "llama_linear_rope", "llama_bf16",
+        "mixtral", "deepseek_moe", "deepseek_v3_fp8", "deepseek_v4", "deepseek_v4_hf", "deepseek_v4_fp4"})
     if (std::filesystem::exists(case_dir(name))) found.push_back(name);
   return found;
 }
@@ -34,7 +36,8 @@ TEST_P(EngineCase, Logits) {
     std::vector<double> got;
     for (int64_t b = 0; b < shape[0]; ++b) {
       const std::vector<int32_t> row(ids.begin() + b * shape[1], ids.begin() + (b + 1) * shape[1]);
-      engine.full_logits(row, [&](int64_t, std::span<const float> logits) { got.insert(got.end(), logits.begin(), logits.end()); });
+      engine.full_logits(
+          row, [&](int64_t, std::span<const float> logits) { got.insert(got.end(), logits.begin(), logits.end()); });
     }
     expect_close(got, want, golden_json["tolerance"], name);
   }
@@ -52,7 +55,8 @@ TEST(EngineWithoutPredictors, OpensAsWithoutThemAndSaysSo) {
     *note = engine.note();
     EXPECT_EQ(engine.model().config.num_nextn_predict_layers, 0);
     std::vector<float> out;
-    engine.full_logits(ids, [&](int64_t, std::span<const float> row) { out.insert(out.end(), row.begin(), row.end()); });
+    engine.full_logits(ids,
+                       [&](int64_t, std::span<const float> row) { out.insert(out.end(), row.begin(), row.end()); });
     return out;
   };
   std::string note;
@@ -65,12 +69,17 @@ TEST(EngineWithoutPredictors, OpensAsWithoutThemAndSaysSo) {
   EXPECT_NE(note.find("prediction modules"), std::string::npos) << note;
 
   // A module of which something is there is not whole, and that is an error.
-  const std::string stray = "model.layers." + std::to_string(config["num_hidden_layers"].get<int64_t>()) + ".eh_proj.weight";
+  const std::string stray =
+      "model.layers." + std::to_string(config["num_hidden_layers"].get<int64_t>()) + ".eh_proj.weight";
   const io::SafetensorsFile file(dir / "m/model.safetensors");
   std::vector<io::TensorEntry> tensors = file.tensors();
   const std::vector<float> zeros(2 * 64 * 1024);
   const int64_t dim = config["hidden_size"];
-  tensors.push_back({stray, io::TensorType::f32, {dim, 2 * dim}, reinterpret_cast<const std::byte*>(zeros.data()), static_cast<size_t>(2 * dim * dim) * 4});
+  tensors.push_back({stray,
+                     io::TensorType::f32,
+                     {dim, 2 * dim},
+                     reinterpret_cast<const std::byte*>(zeros.data()),
+                     static_cast<size_t>(2 * dim * dim) * 4});
   io::write_safetensors(dir / "more.safetensors", tensors);
   std::filesystem::rename(dir / "more.safetensors", dir / "m/model.safetensors");
   expect_error([&] { infer::Engine(dir / "m", o); }, {"missing", "enorm"});

@@ -47,7 +47,9 @@ std::vector<std::vector<float>> full_logits(const Engine& engine, std::span<cons
   return rows;
 }
 
-bool same_bits(std::span<const float> a, const std::vector<float>& b) { return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0; }
+bool same_bits(std::span<const float> a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
+}
 
 struct Kind {
   const char* name;
@@ -58,7 +60,15 @@ std::vector<Kind> kinds() {
   direct.q_lora_rank = 0;
   model::ModelConfig sparse = wide_config("plain");
   sparse.index_n_heads = 3, sparse.index_head_dim = 16, sparse.index_topk = 20;
-  return {{"sparse_mla", sparse}, {"mla", wide_config("plain")}, {"mla_without_q_lora", direct}, {"gqa", small_config("plain", 1, false)}, {"mhc", wide_config("mhc")}, {"mhc_lite", with_form(small_config("mhc", 3), "lite")}, {"mhc_kron", with_form(small_config("mhc"), "kron")}, {"hc_gqa", small_config("hc", 3, false)}, {"v4", wide_v4_config()}};
+  return {{"sparse_mla", sparse},
+          {"mla", wide_config("plain")},
+          {"mla_without_q_lora", direct},
+          {"gqa", small_config("plain", 1, false)},
+          {"mhc", wide_config("mhc")},
+          {"mhc_lite", with_form(small_config("mhc", 3), "lite")},
+          {"mhc_kron", with_form(small_config("mhc"), "kron")},
+          {"hc_gqa", small_config("hc", 3, false)},
+          {"v4", wide_v4_config()}};
 }
 
 // Feeds ids in pieces; check(last token of the piece, logits).
@@ -103,7 +113,8 @@ std::vector<size_t> kinds_with_latents() {
     if (kinds()[i].config.kv_lora_rank > 0) found.push_back(i);
   return found;
 }
-INSTANTIATE_TEST_SUITE_P(Kinds, AbsorbedCache, testing::ValuesIn(kinds_with_latents()), [](const auto& p) { return std::string(kinds()[p.param].name); });
+INSTANTIATE_TEST_SUITE_P(Kinds, AbsorbedCache, testing::ValuesIn(kinds_with_latents()),
+                         [](const auto& p) { return std::string(kinds()[p.param].name); });
 
 TEST_P(AbsorbedCache, GivesTheValuesOfTheFullForward) {
   const Kind kind = kinds()[GetParam()];
@@ -119,7 +130,8 @@ TEST_P(AbsorbedCache, GivesTheValuesOfTheFullForward) {
       for (MlaForm form : {MlaForm::automatic, MlaForm::absorbed}) {
         Session session(engine, 200, form);
         feed_in_pieces(session, ids, piece, [&](size_t t, std::span<const float> got) {
-          for (size_t v = 0; v < want[t].size(); ++v) ASSERT_NEAR(got[v], want[t][v], 1e-4) << "pieces of " << piece << ", token " << t;
+          for (size_t v = 0; v < want[t].size(); ++v)
+            ASSERT_NEAR(got[v], want[t][v], 1e-4) << "pieces of " << piece << ", token " << t;
         });
       }
     }
@@ -146,10 +158,14 @@ TEST_P(Cache, GreedyGenerationIsTheArgmaxOfTheFullForward) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, Cache, testing::Combine(testing::Range<size_t>(0, kinds().size()), testing::Values("fp32", "bf16")),
-                         [](const auto& p) { return std::string(kinds()[std::get<0>(p.param)].name) + "_" + std::get<1>(p.param); });
+INSTANTIATE_TEST_SUITE_P(Kinds, Cache,
+                         testing::Combine(testing::Range<size_t>(0, kinds().size()), testing::Values("fp32", "bf16")),
+                         [](const auto& p) {
+                           return std::string(kinds()[std::get<0>(p.param)].name) + "_" + std::get<1>(p.param);
+                         });
 
-// The keys of a whole text stand in its tape, those of a session in its cache: with wide heads beside small networks they are what is largest.
+// The keys of a whole text stand in its tape, those of a session in its cache: with wide heads beside small networks
+// they are what is largest.
 TEST(Engine, LongTextsOfModelsThatAreMostlyAttention) {
   for (const bool latent : {false, true}) {
     model::ModelConfig c = small_config("plain", 1, latent);
@@ -255,7 +271,8 @@ TEST(Engine, RefusesWhatIsNoModel) {
   expect_error([&] { Engine(dir / "model", options_of("")); }, {"config.json:1:", "not JSON"});
 }
 
-// A file of the size of the machine's memory, of which the disk holds a page: refused by its length, before anything is read.
+// A file of the size of the machine's memory, of which the disk holds a page: refused by its length, before anything is
+// read.
 TEST(Engine, RefusesWhatTheMachineCannotHold) {
   TempDir dir;
   model::ModelConfig c = small_config();
@@ -270,7 +287,8 @@ TEST(Engine, RefusesWhatTheMachineCannotHold) {
   std::filesystem::resize_file(dir / "model/model.safetensors", start.size() + text.size() + data, ec);
   if (ec) GTEST_SKIP() << "no sparse file of this size: " << ec.message();
   expect_error([&] { Engine(dir / "model", options_of("")); },
-               {"weights of " + std::to_string((start.size() + text.size() + data) >> 20) + " MiB", "this machine has " + std::to_string(have >> 20) + " MiB", "smaller number format"});
+               {"weights of " + std::to_string((start.size() + text.size() + data) >> 20) + " MiB",
+                "this machine has " + std::to_string(have >> 20) + " MiB", "smaller number format"});
 }
 
 }  // namespace

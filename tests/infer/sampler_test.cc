@@ -45,7 +45,8 @@ std::set<int32_t> support(const SamplerOptions& o) {
 void expect_frequencies(const SamplerOptions& o, const std::vector<double>& want) {
   constexpr int kDraws = 40000;
   const auto got = frequencies(logits(), o, kDraws);
-  for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 5 * std::sqrt(want[i] * (1 - want[i]) / kDraws)) << "token " << i;
+  for (size_t i = 0; i < want.size(); ++i)
+    EXPECT_NEAR(got[i], want[i], 5 * std::sqrt(want[i] * (1 - want[i]) / kDraws)) << "token " << i;
 }
 
 TEST(Sampler, TemperatureZeroTakesTheLargest) {

@@ -1,4 +1,5 @@
-// An engine that reads weights where they lie in the files gives the bits of a model with masters and packed copies, whatever the format.
+// An engine that reads weights where they lie in the files gives the bits of a model with masters and packed copies,
+// whatever the format.
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -12,7 +13,8 @@
 namespace birkhoff::test {
 namespace {
 
-std::vector<float> engine_logits(const std::string& dir, DType compute, std::span<const int32_t> ids, const Exec& exec) {
+std::vector<float> engine_logits(const std::string& dir, DType compute, std::span<const int32_t> ids,
+                                 const Exec& exec) {
   infer::EngineOptions o;
   o.compute = compute == f32_t ? "fp32" : "bf16", o.threads = exec.threads(), o.max_positions = 200;
   const infer::Engine engine(dir, o);
@@ -22,7 +24,8 @@ std::vector<float> engine_logits(const std::string& dir, DType compute, std::spa
 }
 
 // The forward pass that training runs.
-std::vector<float> training_logits(const std::string& dir, const model::ModelConfig& c, DType compute, std::span<const int32_t> ids, const Exec& exec) {
+std::vector<float> training_logits(const std::string& dir, const model::ModelConfig& c, DType compute,
+                                   std::span<const int32_t> ids, const Exec& exec) {
   SmallModel s(c, compute, 1, exec);
   checkpoint::load_weights(dir, *s.m);
   s.m->refresh(exec);
@@ -31,7 +34,8 @@ std::vector<float> training_logits(const std::string& dir, const model::ModelCon
   const std::vector<int32_t> first_key(ids.size(), 0);
   const int32_t start = 0;
   const layers::TokenContext ctx{position, first_key, {&start, 1}, {&start, 1}};
-  model::Tape tape = model::reserve_tape(s.kept, *s.m, static_cast<int64_t>(ids.size()), model::Tape::Keep::for_backward);
+  model::Tape tape =
+      model::reserve_tape(s.kept, *s.m, static_cast<int64_t>(ids.size()), model::Tape::Keep::for_backward);
   model::forward(exec, *s.m, ids, ctx, tape, s.scratch);
   std::vector<float> all(ids.size() * static_cast<size_t>(c.vocab_size));
   model::logits(exec, *s.m, tape.hidden, Mat(all.data(), f32_t, static_cast<int64_t>(ids.size()), c.vocab_size));
@@ -53,7 +57,8 @@ TEST(StoredEngine, HasTheBitsOfTraining) {
       const model::ParameterInfo& p = s.m->parameters[i];
       std::memcpy(out.f32(), s.m->block + p.offset + first * p.cols, static_cast<size_t>(count * p.cols) * 4);
     };
-    for (const checkpoint::SaveType type : {checkpoint::SaveType::f32, checkpoint::SaveType::bf16, checkpoint::SaveType::fp8}) {
+    for (const checkpoint::SaveType type :
+         {checkpoint::SaveType::f32, checkpoint::SaveType::bf16, checkpoint::SaveType::fp8}) {
       if (type == checkpoint::SaveType::fp8 && c.model_type != "deepseek_v3") continue;
       checkpoint::SaveOptions o;
       o.type = type;
@@ -61,9 +66,11 @@ TEST(StoredEngine, HasTheBitsOfTraining) {
       for (const Isa isa : machine_isas()) {
         const IsaScope scope(isa);
         for (const DType compute : {f32_t, bf16_t}) {
-          const auto got = engine_logits(dir.path(), compute, ids, exec), want = training_logits(dir.path(), c, compute, ids, exec);
+          const auto got = engine_logits(dir.path(), compute, ids, exec),
+                     want = training_logits(dir.path(), c, compute, ids, exec);
           ASSERT_EQ(got.size(), want.size());
-          EXPECT_EQ(std::memcmp(got.data(), want.data(), got.size() * 4), 0) << c.residual << " " << dtype_name(compute) << " " << isa_name(isa) << " type " << static_cast<int>(type);
+          EXPECT_EQ(std::memcmp(got.data(), want.data(), got.size() * 4), 0)
+              << c.residual << " " << dtype_name(compute) << " " << isa_name(isa) << " type " << static_cast<int>(type);
         }
       }
     }

@@ -1,5 +1,5 @@
-// A real trained model (stories260K, tests/golden/README.md): greedy continuations token for token, token losses and logits, through the cache
-// and without, on every instruction set.
+// A real trained model (stories260K, tests/golden/README.md): greedy continuations token for token, token losses and
+// logits, through the cache and without, on every instruction set.
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -72,12 +72,15 @@ TEST_P(Stories, GreedyContinuationsTokenForToken) {
       if (i + 1 < want.size()) logits = session.feed({&id, 1});
     }
     const Rows rows = by_full_forward(engine, ids);
-    for (size_t i = 0; i < want.size(); ++i) ASSERT_EQ(infer::sample(rows[prompt - 1 + i], greedy, i), want[i]) << g["prompt"] << ", token " << i << " without the cache";
+    for (size_t i = 0; i < want.size(); ++i)
+      ASSERT_EQ(infer::sample(rows[prompt - 1 + i], greedy, i), want[i])
+          << g["prompt"] << ", token " << i << " without the cache";
   }
 }
 
 TEST_P(Stories, TokenLossesAndLogits) {
-  // 1e-5 is five units in the last place of fp32 at the largest of these losses, 30 nats. The reference carries 2e-6 of its own.
+  // 1e-5 is five units in the last place of fp32 at the largest of these losses, 30 nats. The reference carries 2e-6 of
+  // its own.
   const double tolerance = 1e-5;
   const Engine engine(kModel, fp32());
   for (const auto& forward : {by_full_forward, by_cache}) {
@@ -86,7 +89,8 @@ TEST_P(Stories, TokenLossesAndLogits) {
       const std::vector<double> want = g["token_nll"];
       ASSERT_EQ(want.size() + 1, ids.size());
       const Rows rows = forward(engine, ids);
-      for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(token_loss(rows[i], ids[i + 1]), want[i], tolerance) << g["text"] << ", token " << i;
+      for (size_t i = 0; i < want.size(); ++i)
+        EXPECT_NEAR(token_loss(rows[i], ids[i + 1]), want[i], tolerance) << g["text"] << ", token " << i;
     }
     for (const auto& g : golden["logits"]) {
       const std::vector<float> last = forward(engine, g["ids"]).back();
@@ -95,7 +99,8 @@ TEST_P(Stories, TokenLossesAndLogits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, Stories, testing::ValuesIn(machine_isas()), [](const auto& p) { return std::string(isa_name(p.param)); });
+INSTANTIATE_TEST_SUITE_P(Isa, Stories, testing::ValuesIn(machine_isas()),
+                         [](const auto& p) { return std::string(isa_name(p.param)); });
 
 }  // namespace
 }  // namespace birkhoff::test

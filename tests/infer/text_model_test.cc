@@ -92,7 +92,8 @@ TEST(TextModel, EvalCountsBytesOfTheText) {
   for (const int32_t i : predicted)
     if (!m.tokenizer()->is_special(i)) m.tokenizer()->append_bytes(i, bytes);
   EXPECT_EQ(r.bytes, static_cast<int64_t>(bytes.size()));
-  EXPECT_NEAR(r.nats_per_byte() * static_cast<double>(r.bytes), r.nats_per_token() * static_cast<double>(r.tokens), 1e-6);
+  EXPECT_NEAR(r.nats_per_byte() * static_cast<double>(r.bytes), r.nats_per_token() * static_cast<double>(r.tokens),
+              1e-6);
 }
 
 // The released small model from text to text; in BIRKHOFF_DATA.

@@ -31,7 +31,8 @@ TEST(AtomicFile, AFullDiskLeavesTheOldContent) {
   io::write_file_atomic(dir / "f", "old");
   {
     const FileSizeLimit full(1000);
-    expect_error([&] { io::write_file_atomic(dir / "f", std::string(5000, 'x')); }, {dir / "f", "write failed", "free some space"});
+    expect_error([&] { io::write_file_atomic(dir / "f", std::string(5000, 'x')); },
+                 {dir / "f", "write failed", "free some space"});
   }
   EXPECT_EQ(read_file(dir / "f"), "old");
   EXPECT_EQ(listing(dir.path()), "f");
@@ -43,10 +44,12 @@ TEST(AtomicFile, Refusals) {
   fs::create_directories(dir / "folder/full");
   expect_error([&] { io::write_file_atomic(dir / "folder", "x"); }, {"folder", "rename failed"});
   EXPECT_EQ(listing(dir.path()), "folder");
-  fs::permissions(dir.path(), fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read | fs::perms::others_exec);
+  fs::permissions(dir.path(),
+                  fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read | fs::perms::others_exec);
   {
     const WithoutPrivileges nobody;
-    if (nobody.effective()) expect_error([&] { io::write_file_atomic(dir / "f", "x"); }, {"f: cannot be written", "Permission denied"});
+    if (nobody.effective())
+      expect_error([&] { io::write_file_atomic(dir / "f", "x"); }, {"f: cannot be written", "Permission denied"});
   }
   fs::permissions(dir.path(), fs::perms::owner_all);
 }
@@ -83,7 +86,8 @@ TEST(Leftovers, OnlyThoseOfDeadProcessesGo) {
   if (child == 0) _exit(0);
   waitpid(child, nullptr, 0);
   const std::string dead = std::to_string(child);
-  for (const std::string& name : {".a.tmp-" + dead, ".b.tmp-" + dead + "/inside", mine, std::string(".d.tmp-1"), std::string(".e.tmp-"), ".f.tmp-" + dead + "x", "g.tmp-" + dead, std::string(".h")})
+  for (const std::string& name : {".a.tmp-" + dead, ".b.tmp-" + dead + "/inside", mine, std::string(".d.tmp-1"),
+                                  std::string(".e.tmp-"), ".f.tmp-" + dead + "x", "g.tmp-" + dead, std::string(".h")})
     dir.file(name, "");
   io::remove_leftovers(dir.path());
   EXPECT_EQ(listing(dir.path()), ".d.tmp-1 .e.tmp- .f.tmp-" + dead + "x .h g.tmp-" + dead);
@@ -186,7 +190,9 @@ TEST(Manifest, NoticesWhatChanged) {
 
 TEST(Json, ErrorsSayWhere) {
   TempDir dir;
-  const auto where = [&](const std::string& text, const std::string& place) { expect_error([&] { io::read_json(dir.file("f.json", text)); }, {"f.json:" + place, "not JSON"}); };
+  const auto where = [&](const std::string& text, const std::string& place) {
+    expect_error([&] { io::read_json(dir.file("f.json", text)); }, {"f.json:" + place, "not JSON"});
+  };
   where("", "1:1");
   where("{\"a\": 1,}", "1:9");
   where("{\n  \"a\": tru\n}", "2:");
@@ -195,7 +201,8 @@ TEST(Json, ErrorsSayWhere) {
   expect_error([&] { io::read_json(dir.file("f.json", "{\"a\": 1e999}")); }, {"f.json", "out of range"});
   expect_error([&] { io::read_json(dir / "absent.json"); }, {"absent.json", "No such file"});
   expect_error([&] { io::read_json(dir.path()); }, {dir.path()});
-  expect_error([&] { io::read_json(dir.file("deep.json", std::string(100000, '[') + std::string(100000, ']'))); }, {"deep", "nested deeper than 64"});
+  expect_error([&] { io::read_json(dir.file("deep.json", std::string(100000, '[') + std::string(100000, ']'))); },
+               {"deep", "nested deeper than 64"});
   EXPECT_EQ(io::read_json(dir.file("ok.json", std::string(60, '[') + std::string(60, ']'))).size(), 1u);
   dir.file("big.json", "");
   fs::resize_file(dir / "big.json", (8u << 20) + 1);
@@ -214,7 +221,11 @@ TEST(Json, ErrorsSayWhere) {
 
 TEST(Json, RoundTrip) {
   TempDir dir;
-  const nlohmann::json j = {{"a", 1}, {"b", {1.5, nullptr, true}}, {"text", "\xc3\xa9\n\""}, {"tiny", 4.9406564584124654e-324}, {"third", 1.0 / 3}};
+  const nlohmann::json j = {{"a", 1},
+                            {"b", {1.5, nullptr, true}},
+                            {"text", "\xc3\xa9\n\""},
+                            {"tiny", 4.9406564584124654e-324},
+                            {"third", 1.0 / 3}};
   io::write_json(dir / "f", j);
   EXPECT_EQ(io::read_json(dir / "f"), j);
   io::write_json(dir / "f", std::string("not utf8 \xff"));  // replaced, not thrown

@@ -19,7 +19,9 @@ std::string with_header(const std::string& header, const std::string& data = "")
 }
 
 // One file with this content, opened.
-SafetensorsFile open(const TempDir& dir, const std::string& content) { return SafetensorsFile(dir.file("f.safetensors", content)); }
+SafetensorsFile open(const TempDir& dir, const std::string& content) {
+  return SafetensorsFile(dir.file("f.safetensors", content));
+}
 
 void expect_refused(const std::string& content, std::vector<std::string> parts) {
   TempDir dir;
@@ -35,8 +37,12 @@ TEST(Safetensors, WritesWhatItReads) {
     e.bytes = static_cast<size_t>(e.size() * tensor_type_bytes(t));
     return e;
   };
-  const std::vector<TensorEntry> all = {entry("z last name first", TensorType::f32, {2, 3}), entry("scalar", TensorType::f64, {}), entry("none", TensorType::bf16, {0, 7}),
-                                        entry("u8", TensorType::u8, {3}),                    entry("i64", TensorType::i64, {1}),   entry("f8 \"quoted\" \xc3\xa9", TensorType::f8_e4m3, {2, 2}),
+  const std::vector<TensorEntry> all = {entry("z last name first", TensorType::f32, {2, 3}),
+                                        entry("scalar", TensorType::f64, {}),
+                                        entry("none", TensorType::bf16, {0, 7}),
+                                        entry("u8", TensorType::u8, {3}),
+                                        entry("i64", TensorType::i64, {1}),
+                                        entry("f8 \"quoted\" \xc3\xa9", TensorType::f8_e4m3, {2, 2}),
                                         entry("b", TensorType::boolean, {1, 1, 1})};
   io::write_safetensors(dir / "f", all, {{"format", "pt"}, {"note", "line\nbreak"}});
   const SafetensorsFile f(dir / "f");
@@ -81,25 +87,37 @@ TEST(Safetensors, HeadersThatLie) {
   expect_refused(with_header(std::string(1 << 20, '[')), {"JSON"});
   expect_refused(with_header("{\"a\":1}"), {"a: no dtype"});
   expect_refused(with_header("{\"a\":{\"dtype\":3,\"shape\":[1],\"data_offsets\":[0,4]}}", "1234"), {"a: no dtype"});
-  expect_refused(with_header("{\"a\":{\"dtype\":\"F31\",\"shape\":[1],\"data_offsets\":[0,4]}}", "1234"), {"a: unknown dtype F31"});
+  expect_refused(with_header("{\"a\":{\"dtype\":\"F31\",\"shape\":[1],\"data_offsets\":[0,4]}}", "1234"),
+                 {"a: unknown dtype F31"});
   expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", "1234"), {"a: no shape"});
-  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", "1234"), {"a: shape"});
-  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1.5],\"data_offsets\":[0,4]}}", "1234"), {"a: shape"});
-  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}"), {"a: shape overflows"});
-  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}"), {"a:"});
-  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[18446744073709551615],\"data_offsets\":[0,4]}}", "1234"), {"a: shape"});
+  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", "1234"),
+                 {"a: shape"});
+  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1.5],\"data_offsets\":[0,4]}}", "1234"),
+                 {"a: shape"});
+  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}"),
+                 {"a: shape overflows"});
+  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]}}"),
+                 {"a:"});
+  expect_refused(
+      with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[18446744073709551615],\"data_offsets\":[0,4]}}", "1234"),
+      {"a: shape"});
   expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", "1234"), {"a: no data_offsets"});
-  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", "1234"), {"a: no data_offsets"});
-  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,-4]}}", "1234"), {"a: no data_offsets"});
+  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", "1234"),
+                 {"a: no data_offsets"});
+  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,-4]}}", "1234"),
+                 {"a: no data_offsets"});
   expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", "12345678"), {"a:"});
-  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", "123"), {"a: data ends at 4", "3 bytes", "truncated"});
-  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", "1234"), {"a: 4 bytes for 2 elements of F32"});
+  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", "123"),
+                 {"a: data ends at 4", "3 bytes", "truncated"});
+  expect_refused(with_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", "1234"),
+                 {"a: 4 bytes for 2 elements of F32"});
 }
 
 TEST(Safetensors, HeadersWithoutEnd) {
   expect_refused(with_header(std::string((24 << 20) + 1, ' ')), {"25165825", "at most 25165824"});
   std::string tensors = "{", metadata = "{\"__metadata__\":{";
-  for (int i = 0; i <= 200'000; ++i) tensors += (i ? ",\"" : "\"") + std::to_string(i) + "\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}";
+  for (int i = 0; i <= 200'000; ++i)
+    tensors += (i ? ",\"" : "\"") + std::to_string(i) + "\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}";
   expect_refused(with_header(tensors + "}"), {"more than 200000 tensors"});
   for (int i = 0; i <= 10'000; ++i) metadata += (i ? ",\"" : "\"") + std::to_string(i) + "\":\"\"";
   expect_refused(with_header(metadata + "}}"), {"__metadata__", "more than 10000"});
@@ -107,7 +125,8 @@ TEST(Safetensors, HeadersWithoutEnd) {
 }
 
 std::string two(const std::string& a, const std::string& b) {
-  return "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":" + a + "},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":" + b + "}}";
+  return "{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":" + a +
+         "},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":" + b + "}}";
 }
 
 TEST(Safetensors, TensorsMayNotShareBytes) {
@@ -118,7 +137,10 @@ TEST(Safetensors, TensorsMayNotShareBytes) {
 }
 
 TEST(Safetensors, NamesMayNotRepeat) {
-  expect_refused(with_header("{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[4,8]}}", "12345678"), {"a", "twice"});
+  expect_refused(with_header("{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"U8\","
+                             "\"shape\":[4],\"data_offsets\":[4,8]}}",
+                             "12345678"),
+                 {"a", "twice"});
 }
 
 // Every truncation of a good file is refused, or (behind the last tensor) impossible to tell.
@@ -138,19 +160,22 @@ TEST(Safetensors, EveryTruncationIsRefused) {
 TEST(Safetensors, EditedHeadersNeverCrash) {
   TempDir dir;
   const float values[6] = {1, 2, 3, 4, 5, 6};
-  const TensorEntry t[] = {{"a", TensorType::f32, {2, 2}, reinterpret_cast<const std::byte*>(values), 16}, {"b", TensorType::f32, {2}, reinterpret_cast<const std::byte*>(values), 8}};
+  const TensorEntry t[] = {{"a", TensorType::f32, {2, 2}, reinterpret_cast<const std::byte*>(values), 16},
+                           {"b", TensorType::f32, {2}, reinterpret_cast<const std::byte*>(values), 8}};
   io::write_safetensors(dir / "good", t);
   const std::string good = read_file(dir / "good");
   for (uint64_t i = 0; i < 1000; ++i) {
     std::string bad = good;
     const Rng rng(1, i);
-    for (uint64_t k = 0; k < 1 + rng.bits(99) % 3; ++k) bad[rng.bits(k) % (good.size() - 24)] = static_cast<char>(rng.bits(50 + k));
+    for (uint64_t k = 0; k < 1 + rng.bits(99) % 3; ++k)
+      bad[rng.bits(k) % (good.size() - 24)] = static_cast<char>(rng.bits(50 + k));
     try {
       const SafetensorsFile f(dir.file("edited", bad));
       for (const auto& e : f.tensors()) {
         ASSERT_EQ(e.bytes, static_cast<size_t>(e.size() * tensor_type_bytes(e.type)));
         volatile char sum = 0;
-        for (size_t b = 0; b < e.bytes; ++b) sum = static_cast<char>(sum + static_cast<char>(e.data[b]));  // inside the mapping
+        for (size_t b = 0; b < e.bytes; ++b)
+          sum = static_cast<char>(sum + static_cast<char>(e.data[b]));  // inside the mapping
       }
     } catch (const Error& e) {
       EXPECT_NE(std::string(e.what()).find("edited"), std::string::npos);

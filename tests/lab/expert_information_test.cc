@@ -30,14 +30,17 @@ TEST(MutualInformation, ByHand) {
   // p(e|d) is 3/4, 1/4 and 1/4, 3/4 with even marginals: 1 - H(1/4) = 1 - (2 - 3/4 log2 3).
   EXPECT_NEAR(mutual_information(std::vector<double>{3, 1, 1, 3}, 2, 2), 0.75 * std::log2(3.0) - 1, 1e-15);
   // p(e) = 3/4, 1/4: 1/2 log2(4/3) + 1/4 log2(2/3) + 1/4 log2 2.
-  EXPECT_NEAR(mutual_information(std::vector<double>{8, 0, 5, 5}, 2, 2), 0.5 * std::log2(4.0 / 3) + 0.25 * std::log2(2.0 / 3) + 0.25, 1e-15);
+  EXPECT_NEAR(mutual_information(std::vector<double>{8, 0, 5, 5}, 2, 2),
+              0.5 * std::log2(4.0 / 3) + 0.25 * std::log2(2.0 / 3) + 0.25, 1e-15);
 }
 
 TEST(MutualInformation, DomainsWeighTheSameWhateverTheirSize) {
-  const double few = mutual_information(std::vector<double>{3, 1, 2, 5}, 2, 2), many = mutual_information(std::vector<double>{3000, 1000, 2, 5}, 2, 2);
+  const double few = mutual_information(std::vector<double>{3, 1, 2, 5}, 2, 2),
+               many = mutual_information(std::vector<double>{3000, 1000, 2, 5}, 2, 2);
   EXPECT_NEAR(few, many, 1e-15);
   EXPECT_GT(few, 0.01);
-  EXPECT_THROW(mutual_information(std::vector<double>{1, 1, 0, 0}, 2, 2), ContractViolation);  // a domain without tokens
+  EXPECT_THROW(mutual_information(std::vector<double>{1, 1, 0, 0}, 2, 2),
+               ContractViolation);  // a domain without tokens
 }
 
 // Two layers of two experts. In the first each domain has its own expert, in the second all are even.
@@ -71,7 +74,8 @@ TEST(ShuffledInformation, OneUnitADomainTellsNothing) {
 
 TEST(ShuffledInformation, TheSeedDecides) {
   const UnitLoads u = units(9);
-  const auto a = lab::shuffled_information(u, 50, 3), again = lab::shuffled_information(u, 50, 3), other = lab::shuffled_information(u, 50, 4);
+  const auto a = lab::shuffled_information(u, 50, 3), again = lab::shuffled_information(u, 50, 3),
+             other = lab::shuffled_information(u, 50, 4);
   EXPECT_EQ(a[0].mean, again[0].mean);
   EXPECT_EQ(a[0].high, again[0].high);
   EXPECT_NE(a[0].mean, other[0].mean);

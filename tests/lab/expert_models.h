@@ -12,7 +12,8 @@
 namespace birkhoff::test {
 
 // change: of the weights before they are written.
-inline void write_model(const std::string& dir, const model::ModelConfig& c, const std::function<void(model::Model&)>& change = {}) {
+inline void write_model(const std::string& dir, const model::ModelConfig& c,
+                        const std::function<void(model::Model&)>& change = {}) {
   const Exec exec(1);
   SmallModel s(c, f32_t, 8, exec);
   if (change) change(*s.m);
@@ -39,10 +40,14 @@ struct NamedConfig {
 // 8 experts, 3 of them active, 1 shared; the grouped ones choose among 4 experts.
 inline std::vector<NamedConfig> router_configs() {
   model::ModelConfig noaux = wide_config("mhc"), greedy = noaux;
-  greedy.scoring_func = "softmax", greedy.topk_method = "greedy", greedy.norm_topk_prob = false, greedy.n_group = greedy.topk_group = 1;
+  greedy.scoring_func = "softmax", greedy.topk_method = "greedy", greedy.norm_topk_prob = false,
+  greedy.n_group = greedy.topk_group = 1;
   model::ModelConfig grouped = greedy;
   grouped.topk_method = "group_limited_greedy", grouped.n_group = 4, grouped.topk_group = 2;
-  return {{"softmax_topk", greedy}, {"group_limited_greedy", grouped}, {"noaux_tc", noaux}, {"sqrtsoftplus", wide_v4_config()}};
+  return {{"softmax_topk", greedy},
+          {"group_limited_greedy", grouped},
+          {"noaux_tc", noaux},
+          {"sqrtsoftplus", wide_v4_config()}};
 }
 
 }  // namespace birkhoff::test

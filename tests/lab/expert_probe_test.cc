@@ -12,9 +12,15 @@ namespace {
 using lab::ProbeData;
 using model::RoutingProbe;
 
-std::map<std::string, eval::Likelihood> losses(const std::string& dir, const ProbeData& data, const std::vector<RoutingProbe>& probes) {
+std::map<std::string, eval::Likelihood> losses(const std::string& dir, const ProbeData& data,
+                                               const std::vector<RoutingProbe>& probes) {
   std::map<std::string, eval::Likelihood> out;
-  lab::run_probes(dir, fp32(), data, probes, [&](const RoutingProbe& p, const eval::Likelihood& l) { out[std::to_string(p.masked) + (p.replace_shared ? "s" : "")] = l; }, [](int64_t, int64_t) {});
+  lab::run_probes(
+      dir, fp32(), data, probes,
+      [&](const RoutingProbe& p, const eval::Likelihood& l) {
+        out[std::to_string(p.masked) + (p.replace_shared ? "s" : "")] = l;
+      },
+      [](int64_t, int64_t) {});
   return out;
 }
 
@@ -45,18 +51,22 @@ TEST(ExpertProbe, DisabledExpertsAreNotChosen) {
     const auto layers = model::expert_layers(engine.model()).routed;
     ASSERT_FALSE(layers.empty()) << name;
     int64_t seen = 0;
-    eval::over_windows(engine, eval::windows(engine, infer::TextModel(engine), {path}, 64, false), model::Tape::Keep::nothing, [&](const Exec& exec, const data::Batch& b, const model::Tape& tape, Arena&) {
-      if (exec.dry()) return;
-      for (const int64_t l : layers) {
-        const ops::Routing& r = std::get<layers::Moe::Saved>(tape.layers[static_cast<size_t>(l)].ffn).routing;
-        for (int64_t t = 0; t < static_cast<int64_t>(b.ids.size()); ++t) {
-          for (int64_t k = 0; k < 3; ++k, ++seen) {
-            const float score = r.scores.f32(t)[r.index[static_cast<size_t>(t * 3 + k)]];
-            ASSERT_GE(std::count_if(r.scores.f32(t), r.scores.f32(t) + 8, [&](float s) { return s > score; }), disabled) << name << " layer " << l << " token " << t;
+    eval::over_windows(
+        engine, eval::windows(engine, infer::TextModel(engine), {path}, 64, false), model::Tape::Keep::nothing,
+        [&](const Exec& exec, const data::Batch& b, const model::Tape& tape, Arena&) {
+          if (exec.dry()) return;
+          for (const int64_t l : layers) {
+            const ops::Routing& r = std::get<layers::Moe::Saved>(tape.layers[static_cast<size_t>(l)].ffn).routing;
+            for (int64_t t = 0; t < static_cast<int64_t>(b.ids.size()); ++t) {
+              for (int64_t k = 0; k < 3; ++k, ++seen) {
+                const float score = r.scores.f32(t)[r.index[static_cast<size_t>(t * 3 + k)]];
+                ASSERT_GE(std::count_if(r.scores.f32(t), r.scores.f32(t) + 8, [&](float s) { return s > score; }),
+                          disabled)
+                    << name << " layer " << l << " token " << t;
+              }
+            }
           }
-        }
-      }
-    });
+        });
     EXPECT_EQ(seen, static_cast<int64_t>(layers.size()) * 4 * 64 * 3) << name;  // 4 windows
   }
 }
@@ -69,9 +79,14 @@ TEST(ExpertProbe, ReplacedSharedExpertsAreAModelWithoutThem) {
     without = with;
     without.n_shared_experts = 0, without.num_experts_per_tok += shared;
     std::map<std::string, std::vector<float>> values;
-    write_model(dir / "with", with, [&](model::Model& m) { m.weights.for_each([&](const std::string& n, Mat& w, layers::Role) { values[n].assign(w.f32(), w.f32() + w.size()); }); });
+    write_model(dir / "with", with, [&](model::Model& m) {
+      m.weights.for_each(
+          [&](const std::string& n, Mat& w, layers::Role) { values[n].assign(w.f32(), w.f32() + w.size()); });
+    });
     write_model(dir / "without", without, [&](model::Model& m) {
-      m.weights.for_each([&](const std::string& n, Mat& w, layers::Role) { std::copy(values.at(n).begin(), values.at(n).end(), w.f32()); });
+      m.weights.for_each([&](const std::string& n, Mat& w, layers::Role) {
+        std::copy(values.at(n).begin(), values.at(n).end(), w.f32());
+      });
     });
     const std::string path = dir.file("text", random_text(300));
     const infer::Engine engine(dir / "without", fp32());
@@ -112,10 +127,13 @@ TEST(ExpertProbe, ReportsProgressOverAll) {
   write_model(dir / "m", router_configs()[0].config);
   const std::string path = dir.file("text", random_text(200));
   std::vector<int64_t> done;
-  lab::run_probes(dir / "m", fp32(), {{path}, 64, false}, lab::probe_list({1}, false), [](const RoutingProbe&, const eval::Likelihood&) {}, [&](int64_t n, int64_t all) {
-    EXPECT_EQ(all, 6);
-    done.push_back(n);
-  });
+  lab::run_probes(
+      dir / "m", fp32(), {{path}, 64, false}, lab::probe_list({1}, false),
+      [](const RoutingProbe&, const eval::Likelihood&) {},
+      [&](int64_t n, int64_t all) {
+        EXPECT_EQ(all, 6);
+        done.push_back(n);
+      });
   EXPECT_EQ(done, (std::vector<int64_t>{1, 2, 3, 4, 5, 6}));
 }
 
@@ -126,15 +144,24 @@ TEST(ExpertProbe, Refuses) {
   write_model(dir / "grouped", configs[1].config);
   model::ModelConfig alone = configs[0].config, dense = alone, hashed = wide_v4_config();
   alone.n_shared_experts = 0;
-  dense.n_routed_experts = 0, dense.n_shared_experts = 0, dense.moe_intermediate_size = 0, dense.first_k_dense_replace = 0;
+  dense.n_routed_experts = 0, dense.n_shared_experts = 0, dense.moe_intermediate_size = 0,
+  dense.first_k_dense_replace = 0;
   hashed.num_hash_layers = 3;
   write_model(dir / "alone", alone);
   write_model(dir / "dense", dense);
   write_model(dir / "hashed", hashed);
   const std::string path = dir.file("text", random_text(200));
   const ProbeData data{{path}, 64, false};
-  expect_error([&] { losses(dir / "greedy", data, {{0, false}, {6, false}}); }, {"6 experts disabled and 3 chosen", "8 experts", "at most 5"});
-  expect_error([&] { losses(dir / "grouped", data, {{2, false}}); }, {"2 experts disabled and 3 chosen", "4 experts of the 2 groups (of 4)", "at most 1"});
+  expect_error(
+      [&] {
+        losses(dir / "greedy", data, {{0, false}, {6, false}});
+      },
+      {"6 experts disabled and 3 chosen", "8 experts", "at most 5"});
+  expect_error(
+      [&] {
+        losses(dir / "grouped", data, {{2, false}});
+      },
+      {"2 experts disabled and 3 chosen", "4 experts of the 2 groups (of 4)", "at most 1"});
   expect_error([&] { losses(dir / "greedy", data, {{-1, false}}); }, {"-1"});
   expect_error([&] { losses(dir / "alone", data, {{0, true}}); }, {"n_shared_experts is 0"});
   expect_error([&] { losses(dir / "dense", data, {{1, false}}); }, {"no experts", "n_routed_experts 0"});

@@ -1,5 +1,5 @@
-// What is counted over domains: loads, documents, telling tokens, information. The first layer of the V4 model looks its experts up in a table,
-// so what it must give follows from the text alone.
+// What is counted over domains: loads, documents, telling tokens, information. The first layer of the V4 model looks
+// its experts up in a table, so what it must give follows from the text alone.
 #include "lab/expert_specialisation.h"
 
 #include <cmath>
@@ -37,7 +37,9 @@ TEST(ExpertSpecialisation, InformationOfATable) {
   const Fixture f;
   const auto path = [&](char c) { return f.dir.file(std::string("only_") + c, std::string(100, c)); };
   // a: experts 4 5 6, b: 2 3 4, c: 0 1 2.
-  const Specialisation apart = f.run({{"a", {path('a')}}, {"c", {path('c')}}}), touching = f.run({{"a", {path('a')}}, {"b", {path('b')}}}), same = f.run({{"a", {path('a')}}, {"again", {path('a')}}});
+  const Specialisation apart = f.run({{"a", {path('a')}}, {"c", {path('c')}}}),
+                       touching = f.run({{"a", {path('a')}}, {"b", {path('b')}}}),
+                       same = f.run({{"a", {path('a')}}, {"again", {path('a')}}});
   ASSERT_EQ(apart.layers.size(), 3u);
   EXPECT_TRUE(apart.layers[0].hashed);
   EXPECT_FALSE(apart.layers[1].hashed);
@@ -51,12 +53,14 @@ TEST(ExpertSpecialisation, InformationOfATable) {
 TEST(ExpertSpecialisation, TellingTokensOfATable) {
   const Fixture f;
   std::string first, second;
-  for (int i = 0; i < 161; ++i) first += "aab"[i % 3], second += "bccd"[i % 4];  // 160 tokens each, the last byte is only a label
+  for (int i = 0; i < 161; ++i)
+    first += "aab"[i % 3], second += "bccd"[i % 4];  // 160 tokens each, the last byte is only a label
   const Specialisation s = f.run({{"first", {f.dir.file("first", first)}}, {"second", {f.dir.file("second", second)}}});
   std::map<int64_t, double> p;
   std::map<int64_t, int64_t> count;
   for (int i = 0; i < 160; ++i)
-    for (const std::string* text : {&first, &second}) p[(*text)[static_cast<size_t>(i)]] += 1.0 / 320, ++count[(*text)[static_cast<size_t>(i)]];
+    for (const std::string* text : {&first, &second})
+      p[(*text)[static_cast<size_t>(i)]] += 1.0 / 320, ++count[(*text)[static_cast<size_t>(i)]];
   for (int64_t e = 0; e < 8; ++e) {
     double of_expert = 0;
     std::set<int64_t> want, got;
@@ -69,7 +73,8 @@ TEST(ExpertSpecialisation, TellingTokensOfATable) {
     }
     EXPECT_EQ(got, want) << e;
   }
-  const Specialisation often = f.run({{"first", {f.dir.path() + "/first"}}, {"second", {f.dir.path() + "/second"}}}, 4096, 100);
+  const Specialisation often =
+      f.run({{"first", {f.dir.path() + "/first"}}, {"second", {f.dir.path() + "/second"}}}, 4096, 100);
   for (const auto& list : often.layers[0].telling)
     for (const auto& t : list) EXPECT_TRUE(t.id == 'a') << t.id;  // 107 times; b comes 93 times
 }
@@ -92,7 +97,7 @@ TEST(ExpertSpecialisation, DocumentsAndTheirParts) {
   const std::string long_one = f.dir.file("long", std::string(32 * 7 + 1, 'q'));
   const Specialisation s = f.run({{"docs", {f.dir / "docs"}}, {"long", {long_one, long_one}}}, 64);
   EXPECT_EQ(s.domains[0].documents, 3);
-  EXPECT_EQ(s.domains[0].tokens, 256);  // 264 bytes are 8 windows
+  EXPECT_EQ(s.domains[0].tokens, 256);       // 264 bytes are 8 windows
   EXPECT_EQ(s.domains[0].units, 1 + 1 + 3);  // 192 tokens of the third, in parts of 64
   EXPECT_EQ(s.domains[1].documents, 2);
   EXPECT_EQ(s.domains[1].units, 2 * 4);  // 7 windows: 2, 2, 2, 1
@@ -101,7 +106,8 @@ TEST(ExpertSpecialisation, DocumentsAndTheirParts) {
 TEST(ExpertSpecialisation, RoutedLayersCountEveryChoice) {
   for (const auto& [name, config] : router_configs()) {
     const Fixture f(config);
-    const Specialisation s = f.run({{"a", {f.dir.file("a", random_text(1000, 1))}}, {"b", {f.dir.file("b", random_text(700, 2))}}}, 64);
+    const Specialisation s =
+        f.run({{"a", {f.dir.file("a", random_text(1000, 1))}}, {"b", {f.dir.file("b", random_text(700, 2))}}}, 64);
     for (const auto& l : s.layers) {
       for (const auto& row : l.load) {
         double sum = 0;
@@ -120,14 +126,16 @@ TEST(ExpertSpecialisation, RoutedLayersCountEveryChoice) {
 
 TEST(ExpertSpecialisation, Refuses) {
   model::ModelConfig dense = router_configs()[0].config;
-  dense.n_routed_experts = 0, dense.n_shared_experts = 0, dense.moe_intermediate_size = 0, dense.first_k_dense_replace = 0;
+  dense.n_routed_experts = 0, dense.n_shared_experts = 0, dense.moe_intermediate_size = 0,
+  dense.first_k_dense_replace = 0;
   const Fixture f(dense);
   const std::string path = f.dir.file("text", random_text(200));
   expect_error([&] { f.run({{"a", {path}}, {"b", {path}}}); }, {"no experts", "n_routed_experts 0"});
   const Fixture moe;
   const std::string chat = moe.dir.file("chat.jsonl", R"({"messages": [{"role": "user", "content": "hello"}]})");
   expect_error([&] { moe.run({{"a", {chat}}, {"b", {chat}}}); }, {"chat.jsonl", "conversations"});
-  for (const auto* bad : {"plain.txt", "=path", "name="}) expect_error([&] { lab::parse_domains({"a=b", bad}); }, {bad, "NAME=PATH"}, ExitCode::usage);
+  for (const auto* bad : {"plain.txt", "=path", "name="})
+    expect_error([&] { lab::parse_domains({"a=b", bad}); }, {bad, "NAME=PATH"}, ExitCode::usage);
   expect_error([&] { lab::parse_domains({"a=b", "a=c"}); }, {"one domain", "\"a\""}, ExitCode::usage);
 }
 

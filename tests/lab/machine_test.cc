@@ -48,7 +48,8 @@ TEST(Machine, EveryPresetHasASlice) {
   for (const model::Preset& p : model::presets()) {
     SCOPED_TRACE(p.name);
     const train::RunConfig s = lab::slice_of(train::make_run_config(json::parse(p.json), {}));
-    const train::RunConfig again = train::run_config_from_json(train::run_config_to_json(s));  // checks ranges and contradictions
+    const train::RunConfig again =
+        train::run_config_from_json(train::run_config_to_json(s));  // checks ranges and contradictions
     EXPECT_EQ(again.model.hidden_size, s.model.hidden_size);
     EXPECT_LE(model::take_inventory(s.model).total, 80'000'000);
     EXPECT_LT(train::plan_run(s, 2).total(), size_t{2} << 30);
@@ -56,7 +57,8 @@ TEST(Machine, EveryPresetHasASlice) {
 }
 
 TEST(Machine, SlicesTrainEverything) {
-  const train::RunConfig s = lab::slice_of(preset("tiny", {"lora.rank=4", "trainable=layers\\.5", "grad_accum=2", "recompute=layer"}));
+  const train::RunConfig s =
+      lab::slice_of(preset("tiny", {"lora.rank=4", "trainable=layers\\.5", "grad_accum=2", "recompute=layer"}));
   EXPECT_EQ(s.train.trainable, "");
   EXPECT_EQ(s.train.lora_rank, 0);
   EXPECT_EQ(s.train.recompute, "none");

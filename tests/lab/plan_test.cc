@@ -18,11 +18,26 @@ using lab::Split;
 using nlohmann::json;
 
 // One dense layer and one with 4 experts of width 8 on 16 channels; a step is 4 sequences of 32.
-const json kSmall = {{"residual", "mhc"},           {"hc_mult", 2},           {"vocab_size", 256},     {"hidden_size", 16},
-                     {"num_hidden_layers", 2},      {"num_attention_heads", 2}, {"kv_lora_rank", 8},   {"qk_nope_head_dim", 4},
-                     {"qk_rope_head_dim", 4},       {"v_head_dim", 8},        {"intermediate_size", 32}, {"first_k_dense_replace", 1},
-                     {"n_routed_experts", 4},       {"num_experts_per_tok", 2}, {"n_shared_experts", 1}, {"moe_intermediate_size", 8},
-                     {"scoring_func", "sigmoid"},   {"topk_method", "noaux_tc"}, {"seq_len", 32},      {"batch_size", 4}};
+const json kSmall = {{"residual", "mhc"},
+                     {"hc_mult", 2},
+                     {"vocab_size", 256},
+                     {"hidden_size", 16},
+                     {"num_hidden_layers", 2},
+                     {"num_attention_heads", 2},
+                     {"kv_lora_rank", 8},
+                     {"qk_nope_head_dim", 4},
+                     {"qk_rope_head_dim", 4},
+                     {"v_head_dim", 8},
+                     {"intermediate_size", 32},
+                     {"first_k_dense_replace", 1},
+                     {"n_routed_experts", 4},
+                     {"num_experts_per_tok", 2},
+                     {"n_shared_experts", 1},
+                     {"moe_intermediate_size", 8},
+                     {"scoring_func", "sigmoid"},
+                     {"topk_method", "noaux_tc"},
+                     {"seq_len", 32},
+                     {"batch_size", 4}};
 
 train::RunConfig small(const std::vector<std::string>& set = {}) { return train::make_run_config(kSmall, set); }
 
@@ -34,8 +49,8 @@ lab::Cluster cluster(int64_t machines, double memory_bytes = 1e9) {
   return c;
 }
 
-// Masters and gradients of 4 experts: 3 * 16 * 8 weights each. bf16 panels are 16 columns of at least 32 rows: 1024 bytes for each of
-// [16, 16] and its transpose, [8, 16] and [16, 8].
+// Masters and gradients of 4 experts: 3 * 16 * 8 weights each. bf16 panels are 16 columns of at least 32 rows: 1024
+// bytes for each of [16, 16] and its transpose, [8, 16] and [16, 8].
 constexpr size_t kExpertElements = 4 * 3 * 16 * 8, kExpertPanels = 4 * 4 * 1024;
 
 TEST(Plan, ExpertBytes) {
@@ -64,8 +79,9 @@ TEST(Plan, OneMachine) {
   EXPECT_EQ(s.rows, 4);
   EXPECT_EQ(s.part_rows, 4);
   EXPECT_EQ(s.recompute, "none");
-  // 6 operations a weight in products: two attentions (q 16 x 16, latent 16 x 12, up 8 x 24, out 16 x 16), dense 3 x 16 x 32, two experts and
-  // a shared one 3 x 16 x 8 each, router 16 x 4, head 16 x 256; scores 2 heads x (8 + 8) a key, of (32 + 1) / 2 keys, twice.
+  // 6 operations a weight in products: two attentions (q 16 x 16, latent 16 x 12, up 8 x 24, out 16 x 16), dense 3 x 16
+  // x 32, two experts and a shared one 3 x 16 x 8 each, router 16 x 4, head 16 x 256; scores 2 heads x (8 + 8) a key,
+  // of (32 + 1) / 2 keys, twice.
   const double products = 2 * (256 + 192 + 192 + 256) + 1536 + 3 * 384 + 64 + 4096, scores = 2 * 2 * 16 * 33 / 2.0;
   EXPECT_DOUBLE_EQ(p.flops_per_token, 6 * (products + scores));
   EXPECT_DOUBLE_EQ(s.compute_seconds, 128 * p.flops_per_token / (2e9 * 0.5));
@@ -78,7 +94,8 @@ TEST(Plan, OneMachine) {
 TEST(Plan, WhatEachSplitDivides) {
   lab::Planner planner(small(), cluster(2));
   const model::MemoryPlan whole = planner.on({}, 1).memory;
-  const lab::SplitPlan data = planner.on({false, false}, 2), moments = planner.on({false, true}, 2), experts = planner.on({true, false}, 2), both = planner.on({true, true}, 2);
+  const lab::SplitPlan data = planner.on({false, false}, 2), moments = planner.on({false, true}, 2),
+                       experts = planner.on({true, false}, 2), both = planner.on({true, true}, 2);
   for (const lab::SplitPlan* s : {&data, &moments, &experts, &both}) {
     EXPECT_EQ(s->rows, 2);
     EXPECT_LT(s->memory.kept, whole.kept);  // of two sequences instead of four
@@ -107,17 +124,20 @@ TEST(Plan, Traffic) {
   EXPECT_EQ(data.token_bytes, 0);
   EXPECT_DOUBLE_EQ(data.network_seconds, data.gradient_bytes / 1e6);
   EXPECT_DOUBLE_EQ(experts.gradient_bytes, 2 * 0.75 * (all - 4.0 * kExpertElements));
-  // One layer, 32 tokens to 2 experts each, 16 channels of 2 bytes, there and back, forward and backward; three of four leave the machine.
+  // One layer, 32 tokens to 2 experts each, 16 channels of 2 bytes, there and back, forward and backward; three of four
+  // leave the machine.
   EXPECT_DOUBLE_EQ(experts.token_bytes, 0.75 * 32 * 2 * 16 * 2 * 2 * 2);
   EXPECT_DOUBLE_EQ(experts.network_seconds, (experts.gradient_bytes + experts.token_bytes) / 1e6);
-  EXPECT_DOUBLE_EQ(lab::Planner(small({"dtype=fp32"}), cluster(4)).on({true, false}, 4).token_bytes, 2 * experts.token_bytes);
+  EXPECT_DOUBLE_EQ(lab::Planner(small({"dtype=fp32"}), cluster(4)).on({true, false}, 4).token_bytes,
+                   2 * experts.token_bytes);
   // Recomputing sends the tokens of forward again, and costs a forward more.
   const lab::SplitPlan again = lab::Planner(small({"recompute=layer"}), cluster(4)).on({true, false}, 4);
   EXPECT_DOUBLE_EQ(again.token_bytes, 1.5 * experts.token_bytes);
   EXPECT_DOUBLE_EQ(again.compute_seconds, experts.compute_seconds * 4 / 3);
 }
 
-// Muon's products: ten times 4 a^2 b + 2 a^3 for every matrix, at the rate of forward and backward. Frozen matrices cost nothing.
+// Muon's products: ten times 4 a^2 b + 2 a^3 for every matrix, at the rate of forward and backward. Frozen matrices
+// cost nothing.
 TEST(Plan, Muon) {
   const auto products = [](double a, double b) { return 10 * (4 * a * a * b + 2 * a * a * a); };
   const std::string one = "trainable=layers\\.1\\.mlp\\.experts\\.[01]\\.(gate|up|down)_proj";
@@ -125,7 +145,9 @@ TEST(Plan, Muon) {
     return lab::Planner(small({one, "optimizer=" + optimizer}), cluster(4)).on(split, machines).optimizer_seconds;
   };
   const double all = 6 * products(8, 16) / (2e9 * 0.5);
-  const auto extra = [&](const Split& split, int64_t machines) { return seconds("muon", split, machines) - seconds("adamw", split, machines); };
+  const auto extra = [&](const Split& split, int64_t machines) {
+    return seconds("muon", split, machines) - seconds("adamw", split, machines);
+  };
   EXPECT_NEAR(extra({}, 1), all, 1e-9 * all);
   EXPECT_NEAR(extra({}, 4), all, 1e-9 * all);
   EXPECT_NEAR(extra({false, true}, 4), all / 4, 1e-9 * all);
@@ -134,7 +156,9 @@ TEST(Plan, Muon) {
 }
 
 TEST(Plan, LessAtATimeBeforeMoreMachines) {
-  const auto total = [](const std::vector<std::string>& set) { return static_cast<double>(train::plan_run(small(set), 2).total()); };
+  const auto total = [](const std::vector<std::string>& set) {
+    return static_cast<double>(train::plan_run(small(set), 2).total());
+  };
   const double four = total({}), one = total({"grad_accum=4"}), layer = total({"grad_accum=4", "recompute=layer"});
   ASSERT_LT(layer, one);
   ASSERT_LT(one, four);
@@ -144,7 +168,10 @@ TEST(Plan, LessAtATimeBeforeMoreMachines) {
     int64_t rows;
     const char* recompute;
     bool fits;
-  } cases[] = {{four, four, 4, "none", true}, {four - 1, one, 1, "none", true}, {one - 1, layer, 1, "layer", true}, {layer - 1, layer, 1, "layer", false}};
+  } cases[] = {{four, four, 4, "none", true},
+               {four - 1, one, 1, "none", true},
+               {one - 1, layer, 1, "layer", true},
+               {layer - 1, layer, 1, "layer", false}};
   for (const auto& want : cases) {
     const lab::SplitPlan s = on_one(want.memory);
     EXPECT_EQ(static_cast<double>(s.memory.total()), want.needs);
@@ -195,7 +222,8 @@ TEST(Plan, Refuses) {
     lab::Planner(small(), cluster(5)).plan(1000);
     FAIL();
   } catch (const Error& e) {
-    EXPECT_NE(std::string(e.what()).find("machines: 5 are more than the sequences of a step, batch_size 4"), std::string::npos);
+    EXPECT_NE(std::string(e.what()).find("machines: 5 are more than the sequences of a step, batch_size 4"),
+              std::string::npos);
     EXPECT_FALSE(e.hint().empty());
   }
 }
@@ -219,7 +247,8 @@ TEST(Plan, JsonHasEveryFigure) {
   EXPECT_DOUBLE_EQ(j["splits"][0]["run_s"], 8 * p.splits[0].step_seconds());
   EXPECT_EQ(j["smallest"][0]["machines"], 1);
   const std::string text = lab::describe(p);
-  for (const char* part : {"1 K tokens are 8 steps of 128", "2 machines", "experts, moments", "Gbit/s", "checkpoint"}) EXPECT_NE(text.find(part), std::string::npos) << text;
+  for (const char* part : {"1 K tokens are 8 steps of 128", "2 machines", "experts, moments", "Gbit/s", "checkpoint"})
+    EXPECT_NE(text.find(part), std::string::npos) << text;
 }
 
 }  // namespace

@@ -24,15 +24,18 @@ TEST(Statistics, StudentQuantilesOfTheTables) {
 
 TEST(Statistics, QuantileAndDistributionAreInverse) {
   for (const double df : {1.0, 2.0, 3.0, 7.0, 29.0, 200.0})
-    for (const double p : {0.001, 0.05, 0.5, 0.7, 0.975, 0.9999}) EXPECT_NEAR(student_t_cdf(student_t_quantile(p, df), df), p, 1e-11) << df << " " << p;
+    for (const double p : {0.001, 0.05, 0.5, 0.7, 0.975, 0.9999})
+      EXPECT_NEAR(student_t_cdf(student_t_quantile(p, df), df), p, 1e-11) << df << " " << p;
 }
 
 TEST(Statistics, DistributionIsCauchyForOneDegree) {
-  for (const double t : {-20.0, -1.0, 0.0, 0.3, 5.0}) EXPECT_NEAR(student_t_cdf(t, 1), 0.5 + std::atan(t) / M_PI, 1e-13) << t;
+  for (const double t : {-20.0, -1.0, 0.0, 0.3, 5.0})
+    EXPECT_NEAR(student_t_cdf(t, 1), 0.5 + std::atan(t) / M_PI, 1e-13) << t;
 }
 
 TEST(Statistics, DistributionOfTwoDegreesHasAClosedForm) {
-  for (const double t : {-3.0, -0.5, 0.0, 1.0, 8.0}) EXPECT_NEAR(student_t_cdf(t, 2), 0.5 + t / (2 * std::sqrt(2 + t * t)), 1e-13) << t;
+  for (const double t : {-3.0, -0.5, 0.0, 1.0, 8.0})
+    EXPECT_NEAR(student_t_cdf(t, 2), 0.5 + t / (2 * std::sqrt(2 + t * t)), 1e-13) << t;
 }
 
 TEST(Statistics, MeanAndStandardError) {

@@ -13,7 +13,8 @@ using nlohmann::json;
 using test::expect_error;
 using test::TempDir;
 
-const json kStudy = json::parse(R"({"claim": "c", "source": "s", "preset": "tiny", "steps": 7, "seeds": 2, "data": ["text.txt@2"], "set": {"lr": 0.01},
+const json kStudy = json::parse(
+    R"({"claim": "c", "source": "s", "preset": "tiny", "steps": 7, "seeds": 2, "data": ["text.txt@2"], "set": {"lr": 0.01},
   "variants": [{"name": "plain", "set": {"residual": "plain"}}, {"name": "hot", "group": "g", "set": {"lr": 0.1}}]})");
 
 std::string write(const TempDir& dir, const json& study) { return dir.file("studies/s.json", study.dump()); }
@@ -52,9 +53,15 @@ TEST(Study, OverridesGoOverTheStudyButNotOverWhatVariantsDifferIn) {
 
 TEST(Study, SeedsAreNoSetting) {
   TempDir dir;
-  expect_error([&] { runs_of(read_study(write(dir, kStudy)), "out", {"seed=7"}); }, {"--set", "seed", "--seeds"}, ExitCode::usage);
-  expect_error([&] { runs_of(read_study(write(dir, with({{"set", {{"seed", 7}}}}))), "out", {}); }, {"seed"}, ExitCode::usage);
-  expect_error([&] { runs_of(grid_study(json::object(), {"seed=5,6"}), "out", {}); }, {"seed=5", "--seeds"}, ExitCode::usage);
+  expect_error([&] { runs_of(read_study(write(dir, kStudy)), "out", {"seed=7"}); }, {"--set", "seed", "--seeds"},
+               ExitCode::usage);
+  expect_error(
+      [&] {
+        runs_of(read_study(write(dir, with({{"set", {{"seed", 7}}}}))), "out", {});
+      },
+      {"seed"}, ExitCode::usage);
+  expect_error([&] { runs_of(grid_study(json::object(), {"seed=5,6"}), "out", {}); }, {"seed=5", "--seeds"},
+               ExitCode::usage);
 }
 
 TEST(Study, AKeyIsVariedOnce) {
@@ -63,9 +70,21 @@ TEST(Study, AKeyIsVariedOnce) {
 
 TEST(Study, UnknownFieldsAreNamedWithTheNearest) {
   TempDir dir;
-  expect_error([&] { read_study(write(dir, with({{"variant", 1}}))); }, {"unknown field \"variant\"", "did you mean \"variants\""});
-  expect_error([&] { read_study(write(dir, with({{"variants", {{{"name", "a"}, {"sett", json::object()}}}}}))); }, {"\"sett\"", "\"set\""});
-  expect_error([&] { read_study(write(dir, with({{"axes", {{"x", "lr"}, {"y", "val_loss"}, {"logx", true}}}}))); }, {"\"logx\"", "\"log_x\""});
+  expect_error(
+      [&] {
+        read_study(write(dir, with({{"variant", 1}})));
+      },
+      {"unknown field \"variant\"", "did you mean \"variants\""});
+  expect_error(
+      [&] {
+        read_study(write(dir, with({{"variants", {{{"name", "a"}, {"sett", json::object()}}}}})));
+      },
+      {"\"sett\"", "\"set\""});
+  expect_error(
+      [&] {
+        read_study(write(dir, with({{"axes", {{"x", "lr"}, {"y", "val_loss"}, {"logx", true}}}})));
+      },
+      {"\"logx\"", "\"log_x\""});
 }
 
 TEST(Study, WrongTypesAndNamesAreRefused) {
@@ -78,7 +97,11 @@ TEST(Study, WrongTypesAndNamesAreRefused) {
   expect_error([&] { read_study(write(dir, with({{"variants", {3}}}))); }, {"a variant is an object"});
   expect_error([&] { read_study(write(dir, with({{"variants", {{{"name", "a/b"}}}}}))); }, {"a/b", "directory"});
   expect_error([&] { read_study(write(dir, with({{"variants", {{{"name", ".."}}}}}))); }, {"..", "directory"});
-  expect_error([&] { read_study(write(dir, with({{"variants", {{{"name", "a"}}, {{"name", "a"}}}}}))); }, {"two variants", "\"a\""});
+  expect_error(
+      [&] {
+        read_study(write(dir, with({{"variants", {{{"name", "a"}}, {{"name", "a"}}}}})));
+      },
+      {"two variants", "\"a\""});
   expect_error([&] { read_study(dir.file("list.json", "[]")); }, {"list.json", "JSON object"});
   expect_error([&] { read_study(dir / "absent.json"); }, {"absent.json"});
   expect_error([&] { read_study(write(dir, with({{"preset", "tinny"}}))); }, {"tinny", "tiny"}, ExitCode::usage);
@@ -86,9 +109,12 @@ TEST(Study, WrongTypesAndNamesAreRefused) {
 
 TEST(Study, SettingsAreCheckedBeforeAnythingRuns) {
   TempDir dir;
-  const Study unknown = read_study(write(dir, with({{"variants", {{{"name", "odd"}, {"set", {{"hidden_sise", 8}}}}}}})));
-  expect_error([&] { runs_of(unknown, "out", {}); }, {"variant \"odd\"", "hidden_sise", "hidden_size"}, ExitCode::usage);
-  const Study wrong = read_study(write(dir, with({{"variants", {{{"name", "many"}, {"set", {{"num_experts_per_tok", 99}}}}}}})));
+  const Study unknown =
+      read_study(write(dir, with({{"variants", {{{"name", "odd"}, {"set", {{"hidden_sise", 8}}}}}}})));
+  expect_error([&] { runs_of(unknown, "out", {}); }, {"variant \"odd\"", "hidden_sise", "hidden_size"},
+               ExitCode::usage);
+  const Study wrong =
+      read_study(write(dir, with({{"variants", {{{"name", "many"}, {"set", {{"num_experts_per_tok", 99}}}}}}})));
   expect_error([&] { runs_of(wrong, "out", {}); }, {"variant \"many\"", "num_experts_per_tok", "99"});
 }
 
@@ -106,7 +132,9 @@ TEST(Study, GridValuesMayBeLists) {
   EXPECT_EQ(s.variants[1].set["compress_ratios"], json({0, 8}));
 }
 
-TEST(Study, GridNeedsKeyAndValues) { expect_error([] { grid_study({}, {"residual"}); }, {"--vary residual", "key=a,b"}, ExitCode::usage); }
+TEST(Study, GridNeedsKeyAndValues) {
+  expect_error([] { grid_study({}, {"residual"}); }, {"--vary residual", "key=a,b"}, ExitCode::usage);
+}
 
 TEST(Schedule, SharesTheMachine) {
   EXPECT_EQ(share_machine({100, 100, 100}, 2, 1000).side_by_side, 2);

@@ -17,19 +17,31 @@ namespace {
 using nlohmann::json;
 
 json run(int64_t seed, double loss, json more = json::object()) {
-  json r{{"seed", seed}, {"status", "done"}, {"figures", {{"val_loss", loss}, {"step_ms", 10.0 * static_cast<double>(seed)}, {"rss_mib", 100}}}, {"curves", {{"step", {1, 2}}, {"loss", {loss + 1, loss}}, {"grad_norm", {1, 1}}}},
+  json r{{"seed", seed},
+         {"status", "done"},
+         {"figures", {{"val_loss", loss}, {"step_ms", 10.0 * static_cast<double>(seed)}, {"rss_mib", 100}}},
+         {"curves", {{"step", {1, 2}}, {"loss", {loss + 1, loss}}, {"grad_norm", {1, 1}}}},
          {"validation", json::array({json::array({2, loss})})}};
   r.merge_patch(more);
   return r;
 }
-json variant(const std::string& name, const std::string& group, std::vector<json> runs, json differing = json::object()) { return {{"name", name}, {"group", group}, {"differing", differing}, {"runs", runs}}; }
+json variant(const std::string& name, const std::string& group, std::vector<json> runs,
+             json differing = json::object()) {
+  return {{"name", name}, {"group", group}, {"differing", differing}, {"runs", runs}};
+}
 json results(std::vector<json> variants, json study = json::object()) {
   study["name"] = "s";
-  return {{"format", 1}, {"study", study}, {"unit", "nats per byte"}, {"settings", {{"steps", 2}}}, {"machine", json::object()}, {"variants", variants}};
+  return {{"format", 1},
+          {"study", study},
+          {"unit", "nats per byte"},
+          {"settings", {{"steps", 2}}},
+          {"machine", json::object()},
+          {"variants", variants}};
 }
 
 TEST(Summary, MeansErrorsAndPairedDifferences) {
-  const json s = summarise(results({variant("a", "", {run(1, 2.0), run(2, 3.0), run(3, 4.0)}), variant("b", "", {run(1, 2.1), run(2, 3.2), run(3, 4.3)})}));
+  const json s = summarise(results({variant("a", "", {run(1, 2.0), run(2, 3.0), run(3, 4.0)}),
+                                    variant("b", "", {run(1, 2.1), run(2, 3.2), run(3, 4.3)})}));
   const json& b = s["variants"][1];
   EXPECT_DOUBLE_EQ(s["variants"][0]["val_loss"]["mean"], 3.0);
   EXPECT_DOUBLE_EQ(s["variants"][0]["val_loss"]["error"], 1 / std::sqrt(3.0));
@@ -43,7 +55,8 @@ TEST(Summary, PairsAreTheSeedsThatBothFinished) {
   json lost = run(2, 9.0);
   lost["status"] = "failed";
   lost["figures"].erase("val_loss");
-  const json s = summarise(results({variant("a", "", {run(1, 2.0), run(2, 3.0), run(3, 4.0)}), variant("b", "", {run(1, 2.5), lost, run(3, 4.5)})}));
+  const json s = summarise(results(
+      {variant("a", "", {run(1, 2.0), run(2, 3.0), run(3, 4.0)}), variant("b", "", {run(1, 2.5), lost, run(3, 4.5)})}));
   EXPECT_EQ(s["variants"][1]["difference"]["n"], 2);
   EXPECT_DOUBLE_EQ(s["variants"][1]["difference"]["mean"], 0.5);
   EXPECT_EQ(s["variants"][1]["step_ms"]["n"], 2) << "of the finished ones";
@@ -52,22 +65,30 @@ TEST(Summary, PairsAreTheSeedsThatBothFinished) {
 }
 
 TEST(Summary, NothingFinishedIsNoNumber) {
-  const json s = summarise(results({variant("a", "", {run(1, 2.0)}), variant("b", "", {{{"seed", 1}, {"status", "failed"}, {"message", "m"}}})}));
+  const json s = summarise(results(
+      {variant("a", "", {run(1, 2.0)}), variant("b", "", {{{"seed", 1}, {"status", "failed"}, {"message", "m"}}})}));
   EXPECT_FALSE(s["variants"][1].contains("val_loss"));
   EXPECT_TRUE(s["variants"][1]["difference"]["mean"].is_null());
   EXPECT_EQ(s.dump().find("nan"), std::string::npos);
 }
 
 TEST(Summary, ExtremesOfGainsAreOverSeeds) {
-  const auto gain = [](double high, double low) { return json{{"figures", {{"gain_max", high}, {"gain_min", low}, {"gain_max_token", 2 * high}, {"gain_min_token", low / 2}}}}; };
-  const json row = summarise(results({variant("a", "", {run(1, 2, gain(1.5, 0.5)), run(2, 2, gain(3, 0.2))})}))["variants"][0];
+  const auto gain = [](double high, double low) {
+    return json{{"figures",
+                 {{"gain_max", high}, {"gain_min", low}, {"gain_max_token", 2 * high}, {"gain_min_token", low / 2}}}};
+  };
+  const json row =
+      summarise(results({variant("a", "", {run(1, 2, gain(1.5, 0.5)), run(2, 2, gain(3, 0.2))})}))["variants"][0];
   EXPECT_DOUBLE_EQ(row["gain_max"]["mean"], 2.25);
   EXPECT_DOUBLE_EQ(row["gain_max_token"], 6);
   EXPECT_DOUBLE_EQ(row["gain_min_token"], 0.1);
 }
 
 TEST(Summary, BestOfEachGroup) {
-  const json r = results({variant("a1", "a", {run(1, 3.0), run(2, 3.0)}), variant("a2", "a", {run(1, 2.0), run(2, 2.2)}), variant("b1", "b", {run(1, 1.9), run(2, 2.3)})}, {{"best_of_groups", true}});
+  const json r =
+      results({variant("a1", "a", {run(1, 3.0), run(2, 3.0)}), variant("a2", "a", {run(1, 2.0), run(2, 2.2)}),
+               variant("b1", "b", {run(1, 1.9), run(2, 2.3)})},
+              {{"best_of_groups", true}});
   const json best = summarise(r)["best"];
   ASSERT_EQ(best.size(), 2u);
   EXPECT_EQ(best[0]["variant"], "a2");
@@ -76,7 +97,8 @@ TEST(Summary, BestOfEachGroup) {
 }
 
 TEST(Summary, TableHasTheColumnsThatHaveNumbers) {
-  const json plain = results({variant("a", "", {run(1, 2.0), run(2, 2.0)}), variant("longer", "", {run(1, 2.5), run(2, 2.5)})});
+  const json plain =
+      results({variant("a", "", {run(1, 2.0), run(2, 2.0)}), variant("longer", "", {run(1, 2.5), run(2, 2.5)})});
   const std::string t = table_text(plain, summarise(plain));
   EXPECT_NE(t.find("longer       2          2.5000 +- 0.0000  +0.5000 [+0.5000, +0.5000]"), std::string::npos) << t;
   EXPECT_EQ(t.find("MaxVio"), std::string::npos);
@@ -103,7 +125,8 @@ TEST(StudyPage, FailedRunsAreApartAndPointsNameFiguresOrSettings) {
   json lost = run(2, 9.0);
   lost["status"] = "failed";
   lost["message"] = "the loss is not finite";
-  const json r = results({variant("a", "g", {run(1, 2.0), lost}, {{"lr", 0.5}})}, {{"axes", {{"x", "lr"}, {"y", "val_loss"}}}});
+  const json r =
+      results({variant("a", "g", {run(1, 2.0), lost}, {{"lr", 0.5}})}, {{"axes", {{"x", "lr"}, {"y", "val_loss"}}}});
   const json page = study_page(r, summarise(r));
   EXPECT_EQ(page["variants"][0]["loss"]["mean"], json({3, 2}));
   EXPECT_EQ(page["variants"][0]["failed"][0]["message"], "the loss is not finite");
@@ -114,7 +137,8 @@ TEST(StudyPage, FailedRunsAreApartAndPointsNameFiguresOrSettings) {
 TEST(Results, OtherFilesAreRefused) {
   test::TempDir dir;
   test::expect_error([&] { read_results(dir.file("a.json", "{\"claim\": 1}")); }, {"a.json", "no results"});
-  test::expect_error([&] { read_results(dir.file("b.json", R"({"format": 9, "variants": [], "study": {}})")); }, {"b.json", "format 9"});
+  test::expect_error([&] { read_results(dir.file("b.json", R"({"format": 9, "variants": [], "study": {}})")); },
+                     {"b.json", "format 9"});
   const json whole = results({variant("a", "", {run(1, 2.0)})});
   const auto refused = [&](json changes, const std::string& about) {
     json j = whole;

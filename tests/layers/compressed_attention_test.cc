@@ -13,14 +13,26 @@ constexpr float kIndexerScale = 0.3f;
 
 Attn::Spec spec_of(int64_t ratio, int64_t window = 4) {
   Attn::Spec s;
-  s.dim = 10, s.heads = 4, s.head_dim = 6, s.rope = 4, s.q_lora = 7, s.groups = 2, s.o_lora = 3, s.window = window, s.ratio = ratio;
+  s.dim = 10, s.heads = 4, s.head_dim = 6, s.rope = 4, s.q_lora = 7, s.groups = 2, s.o_lora = 3, s.window = window,
+  s.ratio = ratio;
   if (s.indexed()) s.index_heads = 3, s.index_dim = 6, s.index_topk = 3;
   return s;
 }
 
 reference::CompressedAttention reference_of(const Attn::Spec& s) {
   const auto n = [](int64_t i) { return static_cast<size_t>(i); };
-  return {n(s.dim), n(s.heads), n(s.head_dim), n(s.rope), n(s.q_lora), n(s.groups), n(s.o_lora), n(s.window), n(s.ratio), n(s.index_heads), n(s.index_dim), s.dense ? SIZE_MAX : n(s.index_topk),
+  return {n(s.dim),
+          n(s.heads),
+          n(s.head_dim),
+          n(s.rope),
+          n(s.q_lora),
+          n(s.groups),
+          n(s.o_lora),
+          n(s.window),
+          n(s.ratio),
+          n(s.index_heads),
+          n(s.index_dim),
+          s.dense ? SIZE_MAX : n(s.index_topk),
           static_cast<double>(s.eps)};
 }
 
@@ -47,7 +59,8 @@ struct Case {
   void run(int threads, float indexer_scale = kIndexerScale) {
     const Exec exec(threads);
     Arena memory(size_t{64} << 20), scratch(size_t{64} << 20);
-    y = random(tokens(), s.dim, 4, 1.0, t), dx = random(tokens(), s.dim, 5, 1.0, t);  // assigned: old values must not matter
+    y = random(tokens(), s.dim, 4, 1.0, t),
+    dx = random(tokens(), s.dim, 5, 1.0, t);  // assigned: old values must not matter
     lw.reset_gradients();
     kl = {indexer_scale, 0.25};  // added to
     auto saved = Attn::reserve(memory, s, t, tokens(), true);
@@ -57,7 +70,8 @@ struct Case {
     EXPECT_EQ(scratch.used(), 0u);
     chosen.assign(static_cast<size_t>(tokens()), {});
     for (int64_t i = 0; s.indexed() && i < tokens(); ++i)
-      for (int64_t c = 0; c < saved.indexer.chosen.cols && saved.indexer.chosen.row(i)[c] >= 0; ++c) chosen[static_cast<size_t>(i)].push_back(static_cast<size_t>(saved.indexer.chosen.row(i)[c]));
+      for (int64_t c = 0; c < saved.indexer.chosen.cols && saved.indexer.chosen.row(i)[c] >= 0; ++c)
+        chosen[static_cast<size_t>(i)].push_back(static_cast<size_t>(saved.indexer.chosen.row(i)[c]));
   }
 
   // The outputs of a sequence fed in pieces through a cache.
@@ -70,7 +84,8 @@ struct Case {
       Arena::Scope scope(memory);
       const int64_t n = std::min(piece, tokens() - done);
       const std::vector<int32_t> first_key(static_cast<size_t>(n), 0), start = {0};
-      const layers::TokenContext ctx{std::span(at.position).subspan(static_cast<size_t>(done), static_cast<size_t>(n)), first_key, start, start};
+      const layers::TokenContext ctx{std::span(at.position).subspan(static_cast<size_t>(done), static_cast<size_t>(n)),
+                                     first_key, start, start};
       auto saved = Attn::reserve(memory, s, t, n, false, &cache, done);
       Owned part(n, s.dim, t);
       Attn::forward(exec, s, lw.w, rope, ctx, x.view().row_block(done, n), saved, part, scratch);
@@ -81,11 +96,14 @@ struct Case {
   }
 };
 
-double tolerance(const Case& c) { return chain_tolerance(12, std::max({c.s.dim, c.s.heads * c.s.head_dim, c.tokens()}), c.t); }
+double tolerance(const Case& c) {
+  return chain_tolerance(12, std::max({c.s.dim, c.s.heads * c.s.head_dim, c.tokens()}), c.t);
+}
 
 void check(const Attn::Spec& s, const Packed& places, size_t most) {
   for (DType t : {f32_t, bf16_t}) {
-    SCOPED_TRACE("ratio " + std::to_string(s.ratio) + ", " + std::to_string(places.position.size()) + " tokens, " + dtype_name(t));
+    SCOPED_TRACE("ratio " + std::to_string(s.ratio) + ", " + std::to_string(places.position.size()) + " tokens, " +
+                 dtype_name(t));
     Case c(s, places, t);
     const reference::CompressedAttention spec = reference_of(s);
     const reference::Places at{places.position, places.first_key};
@@ -93,10 +111,15 @@ void check(const Attn::Spec& s, const Packed& places, size_t most) {
     values["x"] = c.x.values();
     const auto cotangent = c.dy.values();
     const auto want = spec(values, "", values.at("x"), at);
-    auto gradient = reference::complex_gradient(values, [&](const auto& z) { return reference::dot(cotangent, spec(z, "", z.at("x"), at).y); }, most);
+    auto gradient = reference::complex_gradient(
+        values, [&](const auto& z) { return reference::dot(cotangent, spec(z, "", z.at("x"), at).y); }, most);
     if (s.indexed()) {  // learns from its KL alone, with constant inputs and target
       const auto kl = reference::complex_gradient(
-          values, [&](const auto& z) { return static_cast<double>(kIndexerScale) * spec(z, "", z.at("x"), at, &want.target).kl; }, most);
+          values,
+          [&](const auto& z) {
+            return static_cast<double>(kIndexerScale) * spec(z, "", z.at("x"), at, &want.target).kl;
+          },
+          most);
       for (auto& [name, g] : gradient)
         if (name.find("indexer") != std::string::npos) g = kl.at(name);
     }
@@ -146,14 +169,16 @@ TEST(CompressedAttention, CacheIsTheFullForward) {
         SCOPED_TRACE("ratio " + std::to_string(ratio) + " window " + std::to_string(window) + " " + dtype_name(t));
         Case c(spec_of(ratio, window), Packed(83), t);
         c.run(1);
-        for (const int64_t piece : {1, 2, 7, 16, 64, 83}) EXPECT_EQ(c.through_cache(piece), c.y.values()) << "pieces of " << piece;
+        for (const int64_t piece : {1, 2, 7, 16, 64, 83})
+          EXPECT_EQ(c.through_cache(piece), c.y.values()) << "pieces of " << piece;
       }
 }
 
 TEST(CompressedAttention, DocumentsDoNotSeeEachOther) {
   for (const int64_t ratio : {0, 4, 5}) {
     Case packed(spec_of(ratio), Packed(40, {0, 9, 26}), f32_t), alone(spec_of(ratio), Packed(17), f32_t);
-    for (int64_t i = 0; i < 17 * 10; ++i) alone.x.set(i, packed.x.at(9 * 10 + i)), alone.dy.set(i, packed.dy.at(9 * 10 + i));
+    for (int64_t i = 0; i < 17 * 10; ++i)
+      alone.x.set(i, packed.x.at(9 * 10 + i)), alone.dy.set(i, packed.dy.at(9 * 10 + i));
     packed.run(1);
     alone.run(1);
     for (int64_t i = 0; i < 17 * 10; ++i) {

@@ -15,7 +15,13 @@ struct Case {
   Owned x, dy, y, dx;
 
   Case(int64_t T, int64_t D, int64_t F, DType type)
-      : tokens(T), dim(D), inter(F), t(type), lw(DenseFfn::Weights(DenseFfn::Spec{D, F}), type, 3), x(random(T, D, 1, 1.0, type)), dy(random(T, D, 2, 1.0, type)) {}
+      : tokens(T),
+        dim(D),
+        inter(F),
+        t(type),
+        lw(DenseFfn::Weights(DenseFfn::Spec{D, F}), type, 3),
+        x(random(T, D, 1, 1.0, type)),
+        dy(random(T, D, 2, 1.0, type)) {}
 
   void run(int threads) {
     const Exec exec(threads);
@@ -40,7 +46,8 @@ void check(Case& c, const Tensors<double>& want, const std::vector<double>& want
 }
 
 TEST(DenseFfn, ForwardAndGradients) {
-  for (const auto& [T, D, F] : std::vector<std::array<int64_t, 3>>{{0, 8, 8}, {1, 1, 1}, {3, 17, 15}, {17, 12, 24}, {70, 33, 9}}) {
+  for (const auto& [T, D, F] :
+       std::vector<std::array<int64_t, 3>>{{0, 8, 8}, {1, 1, 1}, {3, 17, 15}, {17, 12, 24}, {70, 33, 9}}) {
     for (DType t : {f32_t, bf16_t}) {
       SCOPED_TRACE(std::to_string(T) + "x" + std::to_string(D) + " inter " + std::to_string(F) + " " + dtype_name(t));
       Case c(T, D, F, t);

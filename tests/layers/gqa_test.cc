@@ -10,7 +10,12 @@ namespace {
 using layers::Gqa;
 
 Gqa::Spec spec_of(int64_t dim, int64_t heads, int64_t kv_heads, int64_t head_dim) {
-  return {dim, heads, kv_heads, head_dim, static_cast<float>(1 / std::sqrt(static_cast<double>(head_dim))), ops::RopeLayout::half_split};
+  return {dim,
+          heads,
+          kv_heads,
+          head_dim,
+          static_cast<float>(1 / std::sqrt(static_cast<double>(head_dim))),
+          ops::RopeLayout::half_split};
 }
 
 struct Case {
@@ -33,7 +38,8 @@ struct Case {
     const Exec exec(threads);
     Arena memory(size_t{8} << 20), scratch(size_t{8} << 20);
     const ops::RopeTable rope = ops::make_rope_table(std::max<int64_t>(1, tokens()), s.head_dim, 10000, {});
-    y = random(tokens(), s.dim, 4, 1.0, t), dx = random(tokens(), s.dim, 5, 1.0, t);  // assigned: old values must not matter
+    y = random(tokens(), s.dim, 4, 1.0, t),
+    dx = random(tokens(), s.dim, 5, 1.0, t);  // assigned: old values must not matter
     lw.reset_gradients();
     auto saved = Gqa::reserve(memory, s, t, tokens(), true, {});
     Gqa::forward(exec, s, lw.w, rope, at.context(), x, saved, y, scratch);
@@ -44,7 +50,8 @@ struct Case {
 
 void check(const Gqa::Spec& s, const Packed& places, size_t most) {
   for (DType t : {f32_t, bf16_t}) {
-    SCOPED_TRACE(std::to_string(places.position.size()) + " tokens, heads " + std::to_string(s.heads) + "/" + std::to_string(s.kv_heads) + " " + dtype_name(t));
+    SCOPED_TRACE(std::to_string(places.position.size()) + " tokens, heads " + std::to_string(s.heads) + "/" +
+                 std::to_string(s.kv_heads) + " " + dtype_name(t));
     Case c(s, places, t);
     const auto n = [](int64_t i) { return static_cast<size_t>(i); };
     const reference::Gqa spec{n(s.dim), n(s.heads), n(s.kv_heads), n(s.head_dim), static_cast<double>(s.scale)};
@@ -52,7 +59,8 @@ void check(const Gqa::Spec& s, const Packed& places, size_t most) {
     Tensors<double> values = c.lw.values();
     values["x"] = c.x.values();
     const auto cotangent = c.dy.values();
-    const auto want = reference::complex_gradient(values, [&](const auto& z) { return reference::dot(cotangent, spec(z, "", z.at("x"), at)); }, most);
+    const auto want = reference::complex_gradient(
+        values, [&](const auto& z) { return reference::dot(cotangent, spec(z, "", z.at("x"), at)); }, most);
     const auto want_y = spec(values, "", values.at("x"), at);
     const double e = chain_tolerance(6, std::max({s.dim, s.q_cols(), c.tokens()}), t);
     for (Isa isa : machine_isas()) {

@@ -20,7 +20,8 @@ struct OneLinear {
 };
 
 void check(int64_t tokens, int64_t in, int64_t out, DType t) {
-  SCOPED_TRACE(std::to_string(tokens) + " tokens, " + std::to_string(in) + " -> " + std::to_string(out) + " " + dtype_name(t));
+  SCOPED_TRACE(std::to_string(tokens) + " tokens, " + std::to_string(in) + " -> " + std::to_string(out) + " " +
+               dtype_name(t));
   LayerWeights<OneLinear> lw(OneLinear(out, in), t, 3);
   const Owned x = random(tokens, in, 1, 1.0, t), dy = random(tokens, out, 2, 1.0, t);
   Owned y = random(tokens, out, 4, 1.0, t), dx = random(tokens, in, 5, 1.0, t);  // assigned: old values must not matter

@@ -18,7 +18,16 @@ Mla::Spec spec_of(int64_t dim, int64_t heads, int64_t nope, int64_t rope, int64_
 
 reference::Mla reference_of(const Mla::Spec& s) {
   const auto n = [](int64_t i) { return static_cast<size_t>(i); };
-  return {n(s.dim), n(s.heads), n(s.nope), n(s.rope), n(s.v), n(s.q_lora), n(s.kv_lora), static_cast<double>(s.scale), static_cast<double>(s.inner_eps), 10000,
+  return {n(s.dim),
+          n(s.heads),
+          n(s.nope),
+          n(s.rope),
+          n(s.v),
+          n(s.q_lora),
+          n(s.kv_lora),
+          static_cast<double>(s.scale),
+          static_cast<double>(s.inner_eps),
+          10000,
           s.layout == ops::RopeLayout::interleaved};
 }
 
@@ -42,7 +51,8 @@ struct Case {
     const Exec exec(threads);
     Arena memory(size_t{8} << 20), scratch(size_t{8} << 20);
     const ops::RopeTable rope = ops::make_rope_table(std::max<int64_t>(1, tokens()), s.rope, 10000, {});
-    y = random(tokens(), s.dim, 4, 1.0, t), dx = random(tokens(), s.dim, 5, 1.0, t);  // assigned: old values must not matter
+    y = random(tokens(), s.dim, 4, 1.0, t),
+    dx = random(tokens(), s.dim, 5, 1.0, t);  // assigned: old values must not matter
     lw.reset_gradients();
     auto saved = Mla::reserve(memory, s, t, tokens(), true, {});
     Mla::forward(exec, s, lw.w, rope, at.context(), x, saved, y, scratch);
@@ -52,18 +62,22 @@ struct Case {
 };
 
 // Products in a row, norms, rotation, softmax, and the chain back.
-double tolerance(const Case& c) { return chain_tolerance(8, std::max({c.s.dim, c.s.heads * c.s.qk(), c.tokens()}), c.t); }
+double tolerance(const Case& c) {
+  return chain_tolerance(8, std::max({c.s.dim, c.s.heads * c.s.qk(), c.tokens()}), c.t);
+}
 
 void check(const Mla::Spec& s, const Packed& places, size_t most) {
   for (DType t : {f32_t, bf16_t}) {
-    SCOPED_TRACE(std::to_string(places.position.size()) + " tokens, q_lora " + std::to_string(s.q_lora) + " " + dtype_name(t));
+    SCOPED_TRACE(std::to_string(places.position.size()) + " tokens, q_lora " + std::to_string(s.q_lora) + " " +
+                 dtype_name(t));
     Case c(s, places, t);
     const reference::Mla spec = reference_of(s);
     const reference::Places at{places.position, places.first_key};
     Tensors<double> values = c.lw.values();
     values["x"] = c.x.values();
     const auto cotangent = c.dy.values();
-    const auto want = reference::complex_gradient(values, [&](const auto& z) { return reference::dot(cotangent, spec(z, "", z.at("x"), at)); }, most);
+    const auto want = reference::complex_gradient(
+        values, [&](const auto& z) { return reference::dot(cotangent, spec(z, "", z.at("x"), at)); }, most);
     const auto want_y = spec(values, "", values.at("x"), at);
     for (Isa isa : machine_isas()) {
       const IsaScope scope(isa);
@@ -91,8 +105,8 @@ TEST(Mla, ForwardAndGradients) {
   }
 }
 
-// Tokens through a cache in pieces: the expanded form has the bits of the full forward, the absorbed form its values. Two documents, so that
-// the cache holds keys nobody may see.
+// Tokens through a cache in pieces: the expanded form has the bits of the full forward, the absorbed form its values.
+// Two documents, so that the cache holds keys nobody may see.
 TEST(Mla, CacheInPieces) {
   for (Isa isa : machine_isas()) {
     const IsaScope scope(isa);
@@ -102,8 +116,10 @@ TEST(Mla, CacheInPieces) {
         c.run(1);
         const ops::RopeTable rope = ops::make_rope_table(90, 4, 10000, {});
         for (const int64_t piece : {1, 7, 64}) {
-          for (layers::MlaForm form : {layers::MlaForm::expanded, layers::MlaForm::absorbed, layers::MlaForm::automatic}) {
-            SCOPED_TRACE(std::string(isa_name(isa)) + " " + dtype_name(t) + " pieces of " + std::to_string(piece) + " form " + std::to_string(static_cast<int>(form)));
+          for (layers::MlaForm form :
+               {layers::MlaForm::expanded, layers::MlaForm::absorbed, layers::MlaForm::automatic}) {
+            SCOPED_TRACE(std::string(isa_name(isa)) + " " + dtype_name(t) + " pieces of " + std::to_string(piece) +
+                         " form " + std::to_string(static_cast<int>(form)));
             Arena memory(size_t{8} << 20);
             auto cache = Mla::Cache::take(memory, c.s, t, 90);
             cache.form = form;

@@ -16,7 +16,8 @@ struct Rule {
   const char* name;
   ops::RouterRule rule;
 };
-ops::RouterRule rule_of(Scoring scoring, int64_t experts, int64_t active, int64_t groups, int64_t kept, bool bias, bool normalise, float scaling) {
+ops::RouterRule rule_of(Scoring scoring, int64_t experts, int64_t active, int64_t groups, int64_t kept, bool bias,
+                        bool normalise, float scaling) {
   ops::RouterRule r;
   r.scoring = scoring, r.experts = experts, r.active = active, r.groups = groups, r.active_groups = kept;
   r.bias = bias, r.normalise = normalise, r.scaling = scaling;
@@ -36,8 +37,17 @@ reference::Moe reference_of(const Moe::Spec& s) {
   const auto n = [](int64_t i) { return static_cast<size_t>(i); };
   reference::Moe m;
   m.dim = n(s.dim), m.inter = n(s.inter), m.shared_inter = n(s.shared_inter);
-  const auto score = s.rule.scoring == Scoring::softmax ? reference::Score::softmax : s.rule.scoring == Scoring::sigmoid ? reference::Score::sigmoid : reference::Score::sqrtsoftplus;
-  m.router = {score, n(s.rule.experts), n(s.rule.active), n(s.rule.groups), n(s.rule.active_groups), s.rule.bias, s.rule.normalise, static_cast<double>(s.rule.scaling)};
+  const auto score = s.rule.scoring == Scoring::softmax   ? reference::Score::softmax
+                     : s.rule.scoring == Scoring::sigmoid ? reference::Score::sigmoid
+                                                          : reference::Score::sqrtsoftplus;
+  m.router = {score,
+              n(s.rule.experts),
+              n(s.rule.active),
+              n(s.rule.groups),
+              n(s.rule.active_groups),
+              s.rule.bias,
+              s.rule.normalise,
+              static_cast<double>(s.rule.scaling)};
   const auto& b = s.balance;
   m.balance = {b.expert, b.device, b.communication, b.sequence, b.mixtral, n(b.devices), n(b.devices_per_token)};
   m.limit = static_cast<double>(s.limit);
@@ -61,9 +71,11 @@ struct Case {
         lw(Moe::Weights(spec), type, 11),
         x(random(tokens(), spec.dim, 1, 1.0, type)),
         dy(random(tokens(), spec.dim, 2, 1.0, type)) {
-    for (int64_t i = 0; s.hash_vocab && i < tokens(); ++i) ids.push_back(static_cast<int32_t>((i * 7 + 3) % s.hash_vocab));
+    for (int64_t i = 0; s.hash_vocab && i < tokens(); ++i)
+      ids.push_back(static_cast<int32_t>((i * 7 + 3) % s.hash_vocab));
     for (int64_t i = 0; i < lw.w.table.size(); ++i)  // K different experts a row, not in ascending order
-      lw.w.table.f32()[i] = static_cast<float>((i / s.rule.active * 5 + (s.rule.active - i % s.rule.active) * 3) % s.rule.experts);
+      lw.w.table.f32()[i] =
+          static_cast<float>((i / s.rule.active * 5 + (s.rule.active - i % s.rule.active) * 3) % s.rule.experts);
   }
   int64_t tokens() const { return static_cast<int64_t>(at.position.size()); }
 
@@ -72,7 +84,8 @@ struct Case {
     layers::TokenContext ctx = at.context();
     ctx.token_id = ids;
     Arena memory(size_t{8} << 20), scratch(size_t{8} << 20);
-    y = random(tokens(), s.dim, 4, 1.0, t), dx = random(tokens(), s.dim, 5, 1.0, t);  // assigned: old values must not matter
+    y = random(tokens(), s.dim, 4, 1.0, t),
+    dx = random(tokens(), s.dim, 5, 1.0, t);  // assigned: old values must not matter
     lw.reset_gradients();
     Moe::Saved saved;
     Moe::reserve_routing(memory, s, tokens(), saved);
@@ -152,7 +165,11 @@ TEST(Moe, EveryBalanceLoss) {
       {"communication", [](B& b) { b.communication = 0.7, b.devices = 2, b.devices_per_token = 1; }},
       {"sequence", [](B& b) { b.sequence = 1.1; }},
       {"mixtral", [](B& b) { b.mixtral = 0.6; }},
-      {"all", [](B& b) { b.expert = 0.3, b.device = 0.4, b.communication = 0.5, b.sequence = 0.6, b.mixtral = 0.7, b.devices = 2, b.devices_per_token = 2; }},
+      {"all",
+       [](B& b) {
+         b.expert = 0.3, b.device = 0.4, b.communication = 0.5, b.sequence = 0.6, b.mixtral = 0.7, b.devices = 2,
+         b.devices_per_token = 2;
+       }},
   };
   for (const Rule& r : rules()) {
     if (r.rule.experts % 2) continue;

@@ -18,17 +18,28 @@ enum class Stage { off, dense, sparse };
 
 SparseMla::Spec spec_of(int64_t dim, int64_t heads, int64_t index_heads, int64_t index_dim, int64_t topk) {
   SparseMla::Spec s;
-  s.mla.dim = dim, s.mla.heads = heads, s.mla.nope = 6, s.mla.rope = 4, s.mla.v = 5, s.mla.q_lora = 9, s.mla.kv_lora = 7;
+  s.mla.dim = dim, s.mla.heads = heads, s.mla.nope = 6, s.mla.rope = 4, s.mla.v = 5, s.mla.q_lora = 9,
+  s.mla.kv_lora = 7;
   s.mla.scale = static_cast<float>(1 / std::sqrt(10.0));
-  s.indexer.dim = dim, s.indexer.q_lora = 9, s.indexer.heads = index_heads, s.indexer.head_dim = index_dim, s.indexer.topk = topk;
+  s.indexer.dim = dim, s.indexer.q_lora = 9, s.indexer.heads = index_heads, s.indexer.head_dim = index_dim,
+  s.indexer.topk = topk;
   s.indexer.norm_eps = 1e-3f;
   return s;
 }
 
 reference::SparseMla reference_of(const SparseMla::Spec& s) {
   const auto n = [](int64_t i) { return static_cast<size_t>(i); };
-  const reference::Mla mla{n(s.mla.dim), n(s.mla.heads), n(s.mla.nope), n(s.mla.rope), n(s.mla.v), n(s.mla.q_lora), n(s.mla.kv_lora), static_cast<double>(s.mla.scale),
-                           static_cast<double>(s.mla.inner_eps), 10000, true};
+  const reference::Mla mla{n(s.mla.dim),
+                           n(s.mla.heads),
+                           n(s.mla.nope),
+                           n(s.mla.rope),
+                           n(s.mla.v),
+                           n(s.mla.q_lora),
+                           n(s.mla.kv_lora),
+                           static_cast<double>(s.mla.scale),
+                           static_cast<double>(s.mla.inner_eps),
+                           10000,
+                           true};
   return {mla, n(s.indexer.heads), n(s.indexer.head_dim), n(s.indexer.topk), static_cast<double>(s.indexer.norm_eps)};
 }
 
@@ -46,8 +57,14 @@ struct Case {
   Stage stage;
 
   Case(const SparseMla::Spec& spec, const Packed& places, DType type, Stage what = Stage::off)
-      : s(spec), at(places), t(type), lw(SparseMla::Weights(spec), type, 3), x(random(tokens(), spec.mla.dim, 1, 1.0, type)),
-        dy(random(tokens(), spec.mla.dim, 2, 1.0, type)), rope(ops::make_rope_table(std::max<int64_t>(1, tokens()), s.mla.rope, 10000, {})), stage(what) {
+      : s(spec),
+        at(places),
+        t(type),
+        lw(SparseMla::Weights(spec), type, 3),
+        x(random(tokens(), spec.mla.dim, 1, 1.0, type)),
+        dy(random(tokens(), spec.mla.dim, 2, 1.0, type)),
+        rope(ops::make_rope_table(std::max<int64_t>(1, tokens()), s.mla.rope, 10000, {})),
+        stage(what) {
     s.dense = stage == Stage::dense;
   }
   int64_t tokens() const { return static_cast<int64_t>(at.position.size()); }
@@ -55,7 +72,8 @@ struct Case {
   void run(int threads) {
     const Exec exec(threads);
     Arena memory(size_t{8} << 20), scratch(size_t{128} << 20);
-    y = random(tokens(), s.mla.dim, 4, 1.0, t), dx = random(tokens(), s.mla.dim, 5, 1.0, t);  // assigned: old values must not matter
+    y = random(tokens(), s.mla.dim, 4, 1.0, t),
+    dx = random(tokens(), s.mla.dim, 5, 1.0, t);  // assigned: old values must not matter
     lw.reset_gradients();
     kl = {stage == Stage::off ? 0.f : kLossScale, 0};
     auto saved = SparseMla::reserve(memory, s, t, tokens(), true);
@@ -76,12 +94,15 @@ struct Case {
   }
 };
 
-double tolerance(const Case& c) { return chain_tolerance(8, std::max({c.s.mla.dim, c.s.mla.heads * c.s.mla.qk(), c.tokens()}), c.t); }
+double tolerance(const Case& c) {
+  return chain_tolerance(8, std::max({c.s.mla.dim, c.s.mla.heads * c.s.mla.qk(), c.tokens()}), c.t);
+}
 
 bool of_indexer(const std::string& name) { return name.rfind("indexer.", 0) == 0; }
 
 void check(const SparseMla::Spec& s, const Packed& places, DType t, Stage stage, size_t most) {
-  SCOPED_TRACE(std::to_string(places.position.size()) + " tokens, stage " + std::to_string(static_cast<int>(stage)) + " " + dtype_name(t));
+  SCOPED_TRACE(std::to_string(places.position.size()) + " tokens, stage " + std::to_string(static_cast<int>(stage)) +
+               " " + dtype_name(t));
   Case c(s, places, t, stage);
   c.run(1);
   const reference::SparseMla spec = reference_of(s);
@@ -100,9 +121,11 @@ void check(const SparseMla::Spec& s, const Packed& places, DType t, Stage stage,
   for (const auto& [name, v] : values) (of_indexer(name) ? index : main)[name] = v;
   main["x"] = x;
   const auto cotangent = c.dy.values();
-  auto want = reference::complex_gradient(main, [&](const auto& z) { return reference::dot(cotangent, spec(z, "", z.at("x"), at, lists)); }, most);
+  auto want = reference::complex_gradient(
+      main, [&](const auto& z) { return reference::dot(cotangent, spec(z, "", z.at("x"), at, lists)); }, most);
   const double factor = static_cast<double>(kLossScale);
-  for (const auto& [name, v] : reference::complex_gradient(index, [&](const auto& z) { return factor * spec.divergence(values, z, "", x, at, lists); }, most))
+  for (const auto& [name, v] : reference::complex_gradient(
+           index, [&](const auto& z) { return factor * spec.divergence(values, z, "", x, at, lists); }, most))
     want[name] = stage == Stage::off ? std::vector<double>(v.size()) : v;
   const auto want_y = spec(values, "", x, at, lists);
   for (Isa isa : machine_isas()) {
@@ -170,7 +193,8 @@ TEST(SparseMla, CacheInPieces) {
         SCOPED_TRACE(std::string(isa_name(isa)) + " " + dtype_name(t) + " pieces of " + std::to_string(piece));
         EXPECT_TRUE(c.cached(piece, MlaForm::expanded).same_bytes(c.y));
         for (MlaForm form : {MlaForm::absorbed, MlaForm::automatic})
-          expect_close(c.cached(piece, form).values(), c.y.values(), (t == f32_t ? 2e-5 : 6e-2) * largest(c.y.values()), "absorbed");
+          expect_close(c.cached(piece, form).values(), c.y.values(), (t == f32_t ? 2e-5 : 6e-2) * largest(c.y.values()),
+                       "absorbed");
       }
     }
   }

@@ -1,5 +1,5 @@
-// The reference checkpoints computed in bf16: how far logits are from the float64 ones, and how many experts are chosen otherwise. Every case prints
-// its line of the table in docs/numerics.md.
+// The reference checkpoints computed in bf16: how far logits are from the float64 ones, and how many experts are chosen
+// otherwise. Every case prints its line of the table in docs/numerics.md.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -16,8 +16,9 @@ using test::case_dir;
 
 std::vector<std::string> cases() {
   std::vector<std::string> found;
-  for (const char* name : {"llama", "llama_bf16", "llama_gqa", "llama_linear_rope", "mixtral", "deepseek_moe", "deepseek_v2", "deepseek_v2_lite", "deepseek_v3", "deepseek_v3_mtp",
-                           "deepseek_v3_fp8", "deepseek_v32", "deepseek_v4", "deepseek_v4_hf", "deepseek_v4_fp4"})
+  for (const char* name : {"llama", "llama_bf16", "llama_gqa", "llama_linear_rope", "mixtral", "deepseek_moe",
+                           "deepseek_v2", "deepseek_v2_lite", "deepseek_v3", "deepseek_v3_mtp", "deepseek_v3_fp8",
+                           "deepseek_v32", "deepseek_v4", "deepseek_v4_hf", "deepseek_v4_fp4"})
     if (std::filesystem::exists(case_dir(name))) found.push_back(name);
   return found;
 }
@@ -29,7 +30,8 @@ struct Computed {
   model::Tape tape;
   std::vector<double> logits;
 
-  Computed(const std::string& name, DType dtype, const test::Tokens& tokens, const Exec& exec) : loaded(test::load_case(name, dtype, exec)) {
+  Computed(const std::string& name, DType dtype, const test::Tokens& tokens, const Exec& exec)
+      : loaded(test::load_case(name, dtype, exec)) {
     const model::Model& m = loaded->m;
     tape = model::reserve_tape(kept, m, tokens.size(), model::Tape::Keep::for_backward);
     model::forward(exec, m, tokens.ids, tokens.context(), tape, scratch);
@@ -46,7 +48,8 @@ struct Computed {
   std::span<const int32_t> seen(size_t layer, int64_t token) const {
     IndexMat keys;
     if (const auto* sparse = std::get_if<layers::SparseMla::Saved>(&tape.layers[layer].attn)) keys = sparse->keys;
-    if (const auto* compressed = std::get_if<layers::CompressedAttention::Saved>(&tape.layers[layer].attn)) keys = compressed->indexer.chosen;
+    if (const auto* compressed = std::get_if<layers::CompressedAttention::Saved>(&tape.layers[layer].attn))
+      keys = compressed->indexer.chosen;
     return std::span<const int32_t>(keys.row(token), static_cast<size_t>(keys.cols));
   }
 };
@@ -66,8 +69,9 @@ double limit_after(size_t layers) { return std::sqrt(12.0 * static_cast<double>(
 
 class Bf16Case : public testing::TestWithParam<std::string> {};
 
-// Random weights leave many choices of experts and of an indexer's keys closer than a rounding. Where one turns, the token and all that see it
-// are another computation from there on: they are in the figures printed, and no limit holds for them. For all others one does.
+// Random weights leave many choices of experts and of an indexer's keys closer than a rounding. Where one turns, the
+// token and all that see it are another computation from there on: they are in the figures printed, and no limit holds
+// for them. For all others one does.
 TEST_P(Bf16Case, ErrorOfLogitsAndOtherExperts) {
   const std::string name = GetParam();
   const io::SafetensorsFile f(case_dir(name) + "/golden.safetensors");
@@ -81,7 +85,9 @@ TEST_P(Bf16Case, ErrorOfLogitsAndOtherExperts) {
 
   std::vector<bool> same(T, true);  // no choice of it, or of a token before it, has turned so far
   const auto turn = [&](int64_t token) {
-    for (auto t = static_cast<size_t>(token); t < T && tokens.first_key[t] == tokens.first_key[static_cast<size_t>(token)]; ++t) same[t] = false;
+    for (auto t = static_cast<size_t>(token);
+         t < T && tokens.first_key[t] == tokens.first_key[static_cast<size_t>(token)]; ++t)
+      same[t] = false;
   };
   int64_t choices = 0, other = 0, other_keys = 0;
   for (size_t l = 0; l < layers; ++l) {
@@ -91,7 +97,8 @@ TEST_P(Bf16Case, ErrorOfLogitsAndOtherExperts) {
     Relative router;
     for (int64_t t = 0; t < tokens.size(); ++t)
       for (int64_t e = 0; same[static_cast<size_t>(t)] && e < whole.moe(l)->logits.cols; ++e)
-        router.add(static_cast<double>(rounded.moe(l)->logits.f32(t)[e]), static_cast<double>(whole.moe(l)->logits.f32(t)[e]));
+        router.add(static_cast<double>(rounded.moe(l)->logits.f32(t)[e]),
+                   static_cast<double>(whole.moe(l)->logits.f32(t)[e]));
     EXPECT_LT(router.value(), limit_after(l + 1)) << "logits of the router of layer " << l;
     for (int64_t t = 0; t < tokens.size(); ++t) {
       const auto a = whole.experts(l, t), b = rounded.experts(l, t);
@@ -106,8 +113,9 @@ TEST_P(Bf16Case, ErrorOfLogitsAndOtherExperts) {
     if (same[i / V]) alike.add(rounded.logits[i], want[i]);
   }
   const auto alike_tokens = std::ranges::count(same, true);
-  std::printf("| %-17s | %.3f | %.2f %% | %.2f %% of %lld tokens of %zu | %lld of %lld | %lld |\n", name.c_str(), all.worst, 100 * all.value(), 100 * alike.value(),
-              static_cast<long long>(alike_tokens), T, static_cast<long long>(other), static_cast<long long>(choices), static_cast<long long>(other_keys));
+  std::printf("| %-17s | %.3f | %.2f %% | %.2f %% of %lld tokens of %zu | %lld of %lld | %lld |\n", name.c_str(),
+              all.worst, 100 * all.value(), 100 * alike.value(), static_cast<long long>(alike_tokens), T,
+              static_cast<long long>(other), static_cast<long long>(choices), static_cast<long long>(other_keys));
   EXPECT_GT(alike_tokens, 0);
   EXPECT_LT(alike.value(), limit_after(layers));
   EXPECT_GT(alike.value(), 0x1p-10) << "bf16 was not used";

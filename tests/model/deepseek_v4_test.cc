@@ -1,5 +1,6 @@
-// DeepSeek-V4 against the reference checkpoints: both spellings of names and config, logits, states of all streams, coefficients of every
-// hyper-connection site, expert choices, gradients, and decoding across window, CSA and HCA boundaries.
+// DeepSeek-V4 against the reference checkpoints: both spellings of names and config, logits, states of all streams,
+// coefficients of every hyper-connection site, expert choices, gradients, and decoding across window, CSA and HCA
+// boundaries.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -30,7 +31,8 @@ struct CaseRun {
       : name(case_name),
         about(io::read_json(case_dir(name) + "/golden.json")),
         file(case_dir(name) + "/golden.safetensors"),
-        tokens(golden(file, "input_ids"), test::golden_shape(file, "input_ids")[0], test::golden_shape(file, "input_ids")[1]),
+        tokens(golden(file, "input_ids"), test::golden_shape(file, "input_ids")[0],
+               test::golden_shape(file, "input_ids")[1]),
         loaded(test::load_case(name, DType::f32, exec)) {
     tape = model::reserve_tape(kept, m(), tokens.size(), model::Tape::Keep::for_backward);
     model::forward(exec, m(), tokens.ids, tokens.context(), tape, scratch);
@@ -53,7 +55,8 @@ struct CaseRun {
 void expect_experts(CaseRun& r) {
   for (size_t l = 0; l < r.tape.layers.size(); ++l) {
     const auto& routing = std::get<layers::Moe::Saved>(r.tape.layers[l].ffn).routing;
-    const auto index = golden(r.file, "experts." + std::to_string(l) + ".index"), weight = golden(r.file, "experts." + std::to_string(l) + ".weight");
+    const auto index = golden(r.file, "experts." + std::to_string(l) + ".index"),
+               weight = golden(r.file, "experts." + std::to_string(l) + ".weight");
     for (size_t i = 0; i < index.size(); ++i) {
       ASSERT_EQ(routing.index[i], static_cast<int32_t>(index[i])) << "layer " << l << " slot " << i;
       EXPECT_NEAR(routing.weights.f32()[i], weight[i], 1e-4) << "layer " << l << " slot " << i;
@@ -72,9 +75,11 @@ void expect_coefficients(CaseRun& r) {
     test::expect_close(r.rows(pre.view()), golden(r.file, p + "pre"), 2e-5, p + "pre");
     test::expect_close(r.rows(post.view()), golden(r.file, p + "post"), 2e-5, p + "post");
     auto comb = golden(r.file, p + "comb");
-    for (size_t t = 0; t < comb.size(); t += static_cast<size_t>(n * n))  // stored [j, k]; stream k of the output sums over j
+    for (size_t t = 0; t < comb.size();
+         t += static_cast<size_t>(n * n))  // stored [j, k]; stream k of the output sums over j
       for (int64_t j = 0; j < n; ++j)
-        for (int64_t k = 0; k < j; ++k) std::swap(comb[t + static_cast<size_t>(j * n + k)], comb[t + static_cast<size_t>(k * n + j)]);
+        for (int64_t k = 0; k < j; ++k)
+          std::swap(comb[t + static_cast<size_t>(j * n + k)], comb[t + static_cast<size_t>(k * n + j)]);
     test::expect_close(r.rows(res.view()), comb, 2e-5, p + "comb");
   }
   ops::head_coefficients(r.exec, m.residual, m.weights.hc_head, r.tape.head, head);
@@ -90,7 +95,8 @@ void expect_gradients(CaseRun& r) {
   std::copy(r.tokens.ids.begin() + 1, r.tokens.ids.end(), labels.begin());
   model::LossOptions loss;
   loss.scale = static_cast<float>(1.0 / static_cast<double>(r.tokens.size() - 1));
-  const model::LossResult result = model::backward(r.exec, m, r.tokens.ids, labels, r.tokens.context(), r.tape, loss, grads, r.scratch);
+  const model::LossResult result =
+      model::backward(r.exec, m, r.tokens.ids, labels, r.tokens.context(), r.tape, loss, grads, r.scratch);
   EXPECT_NEAR(result.sums.cross_entropy * static_cast<double>(loss.scale), golden(r.file, "loss")[0], 1e-5);
   const model::ModelType& type = model::find_model_type(m.config.model_type);
   std::map<std::string, int> without;
@@ -100,11 +106,13 @@ void expect_gradients(CaseRun& r) {
     const std::string theirs = type.file_names(m.config, tensor).front();
     const std::vector<double> got(g.f32(), g.f32() + g.size());
     if (r.file.find("grad." + theirs)) {
-      test::expect_close(got, golden(r.file, "grad." + theirs), r.about.at("grad_tolerance").at(theirs), "grad." + theirs);
+      test::expect_close(got, golden(r.file, "grad." + theirs), r.about.at("grad_tolerance").at(theirs),
+                         "grad." + theirs);
       ++compared;
     } else {
       EXPECT_EQ(test::largest(got), 0.0) << theirs;
-      EXPECT_TRUE(without.count(theirs) || theirs.find("tid2eid") != std::string::npos) << theirs << " has no gradient to compare with";
+      EXPECT_TRUE(without.count(theirs) || theirs.find("tid2eid") != std::string::npos)
+          << theirs << " has no gradient to compare with";
     }
   });
   EXPECT_EQ(compared, static_cast<int>(r.about.at("grad_tolerance").size()));
@@ -122,7 +130,8 @@ TEST_P(DeepseekV4, MatchesTheReference) {
     if (!r.file.find("hidden.0")) continue;
     for (int64_t l = 0; l <= r.m().config.num_hidden_layers; ++l) {
       const auto want = golden(r.file, "hidden." + std::to_string(l));
-      test::expect_close(r.rows(r.tape.x[static_cast<size_t>(2 * l)]), want, 2e-5 * std::max(1.0, test::largest(want)), "hidden." + std::to_string(l));
+      test::expect_close(r.rows(r.tape.x[static_cast<size_t>(2 * l)]), want, 2e-5 * std::max(1.0, test::largest(want)),
+                         "hidden." + std::to_string(l));
     }
     expect_experts(r);
     expect_coefficients(r);
@@ -130,7 +139,8 @@ TEST_P(DeepseekV4, MatchesTheReference) {
   }
 }
 
-// The cache holds the window, entries and what compressors have not finished; every split of a prompt gives the bits of the whole.
+// The cache holds the window, entries and what compressors have not finished; every split of a prompt gives the bits of
+// the whole.
 TEST_P(DeepseekV4, PiecesAreTheWhole) {
   if (!std::filesystem::exists(case_dir(GetParam()))) GTEST_SKIP() << "only in the full set";
   CaseRun r(GetParam());
@@ -144,8 +154,11 @@ TEST_P(DeepseekV4, PiecesAreTheWhole) {
       const int64_t n = std::min(piece, t.size() - done);
       Arena::Scope scope(memory);
       const std::vector<int32_t> first_key(static_cast<size_t>(n), 0), start = {0};
-      const auto part = [&](const std::vector<int32_t>& v) { return std::span(v).subspan(static_cast<size_t>(done), static_cast<size_t>(n)); };
-      model::Tape tape = model::reserve_tape(memory, r.m(), n, model::Tape::Keep::nothing, model::Recompute::none, &cache);
+      const auto part = [&](const std::vector<int32_t>& v) {
+        return std::span(v).subspan(static_cast<size_t>(done), static_cast<size_t>(n));
+      };
+      model::Tape tape =
+          model::reserve_tape(memory, r.m(), n, model::Tape::Keep::nothing, model::Recompute::none, &cache);
       model::forward(r.exec, r.m(), part(t.ids), {part(t.position), first_key, start, start}, tape, r.scratch, &cache);
       Owned logits(n, r.m().config.vocab_size);
       model::logits(r.exec, r.m(), tape.hidden, logits);
@@ -156,7 +169,8 @@ TEST_P(DeepseekV4, PiecesAreTheWhole) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Goldens, DeepseekV4, testing::Values("deepseek_v4", "deepseek_v4_hf", "deepseek_v4_fp4"), [](const auto& p) { return p.param; });
+INSTANTIATE_TEST_SUITE_P(Goldens, DeepseekV4, testing::Values("deepseek_v4", "deepseek_v4_hf", "deepseek_v4_fp4"),
+                         [](const auto& p) { return p.param; });
 
 }  // namespace
 }  // namespace birkhoff

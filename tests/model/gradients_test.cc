@@ -1,5 +1,5 @@
-// Loss and gradients of whole models against the plain specification: every tensor along random directions, the specification's derivative by
-// complex steps; and the same bits under every recompute policy.
+// Loss and gradients of whole models against the plain specification: every tensor along random directions, the
+// specification's derivative by complex steps; and the same bits under every recompute policy.
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -21,7 +21,9 @@ struct Variant {
   const char* name;
   ModelConfig config;
   bool experts = true;
-  Variant(const char* n, ModelConfig c, const std::function<void(ModelConfig&)>& change = [](ModelConfig&) {}) : name(n), config(std::move(c)) {
+  Variant(
+      const char* n, ModelConfig c, const std::function<void(ModelConfig&)>& change = [](ModelConfig&) {})
+      : name(n), config(std::move(c)) {
     change(config);
     model::validate(config);
     experts = config.n_routed_experts > 0;
@@ -34,17 +36,23 @@ std::vector<Variant> variants() {
   const auto paper = [](ModelConfig& c) { c.hc_convention = "paper"; };
   return {
       {"plain, MLA, experts", small_config("plain")},
-      {"plain, MLA without q_lora, tied", small_config("plain"), [](ModelConfig& c) { c.q_lora_rank = 0, c.tie_word_embeddings = true; }},
+      {"plain, MLA without q_lora, tied", small_config("plain"),
+       [](ModelConfig& c) { c.q_lora_rank = 0, c.tie_word_embeddings = true; }},
       {"plain, GQA, dense", small_config("plain", 1, false), no_experts},
       {"plain, GQA, softmax experts everywhere, tied", small_config("plain", 1, false),
-       [](ModelConfig& c) { c.first_k_dense_replace = 0, c.scoring_func = "softmax", c.topk_method = "greedy", c.norm_topk_prob = false, c.tie_word_embeddings = true; }},
+       [](ModelConfig& c) {
+         c.first_k_dense_replace = 0, c.scoring_func = "softmax", c.topk_method = "greedy", c.norm_topk_prob = false,
+         c.tie_word_embeddings = true;
+       }},
       {"hc, dynamic", small_config("hc", 3)},
       {"hc, static", small_config("hc", 2), [](ModelConfig& c) { c.hc_dynamic = false; }},
       {"hc, fixed pre", small_config("hc", 4), [](ModelConfig& c) { c.hc_pre = "fixed"; }},
       {"mhc, v4", small_config("mhc", 4)},
-      {"mhc, v4, GQA, tied, sum", small_config("mhc", 2, false), [](ModelConfig& c) { c.tie_word_embeddings = true, c.hc_head = "sum"; }},
+      {"mhc, v4, GQA, tied, sum", small_config("mhc", 2, false),
+       [](ModelConfig& c) { c.tie_word_embeddings = true, c.hc_head = "sum"; }},
       {"mhc, paper", small_config("mhc", 4), paper},
-      {"mhc, paper, five streams, three iterations", small_config("mhc", 5), [&](ModelConfig& c) { paper(c), c.hc_sinkhorn_iters = 3; }},
+      {"mhc, paper, five streams, three iterations", small_config("mhc", 5),
+       [&](ModelConfig& c) { paper(c), c.hc_sinkhorn_iters = 3; }},
       {"mhc, one stream", small_config("mhc", 1)},
       {"mhc, eight streams, no experts", small_config("mhc", 8), no_experts},
       {"mhc, lite", with_form(small_config("mhc", 4), "lite")},
@@ -81,7 +89,8 @@ struct Derivative {
   double want;
 };
 
-std::vector<Derivative> derivatives(const reference::Model& spec, const Tensors<double>& w, const Data& d, double scale) {
+std::vector<Derivative> derivatives(const reference::Model& spec, const Tensors<double>& w, const Data& d,
+                                    double scale) {
   std::vector<Derivative> out;
   Tensors<reference::Complex> z = reference::lift(w);
   uint64_t stream = 0;
@@ -94,7 +103,10 @@ std::vector<Derivative> derivatives(const reference::Model& spec, const Tensors<
         v[i] = {w.at(name)[i], 1e-50 * e.direction[i]};
       }
       const auto r = spec.loss(z, d.ids, d.labels, d.places(), d.at.sequence_start);
-      e.want = (scale * (r.cross_entropy + static_cast<double>(kZ) * r.z) + static_cast<double>(kBalanceScale) * r.balance).imag() / 1e-50;
+      e.want =
+          (scale * (r.cross_entropy + static_cast<double>(kZ) * r.z) + static_cast<double>(kBalanceScale) * r.balance)
+              .imag() /
+          1e-50;
       out.push_back(e);
     }
     for (auto& x : v) x = x.real();
@@ -108,10 +120,11 @@ double norm(const std::vector<double>& v) {
   return std::sqrt(s);
 }
 
-// <g, v> for v ~ N(0, 1) has the size of |g|, so an error of `relative` in the elements moves it by relative * |g|, times 4 standard deviations.
-// Where terms cancel (a collapse of one stream is scale-free: its gradient is zero but for eps) rounding is relative to the terms, which are
-// as large as other gradients: `rounding` of the largest.
-void expect_derivatives(const Tensors<double>& got, const std::vector<Derivative>& want, double relative, double rounding) {
+// <g, v> for v ~ N(0, 1) has the size of |g|, so an error of `relative` in the elements moves it by relative * |g|,
+// times 4 standard deviations. Where terms cancel (a collapse of one stream is scale-free: its gradient is zero but for
+// eps) rounding is relative to the terms, which are as large as other gradients: `rounding` of the largest.
+void expect_derivatives(const Tensors<double>& got, const std::vector<Derivative>& want, double relative,
+                        double rounding) {
   double most = 0;
   for (const auto& [name, g] : got) most = std::max(most, norm(g));
   for (const Derivative& d : want) {
@@ -132,7 +145,8 @@ reference::Balance turn_on_balance(model::Model& m, bool on) {
     auto* moe = std::get_if<layers::Moe::Spec>(&block.ffn);
     if (!moe) continue;
     auto& b = moe->balance;
-    b.expert = 0.1, b.device = 0.15, b.communication = 0.2, b.sequence = 0.25, b.mixtral = 0.3, b.devices = 2, b.devices_per_token = 1;
+    b.expert = 0.1, b.device = 0.15, b.communication = 0.2, b.sequence = 0.25, b.mixtral = 0.3, b.devices = 2,
+    b.devices_per_token = 1;
   }
   return {0.1, 0.15, 0.2, 0.25, 0.3, 2, 1};
 }
@@ -147,7 +161,8 @@ void check(const Variant& v, DType t) {
   const double counted = 10, scale = 1 / counted;
   const auto want = spec.loss(w, d.ids, d.labels, d.places(), d.at.sequence_start);
   const auto directions = derivatives(spec, w, d, scale);
-  // Two layers of about 12 ops forward and as many back; independent roundings add like a random walk, so sqrt(48) stages.
+  // Two layers of about 12 ops forward and as many back; independent roundings add like a random walk, so sqrt(48)
+  // stages.
   const double relative = chain_tolerance(7, 32, t), rounding = t == f32_t ? 64 * 0x1p-24 : 2 * 0x1p-9;
   model::LossOptions loss;
   loss.scale = static_cast<float>(scale), loss.z_coef = kZ, loss.balance_scale = kBalanceScale;

@@ -1,9 +1,10 @@
 // Published sizes of the released models, from their presets alone (models.md K.1, K.2, K.5).
+#include "model/inventory.h"
+
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 
-#include "model/inventory.h"
 #include "model/presets.h"
 #include "ops/rope.h"
 #include "train/train_config.h"
@@ -13,13 +14,15 @@ namespace {
 
 using nlohmann::json;
 
-model::ModelConfig preset(const std::string& name) { return train::make_run_config(json::parse(model::find_preset(name).json), {}).model; }
+model::ModelConfig preset(const std::string& name) {
+  return train::make_run_config(json::parse(model::find_preset(name).json), {}).model;
+}
 
 struct Published {
   const char* name;
   const char* type;
   int64_t total;
-  int64_t active;                 // in the convention below; 0: dense, all
+  int64_t active;  // in the convention below; 0: dense, all
   bool active_with_embedding;
   int64_t kv_elements;
 };
@@ -77,7 +80,8 @@ TEST(Inventory, V4) {
   const struct {
     const char* name;
     int64_t with_embedding, mtp, hyper_connections, window, csa, hca;
-  } models[] = {{"v4-flash", 13799632471, 6610048891, 786486, 106956352, 126098624, 111216704}, {"v4-pro", 49779081059, 25840145979, 1376310, 0, 331292416, 307300992}};
+  } models[] = {{"v4-flash", 13799632471, 6610048891, 786486, 106956352, 126098624, 111216704},
+                {"v4-pro", 49779081059, 25840145979, 1376310, 0, 331292416, 307300992}};
   for (const auto& want : models) {
     SCOPED_TRACE(want.name);
     const model::ModelConfig c = preset(want.name);
@@ -88,10 +92,16 @@ TEST(Inventory, V4) {
     model::Weights w(c);
     for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
       int64_t attention = 0, hyper = 0;
-      std::visit([&](auto& a) { a.for_each("", [&](const std::string&, Mat& m, layers::Role) { attention += m.size(); }); }, w.blocks[static_cast<size_t>(i)].attn);
-      for (const ops::SiteWeights* site : {&w.blocks[static_cast<size_t>(i)].attn_site, &w.blocks[static_cast<size_t>(i)].ffn_site})
+      std::visit(
+          [&](auto& a) { a.for_each("", [&](const std::string&, Mat& m, layers::Role) { attention += m.size(); }); },
+          w.blocks[static_cast<size_t>(i)].attn);
+      for (const ops::SiteWeights* site :
+           {&w.blocks[static_cast<size_t>(i)].attn_site, &w.blocks[static_cast<size_t>(i)].ffn_site})
         hyper += site->fn.size() + site->scale.size() + site->base.size();
-      EXPECT_EQ(attention, c.compress_ratio(i) == 0 ? want.window : c.compress_ratio(i) == 4 ? want.csa : want.hca) << "layer " << i;
+      EXPECT_EQ(attention, c.compress_ratio(i) == 0   ? want.window
+                           : c.compress_ratio(i) == 4 ? want.csa
+                                                      : want.hca)
+          << "layer " << i;
       EXPECT_EQ(hyper, want.hyper_connections);
     }
     const auto ropes = c.rope_specs();
@@ -117,15 +127,16 @@ std::string printed(double value, int digits) {
   return text;
 }
 
-// Table 5 of the mHC paper, to the digits it prints (millions of vocabulary and active parameters, billions in total). It leaves the width of
-// the leading dense layer open. As wide as the experts a token uses (6 routed and 2 shared), every printed figure comes out; nine experts
-// wide, totals agree within 0.5 % and active parameters within 1 %.
+// Table 5 of the mHC paper, to the digits it prints (millions of vocabulary and active parameters, billions in total).
+// It leaves the width of the leading dense layer open. As wide as the experts a token uses (6 routed and 2 shared),
+// every printed figure comes out; nine experts wide, totals agree within 0.5 % and active parameters within 1 %.
 TEST(Inventory, ModelsOfTheMhcPaper) {
   struct Row {
     const char *name, *total, *active, *vocabulary;
     int total_digits, active_digits;
   };
-  for (const Row& r : {Row{"mhc-3b", "2.97", "0.612", "331", 2, 3}, Row{"mhc-9b", "9.18", "1.66", "496", 2, 2}, Row{"mhc-27b", "27.0", "4.14", "662", 1, 2}}) {
+  for (const Row& r : {Row{"mhc-3b", "2.97", "0.612", "331", 2, 3}, Row{"mhc-9b", "9.18", "1.66", "496", 2, 2},
+                       Row{"mhc-27b", "27.0", "4.14", "662", 1, 2}}) {
     SCOPED_TRACE(r.name);
     model::ModelConfig c = preset(r.name);
     EXPECT_EQ(c.intermediate_size, (c.num_experts_per_tok + c.n_shared_experts) * c.moe_intermediate_size);
@@ -148,7 +159,9 @@ TEST(Inventory, TrainingOfTheMhcPaper) {
     int64_t rows, steps;
     double lr;
     const char* tokens;
-  } runs[] = {{"mhc-3b", 320, 30000, 8.6e-4, "39.3"}, {"mhc-9b", 512, 50000, 5.9e-4, "105"}, {"mhc-27b", 1280, 50000, 4.0e-4, "262"}};
+  } runs[] = {{"mhc-3b", 320, 30000, 8.6e-4, "39.3"},
+              {"mhc-9b", 512, 50000, 5.9e-4, "105"},
+              {"mhc-27b", 1280, 50000, 4.0e-4, "262"}};
   for (const auto& r : runs) {
     SCOPED_TRACE(r.name);
     const train::TrainConfig t = train::make_run_config(json::parse(model::find_preset(r.name).json), {}).train;
@@ -156,7 +169,9 @@ TEST(Inventory, TrainingOfTheMhcPaper) {
     EXPECT_EQ(t.steps, r.steps);
     EXPECT_EQ(t.lr, r.lr);
     const std::string text = r.tokens;
-    EXPECT_EQ(printed(static_cast<double>(t.batch_size * t.seq_len * t.steps) * 1e-9, text.find('.') == std::string::npos ? 0 : 1), text);
+    EXPECT_EQ(printed(static_cast<double>(t.batch_size * t.seq_len * t.steps) * 1e-9,
+                      text.find('.') == std::string::npos ? 0 : 1),
+              text);
   }
 }
 

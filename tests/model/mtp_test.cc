@@ -1,4 +1,5 @@
-// Multi-token prediction against the reference: logits and loss of the module, gradients of loss + 0.3 mtp_loss; and against differences.
+// Multi-token prediction against the reference: logits and loss of the module, gradients of loss + 0.3 mtp_loss; and
+// against differences.
 #include <gtest/gtest.h>
 
 #include "model/model_type.h"
@@ -38,7 +39,8 @@ TEST(Mtp, ReferenceCheckpoint) {
       const int64_t targets = model::mtp_targets(labels, tokens.context(), 1);
       EXPECT_EQ(targets, shape[0] * (shape[1] - 2));
       loss.mtp_scale = {static_cast<float>(0.3 / static_cast<double>(targets))};
-      const model::LossResult r = model::backward(exec, m, tokens.ids, labels, tokens.context(), tape, loss, grads, scratch);
+      const model::LossResult r =
+          model::backward(exec, m, tokens.ids, labels, tokens.context(), tape, loss, grads, scratch);
       ASSERT_EQ(r.mtp.size(), 1u);
       EXPECT_EQ(r.mtp[0].tokens, targets);
       EXPECT_NEAR(r.mtp[0].cross_entropy / static_cast<double>(targets), golden(f, "mtp_loss")[0], 1e-5);
@@ -48,7 +50,8 @@ TEST(Mtp, ReferenceCheckpoint) {
       std::vector<double> got;
       for (int64_t i = 0; i < tokens.size(); ++i)
         if ((i + 1) % shape[1])
-          for (int64_t v = 0; v < m.config.vocab_size; ++v) got.push_back(logits.values()[static_cast<size_t>(i * m.config.vocab_size + v)]);
+          for (int64_t v = 0; v < m.config.vocab_size; ++v)
+            got.push_back(logits.values()[static_cast<size_t>(i * m.config.vocab_size + v)]);
       expect_close(got, golden(f, "mtp_logits"), golden_json["mtp"]["tolerance"], "mtp_logits");
 
       size_t compared = 0;
@@ -56,7 +59,8 @@ TEST(Mtp, ReferenceCheckpoint) {
         if (role == layers::Role::router_bias) return;
         ASSERT_TRUE(f.find("mtp_grad." + name)) << name;
         ++compared;
-        expect_close(std::vector<double>(g.f32(), g.f32() + g.size()), golden(f, "mtp_grad." + name), golden_json["mtp"]["grad_tolerance"][name], "mtp_grad." + name);
+        expect_close(std::vector<double>(g.f32(), g.f32() + g.size()), golden(f, "mtp_grad." + name),
+                     golden_json["mtp"]["grad_tolerance"][name], "mtp_grad." + name);
       });
       EXPECT_GT(compared, 40u);
     }
@@ -73,7 +77,8 @@ TEST(Mtp, TargetsStayInTheirDocument) {
   EXPECT_EQ(model::mtp_targets(labels, ctx, 7), 0);
 }
 
-// Two modules in a chain, gradient along a random direction against central differences of the loss that the model itself reports.
+// Two modules in a chain, gradient along a random direction against central differences of the loss that the model
+// itself reports.
 void check_chain(model::ModelConfig c) {
   c.num_nextn_predict_layers = 2;
   const Exec exec(1);
@@ -99,7 +104,8 @@ void check_chain(model::ModelConfig c) {
     s.tape.mtp = model::reserve_mtp(s.kept, *s.m, 19, model::Recompute::none);
     model::forward(exec, *s.m, ids, ctx, s.tape, s.scratch);
     const auto r = model::backward(exec, *s.m, ids, labels, ctx, s.tape, loss, s.grads, s.scratch);
-    return r.sums.cross_entropy * static_cast<double>(loss.scale) + r.mtp[0].cross_entropy * static_cast<double>(loss.mtp_scale[0]) +
+    return r.sums.cross_entropy * static_cast<double>(loss.scale) +
+           r.mtp[0].cross_entropy * static_cast<double>(loss.mtp_scale[0]) +
            r.mtp[1].cross_entropy * static_cast<double>(loss.mtp_scale[1]);
   };
   run();
@@ -107,9 +113,12 @@ void check_chain(model::ModelConfig c) {
   size_t checked = 0;
   for (const auto& p : s.m->parameters) {
     // A step could change the choice; an indexer makes nothing but one.
-    if (p.role == layers::Role::router_bias || p.role == layers::Role::router || p.role == layers::Role::expert_table || p.name.find(".indexer.") != std::string::npos) continue;
+    if (p.role == layers::Role::router_bias || p.role == layers::Role::router || p.role == layers::Role::expert_table ||
+        p.name.find(".indexer.") != std::string::npos)
+      continue;
     const Rng rng(3, static_cast<uint64_t>(p.offset));
-    std::vector<float> direction(static_cast<size_t>(p.size())), kept_values(s.m->block + p.offset, s.m->block + p.offset + p.size());
+    std::vector<float> direction(static_cast<size_t>(p.size())),
+        kept_values(s.m->block + p.offset, s.m->block + p.offset + p.size());
     double along = 0, norm = 0;
     for (size_t i = 0; i < direction.size(); ++i) {
       direction[i] = static_cast<float>(rng.normal(i));
@@ -118,7 +127,8 @@ void check_chain(model::ModelConfig c) {
     }
     const double h = 2e-3 / std::sqrt(norm);
     const auto at = [&](double step) {
-      for (size_t i = 0; i < direction.size(); ++i) s.m->block[static_cast<size_t>(p.offset) + i] = kept_values[i] + static_cast<float>(step) * direction[i];
+      for (size_t i = 0; i < direction.size(); ++i)
+        s.m->block[static_cast<size_t>(p.offset) + i] = kept_values[i] + static_cast<float>(step) * direction[i];
       s.m->refresh(exec);
       return run();
     };
@@ -156,14 +166,17 @@ TEST(Mtp, JoinOfStreams) {
   s.tape = model::reserve_tape(s.kept, *s.m, T, model::Tape::Keep::for_backward);
   s.tape.mtp = model::reserve_mtp(s.kept, *s.m, T, model::Recompute::none);
   model::forward(exec, *s.m, ids, ctx, s.tape, s.scratch);
-  model::forward_mtp({exec, *s.m, ctx, s.scratch}, ids, labels, model::mtp_source(*s.m, s.tape, s.tape.hidden), s.tape.mtp);
+  model::forward_mtp({exec, *s.m, ctx, s.scratch}, ids, labels, model::mtp_source(*s.m, s.tape, s.tape.hidden),
+                     s.tape.mtp);
   const auto w = s.values();
   const std::string p = "model.layers.3.";
   const auto normed = [&](const float* x, const std::vector<double>& weight) {
     double squares = 0;
     for (int64_t d = 0; d < D; ++d) squares += static_cast<double>(x[d]) * static_cast<double>(x[d]);
     std::vector<double> y;
-    for (int64_t d = 0; d < D; ++d) y.push_back(weight[static_cast<size_t>(d)] * static_cast<double>(x[d]) / std::sqrt(squares / static_cast<double>(D) + c.rms_norm_eps));
+    for (int64_t d = 0; d < D; ++d)
+      y.push_back(weight[static_cast<size_t>(d)] * static_cast<double>(x[d]) /
+                  std::sqrt(squares / static_cast<double>(D) + c.rms_norm_eps));
     return y;
   };
   const auto product = [&](const std::vector<double>& weight, const std::vector<double>& x, int64_t row) {
@@ -176,7 +189,9 @@ TEST(Mtp, JoinOfStreams) {
     for (int64_t i = 0; i < n; ++i) {
       const auto h = normed(s.tape.x.back().f32(t) + i * D, w.at(p + "hnorm.weight"));
       for (int64_t d = 0; d < D; ++d)
-        EXPECT_NEAR(s.tape.mtp[0].stack.x[0].f32(t)[i * D + d], product(w.at(p + "e_proj.weight"), e, d) + product(w.at(p + "h_proj.weight"), h, d), 2e-5) << t << " " << i << " " << d;
+        EXPECT_NEAR(s.tape.mtp[0].stack.x[0].f32(t)[i * D + d],
+                    product(w.at(p + "e_proj.weight"), e, d) + product(w.at(p + "h_proj.weight"), h, d), 2e-5)
+            << t << " " << i << " " << d;
     }
   }
 }

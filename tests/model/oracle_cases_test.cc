@@ -14,7 +14,8 @@ using test::case_dir;
 
 std::vector<std::string> cases() {
   std::vector<std::string> found;
-  for (const char* name : {"deepseek_v3", "deepseek_v32", "deepseek_v2_lite", "llama_gqa", "deepseek_v2", "llama", "llama_linear_rope", "llama_bf16", "mixtral", "deepseek_moe", "deepseek_v3_fp8"})
+  for (const char* name : {"deepseek_v3", "deepseek_v32", "deepseek_v2_lite", "llama_gqa", "deepseek_v2", "llama",
+                           "llama_linear_rope", "llama_bf16", "mixtral", "deepseek_moe", "deepseek_v3_fp8"})
     if (std::filesystem::exists(case_dir(name))) found.push_back(name);
   return found;
 }
@@ -30,7 +31,8 @@ void compare_experts(const io::SafetensorsFile& f, const model::Tape& t, int64_t
     const auto index = test::golden(f, key + ".index"), weight = test::golden(f, key + ".weight");
     const int64_t K = moe->routing.weights.cols;
     for (int64_t i = 0; i < seq_len * K; ++i) {
-      ASSERT_EQ(moe->routing.index[static_cast<size_t>(i)], static_cast<int32_t>(index[static_cast<size_t>(i)])) << key << " slot " << i;
+      ASSERT_EQ(moe->routing.index[static_cast<size_t>(i)], static_cast<int32_t>(index[static_cast<size_t>(i)]))
+          << key << " slot " << i;
       EXPECT_NEAR(moe->routing.weights.f32(i / K)[i % K], weight[static_cast<size_t>(i)], 1e-4) << key << " slot " << i;
     }
   }
@@ -73,13 +75,15 @@ TEST_P(OracleCase, LogitsHiddenStatesAndGradients) {
       if ((i + 1) % shape[1]) labels[static_cast<size_t>(i)] = tokens.ids[static_cast<size_t>(i + 1)];
     model::LossOptions loss;
     loss.scale = static_cast<float>(1.0 / static_cast<double>(shape[0] * (shape[1] - 1)));
-    const model::LossResult r = model::backward(exec, m, tokens.ids, labels, tokens.context(), tape, loss, grads, scratch);
+    const model::LossResult r =
+        model::backward(exec, m, tokens.ids, labels, tokens.context(), tape, loss, grads, scratch);
     EXPECT_NEAR(r.sums.cross_entropy * loss.scale, test::golden(f, "loss")[0], 1e-5);
     grads.for_each([&](const std::string& ours, Mat& g, layers::Role) {
       const std::string tensor = model::find_model_type(m.config.model_type).file_names(m.config, ours).front();
       if (!f.find("grad." + tensor)) return;
       ASSERT_TRUE(golden["grad_tolerance"].contains(tensor)) << tensor;
-      test::expect_close(std::vector<double>(g.f32(), g.f32() + g.size()), test::golden(f, "grad." + tensor), golden["grad_tolerance"][tensor], "grad." + tensor);
+      test::expect_close(std::vector<double>(g.f32(), g.f32() + g.size()), test::golden(f, "grad." + tensor),
+                         golden["grad_tolerance"][tensor], "grad." + tensor);
     });
   }
 }

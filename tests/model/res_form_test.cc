@@ -15,7 +15,8 @@ struct Form {
   const char* form;
   int64_t streams, logits;
 };
-const Form kForms[] = {{"sinkhorn", 4, 16}, {"lite", 2, 2}, {"lite", 4, 24}, {"lite", 5, 120}, {"kron", 2, 2}, {"kron", 4, 4}, {"kron", 8, 6}};
+const Form kForms[] = {{"sinkhorn", 4, 16}, {"lite", 2, 2}, {"lite", 4, 24}, {"lite", 5, 120},
+                       {"kron", 2, 2},      {"kron", 4, 4}, {"kron", 8, 6}};
 
 ModelConfig config_of(const Form& f) {
   ModelConfig c = with_form(small_config("mhc", f.streams), f.form);
@@ -33,11 +34,13 @@ TEST(ResForm, CoefficientsOfASite) {
     EXPECT_EQ(w.blocks[0].attn_site.fn.rows, coefficients);
     EXPECT_EQ(w.blocks[1].ffn_site.base.cols, coefficients);
     // Four sites of fn, base and three scales, and the collapse at the end.
-    EXPECT_EQ(model::take_inventory(c).groups.at("hyper_connections"), 4 * (coefficients * (n * 20 + 1) + 3) + n * n * 20 + n + 1);
+    EXPECT_EQ(model::take_inventory(c).groups.at("hyper_connections"),
+              4 * (coefficients * (n * 20 + 1) + 3) + n * n * 20 + n + 1);
   }
 }
 
-// H_res of the initial static part: weight 1 of the identity against e^off of every other permutation, or of every factor's swap.
+// H_res of the initial static part: weight 1 of the identity against e^off of every other permutation, or of every
+// factor's swap.
 TEST(ResForm, StartsNearTheIdentity) {
   const Exec exec(1);
   for (const Form& f : kForms)
@@ -52,7 +55,8 @@ TEST(ResForm, StartsNearTheIdentity) {
       ops::SiteSaved saved = ops::SiteSaved::take(s.kept, s.m->residual, 2);
       ops::site_open(exec, s.m->residual, s.m->site(1), x, saved, in, s.scratch);
       ops::site_coefficients(exec, s.m->residual, s.m->site(1), saved, pre, post, res);
-      const double e = std::exp(off), others = std::string(f.form) == "lite" ? static_cast<double>(f.logits - 1) : static_cast<double>(n - 1);
+      const double e = std::exp(off), others = std::string(f.form) == "lite" ? static_cast<double>(f.logits - 1)
+                                                                             : static_cast<double>(n - 1);
       double diagonal = 1 / (1 + others * e);  // lite: the identity alone; with fixed points of others it is more
       if (std::string(f.form) == "lite") diagonal += static_cast<double>(f.logits / n - 1) * e / (1 + others * e);
       if (std::string(f.form) == "kron") diagonal = std::pow(1 / (1 + e), static_cast<double>(f.logits) / 2);
@@ -68,10 +72,12 @@ TEST(ResForm, OnlySinkhornIsDeepSeekV4) {
   EXPECT_EQ(model::describing_type(v4), "deepseek_v4");
   for (const char* form : {"lite", "kron"}) {
     EXPECT_EQ(model::describing_type(with_form(v4, form)), "birkhoff");
-    expect_error([&] {
-      ModelConfig c = with_form(small_v4_config(), form);
-      model::validate(c);
-    }, {"deepseek_v4", "hc_res_form", form});
+    expect_error(
+        [&] {
+          ModelConfig c = with_form(small_v4_config(), form);
+          model::validate(c);
+        },
+        {"deepseek_v4", "hc_res_form", form});
   }
   nlohmann::json settings = model::config_to_json(v4);
   settings["hc_res_form"] = "lite";

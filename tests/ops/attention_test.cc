@@ -18,7 +18,8 @@ std::vector<int32_t> documents(int64_t rows, const std::vector<int32_t>& starts)
 }
 std::vector<int32_t> window(int64_t rows, int64_t width) {
   std::vector<int32_t> first(static_cast<size_t>(rows));
-  for (int64_t t = 0; t < rows; ++t) first[static_cast<size_t>(t)] = static_cast<int32_t>(std::max<int64_t>(0, t - width + 1));
+  for (int64_t t = 0; t < rows; ++t)
+    first[static_cast<size_t>(t)] = static_cast<int32_t>(std::max<int64_t>(0, t - width + 1));
   return first;
 }
 
@@ -46,7 +47,8 @@ struct Case {
 struct Result {
   Owned o, lse, dq, dk, dv;
   bool same(const Result& r) const {
-    return o.same_bytes(r.o) && lse.same_bytes(r.lse) && dq.same_bytes(r.dq) && dk.same_bytes(r.dk) && dv.same_bytes(r.dv);
+    return o.same_bytes(r.o) && lse.same_bytes(r.lse) && dq.same_bytes(r.dq) && dk.same_bytes(r.dk) &&
+           dv.same_bytes(r.dv);
   }
 };
 
@@ -58,7 +60,8 @@ Result run(const Case& c, const Exec& exec, const std::vector<int32_t>& segments
   r.dq = random(c.ref.queries, c.ref.heads * c.ref.qk, 9, 1.0, c.t);  // assigned, so old values must not matter
   r.dk = random(c.ref.keys, c.ref.kv_heads * c.ref.qk, 9, 1.0, c.t);
   r.dv = random(c.ref.keys, c.ref.kv_heads * c.ref.vd, 9, 1.0, c.t);
-  ops::attention_backward(exec, c.shape(), c.q, c.k, c.v, c.ref.first_key, segments, r.o, r.lse, c.d_o, r.dq, r.dk, r.dv, scratch);
+  ops::attention_backward(exec, c.shape(), c.q, c.k, c.v, c.ref.first_key, segments, r.o, r.lse, c.d_o, r.dq, r.dk,
+                          r.dv, scratch);
   return r;
 }
 
@@ -89,11 +92,14 @@ std::string name(const Attention& a) {
 }
 
 TEST(Attention, ReferenceGradientIsTheDerivative) {
-  for (const Attention& ref : {Attention{2, 1, 3, 2, 0.7, 9, 9, documents(9, {0, 4})}, Attention{2, 2, 4, 3, 0.5, 7, 7, window(7, 3)}}) {
+  for (const Attention& ref :
+       {Attention{2, 1, 3, 2, 0.7, 9, 9, documents(9, {0, 4})}, Attention{2, 2, 4, 3, 0.5, 7, 7, window(7, 3)}}) {
     const Case c(ref, f32_t);
     const auto q = c.q.values(), k = c.k.values(), v = c.v.values(), g = c.d_o.values();
     const auto want = ref.backward(q, k, v, g);
-    const auto loss = [&](const auto& a, const auto& b, const auto& x) { return reference::dot(g, ref.forward(a, b, x).o); };
+    const auto loss = [&](const auto& a, const auto& b, const auto& x) {
+      return reference::dot(g, ref.forward(a, b, x).o);
+    };
     using reference::lift;
     const auto dq = reference::complex_step(q, [&](const auto& z) { return loss(z, lift(k), lift(v)); });
     const auto dk = reference::complex_step(k, [&](const auto& z) { return loss(lift(q), z, lift(v)); });
@@ -110,8 +116,10 @@ TEST(Attention, ForwardMatchesSpecification) {
     for (DType t : {f32_t, bf16_t}) {
       for (const auto& [queries, keys] : std::vector<std::pair<int64_t, int64_t>>{
                {0, 0}, {1, 1}, {2, 2}, {17, 17}, {64, 64}, {65, 65}, {129, 129}, {1, 200}, {5, 133}, {70, 300}}) {
-        for (const auto& [h, kv, qk, vd] : std::vector<std::array<int64_t, 4>>{{2, 2, 48, 32}, {4, 2, 33, 17}, {3, 1, 16, 64}}) {
-          const Attention ref{h, kv, qk, vd, 1 / std::sqrt(static_cast<double>(qk)), queries, keys, documents(queries, {0})};
+        for (const auto& [h, kv, qk, vd] :
+             std::vector<std::array<int64_t, 4>>{{2, 2, 48, 32}, {4, 2, 33, 17}, {3, 1, 16, 64}}) {
+          const Attention ref{
+              h, kv, qk, vd, 1 / std::sqrt(static_cast<double>(qk)), queries, keys, documents(queries, {0})};
           SCOPED_TRACE(std::string(isa_name(isa)) + " " + dtype_name(t) + " " + name(ref));
           check_forward(Case(ref, t));
           check_forward(Case(ref, t, 4.0));  // scores of tens: the reference of the powers moves
@@ -144,7 +152,8 @@ TEST(Attention, BackwardMatchesSpecification) {
   }
 }
 
-// The same bits for a query alone with its keys (decoding), in a chunk, and in the full forward, wherever its document stands.
+// The same bits for a query alone with its keys (decoding), in a chunk, and in the full forward, wherever its document
+// stands.
 TEST(Attention, DecodeEqualsFullForward) {
   for (Isa isa : machine_isas()) {
     const IsaScope scope(isa);
@@ -158,9 +167,11 @@ TEST(Attention, DecodeEqualsFullForward) {
         Owned o(n, full.o.view().cols, t), lse(n, 4);
         const auto first = documents(n, {0});
         const std::vector<int32_t> shifted(static_cast<size_t>(n), static_cast<int32_t>(start - origin));
-        ops::attention_forward(Exec(1), c.shape(), c.q.view().row_block(from, n), c.k.view().row_block(origin, to - origin),
-                               c.v.view().row_block(origin, to - origin), shifted, o, lse, scratch);
-        for (int64_t i = 0; i < o.size(); ++i) ASSERT_EQ(o.at(i), full.o.at(from * full.o.view().cols + i)) << isa_name(isa) << " row " << from;
+        ops::attention_forward(Exec(1), c.shape(), c.q.view().row_block(from, n),
+                               c.k.view().row_block(origin, to - origin), c.v.view().row_block(origin, to - origin),
+                               shifted, o, lse, scratch);
+        for (int64_t i = 0; i < o.size(); ++i)
+          ASSERT_EQ(o.at(i), full.o.at(from * full.o.view().cols + i)) << isa_name(isa) << " row " << from;
         for (int64_t i = 0; i < lse.size(); ++i) ASSERT_EQ(lse.at(i), full.lse.at(from * 4 + i));
       };
       for (int64_t row : {37, 38, 68, 69, 100, 101, 164, 165, 166, 255, 299}) {
@@ -229,7 +240,8 @@ TEST(Attention, ViewsAndExtremes) {
     const Mat q = wide.view().col_block(0, 16), k = wide.view().col_block(17, 8), v = wide.view().col_block(26, 8);
     for (int64_t r = 0; r < 70; ++r) {
       for (int64_t j = 0; j < 16; ++j) q.f32(r)[j] = static_cast<float>(c.q.at(r, j));
-      for (int64_t j = 0; j < 8; ++j) k.f32(r)[j] = static_cast<float>(c.k.at(r, j)), v.f32(r)[j] = static_cast<float>(c.v.at(r, j));
+      for (int64_t j = 0; j < 8; ++j)
+        k.f32(r)[j] = static_cast<float>(c.k.at(r, j)), v.f32(r)[j] = static_cast<float>(c.v.at(r, j));
     }
     const Mat o = wide.view().col_block(35, 16);
     Arena scratch(64);
@@ -261,7 +273,8 @@ TEST(MlaExpand, CopiesAndSums) {
   for (Isa isa : machine_isas()) {
     const IsaScope scope(isa);
     for (DType t : {f32_t, bf16_t}) {
-      for (const auto& [rows, heads, nope, rope, vd] : std::vector<std::array<int64_t, 5>>{{0, 2, 4, 2, 3}, {1, 1, 1, 2, 1}, {130, 3, 32, 16, 33}}) {
+      for (const auto& [rows, heads, nope, rope, vd] :
+           std::vector<std::array<int64_t, 5>>{{0, 2, 4, 2, 3}, {1, 1, 1, 2, 1}, {130, 3, 32, 16, 33}}) {
         const Owned kv = random(rows, heads * (nope + vd), 1, 1.0, t), kr = random(rows, rope, 2, 1.0, t);
         Owned k(rows, heads * (nope + rope), t), v(rows, heads * vd, t);
         const Exec exec(2);
@@ -274,7 +287,8 @@ TEST(MlaExpand, CopiesAndSums) {
             for (int64_t j = 0; j < nope + rope; ++j)
               ASSERT_EQ(k.at(r, h * (nope + rope) + j), j < nope ? kv.at(r, h * (nope + vd) + j) : kr.at(r, j - nope));
             for (int64_t j = 0; j < vd; ++j) ASSERT_EQ(v.at(r, h * vd + j), kv.at(r, h * (nope + vd) + nope + j));
-            for (int64_t j = 0; j < nope; ++j) ASSERT_EQ(dkv.at(r, h * (nope + vd) + j), dk.at(r, h * (nope + rope) + j));
+            for (int64_t j = 0; j < nope; ++j)
+              ASSERT_EQ(dkv.at(r, h * (nope + vd) + j), dk.at(r, h * (nope + rope) + j));
             for (int64_t j = 0; j < vd; ++j) ASSERT_EQ(dkv.at(r, h * (nope + vd) + nope + j), dv.at(r, h * vd + j));
           }
           for (int64_t j = 0; j < rope; ++j) {

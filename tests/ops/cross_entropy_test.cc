@@ -17,11 +17,17 @@ struct Case {
       : tokens(n), dim(d), vocab(v), t(type), hidden(random(n, d, 1, 1.0, type)), head(random(v, d, 2, 0.5, type)) {
     const Rng rng(3);
     for (int64_t i = 0; i < n; ++i)
-      labels.push_back(i % 5 == 3 ? ops::kIgnoreLabel : static_cast<int32_t>(rng.bits(static_cast<uint64_t>(i)) % static_cast<uint64_t>(v)));
+      labels.push_back(i % 5 == 3
+                           ? ops::kIgnoreLabel
+                           : static_cast<int32_t>(rng.bits(static_cast<uint64_t>(i)) % static_cast<uint64_t>(v)));
   }
   // Logits are fp32 sums of dim products.
-  double logit_error() const { return sum_tolerance(dim, largest(hidden.values()) * largest(head.values()), f32_t, f32_t); }
-  double largest_logit() const { return std::sqrt(static_cast<double>(dim)) * largest(hidden.values()) * largest(head.values()); }
+  double logit_error() const {
+    return sum_tolerance(dim, largest(hidden.values()) * largest(head.values()), f32_t, f32_t);
+  }
+  double largest_logit() const {
+    return std::sqrt(static_cast<double>(dim)) * largest(hidden.values()) * largest(head.values());
+  }
 };
 
 struct Result {
@@ -35,25 +41,29 @@ constexpr float kScale = 0.37f, kZ = 0.05f;
 Result run(const Case& c, int threads, const Owned& d_head_before) {
   const Exec exec(threads);
   Arena arena(size_t{96} << 20);
-  const auto head_t = ops::Packed::take(arena, c.t, c.dim, c.vocab), head = ops::Packed::take(arena, c.t, c.vocab, c.dim);
+  const auto head_t = ops::Packed::take(arena, c.t, c.dim, c.vocab),
+             head = ops::Packed::take(arena, c.t, c.vocab, c.dim);
   ops::pack_transposed(exec, c.head, head_t);
   ops::pack(exec, c.head, head);
   Result r{{}, {}, std::vector<float>(c.labels.size()), random(c.tokens, c.dim, 8, 1.0, c.t), d_head_before};
   const size_t before = arena.used();
   r.forward = ops::cross_entropy_forward(exec, c.hidden, head_t, c.labels, r.per_token, arena);
-  r.backward = ops::cross_entropy_backward(exec, c.hidden, head_t, head, c.labels, kScale, kZ, r.d_hidden, r.d_head, arena);
+  r.backward =
+      ops::cross_entropy_backward(exec, c.hidden, head_t, head, c.labels, kScale, kZ, r.d_hidden, r.d_head, arena);
   EXPECT_EQ(arena.used(), before);
   return r;
 }
 
 void check(const Case& c, bool gradients) {
-  SCOPED_TRACE(std::to_string(c.tokens) + "x" + std::to_string(c.dim) + "x" + std::to_string(c.vocab) + " " + dtype_name(c.t));
+  SCOPED_TRACE(std::to_string(c.tokens) + "x" + std::to_string(c.dim) + "x" + std::to_string(c.vocab) + " " +
+               dtype_name(c.t));
   const Owned before = random(c.vocab, c.dim, 6);
   const Result got = run(c, 1, before);
   const auto x = c.hidden.values(), w = c.head.values();
   const auto want = reference::cross_entropy(x, w, c.labels, c.dim);
   // Per token: two logits, and a sum of vocab terms in fp32.
-  const double per_token = 2 * c.logit_error() + 0x1p-24 * (std::sqrt(static_cast<double>(c.vocab)) + 8 + c.largest_logit());
+  const double per_token =
+      2 * c.logit_error() + 0x1p-24 * (std::sqrt(static_cast<double>(c.vocab)) + 8 + c.largest_logit());
   const double n = static_cast<double>(c.tokens);
   EXPECT_EQ(got.forward.tokens, want.tokens);
   EXPECT_NEAR(got.forward.cross_entropy, want.cross_entropy, n * per_token);
@@ -61,7 +71,8 @@ void check(const Case& c, bool gradients) {
   EXPECT_EQ(got.forward.cross_entropy, got.backward.cross_entropy);
   EXPECT_EQ(got.forward.z, got.backward.z);
   EXPECT_EQ(got.forward.tokens, got.backward.tokens);
-  expect_close({got.per_token.begin(), got.per_token.end()}, want.per_token, per_token + 0x1p-24 * largest(want.per_token), "per token");
+  expect_close({got.per_token.begin(), got.per_token.end()}, want.per_token,
+               per_token + 0x1p-24 * largest(want.per_token), "per token");
   if (!gradients) return;
 
   const auto loss = [&](const auto& h, const auto& m) {
@@ -72,11 +83,12 @@ void check(const Case& c, bool gradients) {
   auto want_dw = reference::complex_step(w, [&](const auto& z) { return loss(reference::lift(x), z); });
   const auto start = before.values();
   for (size_t i = 0; i < want_dw.size(); ++i) want_dw[i] += start[i];
-  // A gradient of a logit is at most `peak`; those of one token sum to at most 2 peak in absolute value. Each is off by the
-  // rounding to the storage type and by the softmax's relative error.
+  // A gradient of a logit is at most `peak`; those of one token sum to at most 2 peak in absolute value. Each is off by
+  // the rounding to the storage type and by the softmax's relative error.
   const double peak = kScale * (1 + 2 * kZ * (c.largest_logit() + std::log(static_cast<double>(c.vocab))));
   const double e = (c.t == f32_t ? 0 : 0x1p-9) + 2 * per_token;
-  expect_close(got.d_hidden.values(), want_dh, 2 * peak * largest(w) * e + (c.t == f32_t ? 0x1p-24 : 0x1p-9) * largest(want_dh), "d_hidden");
+  expect_close(got.d_hidden.values(), want_dh,
+               2 * peak * largest(w) * e + (c.t == f32_t ? 0x1p-24 : 0x1p-9) * largest(want_dh), "d_hidden");
   expect_close(got.d_head.values(), want_dw, n * peak * largest(x) * e + 0x1p-22 * largest(want_dw), "d_head");
 }
 
@@ -118,8 +130,10 @@ TEST(CrossEntropy, TokensAreIndependent) {
   for (int64_t i = 0; i < part.hidden.size(); ++i) part.hidden.set(i, all.hidden.at(from * all.dim + i));
   part.labels.assign(all.labels.begin() + from, all.labels.begin() + from + 45);
   const Result few = run(part, 1, zero);
-  for (int64_t t = 0; t < 45; ++t) EXPECT_EQ(few.per_token[static_cast<size_t>(t)], whole.per_token[static_cast<size_t>(from + t)]);
-  for (int64_t i = 0; i < few.d_hidden.size(); ++i) ASSERT_EQ(few.d_hidden.at(i), whole.d_hidden.at(from * all.dim + i));
+  for (int64_t t = 0; t < 45; ++t)
+    EXPECT_EQ(few.per_token[static_cast<size_t>(t)], whole.per_token[static_cast<size_t>(from + t)]);
+  for (int64_t i = 0; i < few.d_hidden.size(); ++i)
+    ASSERT_EQ(few.d_hidden.at(i), whole.d_hidden.at(from * all.dim + i));
 }
 
 TEST(CrossEntropy, IgnoredAndExtreme) {

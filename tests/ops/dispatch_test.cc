@@ -1,8 +1,7 @@
-// Rows between tokens and experts: gathers and sums that are linear, so each backward is checked as the transpose of its forward, and
-// un-permuting undoes permuting. The derivative of a router's scores by complex steps.
-#include "ops/routing.h"
-
+// Rows between tokens and experts: gathers and sums that are linear, so each backward is checked as the transpose of
+// its forward, and un-permuting undoes permuting. The derivative of a router's scores by complex steps.
 #include "ops/router_scores.h"
+#include "ops/routing.h"
 #include "reference/complex_step.h"
 #include "support/matrix.h"
 
@@ -15,7 +14,8 @@ struct Routed {
   Arena memory{size_t{16} << 20};
   ops::Routing r;
   int64_t T, E, K;
-  Routed(int64_t tokens, int64_t experts, int64_t active) : r(ops::Routing::take(memory, tokens, experts, active)), T(tokens), E(experts), K(active) {
+  Routed(int64_t tokens, int64_t experts, int64_t active)
+      : r(ops::Routing::take(memory, tokens, experts, active)), T(tokens), E(experts), K(active) {
     ops::RouterRule rule;
     rule.experts = experts, rule.active = active;
     ops::route_forward(Exec(1), rule, random(tokens, experts, 9), {}, r);
@@ -34,7 +34,8 @@ void expect_transposed(double left, double right, int64_t terms, DType t) {
 }
 
 void check(int64_t T, int64_t E, int64_t K, int64_t D, DType t) {
-  SCOPED_TRACE(std::to_string(T) + " tokens, " + std::to_string(K) + " of " + std::to_string(E) + ", D " + std::to_string(D) + " " + dtype_name(t));
+  SCOPED_TRACE(std::to_string(T) + " tokens, " + std::to_string(K) + " of " + std::to_string(E) + ", D " +
+               std::to_string(D) + " " + dtype_name(t));
   const Exec exec(1);
   Routed at(T, E, K);
   EXPECT_EQ(at.r.offsets.back(), T * K) << "no token is dropped";
@@ -42,7 +43,8 @@ void check(int64_t T, int64_t E, int64_t K, int64_t D, DType t) {
   Owned rows(T * K, D, t), dx = random(T, D, 3, 1, t);
   ops::dispatch_forward(exec, at.r, x, rows);
   for (int64_t e = 0; e < E; ++e) {
-    EXPECT_EQ(at.r.offsets[static_cast<size_t>(e + 1)] - at.r.offsets[static_cast<size_t>(e)], at.r.count[static_cast<size_t>(e)]);
+    EXPECT_EQ(at.r.offsets[static_cast<size_t>(e + 1)] - at.r.offsets[static_cast<size_t>(e)],
+              at.r.count[static_cast<size_t>(e)]);
     for (int32_t row = at.r.offsets[static_cast<size_t>(e)]; row < at.r.offsets[static_cast<size_t>(e + 1)]; ++row)
       for (int64_t c = 0; c < D; ++c) EXPECT_EQ(rows.at(row, c), x.at(at.r.token[static_cast<size_t>(row)], c));
   }
@@ -52,7 +54,8 @@ void check(int64_t T, int64_t E, int64_t K, int64_t D, DType t) {
   // Combining what was dispatched gives K times the token; with accumulation on top of what is there.
   Owned y = random(T, D, 4, 1, t), dy = random(T, D, 5, 1, t), d_combined(T * K, D, t);
   ops::combine_forward(exec, at.r, rows, y, false);
-  for (int64_t i = 0; i < T * D; ++i) EXPECT_NEAR(y.at(i), static_cast<double>(K) * x.at(i), 0x1p-8 * static_cast<double>(K) * std::abs(x.at(i)));
+  for (int64_t i = 0; i < T * D; ++i)
+    EXPECT_NEAR(y.at(i), static_cast<double>(K) * x.at(i), 0x1p-8 * static_cast<double>(K) * std::abs(x.at(i)));
   ops::combine_backward(exec, at.r, dy, d_combined);
   expect_transposed(inner(dy, y), inner(d_combined, rows), T * K * D, t);
   Owned twice = y, dx_twice = dx;
@@ -105,7 +108,8 @@ TEST(RouterScores, DerivativeByComplexSteps) {
       ops::router_scores_backward(s, z.view().f32(), got.view().f32(), d.view().f32(), n, grad.view().f32(), true);
       const auto want = scores(s, z.values());
       expect_close(got.values(), want, 8 * 0x1p-24 * largest(want), "scores");
-      auto want_grad = reference::complex_step(z.values(), [&](const auto& c) { return reference::dot(d.values(), scores(s, c)); });
+      auto want_grad =
+          reference::complex_step(z.values(), [&](const auto& c) { return reference::dot(d.values(), scores(s, c)); });
       for (size_t i = 0; i < before.size(); ++i) want_grad[i] += before[i];
       expect_close(grad.values(), want_grad, sum_tolerance(n, largest(d.values()) + largest(before)), "d_logits");
     }

@@ -12,8 +12,10 @@ TEST(Elementwise, CopyAddAndZero) {
     const IsaScope scope(isa);
     for (DType from : {f32_t, bf16_t})
       for (DType to : {f32_t, bf16_t})
-        for (const auto& [R, C] : std::vector<std::pair<int64_t, int64_t>>{{0, 8}, {1, 1}, {3, 7}, {3, 8}, {2, 9}, {2, 15}, {2, 16}, {2, 17}, {300, 129}}) {
-          SCOPED_TRACE(std::string(isa_name(isa)) + " " + dtype_name(from) + " to " + dtype_name(to) + " " + std::to_string(R) + "x" + std::to_string(C));
+        for (const auto& [R, C] : std::vector<std::pair<int64_t, int64_t>>{
+                 {0, 8}, {1, 1}, {3, 7}, {3, 8}, {2, 9}, {2, 15}, {2, 16}, {2, 17}, {300, 129}}) {
+          SCOPED_TRACE(std::string(isa_name(isa)) + " " + dtype_name(from) + " to " + dtype_name(to) + " " +
+                       std::to_string(R) + "x" + std::to_string(C));
           const Owned a = random(R, C, 1, 1, from), b = random(R, C, 2, 1, to);
           Owned copied = b, added = b;
           ops::copy(exec, a, copied);

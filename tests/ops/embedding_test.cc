@@ -1,4 +1,5 @@
-// Token embedding: the lookup is linear in the table, so its gradient is the transpose, <d_out, E table> = <E^T d_out, table>.
+// Token embedding: the lookup is linear in the table, so its gradient is the transpose, <d_out, E table> = <E^T d_out,
+// table>.
 #include "ops/embedding.h"
 
 #include "reference/complex_step.h"
@@ -18,7 +19,8 @@ std::vector<S> lookup(const std::vector<S>& table, const std::vector<int32_t>& i
 std::vector<int32_t> some_ids(int64_t T, int64_t V) {
   std::vector<int32_t> ids;
   const Rng rng(5);
-  for (int64_t t = 0; t < T; ++t) ids.push_back(static_cast<int32_t>(rng.uniform(static_cast<uint64_t>(t)) * static_cast<double>(V)));
+  for (int64_t t = 0; t < T; ++t)
+    ids.push_back(static_cast<int32_t>(rng.uniform(static_cast<uint64_t>(t)) * static_cast<double>(V)));
   return ids;
 }
 
@@ -32,8 +34,10 @@ void check(int64_t T, int64_t V, int64_t D, DType t) {
   ops::embedding_forward(exec, table, ids, out);
   ops::embedding_backward(exec, ids, d_out, d_table);
   const auto width = static_cast<size_t>(D);
-  expect_close(out.values(), lookup(table.values(), ids, width), t == f32_t ? 0 : 0x1p-8 * largest(table.values()), "out");
-  auto want = reference::complex_step(table.values(), [&](const auto& z) { return reference::dot(d_out.values(), lookup(z, ids, width)); });
+  expect_close(out.values(), lookup(table.values(), ids, width), t == f32_t ? 0 : 0x1p-8 * largest(table.values()),
+               "out");
+  auto want = reference::complex_step(
+      table.values(), [&](const auto& z) { return reference::dot(d_out.values(), lookup(z, ids, width)); });
   for (size_t i = 0; i < want.size(); ++i) want[i] += before[i];
   expect_close(d_table.values(), want, sum_tolerance(T + 1, largest(d_out.values()) + largest(before)), "d_table");
 }

@@ -54,17 +54,21 @@ struct Types {
 std::ostream& operator<<(std::ostream& s, const Types& t) {
   return s << dtype_name(t.a) << " x " << dtype_name(t.b) << " -> " << dtype_name(t.c);
 }
-const std::vector<Types> kTypes = {{f32_t, f32_t, f32_t},   {f32_t, f32_t, bf16_t},  {bf16_t, f32_t, f32_t},
-                                   {bf16_t, bf16_t, f32_t}, {bf16_t, bf16_t, bf16_t}};
+const std::vector<Types> kTypes = {{f32_t, f32_t, f32_t},
+                                   {f32_t, f32_t, bf16_t},
+                                   {bf16_t, f32_t, f32_t},
+                                   {bf16_t, bf16_t, f32_t},
+                                   {bf16_t, bf16_t, bf16_t}};
 
 struct Shape {
   int64_t m, k, n;
 };
 std::ostream& operator<<(std::ostream& s, const Shape& x) { return s << x.m << "x" << x.k << "x" << x.n; }
 // Zeros and ones, panels, tiles and blocks of K +- 1, several tasks, several chunks of K.
-const std::vector<Shape> kShapes = {{0, 5, 7},    {3, 0, 5},    {4, 6, 0},     {1, 1, 1},      {2, 3, 15},   {11, 2, 16},   {12, 31, 17},
-                                    {13, 32, 31}, {15, 33, 32}, {16, 34, 33},  {17, 64, 48},   {31, 65, 49}, {33, 63, 70},  {64, 96, 64},
-                                    {50, 7, 100}, {1, 300, 90}, {40, 1100, 50}, {257, 40, 130}, {5, 1537, 3}, {70, 128, 80}};
+const std::vector<Shape> kShapes = {{0, 5, 7},    {3, 0, 5},      {4, 6, 0},      {1, 1, 1},    {2, 3, 15},
+                                    {11, 2, 16},  {12, 31, 17},   {13, 32, 31},   {15, 33, 32}, {16, 34, 33},
+                                    {17, 64, 48}, {31, 65, 49},   {33, 63, 70},   {64, 96, 64}, {50, 7, 100},
+                                    {1, 300, 90}, {40, 1100, 50}, {257, 40, 130}, {5, 1537, 3}, {70, 128, 80}};
 
 class Gemm : public testing::TestWithParam<Isa> {
  protected:
@@ -130,7 +134,8 @@ TEST_P(Gemm, PacksFp32AndBf16WeightsAlike) {
       ops::pack(exec, rounded, p);
       ops::pack(exec, wide, q);
       EXPECT_EQ(std::memcmp(p.data, q.data, bytes), 0);
-      const Owned turned(s.n, s.k, reference::transpose(rounded.values(), u(s.k), u(s.n)), bf16_t), turned_wide(s.n, s.k, turned.values());
+      const Owned turned(s.n, s.k, reference::transpose(rounded.values(), u(s.k), u(s.n)), bf16_t),
+          turned_wide(s.n, s.k, turned.values());
       for (const CMat w : {turned.view(), turned_wide.view()}) {
         const Packed r = packed_transposed(m, exec, w, to);
         EXPECT_EQ(std::memcmp(p.data, r.data, bytes), 0);
@@ -156,7 +161,9 @@ TEST_P(Gemm, RowIsIndependentOfItsNeighbours) {
           Owned part(rows, s.n, t.c);
           ops::gemm(exec, x.view().row_block(first, rows), b, part);
           const Mat part_view = part;
-          ASSERT_EQ(std::memcmp(part_view.data, static_cast<const char*>(CMat(all).data) + u(first) * row_bytes, u(rows) * row_bytes), 0)
+          ASSERT_EQ(std::memcmp(part_view.data, static_cast<const char*>(CMat(all).data) + u(first) * row_bytes,
+                                u(rows) * row_bytes),
+                    0)
               << t << " " << s << ": rows " << first << " + " << rows;
         }
       }
@@ -206,8 +213,9 @@ TEST_P(Gemm, ThreadsDoNotChangeBits) {
 
 const std::vector<std::pair<DType, DType>> kGradTypes = {{f32_t, f32_t}, {f32_t, bf16_t}, {bf16_t, bf16_t}};
 // T, K, N: zeros and ones, tails, several chunks and parts of T, several blocks of dw, a narrow projection.
-const std::vector<Shape> kGradShapes = {{0, 5, 3},    {1, 1, 1},     {2, 17, 15},  {31, 16, 33},  {33, 33, 7},   {64, 64, 32},
-                                        {129, 7, 40}, {300, 100, 24}, {700, 40, 9}, {2100, 24, 30}, {70, 600, 24}, {40, 70, 300}};
+const std::vector<Shape> kGradShapes = {{0, 5, 3},    {1, 1, 1},      {2, 17, 15},   {31, 16, 33},
+                                        {33, 33, 7},  {64, 64, 32},   {129, 7, 40},  {300, 100, 24},
+                                        {700, 40, 9}, {2100, 24, 30}, {70, 600, 24}, {40, 70, 300}};
 
 TEST_P(Gemm, WeightGradIsDyTransposedTimesX) {
   Exec exec(2);
@@ -217,7 +225,8 @@ TEST_P(Gemm, WeightGradIsDyTransposedTimesX) {
       for (const Store store : {Store::accumulate, Store::assign}) {
         const Framed dy(s.m, s.n, 1, dy_type, 3), x(s.m, s.k, 2, x_type, 1);
         Framed dw(s.n, s.k, 3, f32_t, 2);
-        auto want = reference::product(reference::transpose(dy.values, u(s.m), u(s.n)), x.values, u(s.n), u(s.m), u(s.k));
+        auto want =
+            reference::product(reference::transpose(dy.values, u(s.m), u(s.n)), x.values, u(s.n), u(s.m), u(s.k));
         if (store == Store::accumulate)
           for (size_t i = 0; i < want.size(); ++i) want[i] += dw.values[i];
         ops::gemm_weight_grad(exec, dy.view, x.view, dw.view, scratch, store);
@@ -244,14 +253,17 @@ TEST_P(Gemm, GroupedWeightGradSumsEachGroup) {
   for (const auto& [dy_type, x_type] : kGradTypes) {
     const Owned dy = test::random(rows, n, 1, 1.0, dy_type), x = test::random(rows, k, 2, 1.0, x_type);
     std::vector<Owned> got, want;
-    for (size_t g = 0; g + 1 < offsets.size(); ++g) got.push_back(test::random(n, k, 20 + g)), want.push_back(got.back());
+    for (size_t g = 0; g + 1 < offsets.size(); ++g)
+      got.push_back(test::random(n, k, 20 + g)), want.push_back(got.back());
     std::vector<Mat> dw(got.begin(), got.end());
     ops::grouped_weight_grad(exec, dy, x, offsets, dw, scratch);
     for (size_t g = 0; g < dw.size(); ++g) {
       const int64_t count = offsets[g + 1] - offsets[g];
-      ops::gemm_weight_grad(exec, dy.view().row_block(offsets[g], count), x.view().row_block(offsets[g], count), want[g], scratch);
+      ops::gemm_weight_grad(exec, dy.view().row_block(offsets[g], count), x.view().row_block(offsets[g], count),
+                            want[g], scratch);
       const double magnitude = test::largest(dy.values()) * test::largest(x.values()) + 4;
-      test::expect_close(got[g].values(), want[g].values(), test::sum_tolerance(count + 1, magnitude, x_type), "group " + std::to_string(g));
+      test::expect_close(got[g].values(), want[g].values(), test::sum_tolerance(count + 1, magnitude, x_type),
+                         "group " + std::to_string(g));
       if (count == 0) {
         EXPECT_TRUE(got[g].same_bytes(want[g]));
       }

@@ -12,13 +12,16 @@ constexpr float kScale = 1.75f;
 
 // y0 + scale (x A_g^T) B_g^T by groups of rows.
 template <class S>
-std::vector<S> specification(const reference::Tensors<S>& z, const std::vector<int32_t>& offsets, size_t in, size_t rank, size_t out) {
+std::vector<S> specification(const reference::Tensors<S>& z, const std::vector<int32_t>& offsets, size_t in,
+                             size_t rank, size_t out) {
   std::vector<S> y = z.at("y0");
   for (size_t g = 0; g + 1 < offsets.size(); ++g) {
     const auto first = static_cast<size_t>(offsets[g]), rows = static_cast<size_t>(offsets[g + 1]) - first;
     const std::string key = std::to_string(g);
-    const std::vector<S> x(z.at("x").begin() + static_cast<std::ptrdiff_t>(first * in), z.at("x").begin() + static_cast<std::ptrdiff_t>((first + rows) * in));
-    const auto part = reference::linear(reference::linear(x, z.at("a" + key), rows, in, rank), z.at("b" + key), rows, rank, out);
+    const std::vector<S> x(z.at("x").begin() + static_cast<std::ptrdiff_t>(first * in),
+                           z.at("x").begin() + static_cast<std::ptrdiff_t>((first + rows) * in));
+    const auto part =
+        reference::linear(reference::linear(x, z.at("a" + key), rows, in, rank), z.at("b" + key), rows, rank, out);
     for (size_t i = 0; i < part.size(); ++i) y[first * out + i] += static_cast<double>(kScale) * part[i];
   }
   return y;
@@ -48,14 +51,19 @@ struct Groups {
 };
 
 void check(const std::vector<int32_t>& offsets, int64_t in, int64_t rank, int64_t out, DType t) {
-  SCOPED_TRACE(std::to_string(offsets.back()) + " rows, " + std::to_string(in) + " -> " + std::to_string(rank) + " -> " + std::to_string(out) + " " + dtype_name(t));
+  SCOPED_TRACE(std::to_string(offsets.back()) + " rows, " + std::to_string(in) + " -> " + std::to_string(rank) +
+               " -> " + std::to_string(out) + " " + dtype_name(t));
   const int64_t T = offsets.back();
   Groups g(offsets.size() - 1, in, rank, out);
-  const Owned x = random(T, in, 1, 1.0, t), dy = random(T, out, 2, 1.0, t), y0 = random(T, out, 3, 1.0, t), dx0 = random(T, in, 4, 1.0, t);
+  const Owned x = random(T, in, 1, 1.0, t), dy = random(T, out, 2, 1.0, t), y0 = random(T, out, 3, 1.0, t),
+              dx0 = random(T, in, 4, 1.0, t);
   reference::Tensors<double> at{{"x", x.values()}, {"y0", y0.values()}};
-  for (size_t i = 0; i < g.a.size(); ++i) at["a" + std::to_string(i)] = g.a[i].values(), at["b" + std::to_string(i)] = g.b[i].values();
+  for (size_t i = 0; i < g.a.size(); ++i)
+    at["a" + std::to_string(i)] = g.a[i].values(), at["b" + std::to_string(i)] = g.b[i].values();
   const auto N = [](int64_t i) { return static_cast<size_t>(i); };
-  const auto want = reference::complex_gradient(at, [&](const auto& z) { return reference::dot(dy.values(), specification(z, offsets, N(in), N(rank), N(out))); }, 60);
+  const auto want = reference::complex_gradient(
+      at, [&](const auto& z) { return reference::dot(dy.values(), specification(z, offsets, N(in), N(rank), N(out))); },
+      60);
   const auto y_want = specification(at, offsets, N(in), N(rank), N(out));
   const double e = chain_tolerance(3, std::max({in, out, T, rank}), f32_t), stored = t == f32_t ? 0 : 0x1p-8;
 
@@ -80,7 +88,8 @@ void check(const std::vector<int32_t>& offsets, int64_t in, int64_t rank, int64_
   // Without dx the gradients of the adapter alone.
   std::vector<Owned> again_a = a0, again_b = b0;
   ops::low_rank_backward(exec, x, dy, offsets, g.l, Mat{}, Groups::views(again_a), Groups::views(again_b), scratch);
-  for (size_t i = 0; i < a0.size(); ++i) EXPECT_TRUE(again_a[i].same_bytes(g.d_a[i]) && again_b[i].same_bytes(g.d_b[i]));
+  for (size_t i = 0; i < a0.size(); ++i)
+    EXPECT_TRUE(again_a[i].same_bytes(g.d_a[i]) && again_b[i].same_bytes(g.d_b[i]));
 }
 
 TEST(LowRank, ForwardAndGradientsAgainstTheEquation) {
@@ -106,7 +115,8 @@ TEST(LowRank, ARowDoesNotDependOnItsNeighboursOrTheThreads) {
       const std::vector<int32_t> offsets{0, 70}, one{0, 1};
       ops::low_rank_forward(Exec(3), x, offsets, g.l, all);
       Owned rows = y0;
-      for (int64_t r = 0; r < 70; ++r) ops::low_rank_forward(Exec(1), x.view().row_block(r, 1), one, g.l, rows.view().row_block(r, 1));
+      for (int64_t r = 0; r < 70; ++r)
+        ops::low_rank_forward(Exec(1), x.view().row_block(r, 1), one, g.l, rows.view().row_block(r, 1));
       EXPECT_TRUE(rows.same_bytes(all)) << isa_name(isa) << " " << dtype_name(t);
     }
   }

@@ -55,7 +55,9 @@ std::vector<double> line_errors(const Owned& s, bool row, int64_t n = kN) {
   std::sort(e.begin(), e.end());
   return e;
 }
-double quantile(const std::vector<double>& sorted, double q) { return sorted[static_cast<size_t>(q * static_cast<double>(sorted.size() - 1))]; }
+double quantile(const std::vector<double>& sorted, double q) {
+  return sorted[static_cast<size_t>(q * static_cast<double>(sorted.size() - 1))];
+}
 
 // The v4 iteration ends with columns of the stored matrix, which are the rows of H: exact up to eps and rounding.
 TEST_P(Properties, P01_NonNegativeAndTheLastAxisIsExact) {
@@ -68,7 +70,9 @@ TEST_P(Properties, P01_NonNegativeAndTheLastAxisIsExact) {
 }
 
 TEST_P(Properties, P02_TheOtherAxisConvergesWithTheSpread) {
-  const auto errors = [&](double sd, int iters) { return line_errors(sinkhorn(test::random(20000, kN * kN, 2, sd), kN, iters), true); };
+  const auto errors = [&](double sd, int iters) {
+    return line_errors(sinkhorn(test::random(20000, kN * kN, 2, sd), kN, iters), true);
+  };
   // Published figures are maxima and quantiles over other draws: a factor of three either way.
   EXPECT_LE(errors(0.5, 20).back(), 3e-6);
   EXPECT_LE(quantile(errors(1, 20), 0.99), 1e-5);
@@ -99,7 +103,9 @@ TEST_P(Properties, P03_ContractionOfTheColumnRatio) {
       for (int64_t i = 0; i < kN; ++i)
         for (int64_t j = 0; j < kN; ++j)
           for (int64_t a = 0; a < kN; ++a)
-            for (int64_t b = 0; b < kN; ++b) delta = std::max(delta, z.at(m, i * kN + a) + z.at(m, j * kN + b) - z.at(m, i * kN + b) - z.at(m, j * kN + a));
+            for (int64_t b = 0; b < kN; ++b)
+              delta = std::max(delta,
+                               z.at(m, i * kN + a) + z.at(m, j * kN + b) - z.at(m, i * kN + b) - z.at(m, j * kN + a));
       const double kappa = std::tanh(delta / 4);
       ASSERT_LE(spread(later, m), std::pow(kappa, 2 * (iters - 1)) * spread(first, m) + 16 * 0x1p-24) << iters;
     }
@@ -110,7 +116,8 @@ TEST_P(Properties, P04_SpectralNorm) {
   const Owned s = sinkhorn(test::random(500, kN * kN, 4, 2));
   for (int64_t m = 0; m < 500; ++m) {
     double rows = 0, columns = 0;
-    for (int64_t i = 0; i < kN; ++i) rows = std::max(rows, line_sum(s, m, i, true)), columns = std::max(columns, line_sum(s, m, i, false));
+    for (int64_t i = 0; i < kN; ++i)
+      rows = std::max(rows, line_sum(s, m, i, true)), columns = std::max(columns, line_sum(s, m, i, false));
     std::vector<double> v(kN, 0.5), u(kN);  // power iteration on H^T H
     double norm = 0;
     for (int it = 0; it < 200; ++it) {
@@ -180,7 +187,8 @@ TEST_P(Properties, P07_EqualStreamsRunThePlainPreNormNet) {
       site.fn = Owned(s.coefficients(), kN * D), site.w.fn = site.fn;
       for (int64_t i = 0; i < kN; ++i) {
         site.base.set(kN + i, 0);
-        // The norm that follows divides the sum of the read weights out, but for its epsilon: compare the nets for reads that sum to one.
+        // The norm that follows divides the sum of the read weights out, but for its epsilon: compare the nets for
+        // reads that sum to one.
         site.base.set(i, std::log((1.0 / kN) / (1 - 1.0 / kN)));
       }
       site.x = state, pre_norm.x = narrow, pre_norm.W = site.W;
@@ -242,13 +250,22 @@ TEST_P(Properties, P10_GradientsWithWideLogits) {
       RandomSite site(s, 2, 11, sd);
       const Owned cotangent = test::random(2, kN * 10, 12);
       site.run(exec_, scratch_, cotangent);
-      const auto gradient = reference::complex_gradient(
-          site.tensors, [&](const reference::Tensors<reference::Complex>& t) { return reference::dot(cotangent.values(), site.next_state(t)); });
-      // mhc.md 8.3: the fp32 walk back is good to 5.7e-7, 1.8e-6, 9e-6 of its input at sd 1, 4, 8; sums of up to 80 of them follow.
+      const auto gradient =
+          reference::complex_gradient(site.tensors, [&](const reference::Tensors<reference::Complex>& t) {
+            return reference::dot(cotangent.values(), site.next_state(t));
+          });
+      // mhc.md 8.3: the fp32 walk back is good to 5.7e-7, 1.8e-6, 9e-6 of its input at sd 1, 4, 8; sums of up to 80 of
+      // them follow.
       const double walk = 10 * (sd <= 1 ? 5.7e-7 : sd <= 4 ? 1.8e-6 : 9e-6) * sd;
-      for (const auto& [name, got] : {std::pair{"x", &site.dx}, {"fn", &site.d_fn}, {"scale", &site.d_scale}, {"base", &site.d_base}, {"input_norm", &site.d_norm}, {"W", &site.dW}}) {
+      for (const auto& [name, got] : {std::pair{"x", &site.dx},
+                                      {"fn", &site.d_fn},
+                                      {"scale", &site.d_scale},
+                                      {"base", &site.d_base},
+                                      {"input_norm", &site.d_norm},
+                                      {"W", &site.dW}}) {
         const auto& want = gradient.at(name);
-        test::expect_close(got->values(), want, walk * std::max(1.0, test::largest(want)), std::string(name) + " sd " + std::to_string(sd) + " T " + std::to_string(iters));
+        test::expect_close(got->values(), want, walk * std::max(1.0, test::largest(want)),
+                           std::string(name) + " sd " + std::to_string(sd) + " T " + std::to_string(iters));
       }
     }
 }
@@ -273,7 +290,8 @@ TEST_P(Properties, P11_TheTransposeMatters) {
   test::expect_close(site.x_end.values(), want, 2e-5, "state");
   double asymmetry = 0;
   for (int64_t k = 0; k < kN; ++k)
-    for (int64_t j = 0; j < kN; ++j) asymmetry = std::max(asymmetry, std::abs(site.res.at(0, k * kN + j) - site.res.at(0, j * kN + k)));
+    for (int64_t j = 0; j < kN; ++j)
+      asymmetry = std::max(asymmetry, std::abs(site.res.at(0, k * kN + j) - site.res.at(0, j * kN + k)));
   EXPECT_GT(asymmetry, 1e-2);
 }
 
@@ -287,8 +305,8 @@ TEST_P(Properties, P12_TheSizeOfTheStateDoesNotMatterToTheMaps) {
   test::expect_close(a.pre.values(), b.pre.values(), 4 * 0x1p-24, "pre");
   test::expect_close(a.post.values(), b.post.values(), 4 * 0x1p-24, "post");
   test::expect_close(a.res.values(), b.res.values(), 4 * 0x1p-24, "res");
-  // So the gradient that comes through the maps is orthogonal to the state: with H_pre X and H_post y out of the way only H_res X is left, whose
-  // own part of x . dx is the loss itself.
+  // So the gradient that comes through the maps is orthogonal to the state: with H_pre X and H_post y out of the way
+  // only H_res X is left, whose own part of x . dx is the loss itself.
   ResidualSpec only = mhc(kN, 16);
   only.norm_eps = 0, only.learn_pre = only.learn_post = false;
   RandomSite r(only, 7, 16);
@@ -297,7 +315,8 @@ TEST_P(Properties, P12_TheSizeOfTheStateDoesNotMatterToTheMaps) {
   r.run(exec_, scratch_, cotangent);
   for (int64_t t = 0; t < 7; ++t) {
     double along = 0, loss = 0;
-    for (int64_t c = 0; c < kN * 16; ++c) along += r.x.at(t, c) * r.dx.at(t, c), loss += cotangent.at(t, c) * r.x_end.at(t, c);
+    for (int64_t c = 0; c < kN * 16; ++c)
+      along += r.x.at(t, c) * r.dx.at(t, c), loss += cotangent.at(t, c) * r.x_end.at(t, c);
     EXPECT_NEAR(along, loss, 2e-5 * std::max(1.0, std::abs(loss)));
   }
 }
@@ -326,10 +345,12 @@ TEST_P(Properties, P14_TheSameBitsWhenComputedAgain) {
     const Owned cotangent = test::random(70, kN * 40, 20, 1, type);
     a.run(exec_, scratch_, cotangent);
     b.run(exec_, scratch_, cotangent);
-    EXPECT_TRUE(a.x_end.same_bytes(b.x_end) && a.in.same_bytes(b.in) && a.dx.same_bytes(b.dx) && a.d_fn.same_bytes(b.d_fn));
+    EXPECT_TRUE(a.x_end.same_bytes(b.x_end) && a.in.same_bytes(b.in) && a.dx.same_bytes(b.dx) &&
+                a.d_fn.same_bytes(b.d_fn));
     // Opening the state that advance left gives the input that advance gave.
     Owned next(70, kN * 40, type), in(70, 40, type), again(70, 40, type);
-    ops::SiteSaved first = ops::SiteSaved::take(scratch_, a.spec, 70), second = ops::SiteSaved::take(scratch_, a.spec, 70);
+    ops::SiteSaved first = ops::SiteSaved::take(scratch_, a.spec, 70),
+                   second = ops::SiteSaved::take(scratch_, a.spec, 70);
     ops::site_advance(exec_, a.spec, a.w, a.saved, a.x, a.y, next, a.w, first, in, scratch_);
     ops::site_open(exec_, a.spec, a.w, next, second, again, scratch_);
     EXPECT_TRUE(next.same_bytes(a.x_end) && in.same_bytes(again));
@@ -342,11 +363,13 @@ TEST_P(Properties, P15_Range) {
     RandomSite site(mhc(kN, 16), 50, 21, sd);
     for (int64_t t = 0; t < 50; ++t)
       for (int64_t c = 0; c < kN * 16; ++c) site.x.set(t * kN * 16 + c, site.x.at(t, c % 16));  // equal streams
-    site.W = Owned(16, 16);                                                                  // y = 0
+    site.W = Owned(16, 16);                                                                     // y = 0
     site.run(exec_, scratch_, Owned(50, kN * 16));
     for (const double h : site.pre.values()) EXPECT_TRUE(h > 0 && h <= 1 + 2e-6) << h;
     for (const double g : site.post.values()) EXPECT_TRUE(g >= 0 && g <= 2) << g;
-    if (sd < 40) test::expect_close(site.x_end.values(), site.x.values(), 4e-6 * test::largest(site.x.values()), "H X of equal streams");
+    if (sd < 40)
+      test::expect_close(site.x_end.values(), site.x.values(), 4e-6 * test::largest(site.x.values()),
+                         "H X of equal streams");
   }
 }
 
@@ -402,7 +425,8 @@ TEST_P(Properties, P18_CoefficientsInTheOrderOfV4) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryIsa, Properties, testing::ValuesIn(test::machine_isas()), [](const auto& i) { return isa_name(i.param); });
+INSTANTIATE_TEST_SUITE_P(EveryIsa, Properties, testing::ValuesIn(test::machine_isas()),
+                         [](const auto& i) { return isa_name(i.param); });
 
 }  // namespace
 }  // namespace birkhoff

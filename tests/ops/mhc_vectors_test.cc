@@ -1,4 +1,5 @@
-// Hyper-connections against the float64 operator vectors: Sinkhorn, sites of both conventions, unconstrained HC, the head; values and VJPs.
+// Hyper-connections against the float64 operator vectors: Sinkhorn, sites of both conventions, unconstrained HC, the
+// head; values and VJPs.
 #include <gtest/gtest.h>
 
 #include "ops/residual.h"
@@ -17,9 +18,11 @@ constexpr int kStreams[] = {1, 2, 4, 8};
 
 Owned load(const std::string& name, int64_t rows, int64_t cols) { return Owned(rows, cols, golden(file(), name)); }
 
-// fp32 limits (mhc.md 8.3, 9.17): values 2.1e-7 at any spread; gradients 5.7e-7, 1.8e-6, 9e-6 at sd 1, 4, 8 for one multiply-back walk. Six
-// times those for other orders of summation, times the size of the gradient.
-double dz_limit(double sd, double size) { return 6 * (sd <= 1 ? 5.7e-7 : sd <= 4 ? 1.8e-6 : 9e-6) * std::max(1.0, size); }
+// fp32 limits (mhc.md 8.3, 9.17): values 2.1e-7 at any spread; gradients 5.7e-7, 1.8e-6, 9e-6 at sd 1, 4, 8 for one
+// multiply-back walk. Six times those for other orders of summation, times the size of the gradient.
+double dz_limit(double sd, double size) {
+  return 6 * (sd <= 1 ? 5.7e-7 : sd <= 4 ? 1.8e-6 : 9e-6) * std::max(1.0, size);
+}
 
 class Vectors : public testing::TestWithParam<Isa> {
  protected:
@@ -34,7 +37,8 @@ TEST_P(Vectors, Sinkhorn) {
     for (const char* sd : {"0.5", "1", "2", "4", "8"}) {
       const std::string base = "sinkhorn.n" + std::to_string(n) + ".sd" + sd;
       const Owned z = load(base + ".z", 16, n * n), cotangent = load(base + ".cotangent", 16, n * n);
-      for (const auto& [name, convention] : {std::pair{"v4", ops::HcConvention::v4}, {"paper", ops::HcConvention::paper}}) {
+      for (const auto& [name, convention] :
+           {std::pair{"v4", ops::HcConvention::v4}, {"paper", ops::HcConvention::paper}}) {
         for (const int iters : {1, 2, 20}) {
           const std::string key = base + "." + name + ".T" + std::to_string(iters);
           Owned out(16, n * n), dz(16, n * n);
@@ -80,7 +84,8 @@ TEST_P(Vectors, Sites) {
       r.x = load(key + "X", 8, n * D);
       r.W = load(key + "W", D, D);
       const Owned cotangent = load(key + "cotangent", 8, n * D);
-      Owned norm = load(key + "norm_weight", 1, D), phi = load(key + "phi", m, n * D), scale = load(key + "scale", 1, 3), base = load(key + "base", 1, m);
+      Owned norm = load(key + "norm_weight", 1, D), phi = load(key + "phi", m, n * D),
+            scale = load(key + "scale", 1, 3), base = load(key + "base", 1, m);
       Owned d_norm(1, D), d_phi(m, n * D), d_scale(1, 3), d_base(1, m);
       r.w = {norm, phi, scale, base, {}};
       r.dw = {d_norm, d_phi, d_scale, d_base, {}};
@@ -115,8 +120,10 @@ TEST_P(Vectors, UnconstrainedHyperConnections) {
     r.x = load(key + "H", 8, n * D);
     r.W = load(key + "W", D, D);
     const Owned cotangent = load(key + "cotangent", 8, n * D);
-    Owned norm = load(key + "sub_norm_weight", 1, D), hc_norm = load(key + "norm_weight", 1, D), fn(n + 2, D), scale(1, 2), base(1, m);
-    const auto beta = golden(file(), key + "W_beta"), am = golden(file(), key + "W_m"), ar = golden(file(), key + "W_r");
+    Owned norm = load(key + "sub_norm_weight", 1, D), hc_norm = load(key + "norm_weight", 1, D), fn(n + 2, D),
+          scale(1, 2), base(1, m);
+    const auto beta = golden(file(), key + "W_beta"), am = golden(file(), key + "W_m"),
+               ar = golden(file(), key + "W_r");
     for (int64_t c = 0; c < D; ++c) {
       fn.set(c, beta[static_cast<size_t>(c)]);
       fn.set(D + c, am[static_cast<size_t>(c)]);
@@ -173,7 +180,8 @@ TEST_P(Vectors, Head) {
     spec.dim = D;
     const Owned x = load(key + "X", T, n * D), cotangent = load(key + "cotangent", T, D);
     Owned fn = load(key + "fn", n, n * D), base = load(key + "base", 1, n), scale = load(key + "scale", 1, 1);
-    Owned d_fn(n, n * D), d_base(1, n), d_scale(1, 1), x_end(T, n * D), h(T, D), weights(T, n), dx(T, n * D), dy(T, D), y(T, D);
+    Owned d_fn(n, n * D), d_base(1, n), d_scale(1, 1), x_end(T, n * D), h(T, D), weights(T, n), dx(T, n * D), dy(T, D),
+        y(T, D);
     const ops::HeadWeights head{fn, scale, base};
     ops::HeadWeights d_head{d_fn, d_scale, d_base};
     // A last site that changes nothing: H_res = I, y = 0.
@@ -197,7 +205,8 @@ TEST_P(Vectors, Head) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryIsa, Vectors, testing::ValuesIn(test::machine_isas()), [](const auto& p) { return isa_name(p.param); });
+INSTANTIATE_TEST_SUITE_P(EveryIsa, Vectors, testing::ValuesIn(test::machine_isas()),
+                         [](const auto& p) { return isa_name(p.param); });
 
 }  // namespace
 }  // namespace birkhoff

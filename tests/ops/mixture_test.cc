@@ -1,5 +1,5 @@
-// H_res without iterations, as a mixture of permutations (mHC-lite) and as a Kronecker product (KromHC): values and gradients against the plain
-// specification, sums of rows and columns, extreme logits.
+// H_res without iterations, as a mixture of permutations (mHC-lite) and as a Kronecker product (KromHC): values and
+// gradients against the plain specification, sums of rows and columns, extreme logits.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -61,7 +61,8 @@ TEST_P(Mixture, NumberOfLogits) {
   EXPECT_EQ(counts, (std::vector<int64_t>{1, 2, 6, 24, 120, 0, 2, 4, 6}));
 }
 
-// fp32 rounds a logit's distance from the largest one: |d| u e^-d is at most u / e. A sum of n! weights follows, or a product of three.
+// fp32 rounds a logit's distance from the largest one: |d| u e^-d is at most u / e. A sum of n! weights follows, or a
+// product of three.
 TEST_P(Mixture, ValuesAndGradients) {
   for (const Case& c : cases())
     for (const double sd : {1.0, 4.0, 8.0})
@@ -75,14 +76,15 @@ TEST_P(Mixture, ValuesAndGradients) {
         for (int64_t t = 0; t < tokens; ++t) {
           const auto logits = row(z, t, c.logits()), d = row(cotangent, t, c.n * c.n);
           test::expect_close(row(out, t, c.n * c.n), c.specified(logits), test::sum_tolerance(c.logits(), 1), "value");
-          const auto want = reference::complex_step(logits, [&](const auto& x) { return reference::dot(d, c.specified(x)); });
+          const auto want =
+              reference::complex_step(logits, [&](const auto& x) { return reference::dot(d, c.specified(x)); });
           test::expect_close(row(dz, t, c.logits()), want, test::sum_tolerance(c.n * c.n, size), "gradient");
         }
       }
 }
 
-// Exactly doubly stochastic but for rounding: the sum of k non-negative numbers that is divided by another order of the same sum is off by at
-// most 2 (k - 1) roundings, mostly by a few.
+// Exactly doubly stochastic but for rounding: the sum of k non-negative numbers that is divided by another order of the
+// same sum is off by at most 2 (k - 1) roundings, mostly by a few.
 TEST_P(Mixture, RowsAndColumnsSumToOne) {
   constexpr int64_t kDraws = 3000;
   for (const Case& c : cases())
@@ -97,7 +99,8 @@ TEST_P(Mixture, RowsAndColumnsSumToOne) {
           worst = std::max({worst, std::abs(across - 1), std::abs(down - 1)});
           mean += (std::abs(across - 1) + std::abs(down - 1)) / static_cast<double>(2 * c.n * kDraws);
         }
-      EXPECT_LE(worst, 2 * std::sqrt(static_cast<double>(std::max<int64_t>(c.logits(), 4))) * 0x1p-23) << c.name() << " sd " << sd;
+      EXPECT_LE(worst, 2 * std::sqrt(static_cast<double>(std::max<int64_t>(c.logits(), 4))) * 0x1p-23)
+          << c.name() << " sd " << sd;
       EXPECT_LE(mean, 2 * 0x1p-23) << c.name() << " sd " << sd;
     }
 }
@@ -108,7 +111,8 @@ TEST_P(Mixture, ShiftedLogits) {
   for (const Case& c : cases()) {
     const Owned z = test::random(kDraws, c.logits(), 5, 2), cotangent = test::random(kDraws, c.n * c.n, 6);
     Owned shifted = z, dz = z;
-    for (int64_t i = 0; i < z.size(); ++i) shifted.set(i, z.at(i) + (c.form == ResForm::lite ? 2.5 : 1.5 * static_cast<double>(i % c.logits() / 2)));
+    for (int64_t i = 0; i < z.size(); ++i)
+      shifted.set(i, z.at(i) + (c.form == ResForm::lite ? 2.5 : 1.5 * static_cast<double>(i % c.logits() / 2)));
     test::expect_close(forward(c, shifted, kDraws).values(), forward(c, z, kDraws).values(), 32 * 0x1p-24, c.name());
     ops::mixture_backward(exec_, c.form, c.n, z, cotangent, dz);
     const int64_t group = c.form == ResForm::lite ? c.logits() : 2;
@@ -120,8 +124,9 @@ TEST_P(Mixture, ShiftedLogits) {
   }
 }
 
-// One logit far above the others makes one permutation: the first is the identity, the second of mHC-lite swaps the last two streams, the last
-// reverses all; the swap of KromHC's first factor exchanges the halves, that of its last one neighbours.
+// One logit far above the others makes one permutation: the first is the identity, the second of mHC-lite swaps the
+// last two streams, the last reverses all; the swap of KromHC's first factor exchanges the halves, that of its last one
+// neighbours.
 TEST_P(Mixture, SaturatedLogitsArePermutations) {
   const auto picked = [&](const Case& c, const std::vector<int64_t>& high) {
     Owned z(1, c.logits()), dz(1, c.logits());
@@ -154,7 +159,8 @@ TEST_P(Mixture, SizesWithoutAFormAreRefused) {
   EXPECT_THROW(ops::res_logits(ResForm::sinkhorn, 9), ContractViolation);
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryIsa, Mixture, testing::ValuesIn(test::machine_isas()), [](const auto& i) { return isa_name(i.param); });
+INSTANTIATE_TEST_SUITE_P(EveryIsa, Mixture, testing::ValuesIn(test::machine_isas()),
+                         [](const auto& i) { return isa_name(i.param); });
 
 }  // namespace
 }  // namespace birkhoff

@@ -11,7 +11,8 @@ constexpr float kEps = 1e-6f;
 
 double round_off(DType t) { return t == f32_t ? 0x1p-24 : 0x1p-8; }
 
-// Relative error of rstd: half of that of a sum of `dim` squares in at least 4 chains (dim/4 roundings), three more roundings.
+// Relative error of rstd: half of that of a sum of `dim` squares in at least 4 chains (dim/4 roundings), three more
+// roundings.
 double statistic_error(int64_t dim) { return 0x1p-24 * (static_cast<double>(dim) / 8 + 8); }
 
 void check_forward(int64_t rows, int64_t dim, DType t) {
@@ -52,7 +53,8 @@ void check_backward(int64_t rows, int64_t dim, DType t) {
   expect_close(dx.values(), want_dx, largest(want_dx) * round_off(t) + 4 * term * statistic_error(dim), "dx");
   // Fixed chunks of at most 1024 rows are summed one after another: rows roundings of a partial sum.
   const double sum = static_cast<double>(rows) * largest(cotangent) * largest(x.values()) * largest(rstd.values());
-  expect_close(dw.values(), want_dw, (sum + largest(want_dw)) * 0x1p-24 * (4 + std::sqrt(rows)) + sum * statistic_error(dim), "dw");
+  expect_close(dw.values(), want_dw,
+               (sum + largest(want_dw)) * 0x1p-24 * (4 + std::sqrt(rows)) + sum * statistic_error(dim), "dw");
   Owned in_place = dy, dw2(1, dim, dw_before);
   ops::rms_norm_backward(exec, x, w, rstd, in_place, in_place, dw2, scratch);
   EXPECT_TRUE(in_place.same_bytes(dx));
@@ -90,7 +92,8 @@ TEST(RmsNorm, NoWeightIsOnes) {
     for (DType t : {f32_t, bf16_t})
       for (int64_t dim : {1, 7, 8, 9, 33}) {
         const Exec exec(1);
-        const Owned x = random(3, dim, 1, 2.0, t), dy = random(3, dim, 2, 1.0, t), ones(1, dim, std::vector<double>(static_cast<size_t>(dim), 1.0));
+        const Owned x = random(3, dim, 1, 2.0, t), dy = random(3, dim, 2, 1.0, t),
+                    ones(1, dim, std::vector<double>(static_cast<size_t>(dim), 1.0));
         Owned y(3, dim, t), y1(3, dim, t), rstd(3, 1), dx(3, dim, t), dx1(3, dim, t), dw(1, dim);
         Arena scratch(1 << 16);
         ops::rms_norm_forward(exec, x, ones, kEps, y1, rstd);
@@ -118,7 +121,8 @@ TEST(RmsNorm, ZeroRowsAndTinyEps) {
 // Rows of a wider matrix, and results that do not depend on threads although several tasks add into dw.
 TEST(RmsNorm, StridesAndThreads) {
   const int64_t rows = 2100, dim = 40;
-  const Owned wide = random(rows, dim + 9, 1, 1.0, bf16_t), w = random(1, dim, 2), dy = random(rows, dim, 3, 1.0, bf16_t);
+  const Owned wide = random(rows, dim + 9, 1, 1.0, bf16_t), w = random(1, dim, 2),
+              dy = random(rows, dim, 3, 1.0, bf16_t);
   const CMat x = wide.view().col_block(3, dim);
   Owned y[2], dx[2], dw[2], rstd(rows, 1);
   Arena scratch(1 << 20);

@@ -1,7 +1,8 @@
 // Residual sites of every kind against the plain specification: values, and gradients by complex steps.
+#include "ops/residual.h"
+
 #include <gtest/gtest.h>
 
-#include "ops/residual.h"
 #include "reference/complex_step.h"
 #include "support/matrix.h"
 #include "support/site_run.h"
@@ -21,8 +22,9 @@ ResidualSpec spec_of(ResidualKind kind, int64_t streams, int64_t dim) {
   return s;
 }
 
-// What is computed against what is specified. fp32: states pass some ten operations, each a rounding of terms that are at most a few units, and a
-// parameter's gradient sums them over the tokens (a scale's over the maps' entries too). bf16: the state, what is read from it and every gradient of an activation are rounded to 8 bits.
+// What is computed against what is specified. fp32: states pass some ten operations, each a rounding of terms that are
+// at most a few units, and a parameter's gradient sums them over the tokens (a scale's over the maps' entries too).
+// bf16: the state, what is read from it and every gradient of an activation are rounded to 8 bits.
 void check(const ResidualSpec& spec, int64_t tokens, DType type, double logit_sd, const std::string& what) {
   RandomSite site(spec, tokens, 17, logit_sd, type);
   const Owned cotangent = test::random(tokens, spec.streams * spec.dim, 99, 1, type);
@@ -30,10 +32,15 @@ void check(const ResidualSpec& spec, int64_t tokens, DType type, double logit_sd
   Arena scratch(size_t{64} << 20);
   site.run(exec, scratch, cotangent);
   const double eps = (type == DType::f32 ? 0x1p-24 : 0x1p-9) * std::max(1.0, logit_sd);
-  const auto limit = [&](const std::vector<double>& want, bool sum) { return 40 * eps * std::max(0.5, test::largest(want)) * (sum ? std::sqrt(static_cast<double>(tokens * spec.coefficients())) : 1.0); };
+  const auto limit = [&](const std::vector<double>& want, bool sum) {
+    return 40 * eps * std::max(0.5, test::largest(want)) *
+           (sum ? std::sqrt(static_cast<double>(tokens * spec.coefficients())) : 1.0);
+  };
   const auto want = site.next_state(site.tensors);
   test::expect_close(site.x_end.values(), want, limit(want, false), what + " next state");
-  const auto loss = [&](const reference::Tensors<reference::Complex>& t) { return reference::dot(cotangent.values(), site.next_state(t)); };
+  const auto loss = [&](const reference::Tensors<reference::Complex>& t) {
+    return reference::dot(cotangent.values(), site.next_state(t));
+  };
   const auto gradient = reference::complex_gradient(site.tensors, loss, 24);
   const auto compare = [&](const char* name, const Owned& got) {
     const auto it = gradient.find(name);
@@ -63,7 +70,10 @@ ResidualSpec spec_of(ops::ResForm form, int64_t streams, int64_t dim) {
 
 std::string name_of(const ResidualSpec& s) {
   const char* form = s.res_form == ops::ResForm::lite ? " lite" : s.res_form == ops::ResForm::kron ? " kron" : "";
-  return std::string(s.kind == ResidualKind::plain ? "plain" : s.kind == ResidualKind::hc ? "hc" : "mhc") + form + " n" + std::to_string(s.streams) + " D" + std::to_string(s.dim);
+  return std::string(s.kind == ResidualKind::plain ? "plain"
+                     : s.kind == ResidualKind::hc  ? "hc"
+                                                   : "mhc") +
+         form + " n" + std::to_string(s.streams) + " D" + std::to_string(s.dim);
 }
 
 class Residual : public testing::TestWithParam<Isa> {
@@ -99,15 +109,17 @@ TEST_P(Residual, PaperConventionAndIterations) {
       ResidualSpec s = spec_of(ResidualKind::mhc, 4, 12);
       s.convention = convention, s.sinkhorn_iters = iters;
       s.hc_eps = convention == HcConvention::v4 ? 1e-6f : 0.f;
-      check(s, 3, DType::f32, 1, name_of(s) + (convention == HcConvention::v4 ? " v4 T" : " paper T") + std::to_string(iters));
+      check(s, 3, DType::f32, 1,
+            name_of(s) + (convention == HcConvention::v4 ? " v4 T" : " paper T") + std::to_string(iters));
     }
 }
 
 // The forms of H_res without iterations: streams, tokens, both conventions, fixed maps, wide logits, bf16.
 TEST_P(Residual, FormsWithoutIterations) {
-  const std::vector<ResidualSpec> all = {spec_of(ops::ResForm::lite, 1, 19), spec_of(ops::ResForm::lite, 2, 19), spec_of(ops::ResForm::lite, 3, 19),
-                                         spec_of(ops::ResForm::lite, 4, 19), spec_of(ops::ResForm::lite, 5, 19), spec_of(ops::ResForm::kron, 1, 19),
-                                         spec_of(ops::ResForm::kron, 2, 19), spec_of(ops::ResForm::kron, 4, 19), spec_of(ops::ResForm::kron, 8, 19)};
+  const std::vector<ResidualSpec> all = {
+      spec_of(ops::ResForm::lite, 1, 19), spec_of(ops::ResForm::lite, 2, 19), spec_of(ops::ResForm::lite, 3, 19),
+      spec_of(ops::ResForm::lite, 4, 19), spec_of(ops::ResForm::lite, 5, 19), spec_of(ops::ResForm::kron, 1, 19),
+      spec_of(ops::ResForm::kron, 2, 19), spec_of(ops::ResForm::kron, 4, 19), spec_of(ops::ResForm::kron, 8, 19)};
   for (const ResidualSpec& spec : all)
     for (const HcConvention convention : {HcConvention::v4, HcConvention::paper}) {
       ResidualSpec s = spec;
@@ -115,8 +127,10 @@ TEST_P(Residual, FormsWithoutIterations) {
       check(s, 3, DType::f32, 1, name_of(s) + (convention == HcConvention::v4 ? " v4" : " paper"));
     }
   for (const ops::ResForm form : {ops::ResForm::lite, ops::ResForm::kron}) {
-    for (const int64_t T : {1, 15, 16, 17, 63, 65}) check(spec_of(form, 4, 6), T, DType::f32, 1, name_of(spec_of(form, 4, 6)) + " T" + std::to_string(T));
-    for (const double sd : {4.0, 8.0}) check(spec_of(form, 4, 12), 3, DType::f32, sd, name_of(spec_of(form, 4, 12)) + " wide logits");
+    for (const int64_t T : {1, 15, 16, 17, 63, 65})
+      check(spec_of(form, 4, 6), T, DType::f32, 1, name_of(spec_of(form, 4, 6)) + " T" + std::to_string(T));
+    for (const double sd : {4.0, 8.0})
+      check(spec_of(form, 4, 12), 3, DType::f32, sd, name_of(spec_of(form, 4, 12)) + " wide logits");
     for (int fixed = 0; fixed < 8; ++fixed) {
       ResidualSpec s = spec_of(form, 4, 10);
       s.learn_pre = fixed & 1, s.learn_post = fixed & 2, s.learn_res = fixed & 4;
@@ -162,14 +176,19 @@ TEST_P(Residual, ExpandingAndItsGradient) {
         ops::expand_backward(exec, spec, dx, de);
         const auto copies = [&](const auto& z) {
           std::remove_const_t<std::remove_reference_t<decltype(z)>> out;
-          for (size_t i = 0; i < 3 * static_cast<size_t>(n * dim); ++i) out.push_back(z[i / static_cast<size_t>(n * dim) * static_cast<size_t>(dim) + i % static_cast<size_t>(dim)]);
+          for (size_t i = 0; i < 3 * static_cast<size_t>(n * dim); ++i)
+            out.push_back(
+                z[i / static_cast<size_t>(n * dim) * static_cast<size_t>(dim) + i % static_cast<size_t>(dim)]);
           return out;
         };
         EXPECT_EQ(x.values(), copies(e.values()));
-        const auto want = reference::complex_step(e.values(), [&](const auto& z) { return reference::dot(dx.values(), copies(z)); });
-        // n values summed in fp32, then one rounding to the 8 bits of bf16: half a unit in the last place of the result.
+        const auto want =
+            reference::complex_step(e.values(), [&](const auto& z) { return reference::dot(dx.values(), copies(z)); });
+        // n values summed in fp32, then one rounding to the 8 bits of bf16: half a unit in the last place of the
+        // result.
         const double stored = type == DType::f32 ? 0 : 0x1p-8 * test::largest(want);
-        test::expect_close(de.values(), want, test::sum_tolerance(n, test::largest(dx.values())) + stored, "d_embedding");
+        test::expect_close(de.values(), want, test::sum_tolerance(n, test::largest(dx.values())) + stored,
+                           "d_embedding");
       }
 }
 
@@ -191,11 +210,13 @@ TEST_P(Residual, SameBitsOnOneAndThreeThreads) {
       one.run(Exec(1), scratch, cotangent);
       three.run(Exec(3), scratch, cotangent);
       EXPECT_TRUE(one.x_end.same_bytes(three.x_end) && one.in.same_bytes(three.in) && one.dx.same_bytes(three.dx));
-      EXPECT_TRUE(one.d_fn.same_bytes(three.d_fn) && one.d_scale.same_bytes(three.d_scale) && one.d_base.same_bytes(three.d_base) && one.d_norm.same_bytes(three.d_norm));
+      EXPECT_TRUE(one.d_fn.same_bytes(three.d_fn) && one.d_scale.same_bytes(three.d_scale) &&
+                  one.d_base.same_bytes(three.d_base) && one.d_norm.same_bytes(three.d_norm));
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryIsa, Residual, testing::ValuesIn(test::machine_isas()), [](const auto& i) { return isa_name(i.param); });
+INSTANTIATE_TEST_SUITE_P(EveryIsa, Residual, testing::ValuesIn(test::machine_isas()),
+                         [](const auto& i) { return isa_name(i.param); });
 
 }  // namespace
 }  // namespace birkhoff

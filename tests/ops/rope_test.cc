@@ -19,7 +19,8 @@ RopeScaling yarn(double factor, int64_t original, double mscale, double mscale_a
   return s;
 }
 
-// cos and sin are right to half an ulp, each product and sum rounds once: 3 roundings of at most |a| + |b|, and the storage.
+// cos and sin are right to half an ulp, each product and sum rounds once: 3 roundings of at most |a| + |b|, and the
+// storage.
 double tolerance(double magnitude, DType t) { return 2 * magnitude * (3 * 0x1p-24 + (t == f32_t ? 0x1p-24 : 0x1p-9)); }
 
 void check(const reference::Rope& ref, const RopeScaling& scaling, RopeLayout layout, int heads, DType t) {
@@ -36,7 +37,8 @@ void check(const reference::Rope& ref, const RopeScaling& scaling, RopeLayout la
   for (int r = 0; r < rows; ++r) {
     for (int h = 0; h < heads; ++h) {
       const size_t at = static_cast<size_t>(r * (first + heads * stride) + first + h * stride);
-      const std::vector<double> in(want.begin() + static_cast<long>(at), want.begin() + static_cast<long>(at) + ref.dim);
+      const std::vector<double> in(want.begin() + static_cast<long>(at),
+                                   want.begin() + static_cast<long>(at) + ref.dim);
       const auto out = ref.rotate(in, pos[static_cast<size_t>(r)], layout == RopeLayout::interleaved);
       std::copy(out.begin(), out.end(), want.begin() + static_cast<long>(at));  // the columns between stay as they are
     }
@@ -60,7 +62,8 @@ TEST(Rope, MatchesSpecification) {
         check({.dim = 16, .theta = 1e4}, {}, layout, 0, t);
         check({.dim = 32, .theta = 1e5, .linear = 4}, {.kind = RopeScaling::Kind::linear, .factor = 4}, layout, 2, t);
         check({.dim = 64, .theta = 1e4, .yarn = 40, .original = 4096}, yarn(40, 4096, 0.707, 0.707), layout, 2, t);
-        check({.dim = 64, .theta = 1e4, .yarn = 8, .original = 512, .magnitude = 1 + 0.1 * std::log(8.0)}, yarn(8, 512, 1, 0), layout, 2, t);
+        check({.dim = 64, .theta = 1e4, .yarn = 8, .original = 512, .magnitude = 1 + 0.1 * std::log(8.0)},
+              yarn(8, 512, 1, 0), layout, 2, t);
       }
     }
   }
@@ -75,7 +78,8 @@ TEST(Rope, InverseIsTheDerivative) {
     for (DType t : {f32_t, bf16_t})
       for (RopeLayout layout : {RopeLayout::interleaved, RopeLayout::half_split})
         for (int dim : {2, 14, 16, 18, 34}) {
-          const reference::Rope ref{.dim = dim, .theta = 1e4, .yarn = 8, .original = 512, .magnitude = 1 + 0.1 * std::log(8.0)};
+          const reference::Rope ref{
+              .dim = dim, .theta = 1e4, .yarn = 8, .original = 512, .magnitude = 1 + 0.1 * std::log(8.0)};
           const auto table = ops::make_rope_table(kPositions, dim, ref.theta, yarn(8, 512, 1, 0));
           const Owned dy = random(3, dim, 5, 1, t);
           Owned dx = dy;
@@ -85,7 +89,8 @@ TEST(Rope, InverseIsTheDerivative) {
             const auto rows = dy.values();
             const std::vector<double> cotangent(rows.begin() + r * dim, rows.begin() + (r + 1) * dim);
             const auto d = reference::complex_step(std::vector<double>(static_cast<size_t>(dim)), [&](const auto& z) {
-              return reference::dot(cotangent, ref.rotate(z, pos[static_cast<size_t>(r)], layout == RopeLayout::interleaved));
+              return reference::dot(cotangent,
+                                    ref.rotate(z, pos[static_cast<size_t>(r)], layout == RopeLayout::interleaved));
             });
             want.insert(want.end(), d.begin(), d.end());
           }
@@ -144,7 +149,9 @@ TEST(Rope, ThreadsAndEmpty) {
   ops::rope_apply(Exec(3), table, RopeLayout::interleaved, pos, b, 0, 4, 16);
   EXPECT_TRUE(a.same_bytes(b));
   ops::rope_apply(Exec(1), table, RopeLayout::half_split, {}, none, 0, 1, 16);
-  EXPECT_THROW(ops::rope_apply(Exec(1), table, RopeLayout::interleaved, std::vector<int32_t>(1500, kPositions), a, 0, 4, 16), ContractViolation);
+  EXPECT_THROW(
+      ops::rope_apply(Exec(1), table, RopeLayout::interleaved, std::vector<int32_t>(1500, kPositions), a, 0, 4, 16),
+      ContractViolation);
   EXPECT_THROW(ops::rope_apply(Exec(1), table, RopeLayout::interleaved, pos, a, 0, 5, 16), ContractViolation);
 }
 

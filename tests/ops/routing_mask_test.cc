@@ -1,4 +1,5 @@
-// The probe of RouterRule::masked against a choice by sorting: the masked experts are the most probable ones, groups and top K see the rest.
+// The probe of RouterRule::masked against a choice by sorting: the masked experts are the most probable ones, groups
+// and top K see the rest.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -25,7 +26,8 @@ struct Named {
 std::vector<Named> rules() {
   const auto make = [](Scoring scoring, int64_t groups, int64_t kept, bool bias) {
     RouterRule r;
-    r.scoring = scoring, r.experts = kExperts, r.active = kActive, r.groups = groups, r.active_groups = kept, r.bias = bias, r.normalise = bias;
+    r.scoring = scoring, r.experts = kExperts, r.active = kActive, r.groups = groups, r.active_groups = kept,
+    r.bias = bias, r.normalise = bias;
     return r;
   };
   return {{"softmax_topk", make(Scoring::softmax, 1, 1, false)},
@@ -36,7 +38,8 @@ std::vector<Named> rules() {
 
 // Experts in descending order of value; a stable sort, so the lower index wins a tie.
 std::vector<int> ranked(const std::vector<double>& value, std::vector<int> of) {
-  std::stable_sort(of.begin(), of.end(), [&](int a, int b) { return value[static_cast<size_t>(a)] > value[static_cast<size_t>(b)]; });
+  std::stable_sort(of.begin(), of.end(),
+                   [&](int a, int b) { return value[static_cast<size_t>(a)] > value[static_cast<size_t>(b)]; });
   return of;
 }
 
@@ -51,7 +54,8 @@ std::vector<int32_t> chosen_by_sorting(const RouterRule& r, const float* scores,
   const auto size = static_cast<int>(r.experts / r.groups);
   for (int g = 0; g < r.groups; ++g) {
     std::vector<double> left;
-    for (int e = g * size; e < (g + 1) * size; ++e) left.push_back(masked.count(e) ? -INFINITY : choice[static_cast<size_t>(e)]);
+    for (int e = g * size; e < (g + 1) * size; ++e)
+      left.push_back(masked.count(e) ? -INFINITY : choice[static_cast<size_t>(e)]);
     std::sort(left.rbegin(), left.rend());
     group_value.push_back(r.bias ? left[0] + left[1] : left[0]);
   }
@@ -60,7 +64,9 @@ std::vector<int32_t> chosen_by_sorting(const RouterRule& r, const float* scores,
   groups = ranked(group_value, groups);
   std::vector<int> open;
   for (int e = 0; e < r.experts; ++e)
-    if (!masked.count(e) && (r.groups == r.active_groups || std::find(groups.begin(), groups.begin() + r.active_groups, e / size) != groups.begin() + r.active_groups)) open.push_back(e);
+    if (!masked.count(e) && (r.groups == r.active_groups || std::find(groups.begin(), groups.begin() + r.active_groups,
+                                                                      e / size) != groups.begin() + r.active_groups))
+      open.push_back(e);
   std::vector<int> best = ranked(choice, open);
   std::vector<int32_t> chosen(best.begin(), best.begin() + r.active);
   std::sort(chosen.begin(), chosen.end());
@@ -76,7 +82,9 @@ struct Routed {
     for (int64_t e = 0; e < kExperts; ++e) bias.set(e, 0.3 * Rng(4).normal(static_cast<uint64_t>(e)));
     ops::route_forward(Exec(threads), rule, logits, rule.bias ? CMat(bias) : CMat{}, r);
   }
-  std::vector<int32_t> of(int64_t t) const { return {r.index.begin() + t * kActive, r.index.begin() + (t + 1) * kActive}; }
+  std::vector<int32_t> of(int64_t t) const {
+    return {r.index.begin() + t * kActive, r.index.begin() + (t + 1) * kActive};
+  }
 };
 
 TEST(RoutingMask, TheBestOfTheRestIsChosen) {
@@ -85,7 +93,9 @@ TEST(RoutingMask, TheBestOfTheRestIsChosen) {
       RouterRule rule = n.rule;
       rule.masked = masked;
       const Routed got(rule);
-      for (int64_t t = 0; t < kTokens; ++t) ASSERT_EQ(got.of(t), chosen_by_sorting(rule, got.r.scores.f32(t), got.bias.view().f32())) << n.name << " masked " << masked << " token " << t;
+      for (int64_t t = 0; t < kTokens; ++t)
+        ASSERT_EQ(got.of(t), chosen_by_sorting(rule, got.r.scores.f32(t), got.bias.view().f32()))
+            << n.name << " masked " << masked << " token " << t;
       EXPECT_EQ(std::accumulate(got.r.count.begin(), got.r.count.end(), 0), kTokens * kActive) << n.name;
     }
   }
@@ -115,7 +125,8 @@ TEST(RoutingMask, GivenChoicesStay) {
   rule.masked = 4;
   Routed got(rule);
   Owned given(kTokens, kActive);
-  for (int64_t i = 0; i < kTokens * kActive; ++i) given.set(i, static_cast<double>((i / kActive + i % kActive * 5) % kExperts));
+  for (int64_t i = 0; i < kTokens * kActive; ++i)
+    given.set(i, static_cast<double>((i / kActive + i % kActive * 5) % kExperts));
   ops::route_given(Exec(1), rule, got.logits, given, got.r);
   for (int64_t t = 0; t < kTokens; ++t) {
     std::vector<int32_t> want;

@@ -49,19 +49,25 @@ TEST_P(Vectors, Routers) {
   for (const auto& c : cases) {
     const std::string key = std::string("route.") + c.name;
     const int64_t T = test::golden_shape(file(), key + ".logits")[0];
-    const Owned logits(T, kExperts, golden(file(), key + ".logits")), cotangent(T, kActive, golden(file(), key + ".cotangent"));
+    const Owned logits(T, kExperts, golden(file(), key + ".logits")),
+        cotangent(T, kActive, golden(file(), key + ".cotangent"));
     const Owned bias(1, kExperts, c.rule.bias ? golden(file(), key + ".bias") : std::vector<double>(kExperts));
     ops::Routing r = ops::Routing::take(memory_, T, kExperts, kActive);
     ops::route_forward(exec_, c.rule, logits, c.rule.bias ? CMat(bias) : CMat{}, r);
-    const auto index = golden(file(), key + ".index"), weight = golden(file(), key + ".weight"), want = golden(file(), key + ".d_logits");
-    for (int64_t i = 0; i < T * kActive; ++i) ASSERT_EQ(r.index[static_cast<size_t>(i)], index[static_cast<size_t>(i)]) << key << " " << i;
-    // A score is a few roundings from its logit (|logit| < 8 amplifies one of the exponent's argument by 8), the weight two more.
+    const auto index = golden(file(), key + ".index"), weight = golden(file(), key + ".weight"),
+               want = golden(file(), key + ".d_logits");
+    for (int64_t i = 0; i < T * kActive; ++i)
+      ASSERT_EQ(r.index[static_cast<size_t>(i)], index[static_cast<size_t>(i)]) << key << " " << i;
+    // A score is a few roundings from its logit (|logit| < 8 amplifies one of the exponent's argument by 8), the weight
+    // two more.
     std::vector<double> got;
     for (int64_t i = 0; i < T * kActive; ++i) got.push_back(r.weights.f32()[i]);
     test::expect_close(got, weight, 16 * 0x1p-24 * test::largest(weight), key);
     Owned d_logits(T, kExperts);
     ops::route_backward(exec_, c.rule, logits, r, cotangent, d_logits);
-    test::expect_close(d_logits.values(), want, 32 * 0x1p-24 * std::max(1.0, test::largest(weight)) * test::largest(cotangent.values()), key + ".d_logits");
+    test::expect_close(d_logits.values(), want,
+                       32 * 0x1p-24 * std::max(1.0, test::largest(weight)) * test::largest(cotangent.values()),
+                       key + ".d_logits");
   }
 }
 
@@ -69,10 +75,13 @@ TEST_P(Vectors, HashRouting) {
   const RouterRule hash = rule(Scoring::sqrtsoftplus, false, false, true, 1.5f);
   const std::string key = "route.sqrtsoftplus_hash";
   const int64_t T = test::golden_shape(file(), key + ".logits")[0];
-  const Owned logits(T, kExperts, golden(file(), key + ".logits")), cotangent(T, kActive, golden(file(), key + ".cotangent"));
-  const auto index = golden(file(), key + ".index"), weight = golden(file(), key + ".weight"), want = golden(file(), key + ".d_logits");
+  const Owned logits(T, kExperts, golden(file(), key + ".logits")),
+      cotangent(T, kActive, golden(file(), key + ".cotangent"));
+  const auto index = golden(file(), key + ".index"), weight = golden(file(), key + ".weight"),
+             want = golden(file(), key + ".d_logits");
   Owned given(T, kActive, index);
-  for (int64_t t = 0; t < T; ++t) {  // a table lists experts in any order; weights come in ascending order of the expert
+  for (int64_t t = 0; t < T;
+       ++t) {  // a table lists experts in any order; weights come in ascending order of the expert
     const double first = given.at(t, 0);
     given.set(t * kActive, given.at(t, kActive - 1));
     given.set(t * kActive + kActive - 1, first);
@@ -87,7 +96,9 @@ TEST_P(Vectors, HashRouting) {
   test::expect_close(got, weight, 16 * 0x1p-24 * test::largest(weight), key);
   Owned d_logits(T, kExperts);
   ops::route_backward(exec_, hash, logits, r, cotangent, d_logits);
-  test::expect_close(d_logits.values(), want, 32 * 0x1p-24 * std::max(1.0, test::largest(weight)) * test::largest(cotangent.values()), key + ".d_logits");
+  test::expect_close(d_logits.values(), want,
+                     32 * 0x1p-24 * std::max(1.0, test::largest(weight)) * test::largest(cotangent.values()),
+                     key + ".d_logits");
   EXPECT_EQ(r.offsets.back(), T * kActive);
 }
 
@@ -100,15 +111,22 @@ TEST_P(Vectors, BalanceLosses) {
   batch_v2.expert = 0.001;
   sequence.sequence = 1e-4;
   mixtral.mixtral = 1;
-  const RouterRule soft = rule(Scoring::softmax, false, false, false, 1), limited = rule(Scoring::softmax, true, false, false, 1),
-                   noaux = rule(Scoring::sigmoid, true, true, true, 1), sqrt = rule(Scoring::sqrtsoftplus, false, true, true, 1);
+  const RouterRule soft = rule(Scoring::softmax, false, false, false, 1),
+                   limited = rule(Scoring::softmax, true, false, false, 1),
+                   noaux = rule(Scoring::sigmoid, true, true, true, 1),
+                   sqrt = rule(Scoring::sqrtsoftplus, false, true, true, 1);
   const struct {
     const char *name, *index;
     RouterRule rule;
     ops::BalanceCoefficients on;
-  } cases[] = {{"expert_level", "softmax", soft, expert},          {"device_level", "group_limited", limited, device}, {"communication_level", "group_limited", limited, communication},
-               {"sequence_v2", "softmax", soft, sequence_v2},      {"batch_v2", "softmax", soft, batch_v2},            {"sequence_v3", "noaux", noaux, sequence},
-               {"sequence_v4", "sqrtsoftplus", sqrt, sequence},    {"mixtral", "softmax", soft, mixtral}};
+  } cases[] = {{"expert_level", "softmax", soft, expert},
+               {"device_level", "group_limited", limited, device},
+               {"communication_level", "group_limited", limited, communication},
+               {"sequence_v2", "softmax", soft, sequence_v2},
+               {"batch_v2", "softmax", soft, batch_v2},
+               {"sequence_v3", "noaux", noaux, sequence},
+               {"sequence_v4", "sqrtsoftplus", sqrt, sequence},
+               {"mixtral", "softmax", soft, mixtral}};
   const auto shape = test::golden_shape(file(), "balance.logits");
   const int64_t T = shape[0] * shape[1];
   const Owned logits(T, kExperts, golden(file(), "balance.logits")), bias(1, kExperts, golden(file(), "balance.bias"));
@@ -118,18 +136,24 @@ TEST_P(Vectors, BalanceLosses) {
     ops::Routing r = ops::Routing::take(memory_, T, kExperts, kActive);
     ops::route_forward(exec_, c.rule, logits, c.rule.bias ? CMat(bias) : CMat{}, r);
     const auto index = golden(file(), std::string("balance.index.") + c.index);
-    for (int64_t i = 0; i < T * kActive; ++i) ASSERT_EQ(r.index[static_cast<size_t>(i)], index[static_cast<size_t>(i)]) << c.name;
+    for (int64_t i = 0; i < T * kActive; ++i)
+      ASSERT_EQ(r.index[static_cast<size_t>(i)], index[static_cast<size_t>(i)]) << c.name;
     const std::string key = std::string("balance.") + c.name;
     Owned d(T, kExperts), twice(T, kExperts);
     const double value = golden(file(), key + ".value")[0];
-    EXPECT_NEAR(ops::balance_losses(exec_, c.rule, c.on, logits, r, starts, 1.f, d, scratch_), value, 64 * 0x1p-24 * value) << key;
+    EXPECT_NEAR(ops::balance_losses(exec_, c.rule, c.on, logits, r, starts, 1.f, d, scratch_), value,
+                64 * 0x1p-24 * value)
+        << key;
     const auto want = golden(file(), key + ".d_logits");
-    // The gradient is a difference of coefficients of the size of the value, over T tokens: 16 roundings of what cancels.
+    // The gradient is a difference of coefficients of the size of the value, over T tokens: 16 roundings of what
+    // cancels.
     const double limit = 16 * 0x1p-24 * value / static_cast<double>(T);
     test::expect_close(d.values(), want, limit, key);
     // Accumulates, and the scale multiplies the gradient alone.
     ops::balance_losses(exec_, c.rule, c.on, logits, r, starts, 1.f, twice, scratch_);
-    EXPECT_NEAR(ops::balance_losses(exec_, c.rule, c.on, logits, r, starts, 0.5f, twice, scratch_), value, 64 * 0x1p-24 * value) << key;
+    EXPECT_NEAR(ops::balance_losses(exec_, c.rule, c.on, logits, r, starts, 0.5f, twice, scratch_), value,
+                64 * 0x1p-24 * value)
+        << key;
     std::vector<double> more(want);
     for (double& x : more) x *= 1.5;
     test::expect_close(twice.values(), more, 2 * limit, key + " twice");
@@ -150,8 +174,9 @@ TEST_P(Vectors, SeveralLossesAtOnceAreTheirSum) {
   Owned together(T, kExperts), apart(T, kExperts);
   const double sum = ops::balance_losses(exec_, limited, all, logits, r, starts, 1.f, together, scratch_);
   double parts = 0;
-  for (double ops::BalanceCoefficients::*one : {&ops::BalanceCoefficients::expert, &ops::BalanceCoefficients::device, &ops::BalanceCoefficients::communication,
-                                                &ops::BalanceCoefficients::sequence, &ops::BalanceCoefficients::mixtral}) {
+  for (double ops::BalanceCoefficients::*one :
+       {&ops::BalanceCoefficients::expert, &ops::BalanceCoefficients::device, &ops::BalanceCoefficients::communication,
+        &ops::BalanceCoefficients::sequence, &ops::BalanceCoefficients::mixtral}) {
     ops::BalanceCoefficients c;
     c.devices = kGroups, c.devices_per_token = kKept;
     c.*one = all.*one;
@@ -161,17 +186,21 @@ TEST_P(Vectors, SeveralLossesAtOnceAreTheirSum) {
   test::expect_close(together.values(), apart.values(), 128 * 0x1p-24 * test::largest(apart.values()), "gradient");
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryIsa, Vectors, testing::ValuesIn(test::machine_isas()), [](const auto& i) { return isa_name(i.param); });
+INSTANTIATE_TEST_SUITE_P(EveryIsa, Vectors, testing::ValuesIn(test::machine_isas()),
+                         [](const auto& i) { return isa_name(i.param); });
 
 TEST(BiasRule, Vectors) {
   Owned bias(1, kExperts, golden(file(), "bias_update.start"));
   const auto loads = golden(file(), "bias_update.loads"), after = golden(file(), "bias_update.after");
   const double gamma = golden(file(), "bias_update.gamma")[0];
   for (size_t step = 0; step < loads.size() / kExperts; ++step) {
-    const std::vector<int64_t> load(loads.begin() + static_cast<int64_t>(step) * kExperts, loads.begin() + static_cast<int64_t>(step + 1) * kExperts);
+    const std::vector<int64_t> load(loads.begin() + static_cast<int64_t>(step) * kExperts,
+                                    loads.begin() + static_cast<int64_t>(step + 1) * kExperts);
     ops::update_router_bias(load, gamma, bias);
-    const std::vector<double> want(after.begin() + static_cast<int64_t>(step) * kExperts, after.begin() + static_cast<int64_t>(step + 1) * kExperts);
-    test::expect_close(bias.values(), want, static_cast<double>(step + 1) * 0x1p-24 * 0.1, "step " + std::to_string(step));
+    const std::vector<double> want(after.begin() + static_cast<int64_t>(step) * kExperts,
+                                   after.begin() + static_cast<int64_t>(step + 1) * kExperts);
+    test::expect_close(bias.values(), want, static_cast<double>(step + 1) * 0x1p-24 * 0.1,
+                       "step " + std::to_string(step));
   }
 }
 

@@ -20,9 +20,16 @@ struct Case {
   Owned q, k, v, sink, d_o;
 
   Case(SparseAttention r, int64_t n_keys, DType type, bool shared_values, bool with_sink, double sd = 1.0)
-      : ref(std::move(r)), keys(n_keys), width(most(ref.lists) + 3), t(type), shared(shared_values), lists(ref.lists, width),
-        q(random(queries(), n(ref.heads * ref.qk), 1, sd, type)), k(random(keys, n(ref.kv_heads * ref.qk), 2, sd, type)),
-        v(random(keys, n(ref.kv_heads * ref.vd), 3, 1.0, type)), sink(with_sink ? random(1, n(ref.heads), 5) : Owned()),
+      : ref(std::move(r)),
+        keys(n_keys),
+        width(most(ref.lists) + 3),
+        t(type),
+        shared(shared_values),
+        lists(ref.lists, width),
+        q(random(queries(), n(ref.heads * ref.qk), 1, sd, type)),
+        k(random(keys, n(ref.kv_heads * ref.qk), 2, sd, type)),
+        v(random(keys, n(ref.kv_heads * ref.vd), 3, 1.0, type)),
+        sink(with_sink ? random(1, n(ref.heads), 5) : Owned()),
         d_o(random(queries(), n(ref.heads * ref.vd), 4, 1.0, type)) {}
   static int64_t n(size_t i) { return static_cast<int64_t>(i); }
   static int64_t most(const KeyLists& lists) {
@@ -31,13 +38,16 @@ struct Case {
     return n(m);
   }
   int64_t queries() const { return n(ref.lists.size()); }
-  ops::SparseAttentionShape shape() const { return {n(ref.heads), n(ref.kv_heads), n(ref.qk), n(ref.vd), static_cast<float>(ref.scale)}; }
+  ops::SparseAttentionShape shape() const {
+    return {n(ref.heads), n(ref.kv_heads), n(ref.qk), n(ref.vd), static_cast<float>(ref.scale)};
+  }
   CMat values() const { return shared ? CMat(k).col_block(0, n(ref.vd)) : CMat(v); }
   template <class S>
   std::vector<S> reference_values(const std::vector<S>& key, const std::vector<S>& value) const {
     if (!shared) return value;
     std::vector<S> out;
-    for (size_t r = 0; r < static_cast<size_t>(keys); ++r) out.insert(out.end(), key.begin() + n(r * ref.qk), key.begin() + n(r * ref.qk + ref.vd));
+    for (size_t r = 0; r < static_cast<size_t>(keys); ++r)
+      out.insert(out.end(), key.begin() + n(r * ref.qk), key.begin() + n(r * ref.qk + ref.vd));
     return out;
   }
   std::vector<double> sink_values() const { return sink.size() ? sink.values() : std::vector<double>(); }
@@ -52,38 +62,49 @@ struct Case {
   }
   // dS is a difference of terms of this size, which may cancel.
   double term() const {
-    return ref.scale * largest(shared ? k.values() : v.values()) * largest(d_o.values()) * std::max(largest(q.values()), largest(k.values()));
+    return ref.scale * largest(shared ? k.values() : v.values()) * largest(d_o.values()) *
+           std::max(largest(q.values()), largest(k.values()));
   }
 };
 
 struct Result {
   Owned o, lse, dq, dk, dv, d_sink;
   bool same(const Result& r) const {
-    return o.same_bytes(r.o) && lse.same_bytes(r.lse) && dq.same_bytes(r.dq) && dk.same_bytes(r.dk) && dv.same_bytes(r.dv) && d_sink.same_bytes(r.d_sink);
+    return o.same_bytes(r.o) && lse.same_bytes(r.lse) && dq.same_bytes(r.dq) && dk.same_bytes(r.dk) &&
+           dv.same_bytes(r.dv) && d_sink.same_bytes(r.d_sink);
   }
 };
 
 Result run(const Case& c, int threads, bool backward = true) {
   const Exec exec(threads);
   Arena scratch(size_t{64} << 20);
-  Result r{random(c.queries(), c.n(c.ref.heads * c.ref.vd), 7, 1.0, c.t), random(c.queries(), c.n(c.ref.heads), 8), {}, {}, {}, {}};
+  Result r{random(c.queries(), c.n(c.ref.heads * c.ref.vd), 7, 1.0, c.t),
+           random(c.queries(), c.n(c.ref.heads), 8),
+           {},
+           {},
+           {},
+           {}};
   ops::sparse_attention_forward(exec, c.shape(), c.q, c.k, c.values(), c.lists, c.sink, r.o, r.lse, scratch);
   if (!backward) return r;
   r.dq = random(c.queries(), c.n(c.ref.heads * c.ref.qk), 9, 1.0, c.t);  // assigned, so old values must not matter
   r.dk = random(c.keys, c.n(c.ref.kv_heads * c.ref.qk), 9, 1.0, c.t);
   if (!c.shared) r.dv = random(c.keys, c.n(c.ref.kv_heads * c.ref.vd), 9, 1.0, c.t);
   if (c.sink.size()) r.d_sink = Owned(1, c.n(c.ref.heads));
-  ops::sparse_attention_backward(exec, c.shape(), {c.q, c.k, c.values(), c.lists, c.sink, r.o, r.lse}, c.d_o, r.dq, r.dk, r.dv, r.d_sink, scratch);
+  ops::sparse_attention_backward(exec, c.shape(), {c.q, c.k, c.values(), c.lists, c.sink, r.o, r.lse}, c.d_o, r.dq,
+                                 r.dk, r.dv, r.d_sink, scratch);
   EXPECT_EQ(scratch.used(), 0u);
   return r;
 }
 
 void check(const Case& c, size_t most) {
   const Tensors<double> at = {{"q", c.q.values()}, {"k", c.k.values()}, {"v", c.v.values()}, {"sink", c.sink_values()}};
-  const auto output = [&](const auto& z) { return c.ref.forward(z.at("q"), z.at("k"), c.reference_values(z.at("k"), z.at("v")), z.at("sink")); };
+  const auto output = [&](const auto& z) {
+    return c.ref.forward(z.at("q"), z.at("k"), c.reference_values(z.at("k"), z.at("v")), z.at("sink"));
+  };
   const auto want = output(at);
   const auto cotangent = c.d_o.values();
-  const auto gradient = reference::complex_gradient(at, [&](const auto& z) { return reference::dot(cotangent, output(z).o); }, most);
+  const auto gradient = reference::complex_gradient(
+      at, [&](const auto& z) { return reference::dot(cotangent, output(z).o); }, most);
   for (Isa isa : machine_isas()) {
     const IsaScope scope(isa);
     SCOPED_TRACE(isa_name(isa));
@@ -104,14 +125,21 @@ TEST(SparseAttention, MatchesSpecification) {
     int64_t queries, keys, least, most;
     bool shared, sink;
   };
-  for (const Form& f : std::vector<Form>{{1, 1, 1, 1, 1, 1, 1, 1, false, false},    {2, 2, 6, 5, 9, 9, 1, 4, false, false},
-                                         {3, 3, 17, 9, 37, 37, 1, 12, false, true}, {4, 2, 33, 16, 21, 50, 2, 20, false, false},
-                                         {16, 1, 24, 16, 19, 30, 1, 9, true, true}, {5, 1, 16, 16, 33, 90, 0, 70, true, true},
-                                         {40, 1, 20, 12, 5, 140, 60, 130, true, false}, {18, 2, 31, 33, 7, 200, 66, 150, false, true}}) {
+  for (const Form& f : std::vector<Form>{{1, 1, 1, 1, 1, 1, 1, 1, false, false},
+                                         {2, 2, 6, 5, 9, 9, 1, 4, false, false},
+                                         {3, 3, 17, 9, 37, 37, 1, 12, false, true},
+                                         {4, 2, 33, 16, 21, 50, 2, 20, false, false},
+                                         {16, 1, 24, 16, 19, 30, 1, 9, true, true},
+                                         {5, 1, 16, 16, 33, 90, 0, 70, true, true},
+                                         {40, 1, 20, 12, 5, 140, 60, 130, true, false},
+                                         {18, 2, 31, 33, 7, 200, 66, 150, false, true}}) {
     for (DType t : {f32_t, bf16_t}) {
-      SCOPED_TRACE(std::to_string(f.heads) + "/" + std::to_string(f.kv_heads) + " heads, " + std::to_string(f.queries) + " of " + std::to_string(f.keys) + " " + dtype_name(t));
+      SCOPED_TRACE(std::to_string(f.heads) + "/" + std::to_string(f.kv_heads) + " heads, " + std::to_string(f.queries) +
+                   " of " + std::to_string(f.keys) + " " + dtype_name(t));
       const KeyLists lists = random_lists(f.queries, f.keys, f.least, f.most, 11);
-      check(Case({f.heads, f.kv_heads, f.qk, f.vd, 1 / std::sqrt(static_cast<double>(f.qk)), lists}, f.keys, t, f.shared, f.sink), 40);
+      check(Case({f.heads, f.kv_heads, f.qk, f.vd, 1 / std::sqrt(static_cast<double>(f.qk)), lists}, f.keys, t,
+                 f.shared, f.sink),
+            40);
     }
   }
 }
@@ -133,7 +161,8 @@ TEST(SparseAttention, NothingListed) {
 
 TEST(SparseAttention, ListsAreChecked) {
   for (const KeyLists& bad : {KeyLists{{1, 1}}, KeyLists{{2, 1}}, KeyLists{{0, 4}}, KeyLists{{-1, 2}}, KeyLists{{-2}}})
-    for (size_t heads : {1, 16}) EXPECT_THROW(run(Case({heads, 1, 4, 4, 0.5, bad}, 4, f32_t, false, true), 1, false), ContractViolation);
+    for (size_t heads : {1, 16})
+      EXPECT_THROW(run(Case({heads, 1, 4, 4, 0.5, bad}, 4, f32_t, false, true), 1, false), ContractViolation);
 }
 
 TEST(SparseAttention, NoQueries) { run(Case({2, 1, 8, 8, 0.5, {}}, 4, f32_t, true, true), 1); }
@@ -151,8 +180,10 @@ TEST(SparseAttention, OtherQueriesDoNotMatter) {
           Case one({heads, kv, 24, 16, 0.2, {lists[static_cast<size_t>(row)]}}, 150, t, false, false);
           for (int64_t i = 0; i < one.q.size(); ++i) one.q.set(i, all.q.at(row * one.q.size() + i));
           const Result alone = run(one, 1, false);
-          for (int64_t i = 0; i < alone.o.size(); ++i) ASSERT_EQ(alone.o.at(i), whole.o.at(row * alone.o.size() + i)) << row;
-          for (int64_t h = 0; h < alone.lse.size(); ++h) ASSERT_EQ(alone.lse.at(h), whole.lse.at(row * alone.lse.size() + h));
+          for (int64_t i = 0; i < alone.o.size(); ++i)
+            ASSERT_EQ(alone.o.at(i), whole.o.at(row * alone.o.size() + i)) << row;
+          for (int64_t h = 0; h < alone.lse.size(); ++h)
+            ASSERT_EQ(alone.lse.at(h), whole.lse.at(row * alone.lse.size() + h));
         }
       }
     }

@@ -1,4 +1,5 @@
-// Weights in the formats of model files: every code against its definition, and products with the bits of the packed path.
+// Weights in the formats of model files: every code against its definition, and products with the bits of the packed
+// path.
 #include "ops/stored_matrix.h"
 
 #include "ops/embedding.h"
@@ -21,7 +22,8 @@ class Stored : public testing::TestWithParam<Isa> {
  protected:
   IsaScope scope{GetParam()};
 };
-INSTANTIATE_TEST_SUITE_P(Isas, Stored, testing::ValuesIn(machine_isas()), [](const auto& isa) { return std::string(isa_name(isa.param)); });
+INSTANTIATE_TEST_SUITE_P(Isas, Stored, testing::ValuesIn(machine_isas()),
+                         [](const auto& isa) { return std::string(isa_name(isa.param)); });
 
 StoredMatrix matrix_of(std::initializer_list<const StoredCase*> parts) {
   StoredMatrix m;
@@ -45,7 +47,8 @@ void expect_value(float got, double want, const std::string& what) {
   if (std::isnan(want))
     EXPECT_TRUE(std::isnan(got)) << what;
   else
-    EXPECT_TRUE(static_cast<double>(got) == want && std::signbit(got) == std::signbit(want)) << what << ": " << got << ", expected " << want;
+    EXPECT_TRUE(static_cast<double>(got) == want && std::signbit(got) == std::signbit(want))
+        << what << ": " << got << ", expected " << want;
 }
 
 // All codes of a format, starting at every residue of a vector.
@@ -59,7 +62,8 @@ TEST_P(Stored, EveryCodeHasItsValue) {
       m.append({data.data() + shift, nullptr, 1, codes, 1, 1, type, ScaleType::none});
       Owned out(1, codes);
       ops::expand_rows(m, 0, 1, out);
-      for (int64_t i = 0; i < codes; ++i) expect_value(out.view().f32()[i], value(static_cast<uint32_t>(i)), "code " + std::to_string(i));
+      for (int64_t i = 0; i < codes; ++i)
+        expect_value(out.view().f32()[i], value(static_cast<uint32_t>(i)), "code " + std::to_string(i));
     }
   };
   check(StoredType::f16, 65536, reference::f16);
@@ -115,13 +119,16 @@ TEST_P(Stored, EveryScaleCodeHasItsValue) {
 // Partial blocks, sizes around a vector and a block, odd alignments.
 TEST_P(Stored, ExpandsBlocksToTheirEdges) {
   for (const StoredFormat& f : stored_formats()) {
-    for (const auto& [rows, cols] : std::vector<std::pair<int64_t, int64_t>>{{1, 2}, {3, 14}, {2, 16}, {5, 18}, {7, 30}, {127, 126}, {129, 130}, {128, 256}, {260, 34}, {1, 700}}) {
+    for (const auto& [rows, cols] : std::vector<std::pair<int64_t, int64_t>>{
+             {1, 2}, {3, 14}, {2, 16}, {5, 18}, {7, 30}, {127, 126}, {129, 130}, {128, 256}, {260, 34}, {1, 700}}) {
       for (const size_t off : {size_t{0}, size_t{1}}) {
         const StoredCase c(f, rows, cols, 7, off);
         Owned out(rows, cols);
         ops::expand_rows(matrix_of({&c}), 0, rows, out);
         for (int64_t r = 0; r < rows; ++r)
-          for (int64_t k = 0; k < cols; ++k) ASSERT_EQ(out.view().f32(r)[k], c.at(r, k)) << f.name << " " << rows << "x" << cols << " at " << r << "," << k;
+          for (int64_t k = 0; k < cols; ++k)
+            ASSERT_EQ(out.view().f32(r)[k], c.at(r, k))
+                << f.name << " " << rows << "x" << cols << " at " << r << "," << k;
       }
     }
   }
@@ -129,7 +136,8 @@ TEST_P(Stored, ExpandsBlocksToTheirEdges) {
 
 TEST_P(Stored, ExpandsAnyRowsOfStackedParts) {
   const auto& formats = stored_formats();
-  const StoredCase a(formats[0], 5, 70, 1), b(formats[5], 131, 70, 2), c(formats[8], 20, 70, 3, 1), none(formats[2], 0, 70, 4);
+  const StoredCase a(formats[0], 5, 70, 1), b(formats[5], 131, 70, 2), c(formats[8], 20, 70, 3, 1),
+      none(formats[2], 0, 70, 4);
   const StoredMatrix m = matrix_of({&a, &b, &none, &c});
   const Owned want = master_of({&a, &b, &none, &c});
   EXPECT_EQ(m.rows, 156);
@@ -137,7 +145,8 @@ TEST_P(Stored, ExpandsAnyRowsOfStackedParts) {
   const Exec exec(2);
   ops::expand(exec, m, all);
   EXPECT_TRUE(all.same_bytes(want));
-  for (const auto& [first, count] : std::vector<std::pair<int64_t, int64_t>>{{0, 0}, {0, 5}, {4, 2}, {5, 131}, {3, 140}, {135, 21}, {136, 20}, {156, 0}}) {
+  for (const auto& [first, count] : std::vector<std::pair<int64_t, int64_t>>{
+           {0, 0}, {0, 5}, {4, 2}, {5, 131}, {3, 140}, {135, 21}, {136, 20}, {156, 0}}) {
     Owned some(count, 70);
     ops::expand_rows(m, first, count, some);
     if (count == 0) continue;
@@ -157,9 +166,11 @@ struct Product {
   }
 };
 
-void expect_same_product(const Exec& exec, const StoredMatrix& m, const Owned& master, int64_t rows, DType dtype, int64_t first, int64_t count, bool transposed) {
+void expect_same_product(const Exec& exec, const StoredMatrix& m, const Owned& master, int64_t rows, DType dtype,
+                         int64_t first, int64_t count, bool transposed) {
   Product product{exec};
-  const Packed stored = transposed ? Packed::transposed_rows(m, first, count, dtype) : Packed::rows(m, first, count, dtype);
+  const Packed stored =
+      transposed ? Packed::transposed_rows(m, first, count, dtype) : Packed::rows(m, first, count, dtype);
   const Packed packed = product.packed(master, first, count, dtype, transposed);
   const Owned a = random(rows, packed.k, 5, 1.0, dtype);
   for (const DType out : {f32_t, dtype}) {
@@ -170,14 +181,16 @@ void expect_same_product(const Exec& exec, const StoredMatrix& m, const Owned& m
       ops::gemm(exec, a, stored, got, ops::Store::accumulate);
       ops::gemm(exec, a, packed, want, ops::Store::accumulate);
     }
-    ASSERT_TRUE(got.same_bytes(want)) << rows << " rows, " << dtype_name(dtype) << (transposed ? ", transposed" : ", as it is");
+    ASSERT_TRUE(got.same_bytes(want)) << rows << " rows, " << dtype_name(dtype)
+                                      << (transposed ? ", transposed" : ", as it is");
   }
 }
 
 TEST_P(Stored, ProductsHaveTheBitsOfPackedWeights) {
   const Exec exec(2);
   for (const StoredFormat& f : stored_formats()) {
-    for (const auto& [n, k] : std::vector<std::pair<int64_t, int64_t>>{{1, 2}, {15, 34}, {16, 32}, {17, 96}, {130, 258}, {65, 1100}}) {
+    for (const auto& [n, k] :
+         std::vector<std::pair<int64_t, int64_t>>{{1, 2}, {15, 34}, {16, 32}, {17, 96}, {130, 258}, {65, 1100}}) {
       for (const size_t off : {size_t{0}, size_t{1}}) {
         const StoredCase c(f, n, k, 11, off);
         const StoredMatrix m = matrix_of({&c});
@@ -192,7 +205,8 @@ TEST_P(Stored, ProductsHaveTheBitsOfPackedWeights) {
 // Weights of bf16 are read where they lie for one row: widths that leave columns over, rows that leave lanes over.
 TEST_P(Stored, OneRowOfAnyWidth) {
   const Exec exec(2);
-  for (const auto& [n, k] : std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {7, 15}, {8, 16}, {9, 17}, {40, 47}, {130, 33}, {3, 1201}}) {
+  for (const auto& [n, k] :
+       std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {7, 15}, {8, 16}, {9, 17}, {40, 47}, {130, 33}, {3, 1201}}) {
     const StoredCase c(stored_formats()[3], n, k, 7);
     const StoredMatrix m = matrix_of({&c});
     const Owned master = master_of({&c});
@@ -211,8 +225,10 @@ TEST_P(Stored, ProductsWithRowsOfTheWeight) {
   const Owned master = master_of({&a, &b, &c});
   for (const bool transposed : {true, false})
     for (const DType dtype : {f32_t, bf16_t})
-      for (const auto& [first, count] : std::vector<std::pair<int64_t, int64_t>>{{0, 192}, {3, 1}, {30, 40}, {64, 128}, {168, 24}, {5, 0}})
-        for (const int64_t rows : {1, 2, 35}) expect_same_product(exec, m, master, rows, dtype, first, count, transposed);
+      for (const auto& [first, count] :
+           std::vector<std::pair<int64_t, int64_t>>{{0, 192}, {3, 1}, {30, 40}, {64, 128}, {168, 24}, {5, 0}})
+        for (const int64_t rows : {1, 2, 35})
+          expect_same_product(exec, m, master, rows, dtype, first, count, transposed);
 }
 
 TEST_P(Stored, ManyRowsAndDeepSums) {
@@ -278,7 +294,8 @@ TEST_P(Stored, EmbeddingReadsRows) {
 }
 
 TEST(StoredContract, RefusesPartsThatDoNotFit) {
-  const StoredCase a(stored_formats()[2], 4, 32, 1), b(stored_formats()[2], 4, 34, 2), odd(stored_formats()[2], 2, 33, 3);
+  const StoredCase a(stored_formats()[2], 4, 32, 1), b(stored_formats()[2], 4, 34, 2),
+      odd(stored_formats()[2], 2, 33, 3);
   StoredMatrix m = matrix_of({&a});
   EXPECT_THROW(m.append(b.tensor()), ContractViolation);
   StoredTensor t = odd.tensor();

@@ -1,6 +1,5 @@
 // The gate with a limit (models.md G.7).
 #include "ops/swiglu.h"
-
 #include "reference/layers.h"
 #include "support/layer_case.h"
 #include "support/matrix.h"
@@ -21,8 +20,8 @@ Halves specification(double g, double u, double weight, double dh, double limit)
     return w * reference::silu(gate) * up;
   };
   const double step = 1e-50;
-  return {value(g, u, weight).real(), dh * value(C(g, step), u, weight).imag() / step, dh * value(g, C(u, step), weight).imag() / step,
-          dh * value(g, u, C(weight, step)).imag() / step};
+  return {value(g, u, weight).real(), dh * value(C(g, step), u, weight).imag() / step,
+          dh * value(g, C(u, step), weight).imag() / step, dh * value(g, u, C(weight, step)).imag() / step};
 }
 
 void check(int64_t rows, int64_t F, float limit, bool weighted, DType t) {

@@ -28,24 +28,33 @@ void check(int64_t T, int64_t F, DType t, bool weighted) {
   Owned weight = random(T, 1, 3);
   if (!weighted)
     for (int64_t i = 0; i < T; ++i) weight.set(i, 1);
-  Owned h = random(T, F, 4, 1, t), dgu = random(T, 2 * F, 5, 1, t), d_weight = random(T, 1, 6);  // assigned: old values must not matter
+  Owned h = random(T, F, 4, 1, t), dgu = random(T, 2 * F, 5, 1, t),
+        d_weight = random(T, 1, 6);  // assigned: old values must not matter
   const CMat w = weighted ? weight.view() : Mat();
   ops::swiglu_forward(exec, gu, w, h);
   ops::swiglu_backward(exec, gu, w, dh, dgu, weighted ? d_weight.view() : Mat());
 
-  // A value is a product of four factors in fp32 with an exponential of relative error 2^-22, rounded once; a gradient has one sum more.
+  // A value is a product of four factors in fp32 with an exponential of relative error 2^-22, rounded once; a gradient
+  // has one sum more.
   const double round = t == f32_t ? 0x1p-24 : 0x1p-9, error = 8 * 0x1p-22 + 2 * round;
   const auto width = static_cast<size_t>(F);
   const auto want = swiglu(gu.values(), weight.values(), width);
   expect_close(h.values(), want, error * largest(want), "h");
-  const auto want_dgu = reference::complex_step(gu.values(), [&](const auto& z) { return reference::dot(dh.values(), swiglu(z, reference::lift(weight.values()), width)); });
+  const auto want_dgu = reference::complex_step(gu.values(), [&](const auto& z) {
+    return reference::dot(dh.values(), swiglu(z, reference::lift(weight.values()), width));
+  });
   expect_close(dgu.values(), want_dgu, error * largest(want_dgu), "dgu");
   Owned in_place = gu;
   ops::swiglu_backward(exec, in_place, w, dh, in_place, weighted ? d_weight.view() : Mat());
   EXPECT_TRUE(in_place.same_bytes(dgu)) << "dgu may be gu";
   if (!weighted) return;
-  const auto want_dw = reference::complex_step(weight.values(), [&](const auto& z) { return reference::dot(dh.values(), swiglu(reference::lift(gu.values()), z, width)); });
-  expect_close(d_weight.values(), want_dw, (8 * 0x1p-22 + sum_tolerance(F, 1)) * std::max(1.0, largest(want_dw)) * largest(gu.values()) * largest(gu.values()), "d_weight");
+  const auto want_dw = reference::complex_step(weight.values(), [&](const auto& z) {
+    return reference::dot(dh.values(), swiglu(reference::lift(gu.values()), z, width));
+  });
+  expect_close(d_weight.values(), want_dw,
+               (8 * 0x1p-22 + sum_tolerance(F, 1)) * std::max(1.0, largest(want_dw)) * largest(gu.values()) *
+                   largest(gu.values()),
+               "d_weight");
 }
 
 TEST(SwiGlu, ForwardAndGradients) {

@@ -22,9 +22,11 @@ const io::SafetensorsFile& file() { return test::golden_file("vectors/training_v
 struct Blocks {
   std::vector<float> weight, grad, moment1, moment2;
   std::vector<optim::Parameter> parameters;
-  void add(const std::string& name, int64_t rows, int64_t cols, const std::vector<double>& start, bool decay, bool muon) {
+  void add(const std::string& name, int64_t rows, int64_t cols, const std::vector<double>& start, bool decay,
+           bool muon) {
     optim::Parameter p;
-    p.name = name, p.offset = static_cast<int64_t>(weight.size()), p.rows = rows, p.cols = cols, p.decay = decay, p.muon = muon;
+    p.name = name, p.offset = static_cast<int64_t>(weight.size()), p.rows = rows, p.cols = cols, p.decay = decay,
+    p.muon = muon;
     parameters.push_back(p);
     for (const double v : start) weight.push_back(static_cast<float>(v));
     grad.resize(weight.size());
@@ -55,7 +57,8 @@ class Training : public testing::TestWithParam<Isa> {
 
 TEST_P(Training, AdamW) {
   const auto lr = golden(file(), "adamw.lr"), betas = golden(file(), "adamw.betas");
-  for (const auto& [label, eps, decay] : {std::tuple{"eps1e-8.wd0.1", 1e-8, 0.1}, {"eps1e-20.wd0.1", 1e-20, 0.1}, {"eps1e-8.wd0", 1e-8, 0.0}}) {
+  for (const auto& [label, eps, decay] :
+       {std::tuple{"eps1e-8.wd0.1", 1e-8, 0.1}, {"eps1e-20.wd0.1", 1e-20, 0.1}, {"eps1e-8.wd0", 1e-8, 0.0}}) {
     Blocks b;
     b.add("a", 6, 5, golden(file(), "adamw.start.a"), true, false);
     b.add("b", 1, 7, golden(file(), "adamw.start.b"), true, false);
@@ -65,13 +68,16 @@ TEST_P(Training, AdamW) {
     optim::OptimizerOptions o;
     o.beta1 = betas[0], o.beta2 = betas[1], o.eps = eps, o.weight_decay = decay;
     for (size_t step = 0; step < lr.size(); ++step) {
-      for (size_t i = 0; i < 2; ++i) b.set_grad(i, grads[i].data() + static_cast<int64_t>(step) * b.parameters[i].rows * b.parameters[i].cols);
+      for (size_t i = 0; i < 2; ++i)
+        b.set_grad(i, grads[i].data() + static_cast<int64_t>(step) * b.parameters[i].rows * b.parameters[i].cols);
       o.lr = lr[step];
       optim::optimizer_step(exec_, b.parameters, b.view(), o, static_cast<int64_t>(step) + 1, 1.0, scratch_);
       for (size_t i = 0; i < 2; ++i) {
         const auto n = static_cast<size_t>(b.parameters[i].rows * b.parameters[i].cols);
-        const std::vector<double> want(after[i].begin() + static_cast<std::ptrdiff_t>(step * n), after[i].begin() + static_cast<std::ptrdiff_t>((step + 1) * n));
-        // Roundings relative to the weight: one of the start, three a step (decay factor, product, difference); eight of the update, which is about lr.
+        const std::vector<double> want(after[i].begin() + static_cast<std::ptrdiff_t>(step * n),
+                                       after[i].begin() + static_cast<std::ptrdiff_t>((step + 1) * n));
+        // Roundings relative to the weight: one of the start, three a step (decay factor, product, difference); eight
+        // of the update, which is about lr.
         const auto steps = static_cast<double>(step + 1);
         const double limit = ((3 * steps + 1) * test::largest(want) + 8 * steps * 0.015) * 0x1p-24;
         test::expect_close(b.values(b.weight, i), want, limit, key + " step " + std::to_string(step));
@@ -83,7 +89,8 @@ TEST_P(Training, AdamW) {
       test::expect_close(b.values(b.moment1, i), m, 20 * 2 * 0x1p-24 * test::largest(m), key + ".m." + name);
       test::expect_close(b.values(b.moment2, i), v, 20 * 2 * 0x1p-24 * test::largest(v), key + ".v." + name);
     }
-    EXPECT_TRUE(std::all_of(b.grad.begin(), b.grad.end(), [](float g) { return g == 0; })) << "gradients are zero after the step";
+    EXPECT_TRUE(std::all_of(b.grad.begin(), b.grad.end(), [](float g) { return g == 0; }))
+        << "gradients are zero after the step";
   }
 }
 
@@ -103,7 +110,8 @@ TEST_P(Training, AdamWGroups) {
   };
   const auto start = golden(file(), "adamw.start.b");
   const auto with = run(true, 1, 1), without = run(false, 1, 1);
-  for (size_t i = 0; i < start.size(); ++i) EXPECT_NEAR(without[i] - with[i], 0.01 * 0.1 * start[i], 4e-7 * std::max(1.0, std::abs(start[i])));
+  for (size_t i = 0; i < start.size(); ++i)
+    EXPECT_NEAR(without[i] - with[i], 0.01 * 0.1 * start[i], 4e-7 * std::max(1.0, std::abs(start[i])));
   EXPECT_EQ(run(true, 1, 0.5), run(true, 0.5, 1));
 }
 
@@ -126,8 +134,10 @@ TEST_P(Training, Muon) {
       b.set_grad(0, grads.data() + static_cast<int64_t>(step) * n);
       o.lr = lr[step];
       optim::optimizer_step(exec_, b.parameters, b.view(), o, static_cast<int64_t>(step) + 1, 1.0, scratch_);
-      const std::vector<double> want(after.begin() + static_cast<int64_t>(step) * n, after.begin() + static_cast<int64_t>(step + 1) * n);
-      const double limit = static_cast<double>(step + 1) * (test::largest(want) * 0x1p-23 + lr[step] * 0.18 * std::sqrt(std::max(rows, cols)) * 3e-6);
+      const std::vector<double> want(after.begin() + static_cast<int64_t>(step) * n,
+                                     after.begin() + static_cast<int64_t>(step + 1) * n);
+      const double limit = static_cast<double>(step + 1) *
+                           (test::largest(want) * 0x1p-23 + lr[step] * 0.18 * std::sqrt(std::max(rows, cols)) * 3e-6);
       test::expect_close(b.values(b.weight, 0), want, limit, key + " step " + std::to_string(step));
     }
     const auto m = golden(file(), key + ".momentum");
@@ -163,7 +173,8 @@ TEST_P(Training, Clipping) {
 TEST_P(Training, NormShowsWhatIsNotFinite) {
   for (const int64_t n : {int64_t{1}, int64_t{15}, int64_t{16}, int64_t{17}, int64_t{70000}}) {
     std::vector<float> g(static_cast<size_t>(n), 0.5f);
-    EXPECT_NEAR(optim::global_norm(exec_, g.data(), n), 0.5 * std::sqrt(static_cast<double>(n)), 1e-9 * static_cast<double>(n));
+    EXPECT_NEAR(optim::global_norm(exec_, g.data(), n), 0.5 * std::sqrt(static_cast<double>(n)),
+                1e-9 * static_cast<double>(n));
     for (const float bad : {NAN, INFINITY}) {
       g.back() = bad;
       EXPECT_FALSE(std::isfinite(optim::global_norm(exec_, g.data(), n)));
@@ -172,7 +183,8 @@ TEST_P(Training, NormShowsWhatIsNotFinite) {
   EXPECT_EQ(optim::global_norm(exec_, nullptr, 0), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryIsa, Training, testing::ValuesIn(test::machine_isas()), [](const auto& i) { return isa_name(i.param); });
+INSTANTIATE_TEST_SUITE_P(EveryIsa, Training, testing::ValuesIn(test::machine_isas()),
+                         [](const auto& i) { return isa_name(i.param); });
 
 TEST(Schedule, Vectors) {
   const auto shape = golden(file(), "schedule.total_warmup_cosine_start");
@@ -181,7 +193,8 @@ TEST(Schedule, Vectors) {
   s.warmup_steps = static_cast<int64_t>(shape[1]);
   const auto check = [&](const std::string& name) {
     const auto want = golden(file(), "schedule." + name);
-    for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(optim::learning_rate(s, static_cast<int64_t>(i)), want[i], 1e-15) << name << " " << i;
+    for (size_t i = 0; i < want.size(); ++i)
+      EXPECT_NEAR(optim::learning_rate(s, static_cast<int64_t>(i)), want[i], 1e-15) << name << " " << i;
   };
   s.kind = optim::Schedule::Kind::step;
   s.lr = 4.2e-4;

@@ -61,7 +61,8 @@ struct Attention {
         out.lse.push_back(probabilities(q, k, t, h, p));
         for (size_t j = 0; j < p.size(); ++j)
           for (int64_t c = 0; c < vd; ++c)
-            out.o[at(t, heads, h, vd, c)] += p[j] * v[at(first_key[static_cast<size_t>(t)] + static_cast<int64_t>(j), kv_heads, h / (heads / kv_heads), vd, c)];
+            out.o[at(t, heads, h, vd, c)] += p[j] * v[at(first_key[static_cast<size_t>(t)] + static_cast<int64_t>(j),
+                                                         kv_heads, h / (heads / kv_heads), vd, c)];
       }
     }
     return out;
@@ -82,7 +83,8 @@ struct Attention {
         double mean = 0, mean_size = 0;
         for (size_t j = 0; j < p.size(); ++j) {
           for (int64_t c = 0; c < vd; ++c) {
-            const double term = d_o[at(t, heads, h, vd, c)] * v[at(first + static_cast<int64_t>(j), kv_heads, g, vd, c)];
+            const double term =
+                d_o[at(t, heads, h, vd, c)] * v[at(first + static_cast<int64_t>(j), kv_heads, g, vd, c)];
             dp[j] += term;
             mean_size += p[j] * std::abs(term);
           }

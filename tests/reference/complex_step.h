@@ -1,4 +1,5 @@
-// Gradient of a real analytic function by the complex step: df/dx_i = Im f(x + i h e_i) / h, exact to rounding for h = 1e-50.
+// Gradient of a real analytic function by the complex step: df/dx_i = Im f(x + i h e_i) / h, exact to rounding for h =
+// 1e-50.
 #pragma once
 #include <complex>
 #include <cstddef>

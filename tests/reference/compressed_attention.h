@@ -1,5 +1,5 @@
-// Attention of DeepSeek-V4 by its equations (models.md G.3 - G.5), query by query, on any scalar. Selections are decided on real parts and are
-// constants of the gradient. Tensors go by their names in memory, behind a prefix.
+// Attention of DeepSeek-V4 by its equations (models.md G.3 - G.5), query by query, on any scalar. Selections are
+// decided on real parts and are constants of the gradient. Tensors go by their names in memory, behind a prefix.
 #pragma once
 #include <algorithm>
 #include <numeric>
@@ -25,14 +25,17 @@ struct CompressedAttention {
   };
 
   template <class S>
-  Entries<S> entries(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, size_t T, const std::vector<int32_t>& starts, size_t width) const {
+  Entries<S> entries(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, size_t T,
+                     const std::vector<int32_t>& starts, size_t width) const {
     const Compressor c{width, ratio, indexed()};
     Entries<S> e;
-    e.rows = c(linear(x, w.at(p + "kv_proj.weight"), T, dim, c.cols()), linear(x, w.at(p + "gate_proj.weight"), T, dim, c.cols()), w.at(p + "position_bias"), starts);
+    e.rows = c(linear(x, w.at(p + "kv_proj.weight"), T, dim, c.cols()),
+               linear(x, w.at(p + "gate_proj.weight"), T, dim, c.cols()), w.at(p + "position_bias"), starts);
     e.rows = rms_norm(e.rows, w.at(p + "kv_norm.weight"), eps);
     std::vector<int32_t> position;
     for (size_t d = 0, made = 0; d < starts.size(); ++d) {
-      const size_t from = static_cast<size_t>(starts[d]), to = d + 1 < starts.size() ? static_cast<size_t>(starts[d + 1]) : T;
+      const size_t from = static_cast<size_t>(starts[d]),
+                   to = d + 1 < starts.size() ? static_cast<size_t>(starts[d + 1]) : T;
       for (size_t t = from; t < to; ++t) {
         e.first.push_back(made);
         e.end.push_back(made + (t - from + 1) / ratio);
@@ -53,7 +56,9 @@ struct CompressedAttention {
 
   // Scores of the indexer: [T][entries], of visible entries only.
   template <class S>
-  std::vector<std::vector<S>> scores(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, const std::vector<S>& cq, const Places& at, const std::vector<int32_t>& starts) const {
+  std::vector<std::vector<S>> scores(const Tensors<S>& w, const std::string& p, const std::vector<S>& x,
+                                     const std::vector<S>& cq, const Places& at,
+                                     const std::vector<int32_t>& starts) const {
     const size_t T = at.tokens();
     auto q = linear(cq, w.at(p + "q_b_proj.weight"), T, q_lora, index_heads * index_dim);
     rotate_heads(q, rope(), true, at.position, index_heads, index_dim, index_dim - rope_dim);
@@ -64,8 +69,11 @@ struct CompressedAttention {
       for (size_t e = keys.first[t]; e < keys.end[t]; ++e)
         for (size_t h = 0; h < index_heads; ++h) {
           S product = 0;
-          for (size_t c = 0; c < index_dim; ++c) product += q[(t * index_heads + h) * index_dim + c] * keys.rows[e * index_dim + c];
-          if (real_part(product) > 0) out[t][e] += weight[t * index_heads + h] * product / std::sqrt(static_cast<double>(index_dim * index_heads));
+          for (size_t c = 0; c < index_dim; ++c)
+            product += q[(t * index_heads + h) * index_dim + c] * keys.rows[e * index_dim + c];
+          if (real_part(product) > 0)
+            out[t][e] +=
+                weight[t * index_heads + h] * product / std::sqrt(static_cast<double>(index_dim * index_heads));
         }
     return out;
   }
@@ -78,7 +86,8 @@ struct CompressedAttention {
       std::vector<size_t> order(e.end[t] - e.first[t]);
       std::iota(order.begin(), order.end(), e.first[t]);
       if (indexed() && order.size() > index_topk) {
-        std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return real_part(score[t][a]) > real_part(score[t][b]); });
+        std::stable_sort(order.begin(), order.end(),
+                         [&](size_t a, size_t b) { return real_part(score[t][a]) > real_part(score[t][b]); });
         order.resize(index_topk);
         std::sort(order.begin(), order.end());
       }
@@ -95,15 +104,18 @@ struct CompressedAttention {
     std::vector<std::vector<double>> target;  // attention over the chosen entries, normalised
   };
 
-  // x: input of attention; indexer_x and indexer_cq: what the indexer reads (constants in training). target: given, or computed.
+  // x: input of attention; indexer_x and indexer_cq: what the indexer reads (constants in training). target: given, or
+  // computed.
   template <class S>
-  Result<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, const Places& at, const std::vector<std::vector<double>>* given = nullptr) const {
+  Result<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, const Places& at,
+                       const std::vector<std::vector<double>>* given = nullptr) const {
     const size_t T = at.tokens();
     std::vector<int32_t> starts;
     for (size_t t = 0; t < T; ++t)
       if (at.first_key[t] == static_cast<int32_t>(t)) starts.push_back(static_cast<int32_t>(t));
     const auto cq = latent(w, p, x, T);
-    auto q = rms_norm(linear(cq, w.at(p + "q_b_proj.weight"), T, q_lora, heads * head_dim), std::vector<S>(head_dim, S(1)), eps);
+    auto q = rms_norm(linear(cq, w.at(p + "q_b_proj.weight"), T, q_lora, heads * head_dim),
+                      std::vector<S>(head_dim, S(1)), eps);
     rotate_heads(q, rope(), true, at.position, heads, head_dim, head_dim - rope_dim);
     auto kv = rms_norm(linear(x, w.at(p + "kv_proj.weight"), T, dim, head_dim), w.at(p + "kv_norm.weight"), eps);
     rotate_heads(kv, rope(), true, at.position, 1, head_dim, head_dim - rope_dim);
@@ -120,7 +132,10 @@ struct CompressedAttention {
     r.target.assign(T, {});
     for (size_t t = 0; t < T; ++t) {
       std::vector<size_t> rows;
-      for (size_t j = static_cast<size_t>(std::max<int64_t>(at.first_key[t], static_cast<int64_t>(t) - static_cast<int64_t>(window) + 1)); j <= t; ++j) rows.push_back(j);
+      for (size_t j = static_cast<size_t>(
+               std::max<int64_t>(at.first_key[t], static_cast<int64_t>(t) - static_cast<int64_t>(window) + 1));
+           j <= t; ++j)
+        rows.push_back(j);
       const size_t near = rows.size();
       if (ratio)
         for (size_t c : r.chosen[t]) rows.push_back(T + c);
@@ -135,7 +150,8 @@ struct CompressedAttention {
           sum += weight.back();
         }
         for (size_t i = 0; i < rows.size(); ++i) {
-          for (size_t c = 0; c < head_dim; ++c) o[(t * heads + h) * head_dim + c] += weight[i] / sum * kv[rows[i] * head_dim + c];
+          for (size_t c = 0; c < head_dim; ++c)
+            o[(t * heads + h) * head_dim + c] += weight[i] / sum * kv[rows[i] * head_dim + c];
           if (i >= near) r.target[t][i - near] += real_part(weight[i] / sum);
         }
       }
@@ -158,7 +174,8 @@ struct CompressedAttention {
       for (size_t g = 0; g < groups; ++g)
         for (size_t i = 0; i < o_lora; ++i) {
           S sum = 0;
-          for (size_t c = 0; c < in; ++c) sum += w.at(p + "o_a_proj.weight")[(g * o_lora + i) * in + c] * o[t * heads * head_dim + g * in + c];
+          for (size_t c = 0; c < in; ++c)
+            sum += w.at(p + "o_a_proj.weight")[(g * o_lora + i) * in + c] * o[t * heads * head_dim + g * in + c];
           grouped.push_back(sum);
         }
     r.y = linear(grouped, w.at(p + "o_b_proj.weight"), T, groups * o_lora, dim);

@@ -16,11 +16,13 @@ struct Compressor {
 
   // k and z [tokens, cols] of all documents, starts: the first row of each. Entries of all documents in order.
   template <class S>
-  std::vector<S> operator()(const std::vector<S>& k, const std::vector<S>& z, const std::vector<S>& ape, const std::vector<int32_t>& starts) const {
+  std::vector<S> operator()(const std::vector<S>& k, const std::vector<S>& z, const std::vector<S>& ape,
+                            const std::vector<int32_t>& starts) const {
     const size_t tokens = k.size() / cols();
     std::vector<S> entries;
     for (size_t d = 0; d < starts.size(); ++d) {
-      const auto first = static_cast<size_t>(starts[d]), end = d + 1 < starts.size() ? static_cast<size_t>(starts[d + 1]) : tokens;
+      const auto first = static_cast<size_t>(starts[d]),
+                 end = d + 1 < starts.size() ? static_cast<size_t>(starts[d + 1]) : tokens;
       for (size_t i = 0; (i + 1) * ratio <= end - first; ++i)
         for (size_t c = 0; c < dim; ++c) {
           S sum = 0, weighted = 0;

@@ -16,7 +16,8 @@ struct CrossEntropy {
 
 // hidden [T, dim], head [vocab, dim]; label -100 is not counted.
 template <class S>
-CrossEntropy<S> cross_entropy(const std::vector<S>& hidden, const std::vector<S>& head, const std::vector<int32_t>& labels, int64_t dim) {
+CrossEntropy<S> cross_entropy(const std::vector<S>& hidden, const std::vector<S>& head,
+                              const std::vector<int32_t>& labels, int64_t dim) {
   CrossEntropy<S> r;
   const int64_t vocab = static_cast<int64_t>(head.size()) / dim;
   for (size_t t = 0; t < labels.size(); ++t) {
@@ -25,7 +26,8 @@ CrossEntropy<S> cross_entropy(const std::vector<S>& hidden, const std::vector<S>
     S sum = 0, label_logit = 0;
     for (int64_t w = 0; w < vocab; ++w) {
       S logit = 0;
-      for (int64_t c = 0; c < dim; ++c) logit += hidden[t * static_cast<size_t>(dim) + static_cast<size_t>(c)] * head[static_cast<size_t>(w * dim + c)];
+      for (int64_t c = 0; c < dim; ++c)
+        logit += hidden[t * static_cast<size_t>(dim) + static_cast<size_t>(c)] * head[static_cast<size_t>(w * dim + c)];
       sum += std::exp(logit);
       if (w == labels[t]) label_logit = logit;
     }

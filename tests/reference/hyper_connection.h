@@ -1,5 +1,5 @@
-// The residual path of one token by its equations: plain, hyper-connections (mhc.md 2) and manifold-constrained ones (mhc.md 1.2, 3.2), on
-// any scalar. A state is n streams of `dim` channels, stream-major.
+// The residual path of one token by its equations: plain, hyper-connections (mhc.md 2) and manifold-constrained ones
+// (mhc.md 1.2, 3.2), on any scalar. A state is n streams of `dim` channels, stream-major.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -109,7 +109,8 @@ struct HyperConnection {
       const auto u = softmax(std::vector<S>{z[f], z[f + 1]});
       std::vector<S> product(4 * size * size);
       for (size_t r = 0; r < 2 * size; ++r)
-        for (size_t c = 0; c < 2 * size; ++c) product[r * 2 * size + c] = m[r / 2 * size + c / 2] * u[r % 2 == c % 2 ? 0 : 1];
+        for (size_t c = 0; c < 2 * size; ++c)
+          product[r * 2 * size + c] = m[r / 2 * size + c / 2] * u[r % 2 == c % 2 ? 0 : 1];
       m = product;
     }
     return m;
@@ -180,13 +181,16 @@ struct HyperConnection {
   Maps<S> hc_maps(const Tensors<S>& w, const std::string& p, const std::vector<S>& x) const {
     const auto& base = w.at(p + "base");
     Maps<S> m{std::vector<S>(base.begin(), base.begin() + static_cast<std::ptrdiff_t>(n)),
-              std::vector<S>(base.begin() + static_cast<std::ptrdiff_t>(n), base.begin() + static_cast<std::ptrdiff_t>(2 * n)), std::vector<S>(n * n)};
+              std::vector<S>(base.begin() + static_cast<std::ptrdiff_t>(n),
+                             base.begin() + static_cast<std::ptrdiff_t>(2 * n)),
+              std::vector<S>(n * n)};
     for (size_t j = 0; j < n; ++j)
       for (size_t k = 0; k < n; ++k) m.res[k * n + j] = base[2 * n + j * n + k];
     if (!dynamic) return m;
     const auto &fn = w.at(p + "fn"), &scale = w.at(p + "scale");
     for (size_t j = 0; j < n; ++j) {
-      const std::vector<S> stream(x.begin() + static_cast<std::ptrdiff_t>(j * dim), x.begin() + static_cast<std::ptrdiff_t>((j + 1) * dim));
+      const std::vector<S> stream(x.begin() + static_cast<std::ptrdiff_t>(j * dim),
+                                  x.begin() + static_cast<std::ptrdiff_t>((j + 1) * dim));
       const auto hbar = rms_norm(stream, w.at(p + "norm"), norm_eps);
       const auto along = [&](size_t row) {
         S s = 0;
@@ -224,7 +228,8 @@ struct HyperConnection {
     m.pre.assign(n, S(1));
     if (w.count("model.hc_head_fn")) {
       const auto q = project(w.at("model.hc_head_fn"), x, n);
-      for (size_t i = 0; i < n; ++i) m.pre[i] = sigmoid(w.at("model.hc_head_scale")[0] * q[i] + w.at("model.hc_head_base")[i]) + (v4 ? eps : 0.0);
+      for (size_t i = 0; i < n; ++i)
+        m.pre[i] = sigmoid(w.at("model.hc_head_scale")[0] * q[i] + w.at("model.hc_head_base")[i]) + (v4 ? eps : 0.0);
     }
     return read(m, x);
   }

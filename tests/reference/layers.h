@@ -1,4 +1,5 @@
-// The layers by their equations (models.md A.1, D.2, F), on any scalar. Tensors go by their names in a checkpoint, behind a prefix.
+// The layers by their equations (models.md A.1, D.2, F), on any scalar. Tensors go by their names in a checkpoint,
+// behind a prefix.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -24,7 +25,8 @@ std::vector<S> columns(const std::vector<S>& x, size_t cols, size_t first, size_
 
 // x [T, heads * head_cols]: rotates channels [first, first + rope.dim) of every head.
 template <class S>
-void rotate_heads(std::vector<S>& x, const Rope& rope, bool interleaved, const std::vector<int32_t>& position, size_t heads, size_t head_cols, size_t first) {
+void rotate_heads(std::vector<S>& x, const Rope& rope, bool interleaved, const std::vector<int32_t>& position,
+                  size_t heads, size_t head_cols, size_t first) {
   const auto dim = static_cast<size_t>(rope.dim);
   for (size_t t = 0; t < position.size(); ++t)
     for (size_t h = 0; h < heads; ++h) {
@@ -56,7 +58,8 @@ struct Mla {
     const Rope rope{static_cast<int>(rope_dim), theta};
     Projections<S> r;
     if (q_lora) {
-      r.latent = rms_norm(linear(x, w.at(p + "q_a_proj.weight"), T, dim, q_lora), w.at(p + "q_a_layernorm.weight"), inner_eps);
+      r.latent =
+          rms_norm(linear(x, w.at(p + "q_a_proj.weight"), T, dim, q_lora), w.at(p + "q_a_layernorm.weight"), inner_eps);
       r.q = linear(r.latent, w.at(p + "q_b_proj.weight"), T, q_lora, heads * qk);
     } else {
       r.q = linear(x, w.at(p + "q_proj.weight"), T, dim, heads * qk);
@@ -72,14 +75,16 @@ struct Mla {
       for (size_t h = 0; h < heads; ++h) {
         const S* head = u.data() + (t * heads + h) * (nope + v);
         r.key.insert(r.key.end(), head, head + nope);
-        r.key.insert(r.key.end(), k_rope.begin() + static_cast<std::ptrdiff_t>(t * rope_dim), k_rope.begin() + static_cast<std::ptrdiff_t>((t + 1) * rope_dim));
+        r.key.insert(r.key.end(), k_rope.begin() + static_cast<std::ptrdiff_t>(t * rope_dim),
+                     k_rope.begin() + static_cast<std::ptrdiff_t>((t + 1) * rope_dim));
         r.value.insert(r.value.end(), head + nope, head + nope + v);
       }
     return r;
   }
 
   template <class S>
-  std::vector<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, const Places& at) const {
+  std::vector<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x,
+                            const Places& at) const {
     const size_t T = at.tokens(), qk = nope + rope_dim;
     const auto r = project(w, p, x, at);
     const auto n = [](size_t i) { return static_cast<int64_t>(i); };
@@ -99,13 +104,15 @@ struct SparseMla {
     std::vector<S> q, k, w;
   };
   template <class S>
-  Scored<S> score_inputs(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, const std::vector<S>& latent, const Places& at) const {
+  Scored<S> score_inputs(const Tensors<S>& w, const std::string& p, const std::vector<S>& x,
+                         const std::vector<S>& latent, const Places& at) const {
     const size_t T = at.tokens();
     const Rope rope{static_cast<int>(mla.rope_dim), mla.theta};
     Scored<S> r;
     r.q = linear(latent, w.at(p + "indexer.wq_b.weight"), T, mla.q_lora, heads * head_dim);
     rotate_heads(r.q, rope, false, at.position, heads, head_dim, 0);
-    r.k = layer_norm(linear(x, w.at(p + "indexer.wk.weight"), T, mla.dim, head_dim), w.at(p + "indexer.k_norm.weight"), w.at(p + "indexer.k_norm.bias"), norm_eps);
+    r.k = layer_norm(linear(x, w.at(p + "indexer.wk.weight"), T, mla.dim, head_dim), w.at(p + "indexer.k_norm.weight"),
+                     w.at(p + "indexer.k_norm.bias"), norm_eps);
     rotate_heads(r.k, rope, false, at.position, 1, head_dim, 0);
     r.w = linear(x, w.at(p + "indexer.weights_proj.weight"), T, mla.dim, heads);
     for (S& v : r.w) v /= std::sqrt(static_cast<double>(heads)) * std::sqrt(static_cast<double>(head_dim));
@@ -115,26 +122,31 @@ struct SparseMla {
 
   // most: keys a token may select.
   template <class S>
-  KeyLists lists(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, const Places& at, size_t most) const {
+  KeyLists lists(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, const Places& at,
+                 size_t most) const {
     const auto s = score_inputs(w, p, x, mla.project(w, p, x, at).latent, at);
     std::vector<int32_t> end;
     for (size_t t = 0; t < at.tokens(); ++t) end.push_back(static_cast<int32_t>(t + 1));
     return indexer().select(s.q, s.k, s.w, at.first_key, end, most);
   }
   template <class S>
-  std::vector<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, const Places& at, const KeyLists& seen) const {
+  std::vector<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, const Places& at,
+                            const KeyLists& seen) const {
     const auto r = mla.project(w, p, x, at);
     const SparseAttention attention{mla.heads, mla.heads, mla.nope + mla.rope_dim, mla.v, mla.scale, seen};
-    return linear(attention.forward(r.q, r.key, r.value, {}).o, w.at(p + "o_proj.weight"), at.tokens(), mla.heads * mla.v, mla.dim);
+    return linear(attention.forward(r.q, r.key, r.value, {}).o, w.at(p + "o_proj.weight"), at.tokens(),
+                  mla.heads * mla.v, mla.dim);
   }
-  // Sum over tokens of the KL of the probabilities of attention over `seen`, which is also what the indexer's softmax runs over. A function of the indexer's
-  // weights alone: `fixed` gives everything else.
+  // Sum over tokens of the KL of the probabilities of attention over `seen`, which is also what the indexer's softmax
+  // runs over. A function of the indexer's weights alone: `fixed` gives everything else.
   template <class S>
-  S divergence(const Tensors<double>& fixed, const Tensors<S>& w, const std::string& p, const std::vector<double>& x, const Places& at, const KeyLists& seen) const {
+  S divergence(const Tensors<double>& fixed, const Tensors<S>& w, const std::string& p, const std::vector<double>& x,
+               const Places& at, const KeyLists& seen) const {
     const auto r = mla.project(fixed, p, x, at);
     const SparseAttention attention{mla.heads, mla.heads, mla.nope + mla.rope_dim, mla.v, mla.scale, seen};
     const auto target = attention.target(r.q, r.key, attention.forward(r.q, r.key, r.value, {}).lse, at.tokens());
-    const auto s = score_inputs(w, p, std::vector<S>(x.begin(), x.end()), std::vector<S>(r.latent.begin(), r.latent.end()), at);
+    const auto s =
+        score_inputs(w, p, std::vector<S>(x.begin(), x.end()), std::vector<S>(r.latent.begin(), r.latent.end()), at);
     return indexer().divergence(s.q, s.k, s.w, seen, target, at.tokens());
   }
 };
@@ -144,7 +156,8 @@ struct Gqa {
   double scale, theta = 10000;
 
   template <class S>
-  std::vector<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, const Places& at) const {
+  std::vector<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x,
+                            const Places& at) const {
     const size_t T = at.tokens();
     const Rope rope{static_cast<int>(head_dim), theta};
     auto q = linear(x, w.at(p + "q_proj.weight"), T, dim, heads * head_dim);

@@ -1,5 +1,5 @@
-// A whole model by its equations: embedding, sites, collapse, final norm, head, and the training loss. Tensors go by their names in a
-// checkpoint; sizes and rules come from a configuration.
+// A whole model by its equations: embedding, sites, collapse, final norm, head, and the training loss. Tensors go by
+// their names in a checkpoint; sizes and rules come from a configuration.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -20,32 +20,66 @@ class Model {
  public:
   Model(const model::ModelConfig& c, const Balance& balance) : c_(c) {
     const auto n = [](int64_t i) { return static_cast<size_t>(i); };
-    hc_ = {c.residual == "plain" ? Residual::plain : c.residual == "hc" ? Residual::hc : Residual::mhc, n(c.streams()), n(c.hidden_size), c.hc_convention == "v4",
-           n(c.hc_sinkhorn_iters),    static_cast<double>(static_cast<float>(c.hc_eps)), c.rms_norm_eps, c.hc_dynamic, c.hc_pre == "learned", c.hc_post == "learned",
-           c.hc_res == "learned", c.hc_res_form == "lite" ? Form::lite : c.hc_res_form == "kron" ? Form::kron : Form::sinkhorn};
+    hc_ = {c.residual == "plain" ? Residual::plain
+           : c.residual == "hc"  ? Residual::hc
+                                 : Residual::mhc,
+           n(c.streams()),
+           n(c.hidden_size),
+           c.hc_convention == "v4",
+           n(c.hc_sinkhorn_iters),
+           static_cast<double>(static_cast<float>(c.hc_eps)),
+           c.rms_norm_eps,
+           c.hc_dynamic,
+           c.hc_pre == "learned",
+           c.hc_post == "learned",
+           c.hc_res == "learned",
+           c.hc_res_form == "lite"   ? Form::lite
+           : c.hc_res_form == "kron" ? Form::kron
+                                     : Form::sinkhorn};
     if (c.uses_mla())
-      mla_ = {n(c.hidden_size), n(c.num_attention_heads), n(c.qk_nope_head_dim), n(c.qk_rope_head_dim), n(c.v_head_dim), n(c.q_lora_rank), n(c.kv_lora_rank),
-              1 / std::sqrt(static_cast<double>(c.qk_nope_head_dim + c.qk_rope_head_dim)), 1e-6, c.rope_theta, c.rope_interleave};
+      mla_ = {n(c.hidden_size),
+              n(c.num_attention_heads),
+              n(c.qk_nope_head_dim),
+              n(c.qk_rope_head_dim),
+              n(c.v_head_dim),
+              n(c.q_lora_rank),
+              n(c.kv_lora_rank),
+              1 / std::sqrt(static_cast<double>(c.qk_nope_head_dim + c.qk_rope_head_dim)),
+              1e-6,
+              c.rope_theta,
+              c.rope_interleave};
     else
-      gqa_ = {n(c.hidden_size), n(c.num_attention_heads), n(c.num_key_value_heads), n(c.head_dim), 1 / std::sqrt(static_cast<double>(c.head_dim)), c.rope_theta};
+      gqa_ = {n(c.hidden_size),
+              n(c.num_attention_heads),
+              n(c.num_key_value_heads),
+              n(c.head_dim),
+              1 / std::sqrt(static_cast<double>(c.head_dim)),
+              c.rope_theta};
     if (c.n_routed_experts == 0) return;
-    const Score score = c.scoring_func == "softmax" ? Score::softmax : c.scoring_func == "sigmoid" ? Score::sigmoid : Score::sqrtsoftplus;
+    const Score score = c.scoring_func == "softmax"   ? Score::softmax
+                        : c.scoring_func == "sigmoid" ? Score::sigmoid
+                                                      : Score::sqrtsoftplus;
     const bool grouped = c.topk_method != "greedy";
-    moe_ = {n(c.hidden_size), n(c.moe_intermediate_size), n(c.n_shared_experts * c.moe_intermediate_size),
-            {score, n(c.n_routed_experts), n(c.num_experts_per_tok), grouped ? n(c.n_group) : 1, grouped ? n(c.topk_group) : 1, c.topk_method == "noaux_tc", c.norm_topk_prob,
+    moe_ = {n(c.hidden_size),
+            n(c.moe_intermediate_size),
+            n(c.n_shared_experts * c.moe_intermediate_size),
+            {score, n(c.n_routed_experts), n(c.num_experts_per_tok), grouped ? n(c.n_group) : 1,
+             grouped ? n(c.topk_group) : 1, c.topk_method == "noaux_tc", c.norm_topk_prob,
              c.norm_topk_prob && score == Score::softmax ? 1.0 : c.routed_scaling_factor},
             balance};
   }
 
   // Final hidden states [T, D], after the norm. choices: expert indices of every MoE layer, when not null.
   template <class S>
-  std::vector<S> hidden(const Tensors<S>& w, const std::vector<int32_t>& ids, const Places& at, const std::vector<int32_t>& sequences, S* balance,
+  std::vector<S> hidden(const Tensors<S>& w, const std::vector<int32_t>& ids, const Places& at,
+                        const std::vector<int32_t>& sequences, S* balance,
                         std::vector<std::vector<size_t>>* choices = nullptr) const {
     const size_t T = ids.size(), D = hc_.dim;
     std::vector<std::vector<S>> x(T);
     for (size_t t = 0; t < T; ++t)
       for (size_t i = 0; i < hc_.n; ++i)
-        for (size_t d = 0; d < D; ++d) x[t].push_back(w.at("model.embed_tokens.weight")[static_cast<size_t>(ids[t]) * D + d]);
+        for (size_t d = 0; d < D; ++d)
+          x[t].push_back(w.at("model.embed_tokens.weight")[static_cast<size_t>(ids[t]) * D + d]);
     for (int64_t l = 0; l < c_.num_hidden_layers; ++l) {
       const std::string p = "model.layers." + std::to_string(l) + ".";
       site(w, x, p + "hc_attn_", p + "input_layernorm.weight", [&](const std::vector<S>& in) {
@@ -69,11 +103,13 @@ class Model {
 
   // labels: next tokens, negative where ignored.
   template <class S>
-  ModelLoss<S> loss(const Tensors<S>& w, const std::vector<int32_t>& ids, const std::vector<int32_t>& labels, const Places& at, const std::vector<int32_t>& sequences) const {
+  ModelLoss<S> loss(const Tensors<S>& w, const std::vector<int32_t>& ids, const std::vector<int32_t>& labels,
+                    const Places& at, const std::vector<int32_t>& sequences) const {
     ModelLoss<S> r;
     const auto h = hidden(w, ids, at, sequences, &r.balance);
     const auto V = static_cast<size_t>(c_.vocab_size);
-    const auto logits = linear(h, w.at(c_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight"), ids.size(), hc_.dim, V);
+    const auto logits = linear(h, w.at(c_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight"),
+                               ids.size(), hc_.dim, V);
     for (size_t t = 0; t < ids.size(); ++t) {
       if (labels[t] < 0) continue;
       S sum = 0;
@@ -86,7 +122,8 @@ class Model {
 
  private:
   template <class S, class F>
-  void site(const Tensors<S>& w, std::vector<std::vector<S>>& x, const std::string& hc, const std::string& norm, F&& layer) const {
+  void site(const Tensors<S>& w, std::vector<std::vector<S>>& x, const std::string& hc, const std::string& norm,
+            F&& layer) const {
     std::vector<Maps<S>> maps;
     std::vector<S> in;
     for (const auto& state : x) {

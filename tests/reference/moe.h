@@ -1,5 +1,5 @@
-// Mixture of experts token by token (models.md B-E), and the balance losses from their definitions. Decisions are taken on real parts and
-// are constants of the gradient, as in training.
+// Mixture of experts token by token (models.md B-E), and the balance losses from their definitions. Decisions are taken
+// on real parts and are constants of the gradient, as in training.
 #pragma once
 #include <algorithm>
 #include <numeric>
@@ -48,7 +48,8 @@ struct Router {
     const size_t size = experts / groups;
     std::vector<double> group(groups);
     for (size_t g = 0; g < groups; ++g) {
-      std::vector<double> members(value.begin() + static_cast<std::ptrdiff_t>(g * size), value.begin() + static_cast<std::ptrdiff_t>((g + 1) * size));
+      std::vector<double> members(value.begin() + static_cast<std::ptrdiff_t>(g * size),
+                                  value.begin() + static_cast<std::ptrdiff_t>((g + 1) * size));
       std::sort(members.rbegin(), members.rend());
       group[g] = members[0] + (bias && size > 1 ? members[1] : 0);
     }
@@ -77,8 +78,10 @@ struct MoeResult {
 
 // Losses of one group of tokens [first, last): models.md C.3 and D.6, with affinities a[t][e] that sum to one over e.
 template <class S>
-S balance_of(const Balance& b, const Router& r, const std::vector<std::vector<S>>& a, const std::vector<size_t>& index, size_t first, size_t last, bool as_sequence) {
-  const auto T = static_cast<double>(last - first), E = static_cast<double>(r.experts), K = static_cast<double>(r.active), D = static_cast<double>(b.devices);
+S balance_of(const Balance& b, const Router& r, const std::vector<std::vector<S>>& a, const std::vector<size_t>& index,
+             size_t first, size_t last, bool as_sequence) {
+  const auto T = static_cast<double>(last - first), E = static_cast<double>(r.experts),
+             K = static_cast<double>(r.active), D = static_cast<double>(b.devices);
   std::vector<double> count(r.experts), sent(b.devices);
   std::vector<S> mean(r.experts);
   const size_t per_device = r.experts / b.devices;
@@ -120,7 +123,8 @@ struct Moe {
 
   // sequences: first token of each. ids: the tokens, where experts are looked up by them.
   template <class S>
-  MoeResult<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, size_t T, const std::vector<int32_t>& sequences, const std::vector<int32_t>& ids = {}) const {
+  MoeResult<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, size_t T,
+                          const std::vector<int32_t>& sequences, const std::vector<int32_t>& ids = {}) const {
     MoeResult<S> r;
     const auto logits = linear(x, w.at(p + "gate.weight"), T, dim, router.experts);
     const std::vector<S> bias = router.bias ? w.at(p + "gate.e_score_correction_bias") : std::vector<S>{};
@@ -137,7 +141,8 @@ struct Moe {
       S sum = 0, all = 0;
       for (const S& v : s) all += v;
       for (size_t e : chosen) sum += s[e];
-      const std::vector<S> row(x.begin() + static_cast<std::ptrdiff_t>(t * dim), x.begin() + static_cast<std::ptrdiff_t>((t + 1) * dim));
+      const std::vector<S> row(x.begin() + static_cast<std::ptrdiff_t>(t * dim),
+                               x.begin() + static_cast<std::ptrdiff_t>((t + 1) * dim));
       for (size_t e : chosen) {
         const S weight = s[e] * router.scaling / (router.normalise ? sum + 1e-20 : S(1));
         const auto out = SwiGlu{dim, inter, limit}(w, p + "experts." + std::to_string(e) + ".", row, 1);
@@ -154,8 +159,10 @@ struct Moe {
     if (T == 0) return r;
     r.balance = balance_of(balance, router, affinity, r.index, 0, T, false);
     for (size_t i = 0; i < sequences.size(); ++i) {
-      const size_t first = static_cast<size_t>(sequences[i]), last = i + 1 < sequences.size() ? static_cast<size_t>(sequences[i + 1]) : T;
-      r.balance += balance_of(balance, router, affinity, r.index, first, last, true) / static_cast<double>(sequences.size());
+      const size_t first = static_cast<size_t>(sequences[i]),
+                   last = i + 1 < sequences.size() ? static_cast<size_t>(sequences[i + 1]) : T;
+      r.balance +=
+          balance_of(balance, router, affinity, r.index, first, last, true) / static_cast<double>(sequences.size());
     }
     return r;
   }

@@ -1,4 +1,5 @@
-// RMSNorm by its formula: y_i = w_i x_i / sqrt(mean_j x_j^2 + eps), and LayerNorm: y_i = w_i (x_i - mean) / sqrt(variance + eps) + b_i.
+// RMSNorm by its formula: y_i = w_i x_i / sqrt(mean_j x_j^2 + eps), and LayerNorm: y_i = w_i (x_i - mean) /
+// sqrt(variance + eps) + b_i.
 #pragma once
 #include <cmath>
 #include <complex>

@@ -9,14 +9,16 @@ namespace birkhoff::reference {
 struct Rope {
   int dim;
   double theta;
-  double linear = 1;                                              // positions are divided by this
+  double linear = 1;                                             // positions are divided by this
   double yarn = 1, original = 0, beta_fast = 32, beta_slow = 1;  // yarn > 1: YaRN factor
   double magnitude = 1;
 
   double frequency(int pair) const {
     const double base = std::pow(theta, -2.0 * pair / dim);
     if (yarn == 1) return base / linear;
-    const auto index = [&](double turns) { return dim * std::log(original / (2 * M_PI * turns)) / (2 * std::log(theta)); };
+    const auto index = [&](double turns) {
+      return dim * std::log(original / (2 * M_PI * turns)) / (2 * std::log(theta));
+    };
     const double low = std::max(std::floor(index(beta_fast)), 0.0);
     double high = std::min(std::ceil(index(beta_slow)), dim - 1.0);
     if (low == high) high += 0.001;

@@ -1,5 +1,5 @@
-// Attention over a list of keys per query (models.md G.3: the sink only enlarges the denominator) and the indexer (F.1, F.2), from their
-// formulas, on any scalar.
+// Attention over a list of keys per query (models.md G.3: the sink only enlarges the denominator) and the indexer (F.1,
+// F.2), from their formulas, on any scalar.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -27,13 +27,15 @@ struct SparseAttention {
   S logit(const std::vector<S>& q, const std::vector<S>& k, size_t t, size_t h, int32_t key) const {
     const size_t g = h / (heads / kv_heads);
     S sum = 0;
-    for (size_t c = 0; c < qk; ++c) sum += q[(t * heads + h) * qk + c] * k[(static_cast<size_t>(key) * kv_heads + g) * qk + c];
+    for (size_t c = 0; c < qk; ++c)
+      sum += q[(t * heads + h) * qk + c] * k[(static_cast<size_t>(key) * kv_heads + g) * qk + c];
     return sum * scale;
   }
 
   // sink: one value per head, or none.
   template <class S>
-  Output<S> forward(const std::vector<S>& q, const std::vector<S>& k, const std::vector<S>& v, const std::vector<S>& sink) const {
+  Output<S> forward(const std::vector<S>& q, const std::vector<S>& k, const std::vector<S>& v,
+                    const std::vector<S>& sink) const {
     Output<S> out;
     for (size_t t = 0; t < lists.size(); ++t) {
       for (size_t h = 0; h < heads; ++h) {
@@ -42,7 +44,8 @@ struct SparseAttention {
         for (int32_t key : lists[t]) {
           const S e = std::exp(logit(q, k, t, h, key));
           sum += e;
-          for (size_t c = 0; c < vd; ++c) o[c] += e * v[(static_cast<size_t>(key) * kv_heads + h / (heads / kv_heads)) * vd + c];
+          for (size_t c = 0; c < vd; ++c)
+            o[c] += e * v[(static_cast<size_t>(key) * kv_heads + h / (heads / kv_heads)) * vd + c];
         }
         for (const S& x : o) out.o.push_back(x / sum);
         out.lse.push_back(std::log(sum));
@@ -52,12 +55,14 @@ struct SparseAttention {
   }
 
   // Rows of `width`: probabilities of the listed keys summed over heads, L1-normalised.
-  std::vector<double> target(const std::vector<double>& q, const std::vector<double>& k, const std::vector<double>& lse, size_t width) const {
+  std::vector<double> target(const std::vector<double>& q, const std::vector<double>& k, const std::vector<double>& lse,
+                             size_t width) const {
     std::vector<double> p(lists.size() * width);
     for (size_t t = 0; t < lists.size(); ++t) {
       double total = 0;
       for (size_t j = 0; j < lists[t].size(); ++j) {
-        for (size_t h = 0; h < heads; ++h) p[t * width + j] += std::exp(logit(q, k, t, h, lists[t][j]) - lse[t * heads + h]);
+        for (size_t h = 0; h < heads; ++h)
+          p[t * width + j] += std::exp(logit(q, k, t, h, lists[t][j]) - lse[t * heads + h]);
         total += p[t * width + j];
       }
       for (size_t j = 0; j < lists[t].size(); ++j) p[t * width + j] /= total;
@@ -82,15 +87,17 @@ struct Indexer {
 
   // The best `most` of [first[t], end[t]), ascending; equal scores: the lower key.
   template <class S>
-  KeyLists select(const std::vector<S>& q, const std::vector<S>& k, const std::vector<S>& w, const std::vector<int32_t>& first,
-                  const std::vector<int32_t>& end, size_t most) const {
+  KeyLists select(const std::vector<S>& q, const std::vector<S>& k, const std::vector<S>& w,
+                  const std::vector<int32_t>& first, const std::vector<int32_t>& end, size_t most) const {
     KeyLists lists;
     for (size_t t = 0; t < first.size(); ++t) {
       std::vector<int32_t> keys(static_cast<size_t>(end[t] - first[t]));
       std::iota(keys.begin(), keys.end(), first[t]);
       std::vector<double> value;
       for (int32_t s : keys) value.push_back(real_part(score(q, k, w, t, static_cast<size_t>(s))));
-      std::stable_sort(keys.begin(), keys.end(), [&](int32_t a, int32_t b) { return value[static_cast<size_t>(a - first[t])] > value[static_cast<size_t>(b - first[t])]; });
+      std::stable_sort(keys.begin(), keys.end(), [&](int32_t a, int32_t b) {
+        return value[static_cast<size_t>(a - first[t])] > value[static_cast<size_t>(b - first[t])];
+      });
       if (keys.size() > most) keys.resize(most);
       std::sort(keys.begin(), keys.end());
       lists.push_back(keys);
@@ -100,14 +107,16 @@ struct Indexer {
 
   // sum_t KL(p_t || softmax I_t); p in rows of `width`.
   template <class S>
-  S divergence(const std::vector<S>& q, const std::vector<S>& k, const std::vector<S>& w, const KeyLists& lists, const std::vector<double>& p, size_t width) const {
+  S divergence(const std::vector<S>& q, const std::vector<S>& k, const std::vector<S>& w, const KeyLists& lists,
+               const std::vector<double>& p, size_t width) const {
     S loss = 0;
     for (size_t t = 0; t < lists.size(); ++t) {
       S total = 0;
       for (int32_t s : lists[t]) total += std::exp(score(q, k, w, t, static_cast<size_t>(s)));
       for (size_t j = 0; j < lists[t].size(); ++j) {
         const double target = p[t * width + j];
-        if (target > 0) loss += target * (std::log(target) - score(q, k, w, t, static_cast<size_t>(lists[t][j])) + std::log(total));
+        if (target > 0)
+          loss += target * (std::log(target) - score(q, k, w, t, static_cast<size_t>(lists[t][j])) + std::log(total));
       }
     }
     return loss;

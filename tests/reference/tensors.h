@@ -24,8 +24,8 @@ inline Tensors<Complex> lift(const Tensors<double>& t) {
 inline double real_part(double x) { return x; }
 inline double real_part(Complex x) { return x.real(); }
 
-// d loss / d every element of every tensor; of tensors with more than `most` elements only of that many, drawn at random, the others are
-// NaN. loss: Tensors<Complex> -> Complex.
+// d loss / d every element of every tensor; of tensors with more than `most` elements only of that many, drawn at
+// random, the others are NaN. loss: Tensors<Complex> -> Complex.
 template <class F>
 Tensors<double> complex_gradient(const Tensors<double>& at, F&& loss, size_t most = SIZE_MAX) {
   constexpr double kStep = 1e-50;

@@ -16,8 +16,11 @@ using nlohmann::json;
 using test::TempDir;
 
 json record(int64_t step, double loss) {
-  return {{"step", step}, {"tokens", step * 10}, {"loss", loss}, {"lr", 1e-3}, {"grad_norm", 1.0}, {"step_ms", 5.0}, {"tokens_per_s", 2000.0}, {"gemm_share", 0.5},
-          {"rss_mib", 10}, {"phase_ms", {{"forward", 1.0}, {"backward", 3.0}, {"optimizer", 1.0}}}};
+  return {{"step", step},           {"tokens", step * 10},
+          {"loss", loss},           {"lr", 1e-3},
+          {"grad_norm", 1.0},       {"step_ms", 5.0},
+          {"tokens_per_s", 2000.0}, {"gemm_share", 0.5},
+          {"rss_mib", 10},          {"phase_ms", {{"forward", 1.0}, {"backward", 3.0}, {"optimizer", 1.0}}}};
 }
 
 std::string write_run(const TempDir& dir, const std::vector<json>& records, const std::string& tail = "") {
@@ -54,7 +57,8 @@ TEST(Report, SmoothingStartsAtTheFirstValue) {
 TEST(Report, ReadsWholeRecordsAndTheLaterOfAStep) {
   TempDir dir;
   // Steps 3 and 4 came again after a resume from step 2; the last line was torn by a kill.
-  const auto run = write_run(dir, {record(1, 4), record(2, 3), record(3, 9), record(4, 9), record(3, 2), record(4, 1)}, R"({"step": 5, "lo)");
+  const auto run = write_run(dir, {record(1, 4), record(2, 3), record(3, 9), record(4, 9), record(3, 2), record(4, 1)},
+                             R"({"step": 5, "lo)");
   const json d = report::run_data(run);
   EXPECT_EQ(d["curves"]["step"], json({1, 2, 3, 4}));
   EXPECT_EQ(d["curves"]["loss"], json({4, 3, 2, 1}));
@@ -90,7 +94,8 @@ TEST(Report, NoTextOfARunBecomesMarkup) {
   EXPECT_NE(page.find("\\u003c/script>"), std::string::npos);
   for (const char* outside : {"http://", "https://", "src=", "@import", "url("})
     for (size_t at = page.find(outside); at != std::string::npos; at = page.find(outside, at + 1))
-      EXPECT_TRUE(page.compare(at, 14, "http://www.w3.") == 0 || page.compare(at, 6, "url(#$") == 0) << page.substr(at, 40);
+      EXPECT_TRUE(page.compare(at, 14, "http://www.w3.") == 0 || page.compare(at, 6, "url(#$") == 0)
+          << page.substr(at, 40);
 }
 
 TEST(Report, LongRunsStaySmall) {
@@ -108,7 +113,8 @@ TEST(Report, LongRunsStaySmall) {
 
 TEST(Report, WhatIsNoRunIsNamed) {
   TempDir dir;
-  test::expect_error([&] { report::write_comparison({dir / "absent"}, dir / "out.html"); }, {"absent", "not a directory"});
+  test::expect_error([&] { report::write_comparison({dir / "absent"}, dir / "out.html"); },
+                     {"absent", "not a directory"});
   test::expect_error([&] { report::write_comparison({dir.path()}, dir / "out.html"); }, {"metrics.jsonl"});
   const auto empty = write_run(dir, {});
   test::expect_error([&] { report::write_comparison({empty}, dir / "out.html"); }, {"no finished step"});

@@ -16,14 +16,17 @@ inline data::Batch batch(uint64_t step, int64_t rows, int64_t seq_len) {
     const auto first = static_cast<int32_t>(r * seq_len);
     sequences.push_back(first);
     starts.push_back(first);
-    starts.push_back(first + 1 + static_cast<int32_t>(rng.bits(1000 + static_cast<uint64_t>(r)) % static_cast<uint64_t>(seq_len - 1)));
+    starts.push_back(
+        first + 1 +
+        static_cast<int32_t>(rng.bits(1000 + static_cast<uint64_t>(r)) % static_cast<uint64_t>(seq_len - 1)));
   }
   const Packed at(rows * seq_len, starts, sequences);
   for (uint64_t t = 0; t < static_cast<uint64_t>(rows * seq_len); ++t) {
     b.ids.push_back(static_cast<int32_t>(rng.bits(t) % 97));
     b.labels.push_back(static_cast<int32_t>((b.ids.back() * 7 + 3) % 97));
   }
-  b.position = at.position, b.first_key = at.first_key, b.segment_start = at.segment_start, b.sequence_start = at.sequence_start;
+  b.position = at.position, b.first_key = at.first_key, b.segment_start = at.segment_start,
+  b.sequence_start = at.sequence_start;
   return b;
 }
 

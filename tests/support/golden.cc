@@ -32,19 +32,32 @@ const io::TensorEntry& entry(const io::SafetensorsFile& f, const std::string& na
 }
 }  // namespace
 
-std::vector<int64_t> golden_shape(const io::SafetensorsFile& f, const std::string& name) { return entry(f, name).shape; }
+std::vector<int64_t> golden_shape(const io::SafetensorsFile& f, const std::string& name) {
+  return entry(f, name).shape;
+}
 
 std::vector<double> golden(const io::SafetensorsFile& f, const std::string& name) {
   const io::TensorEntry& e = entry(f, name);
   std::vector<double> out(static_cast<size_t>(e.size()));
   for (size_t i = 0; i < out.size(); ++i) {
     switch (e.type) {
-      case io::TensorType::f64: out[i] = e.as<double>()[i]; break;
-      case io::TensorType::f32: out[i] = e.as<float>()[i]; break;
-      case io::TensorType::bf16: out[i] = to_float(e.as<bf16>()[i]); break;
-      case io::TensorType::i64: out[i] = static_cast<double>(e.as<int64_t>()[i]); break;
-      case io::TensorType::i32: out[i] = e.as<int32_t>()[i]; break;
-      default: throw std::runtime_error(name + ": type not used in reference data");
+      case io::TensorType::f64:
+        out[i] = e.as<double>()[i];
+        break;
+      case io::TensorType::f32:
+        out[i] = e.as<float>()[i];
+        break;
+      case io::TensorType::bf16:
+        out[i] = to_float(e.as<bf16>()[i]);
+        break;
+      case io::TensorType::i64:
+        out[i] = static_cast<double>(e.as<int64_t>()[i]);
+        break;
+      case io::TensorType::i32:
+        out[i] = e.as<int32_t>()[i];
+        break;
+      default:
+        throw std::runtime_error(name + ": type not used in reference data");
     }
   }
   return out;

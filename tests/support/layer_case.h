@@ -18,8 +18,9 @@ namespace birkhoff::test {
 
 using reference::Tensors;
 
-// W: the Weights of a layer. Random values that keep outputs of the size of the inputs; for a bf16 layer the weights of products are bf16
-// numbers, so that their packed copies are exact. The gradient twin does not start at zero, since gradients accumulate.
+// W: the Weights of a layer. Random values that keep outputs of the size of the inputs; for a bf16 layer the weights of
+// products are bf16 numbers, so that their packed copies are exact. The gradient twin does not start at zero, since
+// gradients accumulate.
 template <class W>
 class LayerWeights {
  public:
@@ -30,7 +31,9 @@ class LayerWeights {
       if (role == layers::Role::norm) return 1 + 0.2 * normal;
       if (role == layers::Role::router_bias || role == layers::Role::bias) return 0.1 * normal;
       const double v = normal / std::sqrt(static_cast<double>(m.cols));
-      return role == layers::Role::router || compute == f32_t ? 2 * v : static_cast<double>(to_float(to_bf16(static_cast<float>(2 * v))));
+      return role == layers::Role::router || compute == f32_t
+                 ? 2 * v
+                 : static_cast<double>(to_float(to_bf16(static_cast<float>(2 * v))));
     });
     fill(grad, seed + 1, [](const Mat&, layers::Role, double normal) { return normal; });
     before_ = tensors(grad);
@@ -41,7 +44,8 @@ class LayerWeights {
     };
     w.for_each_linear([&](layers::Linear& l) { pack(l, compute); });
     if constexpr (requires { w.router; }) pack(w.router, f32_t);
-    if constexpr (requires { w.for_each_fp32_linear([](layers::Linear&) {}); }) w.for_each_fp32_linear([&](layers::Linear& l) { pack(l, f32_t); });
+    if constexpr (requires { w.for_each_fp32_linear([](layers::Linear&) {}); })
+      w.for_each_fp32_linear([&](layers::Linear& l) { pack(l, f32_t); });
   }
   LayerWeights(const LayerWeights&) = delete;
 
@@ -70,12 +74,15 @@ class LayerWeights {
       m.data = block;
       block += m.size();
       const Rng rng(seed, stream++);
-      for (int64_t i = 0; i < m.size(); ++i) m.f32()[i] = static_cast<float>(value(m, role, rng.normal(static_cast<uint64_t>(i))));
+      for (int64_t i = 0; i < m.size(); ++i)
+        m.f32()[i] = static_cast<float>(value(m, role, rng.normal(static_cast<uint64_t>(i))));
     });
   }
   static Tensors<double> tensors(W& from) {
     Tensors<double> t;
-    from.for_each("", [&](const std::string& name, Mat& m, layers::Role) { t[name] = std::vector<double>(m.f32(), m.f32() + m.size()); });
+    from.for_each("", [&](const std::string& name, Mat& m, layers::Role) {
+      t[name] = std::vector<double>(m.f32(), m.f32() + m.size());
+    });
     return t;
   }
 
@@ -85,14 +92,16 @@ class LayerWeights {
 
 // Output [T, cols] of an attention layer whose tokens pass through `cache` in pieces.
 template <class Layer>
-Owned through_cache(const typename Layer::Spec& s, const typename Layer::Weights& w, const ops::RopeTable& rope, const layers::TokenContext& ctx, const Owned& x,
-                    typename Layer::Cache& cache, int64_t piece) {
+Owned through_cache(const typename Layer::Spec& s, const typename Layer::Weights& w, const ops::RopeTable& rope,
+                    const layers::TokenContext& ctx, const Owned& x, typename Layer::Cache& cache, int64_t piece) {
   Arena memory(size_t{8} << 20), scratch(size_t{64} << 20);
   const CMat in = x;
   Owned out(in.rows, in.cols, in.dtype);
   for (int64_t begin = 0; begin < in.rows; begin += piece) {
     const int64_t n = std::min(piece, in.rows - begin);
-    const auto part = [&](std::span<const int32_t> v) { return v.subspan(static_cast<size_t>(begin), static_cast<size_t>(n)); };
+    const auto part = [&](std::span<const int32_t> v) {
+      return v.subspan(static_cast<size_t>(begin), static_cast<size_t>(n));
+    };
     const int32_t start = 0;
     const layers::TokenContext here{part(ctx.position), part(ctx.first_key), {&start, 1}, {&start, 1}};
     Arena::Scope scope(memory);
@@ -102,15 +111,17 @@ Owned through_cache(const typename Layer::Spec& s, const typename Layer::Weights
   return out;
 }
 
-// Error of a chain of `stages` ops, relative to the largest result: each stage sums at most `terms` products in fp32 (8 sqrt(terms) roundings,
-// as in sum_tolerance) and rounds what it stores; 4 allows for results smaller than the terms that they are sums of.
+// Error of a chain of `stages` ops, relative to the largest result: each stage sums at most `terms` products in fp32 (8
+// sqrt(terms) roundings, as in sum_tolerance) and rounds what it stores; 4 allows for results smaller than the terms
+// that they are sums of.
 inline double chain_tolerance(int stages, int64_t terms, DType stored) {
   const double store = stored == f32_t ? 0x1p-24 : 0x1p-9;
   return stages * (8 * std::sqrt(static_cast<double>(std::max<int64_t>(terms, 1))) * 0x1p-24 + 4 * store);
 }
 
 // Elements the specification left out (NaN) are not compared. slack: absolute, for gradients added to values.
-inline void expect_gradient(const std::vector<double>& got, const std::vector<double>& want, double relative, double slack, const std::string& what) {
+inline void expect_gradient(const std::vector<double>& got, const std::vector<double>& want, double relative,
+                            double slack, const std::string& what) {
   ASSERT_EQ(got.size(), want.size()) << what;
   std::vector<double> g, w;
   for (size_t i = 0; i < got.size(); ++i) {
@@ -122,7 +133,8 @@ inline void expect_gradient(const std::vector<double>& got, const std::vector<do
 }
 
 // Every tensor but the biases of routers, which have no gradient.
-inline void expect_gradients(const Tensors<double>& got, const Tensors<double>& want, double relative, const std::string& except = "gate.e_score_correction_bias") {
+inline void expect_gradients(const Tensors<double>& got, const Tensors<double>& want, double relative,
+                             const std::string& except = "gate.e_score_correction_bias") {
   constexpr double kAdded = 8 * 0x1p-24 * 4;  // rounding of sums with old values of up to four standard deviations
   for (const auto& [name, g] : got) {
     if (name == except || name == "gate.tid2eid") {

@@ -20,7 +20,8 @@ class Owned {
   Owned() = default;
   Owned(int64_t rows, int64_t cols, DType dtype = DType::f32)
       : dtype_(dtype), rows_(rows), cols_(cols), bytes_(static_cast<size_t>(rows * cols * dtype_bytes(dtype)) + 64) {}
-  Owned(int64_t rows, int64_t cols, const std::vector<double>& values, DType dtype = DType::f32) : Owned(rows, cols, dtype) {
+  Owned(int64_t rows, int64_t cols, const std::vector<double>& values, DType dtype = DType::f32)
+      : Owned(rows, cols, dtype) {
     for (int64_t i = 0; i < rows * cols; ++i) set(i, values[static_cast<size_t>(i)]);
   }
   Mat view() { return {bytes_.data(), dtype_, rows_, cols_}; }
@@ -34,7 +35,8 @@ class Owned {
       reinterpret_cast<bf16*>(bytes_.data())[i] = to_bf16(static_cast<float>(v));
   }
   double at(int64_t i) const {
-    return dtype_ == DType::f32 ? reinterpret_cast<const float*>(bytes_.data())[i] : to_float(reinterpret_cast<const bf16*>(bytes_.data())[i]);
+    return dtype_ == DType::f32 ? reinterpret_cast<const float*>(bytes_.data())[i]
+                                : to_float(reinterpret_cast<const bf16*>(bytes_.data())[i]);
   }
   double at(int64_t r, int64_t c) const { return at(r * cols_ + c); }
   std::vector<double> values() const {
@@ -59,7 +61,8 @@ inline Owned random(int64_t rows, int64_t cols, uint64_t seed, double sd = 1.0, 
 }
 
 // Largest |got - want| compared with `limit`; names the worst element.
-inline void expect_close(const std::vector<double>& got, const std::vector<double>& want, double limit, const std::string& what) {
+inline void expect_close(const std::vector<double>& got, const std::vector<double>& want, double limit,
+                         const std::string& what) {
   ASSERT_EQ(got.size(), want.size()) << what;
   double worst = 0;
   size_t at = 0;
@@ -67,7 +70,10 @@ inline void expect_close(const std::vector<double>& got, const std::vector<doubl
     const double d = std::isfinite(got[i]) ? std::abs(got[i] - want[i]) : INFINITY;
     if (d > worst) worst = d, at = i;
   }
-  EXPECT_LE(worst, limit) << what << ": element " << at << (got.empty() ? "" : " is " + std::to_string(got[at]) + ", expected " + std::to_string(want[at]));
+  EXPECT_LE(worst, limit) << what << ": element " << at
+                          << (got.empty()
+                                  ? ""
+                                  : " is " + std::to_string(got[at]) + ", expected " + std::to_string(want[at]));
 }
 
 inline double largest(const std::vector<double>& v) {
@@ -76,10 +82,12 @@ inline double largest(const std::vector<double>& v) {
   return m;
 }
 
-// Error bound of a sum of `terms` products, each at most `magnitude`, accumulated in fp32 from inputs rounded to `in`, stored as
-// `out`: sequential-summation bound with the usual square-root growth times a safety factor of 8, never less than one rounding.
+// Error bound of a sum of `terms` products, each at most `magnitude`, accumulated in fp32 from inputs rounded to `in`,
+// stored as `out`: sequential-summation bound with the usual square-root growth times a safety factor of 8, never less
+// than one rounding.
 inline double sum_tolerance(int64_t terms, double magnitude, DType in = DType::f32, DType out = DType::f32) {
-  const double eps_in = in == DType::f32 ? 0x1p-24 : 0;  // bf16 products are exact in fp32; inputs are compared as rounded
+  const double eps_in =
+      in == DType::f32 ? 0x1p-24 : 0;  // bf16 products are exact in fp32; inputs are compared as rounded
   const double eps_out = out == DType::f32 ? 0x1p-24 : 0x1p-9;
   return 8 * std::sqrt(static_cast<double>(std::max<int64_t>(terms, 1))) * magnitude * (0x1p-24 + eps_in) +
          2 * eps_out * magnitude * std::sqrt(static_cast<double>(std::max<int64_t>(terms, 1)));

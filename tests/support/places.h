@@ -8,7 +8,8 @@
 
 namespace birkhoff::test {
 
-// starts: first row of every document, 0 first. sequences: first row of every sequence; each is the start of a document too.
+// starts: first row of every document, 0 first. sequences: first row of every sequence; each is the start of a document
+// too.
 struct Packed {
   std::vector<int32_t> position, first_key, segment_start, sequence_start;
 

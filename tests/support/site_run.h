@@ -52,7 +52,8 @@ struct SiteRun {
   }
 };
 
-// A site with weights drawn at random, and the same as named tensors for a specification. logit_sd: spread of the logits of the maps.
+// A site with weights drawn at random, and the same as named tensors for a specification. logit_sd: spread of the
+// logits of the maps.
 struct RandomSite : SiteRun {
   Owned norm, fn, scale, base, hc_norm, d_norm, d_fn, d_scale, d_base, d_hc_norm;
   reference::Tensors<double> tensors;
@@ -86,13 +87,17 @@ struct RandomSite : SiteRun {
 
   reference::HyperConnection specification() const {
     reference::HyperConnection hc{};
-    hc.kind = spec.kind == ops::ResidualKind::plain ? reference::Residual::plain : spec.kind == ops::ResidualKind::hc ? reference::Residual::hc : reference::Residual::mhc;
+    hc.kind = spec.kind == ops::ResidualKind::plain ? reference::Residual::plain
+              : spec.kind == ops::ResidualKind::hc  ? reference::Residual::hc
+                                                    : reference::Residual::mhc;
     hc.n = static_cast<size_t>(spec.streams), hc.dim = static_cast<size_t>(spec.dim);
     hc.v4 = spec.convention == ops::HcConvention::v4;
     hc.iterations = static_cast<size_t>(spec.sinkhorn_iters);
     hc.eps = spec.hc_eps, hc.norm_eps = spec.norm_eps;
     hc.dynamic = spec.dynamic;
-    hc.form = spec.res_form == ops::ResForm::lite ? reference::Form::lite : spec.res_form == ops::ResForm::kron ? reference::Form::kron : reference::Form::sinkhorn;
+    hc.form = spec.res_form == ops::ResForm::lite   ? reference::Form::lite
+              : spec.res_form == ops::ResForm::kron ? reference::Form::kron
+                                                    : reference::Form::sinkhorn;
     hc.learn_pre = spec.learn_pre, hc.learn_post = spec.learn_post, hc.learn_res = spec.learn_res;
     return hc;
   }
@@ -105,7 +110,8 @@ struct RandomSite : SiteRun {
     const auto& all = t.at("x");
     std::vector<S> out;
     for (size_t row = 0; row < all.size() / wide; ++row) {
-      const std::vector<S> state(all.begin() + static_cast<std::ptrdiff_t>(row * wide), all.begin() + static_cast<std::ptrdiff_t>((row + 1) * wide));
+      const std::vector<S> state(all.begin() + static_cast<std::ptrdiff_t>(row * wide),
+                                 all.begin() + static_cast<std::ptrdiff_t>((row + 1) * wide));
       reference::Maps<S> maps = hc.maps(t, "", state);
       if (spec.kind == ops::ResidualKind::plain) maps.pre = {S(1)};
       const auto in_row = reference::rms_norm(hc.read(maps, state), t.at("input_norm"), hc.norm_eps);

@@ -44,10 +44,12 @@ class StoredCase {
     const Rng rng(seed);
     data_.resize(static_cast<size_t>(rows * tensor_.row_bytes()) + 64 + misalignment);
     uint8_t* data = align(data_) + misalignment;
-    for (int64_t i = 0; i < rows * tensor_.row_bytes(); ++i) data[i] = static_cast<uint8_t>(rng.bits(static_cast<uint64_t>(i)));
+    for (int64_t i = 0; i < rows * tensor_.row_bytes(); ++i)
+      data[i] = static_cast<uint8_t>(rng.bits(static_cast<uint64_t>(i)));
     tensor_.data = data;
     const int bytes = kernels::stored_bits(f.type) / 8;
-    for (int64_t i = 0; bytes && i < rows * cols; ++i) tame(data + i * bytes, bytes, f.type, rng.normal(static_cast<uint64_t>(i)));
+    for (int64_t i = 0; bytes && i < rows * cols; ++i)
+      tame(data + i * bytes, bytes, f.type, rng.normal(static_cast<uint64_t>(i)));
     const int64_t down = (rows + f.block_rows - 1) / f.block_rows, across = (cols + f.block_cols - 1) / f.block_cols;
     scale_.resize(static_cast<size_t>(down * across * 4) + 64 + misalignment);
     uint8_t* scale = align(scale_) + misalignment;
@@ -67,15 +69,33 @@ class StoredCase {
     const uint8_t* p = t.row(r);
     double v = 0, s = 1;
     switch (t.type) {
-      case ops::StoredType::f64: v = static_cast<float>(read<double>(p + 8 * c)); break;
-      case ops::StoredType::f32: v = static_cast<double>(read<float>(p + 4 * c)); break;
-      case ops::StoredType::f16: v = reference::f16(read<uint16_t>(p + 2 * c)); break;
-      case ops::StoredType::bf16: v = reference::bf16_value(read<uint16_t>(p + 2 * c)); break;
-      case ops::StoredType::f8_e4m3: v = reference::f8_e4m3(p[c]); break;
-      case ops::StoredType::f8_e5m2: v = reference::f8_e5m2(p[c]); break;
-      case ops::StoredType::i32: v = read<int32_t>(p + 4 * c); break;
-      case ops::StoredType::i64: v = static_cast<double>(read<int64_t>(p + 8 * c)); break;
-      case ops::StoredType::fp4: v = reference::f4_e2m1(c % 2 ? p[c / 2] >> 4 : p[c / 2] & 15); break;
+      case ops::StoredType::f64:
+        v = static_cast<float>(read<double>(p + 8 * c));
+        break;
+      case ops::StoredType::f32:
+        v = static_cast<double>(read<float>(p + 4 * c));
+        break;
+      case ops::StoredType::f16:
+        v = reference::f16(read<uint16_t>(p + 2 * c));
+        break;
+      case ops::StoredType::bf16:
+        v = reference::bf16_value(read<uint16_t>(p + 2 * c));
+        break;
+      case ops::StoredType::f8_e4m3:
+        v = reference::f8_e4m3(p[c]);
+        break;
+      case ops::StoredType::f8_e5m2:
+        v = reference::f8_e5m2(p[c]);
+        break;
+      case ops::StoredType::i32:
+        v = read<int32_t>(p + 4 * c);
+        break;
+      case ops::StoredType::i64:
+        v = static_cast<double>(read<int64_t>(p + 8 * c));
+        break;
+      case ops::StoredType::fp4:
+        v = reference::f4_e2m1(c % 2 ? p[c / 2] >> 4 : p[c / 2] & 15);
+        break;
     }
     const int64_t at = r / t.block_rows * ((t.cols + t.block_cols - 1) / t.block_cols) + c / t.block_cols;
     if (t.scale_type == ops::ScaleType::f32) s = static_cast<double>(read<float>(t.scale + 4 * at));
@@ -90,7 +110,9 @@ class StoredCase {
     std::memcpy(&v, p, sizeof v);
     return v;
   }
-  static uint8_t* align(std::vector<uint8_t>& v) { return v.data() + (64 - reinterpret_cast<uintptr_t>(v.data()) % 64) % 64; }
+  static uint8_t* align(std::vector<uint8_t>& v) {
+    return v.data() + (64 - reinterpret_cast<uintptr_t>(v.data()) % 64) % 64;
+  }
   static void tame(uint8_t* p, int bytes, ops::StoredType type, double normal) {
     const float f = static_cast<float>(normal);
     if (bytes == 8) std::memcpy(p, &normal, 8);
@@ -99,7 +121,8 @@ class StoredCase {
       const bf16 b = to_bf16(f);
       std::memcpy(p, &b, 2);
     }
-    if (type == ops::StoredType::f16) p[1] = static_cast<uint8_t>((p[1] & 0x83u) | 0x30u | (p[1] & 0x0cu));  // exponents 12 to 15
+    if (type == ops::StoredType::f16)
+      p[1] = static_cast<uint8_t>((p[1] & 0x83u) | 0x30u | (p[1] & 0x0cu));  // exponents 12 to 15
     if (type == ops::StoredType::f8_e4m3 && (*p & 0x7fu) == 0x7fu) *p = 0x3c;
     if (type == ops::StoredType::f8_e5m2) *p = static_cast<uint8_t>((*p & 0x83u) | 0x30u | (*p & 0x0cu));
   }

@@ -10,7 +10,8 @@
 
 namespace birkhoff::test {
 
-// tokenizer: a folder of tests/golden/tokenizers; padding: rows of the vocabulary behind its tokens. change: what else to do to the weights.
+// tokenizer: a folder of tests/golden/tokenizers; padding: rows of the vocabulary behind its tokens. change: what else
+// to do to the weights.
 template <class F>
 void write_tokenized_model(const std::string& dir, const std::string& tokenizer, int64_t padding, F&& change) {
   const auto t = text::Tokenizer::open(std::string(BIRKHOFF_GOLDEN_DIR) + "/tokenizers/" + tokenizer);

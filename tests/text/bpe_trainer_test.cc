@@ -18,7 +18,8 @@ using nlohmann::json;
 
 std::vector<std::string> merge_lines(const TrainedBpe& bpe) {
   std::vector<std::string> lines;
-  for (const auto& [l, r] : bpe.merges) lines.push_back(bpe.tokens[static_cast<size_t>(l)] + " " + bpe.tokens[static_cast<size_t>(r)]);
+  for (const auto& [l, r] : bpe.merges)
+    lines.push_back(bpe.tokens[static_cast<size_t>(l)] + " " + bpe.tokens[static_cast<size_t>(r)]);
   return lines;
 }
 
@@ -63,7 +64,9 @@ TEST(BpeTrainer, EqualsCountingAnew) {
     std::map<std::pair<int32_t, int32_t>, int64_t> counts;
     for (const auto& [w, parts] : split)
       for (size_t i = 0; i + 1 < parts.size(); ++i) counts[{ids.at(parts[i]), ids.at(parts[i + 1])}] += words.at(w);
-    const auto best = std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) { return a.second != b.second ? a.second < b.second : a.first > b.first; });
+    const auto best = std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) {
+      return a.second != b.second ? a.second < b.second : a.first > b.first;
+    });
     ASSERT_EQ((std::pair{l, r}), best->first) << "of " << best->second;
     const std::string &left = bpe.tokens[static_cast<size_t>(l)], &right = bpe.tokens[static_cast<size_t>(r)];
     for (auto& [w, parts] : split)
@@ -98,7 +101,8 @@ TEST(BpeTrainer, LimitsAreSaid) {
   WordCounts words = {{"ab", 3}};
   EXPECT_THROW(train_bpe(words, 255, {}), Error);
   EXPECT_THROW(train_bpe(words, 300, {"xx", "xx"}), Error);
-  for (const char* special : {"", "a", "Ġ", "Ń", "\xFF"}) EXPECT_THROW(train_bpe(words, 300, {"<s>", special}), Error) << special;
+  for (const char* special : {"", "a", "Ġ", "Ń", "\xFF"})
+    EXPECT_THROW(train_bpe(words, 300, {"<s>", special}), Error) << special;
   EXPECT_NO_THROW(train_bpe(words, 300, {"<s>", " ", "日"}));
   EXPECT_EQ(train_bpe(words, 300, {}).tokens.size(), 257u);  // no more pairs
   EXPECT_THROW(pattern_pre_tokenizer("v9"), Error);

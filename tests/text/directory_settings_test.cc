@@ -12,11 +12,13 @@ namespace {
 
 using Ids = std::vector<int32_t>;
 
-// A tokenizer.json without added tokens, and what the files beside it say. Ids as AutoTokenizer of transformers 5.24 gives them.
+// A tokenizer.json without added tokens, and what the files beside it say. Ids as AutoTokenizer of transformers 5.24
+// gives them.
 class NamedTokens : public ::testing::Test {
  protected:
   NamedTokens() {
-    std::ofstream(dir_.path() + "/tokenizer.json") << R"({"version": "1.0", "decoder": {"type": "Fuse"}, "model": {"type": "BPE", "merges": [],
+    std::ofstream(dir_.path() + "/tokenizer.json")
+        << R"({"version": "1.0", "decoder": {"type": "Fuse"}, "model": {"type": "BPE", "merges": [],
       "vocab": {"a": 0, "b": 1, " ": 2, "<": 3, ">": 4, "x": 5, "s": 6, "y": 7, "<x>": 8, "<s>": 9}}})";
   }
   std::shared_ptr<const Tokenizer> with(const std::string& content, const char* name = "tokenizer_config.json") {
@@ -34,15 +36,24 @@ TEST_F(NamedTokens, SpecialTokensOfTheConfigAreTokens) {
   EXPECT_EQ(t->encode(text_), only_x_);
   EXPECT_EQ(t->encode("<x>", Tokenizer::Added::plain), (Ids{3, 5, 4}));
   EXPECT_EQ(t->decode(only_x_, true), "a  b<s>y");
-  EXPECT_EQ(with(R"({"additional_special_tokens": ["<x>", {"content": "<s>", "lstrip": false}]})")->encode(text_), both_);
+  EXPECT_EQ(with(R"({"additional_special_tokens": ["<x>", {"content": "<s>", "lstrip": false}]})")->encode(text_),
+            both_);
   EXPECT_EQ(with(R"({"extra_special_tokens": {"image_token": "<x>"}})")->encode(text_), only_x_);
-  EXPECT_EQ(with(R"({"image_token": "<x>", "bos_token": {"content": "<s>", "normalized": true, "rstrip": true}})")->encode(text_), both_);
-  EXPECT_EQ(with(R"({"unk_token": "<zz>", "add_prefix_token": true})")->encode(text_), none_);  // nothing that the vocabulary holds
+  EXPECT_EQ(with(R"({"image_token": "<x>", "bos_token": {"content": "<s>", "normalized": true, "rstrip": true}})")
+                ->encode(text_),
+            both_);
+  EXPECT_EQ(with(R"({"unk_token": "<zz>", "add_prefix_token": true})")->encode(text_),
+            none_);  // nothing that the vocabulary holds
 }
 
 TEST_F(NamedTokens, OldFilesAreReadWhereTheConfigHasNoTokenTable) {
-  EXPECT_EQ(with(R"({"bos_token": {"content": "<s>", "normalized": true}, "additional_special_tokens": ["<x>"]})", "special_tokens_map.json")->encode(text_), both_);
-  EXPECT_EQ(with(R"({"added_tokens_decoder": {"8": {"content": "<x>", "special": true, "normalized": false}}})")->encode(text_), only_x_);
+  EXPECT_EQ(with(R"({"bos_token": {"content": "<s>", "normalized": true}, "additional_special_tokens": ["<x>"]})",
+                 "special_tokens_map.json")
+                ->encode(text_),
+            both_);
+  EXPECT_EQ(with(R"({"added_tokens_decoder": {"8": {"content": "<x>", "special": true, "normalized": false}}})")
+                ->encode(text_),
+            only_x_);
   std::filesystem::remove(dir_.path() + "/special_tokens_map.json");
   with(R"({"bos_token": "<s>"})");
   const auto t = with(R"({"<y>": 10, "<s>": 9})", "added_tokens.json");
@@ -54,9 +65,11 @@ TEST_F(NamedTokens, OldFilesAreReadWhereTheConfigHasNoTokenTable) {
 
 TEST(SentencePiece, SpecialTokensByNameAreCutOutOfText) {
   const test::TempDir dir;
-  std::filesystem::copy(std::string(BIRKHOFF_GOLDEN_DIR) + "/tokenizers/stories260K/tokenizer.model", dir.path() + "/tokenizer.model");
+  std::filesystem::copy(std::string(BIRKHOFF_GOLDEN_DIR) + "/tokenizers/stories260K/tokenizer.model",
+                        dir.path() + "/tokenizer.model");
   const auto bare = Tokenizer::open(dir.path());
-  std::ofstream(dir.path() + "/special_tokens_map.json") << R"({"bos_token": {"content": "<s>", "normalized": true}, "eos_token": "</s>", "unk_token": "<unk>", "pad_token": null})";
+  std::ofstream(dir.path() + "/special_tokens_map.json")
+      << R"({"bos_token": {"content": "<s>", "normalized": true}, "eos_token": "</s>", "unk_token": "<unk>", "pad_token": null})";
   const auto t = Tokenizer::open(dir.path());
   const Ids ids = t->encode("a</s>");
   EXPECT_EQ(ids.back(), 2);

@@ -1,4 +1,5 @@
-// Ids and decoded text of the reference libraries. Small samples are in tests/golden; BIRKHOFF_DATA names the full sets.
+// Ids and decoded text of the reference libraries. Small samples are in tests/golden; BIRKHOFF_DATA names the full
+// sets.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -23,7 +24,9 @@ std::vector<json> lines_of(const std::string& path) {
   return rows;
 }
 
-std::string decoded_text(const json& row) { return row.contains("decoded") ? row["decoded"].get<std::string>() : row["text"].get<std::string>(); }
+std::string decoded_text(const json& row) {
+  return row.contains("decoded") ? row["decoded"].get<std::string>() : row["text"].get<std::string>();
+}
 
 // Pushed one by one, the ids give the same text, and every part of it is whole characters.
 std::string streamed(const std::shared_ptr<const Tokenizer>& t, const std::vector<int32_t>& ids) {
@@ -48,7 +51,9 @@ void compare(const std::string& tokenizer, const std::string& golden, bool strea
     const std::string decoded = t->decode(ids);
     if (got != ids || decoded != decoded_text(row) || (stream && streamed(t, ids) != decoded)) {
       ++wrong;
-      if (wrong < 6) ADD_FAILURE() << golden << ": " << row.dump(-1, ' ', true) << "\n ids " << json(got) << "\n decoded " << shown(decoded) << "\n streamed " << shown(streamed(t, ids));
+      if (wrong < 6)
+        ADD_FAILURE() << golden << ": " << row.dump(-1, ' ', true) << "\n ids " << json(got) << "\n decoded "
+                      << shown(decoded) << "\n streamed " << shown(streamed(t, ids));
     }
   }
   EXPECT_EQ(wrong, 0) << golden << ", of " << rows.size();
@@ -57,7 +62,8 @@ void compare(const std::string& tokenizer, const std::string& golden, bool strea
 const std::string kSmall = std::string(BIRKHOFF_GOLDEN_DIR) + "/tokenizers/";
 
 TEST(TokenizerGolden, ReducedTokenizersOfTheFamily) {
-  for (const std::string name : {"v3", "v4", "llm", "coder"}) compare(kSmall + name, kSmall + name + "/golden.jsonl", true);
+  for (const std::string name : {"v3", "v4", "llm", "coder"})
+    compare(kSmall + name, kSmall + name + "/golden.jsonl", true);
 }
 
 TEST(TokenizerGolden, SentencePiece) { compare(kSmall + "stories260K", kSmall + "stories260K/golden.jsonl", true); }
@@ -70,7 +76,10 @@ TEST(TokenizerGolden, SentencePieceWithoutLegacySpaces) {
     std::filesystem::copy(kSmall + "stories260K/legacy_false_" + name + ".json", dir / "tokenizer_config.json");
     compare(dir.path(), kSmall + "stories260K/legacy_false_" + name + ".jsonl", true);
     const auto t = Tokenizer::open(dir.path());
-    const std::vector<Tokenizer::Part> parts = {{"<s>", Tokenizer::Added::match}, {"He", Tokenizer::Added::plain}, {"y</s>", Tokenizer::Added::match}, {"you", Tokenizer::Added::plain}};
+    const std::vector<Tokenizer::Part> parts = {{"<s>", Tokenizer::Added::match},
+                                                {"He", Tokenizer::Added::plain},
+                                                {"y</s>", Tokenizer::Added::match},
+                                                {"you", Tokenizer::Added::plain}};
     std::vector<int32_t> ids;
     t->encode_parts(parts, ids);
     EXPECT_EQ(ids, t->encode("<s>Hey</s>you")) << name;
@@ -85,7 +94,8 @@ std::string full_sets() {
 TEST(TokenizerGolden, FullSets) {
   const std::string dir = full_sets();
   if (dir.empty()) GTEST_SKIP() << "BIRKHOFF_DATA is not set";
-  for (const std::string name : {"coder", "llm", "v3", "v4"}) compare(dir + "deepseek_" + name, dir + "golden_" + name + ".jsonl", true);
+  for (const std::string name : {"coder", "llm", "v3", "v4"})
+    compare(dir + "deepseek_" + name, dir + "golden_" + name + ".jsonl", true);
   compare(dir + "llama2", dir + "golden_llama2.jsonl", true);
 }
 
@@ -127,7 +137,8 @@ TEST(TokenizerGolden, Components) {
     for (const json& c : row["cases"]) {
       const auto text = c["text"].get<std::string>();
       const auto ids = c["ids"].get<std::vector<int32_t>>();
-      const std::string where = "line " + std::to_string(number) + " " + shown.dump(-1, ' ', true) + "\n text " + c["text"].dump(-1, ' ', true);
+      const std::string where = "line " + std::to_string(number) + " " + shown.dump(-1, ' ', true) + "\n text " +
+                                c["text"].dump(-1, ' ', true);
       EXPECT_EQ(t->encode(text), ids) << where;
       EXPECT_EQ(t->encode_with_special(text), c["with_special"].get<std::vector<int32_t>>()) << where;
       EXPECT_EQ(t->decode(ids), c["decoded"].get<std::string>()) << where;

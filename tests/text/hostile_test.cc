@@ -71,7 +71,8 @@ TEST(Hostile, TimeGrowsWithTheLengthAndTheTextComesBack) {
       std::vector<int32_t> ids;
       EXPECT_LT(seconds([&] { ids = t->encode(text); }), kSeconds) << name << ", " << h.name;
       // SentencePiece writes spaces as U+2581, so that one comes back as a space.
-      EXPECT_EQ(t->decode(ids) == (name == "stories260K" ? replaced(text, "\u2581", " ") : text), true) << name << ", " << h.name;
+      EXPECT_EQ(t->decode(ids) == (name == "stories260K" ? replaced(text, "\u2581", " ") : text), true)
+          << name << ", " << h.name;
     }
   }
 }

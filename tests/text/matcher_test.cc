@@ -16,7 +16,8 @@ const char* const kPatterns[] = {
     "\\p{N}{1,3}",
     "\\p{N}",
     "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| "
+    "?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
     kGpt2Pattern,
     "[\r\n]",
     "\\s?\\p{L}+",
@@ -28,9 +29,11 @@ const char* const kPatterns[] = {
 };
 
 std::string random_text(std::mt19937& random, size_t length) {
-  static const char32_t kChars[] = {' ', ' ', ' ', '\n', '\r', '\t', 'a', 'Z', 's', 't', 'r', 'e', 'v', 'l', 'd', 'm', '\'', '\'', '.', '-', '_', '$', '0', '7',
-                                    0, 0x1B, 0x7F, 0x85, 0xA0, 0xB5, 0xDF, 0xB2, 0xBD, 0x301, 0x1680, 0x180E, 0x200B, 0x200D, 0x2028, 0x2160, 0x3000, 0x3001, 0x3042,
-                                    0x30FB, 0x4E00, 0x9FA5, 0xAC00, 0xFF01, 0xFF21, 0xE000, 0xFFFF, 0x10400, 0x1F600, 0x1D7CE, 0xE0100};
+  static const char32_t kChars[] = {
+      ' ',    ' ',    ' ',    '\n',   '\r',   '\t',   'a',    'Z',    's',    't',     'r',     'e',     'v',    'l',
+      'd',    'm',    '\'',   '\'',   '.',    '-',    '_',    '$',    '0',    '7',     0,       0x1B,    0x7F,   0x85,
+      0xA0,   0xB5,   0xDF,   0xB2,   0xBD,   0x301,  0x1680, 0x180E, 0x200B, 0x200D,  0x2028,  0x2160,  0x3000, 0x3001,
+      0x3042, 0x30FB, 0x4E00, 0x9FA5, 0xAC00, 0xFF01, 0xFF21, 0xE000, 0xFFFF, 0x10400, 0x1F600, 0x1D7CE, 0xE0100};
   std::string s;
   for (size_t i = 0; i < length; ++i) append_char(kChars[random() % std::size(kChars)], s);
   return s;
@@ -56,7 +59,8 @@ TEST(Matcher, ScannersMatchAsOnigurumaDoes) {
     for (int i = 0; i < 4000; ++i) {
       const std::string text = random_text(random, random() % 14);
       const auto a = found(*scanner, text), b = found(*engine, text);
-      ASSERT_EQ(a, b) << pattern << "\n scanner " << shown(a) << "\n engine " << shown(b) << "\n text " << ::testing::PrintToString(text);
+      ASSERT_EQ(a, b) << pattern << "\n scanner " << shown(a) << "\n engine " << shown(b) << "\n text "
+                      << ::testing::PrintToString(text);
     }
   }
 }
@@ -74,7 +78,8 @@ TEST(Matcher, ClassesEqualTheEngineUpToItsUnicode) {
     // Debian's engine knows Unicode 14; letters that came later are unassigned there, never the other way round.
     if (newer) {
       ++differ;
-      EXPECT_TRUE(found(*engine, s).empty() && found(*engine_numbers, s).empty()) << std::hex << static_cast<uint32_t>(c);
+      EXPECT_TRUE(found(*engine, s).empty() && found(*engine_numbers, s).empty())
+          << std::hex << static_cast<uint32_t>(c);
     }
   }
   EXPECT_LT(differ, 6000);
@@ -117,17 +122,20 @@ TEST(Unicode, ClassesAndWhiteSpace) {
   EXPECT_EQ(k('+'), CharClass::symbol);
   EXPECT_EQ(k(0x10FFFF), CharClass::other);
   EXPECT_EQ(k(0x105C0), CharClass::letter);  // Todhri, new in Unicode 16
-  for (const char32_t c : {0x85, 0xA0, 0x1680, 0x2000, 0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}) EXPECT_TRUE(is_space(c)) << static_cast<uint32_t>(c);
+  for (const char32_t c : {0x85, 0xA0, 0x1680, 0x2000, 0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000})
+    EXPECT_TRUE(is_space(c)) << static_cast<uint32_t>(c);
   for (const char32_t c : {0x180E, 0x200B, 0x1C, 0x1F, 0xFEFF}) EXPECT_FALSE(is_space(c)) << static_cast<uint32_t>(c);
   EXPECT_TRUE(is_word('_') && is_word(0x24B6) && is_word(0x200D) && is_word(0x301) && !is_word('-') && !is_word(0xBD));
 }
 
 TEST(Utf8, InvalidPartsAreFoundAndReplaced) {
   EXPECT_EQ(first_invalid("a\xC3\xA9\xF0\x9F\x98\x80"), 7u);
-  EXPECT_EQ(first_invalid("ab\xC0\x80"), 2u);              // overlong
-  EXPECT_EQ(first_invalid("\xED\xA0\x80"), 0u);            // surrogate
-  EXPECT_EQ(first_invalid("\xF4\x90\x80\x80"), 0u);        // above U+10FFFF
-  EXPECT_EQ(replace_invalid("a\xF0\x9F\x98" "b"), "a\uFFFDb");  // a cut character is one
+  EXPECT_EQ(first_invalid("ab\xC0\x80"), 2u);        // overlong
+  EXPECT_EQ(first_invalid("\xED\xA0\x80"), 0u);      // surrogate
+  EXPECT_EQ(first_invalid("\xF4\x90\x80\x80"), 0u);  // above U+10FFFF
+  EXPECT_EQ(replace_invalid("a\xF0\x9F\x98"
+                            "b"),
+            "a\uFFFDb");  // a cut character is one
   EXPECT_EQ(replace_invalid("\xE2\x28\xFF"), "\uFFFD(\uFFFD");
   EXPECT_EQ(open_tail("a\xF0\x9F\x98"), 3u);
   EXPECT_EQ(open_tail("a\xF0\x9F\x98\x80"), 0u);

@@ -20,7 +20,8 @@ void expect_same_top(MergeQueue& queue, Heap& heap) {
   heap.pop();
 }
 
-// Whatever is pushed while a list is read: lower and higher ranks, the same rank left and right of the last place, a place twice.
+// Whatever is pushed while a list is read: lower and higher ranks, the same rank left and right of the last place, a
+// place twice.
 TEST(MergeQueue, LowestRankFirstThenLeftmost) {
   std::mt19937 random(5);
   for (const uint32_t ranks : {1u, 2u, 7u, 300u}) {

@@ -133,7 +133,10 @@ TEST(Tokenizer, ConfigNamesMoreTokens) {
   const test::TempDir dir;
   std::filesystem::copy(kGolden + "v3/tokenizer.json", dir.path() + "/tokenizer.json");
   const int32_t next = Tokenizer::open(kGolden + "v3")->size();
-  json config = {{"eos_token", {{"content", "<end>"}}}, {"bos_token", nullptr}, {"add_eos_token", true}, {"added_tokens_decoder", {{std::to_string(next), {{"content", "<end>"}, {"special", true}}}}}};
+  json config = {{"eos_token", {{"content", "<end>"}}},
+                 {"bos_token", nullptr},
+                 {"add_eos_token", true},
+                 {"added_tokens_decoder", {{std::to_string(next), {{"content", "<end>"}, {"special", true}}}}}};
   std::ofstream(dir.path() + "/tokenizer_config.json") << config.dump();
   const auto t = Tokenizer::open(dir.path());
   EXPECT_EQ(t->eos(), next);
@@ -209,7 +212,9 @@ TEST(Bpe, TheQueueMergesAsTheScanDoes) {
 TEST(WordCache, WordsThatDifferInLengthOrPlaceDoNotShareIds) {
   WordCache cache;
   std::vector<std::string> words;
-  for (int i = 0; i < 20000; ++i) words.push_back(std::string(static_cast<size_t>(i % 5), '\0') + std::to_string(i) + std::string(static_cast<size_t>(i % 3), '\0'));
+  for (int i = 0; i < 20000; ++i)
+    words.push_back(std::string(static_cast<size_t>(i % 5), '\0') + std::to_string(i) +
+                    std::string(static_cast<size_t>(i % 3), '\0'));
   int hits = 0;
   for (int round = 0; round < 2; ++round) {
     for (size_t i = 0; i < words.size(); ++i) {
@@ -297,7 +302,9 @@ TEST(SentencePiece, TokensThatTheDirectoryNamesAreCutOut) {
   std::filesystem::copy(kGolden + "stories260K/tokenizer.model", dir.path() + "/tokenizer.model");
   const auto bare = Tokenizer::open(dir.path());
   EXPECT_EQ(bare->encode_with_special("a")[0], bare->bos().value());
-  const json config = {{"added_tokens_decoder", {{"2", {{"content", "</s>"}, {"special", true}}}}}, {"add_bos_token", false}, {"eos_token", "</s>"}};
+  const json config = {{"added_tokens_decoder", {{"2", {{"content", "</s>"}, {"special", true}}}}},
+                       {"add_bos_token", false},
+                       {"eos_token", "</s>"}};
   std::ofstream(dir.path() + "/tokenizer_config.json") << config.dump();
   const auto t = Tokenizer::open(dir.path());
   EXPECT_EQ(t->encode_with_special("a</s>").back(), 2);

@@ -12,7 +12,8 @@ namespace {
 
 using nlohmann::json;
 
-const std::string kLine = R"({"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is it?"},
+const std::string kLine =
+    R"({"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is it?"},
  {"role": "assistant", "content": "It is a mask."}, {"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Yes."}]})";
 
 TEST(ChatGradient, TurnsOfUsersCarryNone) {
@@ -23,8 +24,18 @@ TEST(ChatGradient, TurnsOfUsersCarryNone) {
   const auto tokenizer = text::Tokenizer::open(golden + "/tokenizers/v3");
   const auto format = text::chat::ChatFormat::from_template(read_file(golden + "/chat/templates/deepseek_v3.jinja"));
   const data::ChatCorpus corpus({dir.file("chat.jsonl", line + "\n" + line + "\n")}, {}, tokenizer, format, 96, 1);
-  const json settings = {{"vocab_size", tokenizer->size()}, {"hidden_size", 32},  {"num_hidden_layers", 2}, {"num_attention_heads", 4}, {"num_key_value_heads", 2}, {"head_dim", 8},
-                         {"intermediate_size", 64},         {"seq_len", 96},      {"batch_size", 1},        {"steps", 10},              {"lr", 1e-3},               {"weight_decay", 0.0},
+  const json settings = {{"vocab_size", tokenizer->size()},
+                         {"hidden_size", 32},
+                         {"num_hidden_layers", 2},
+                         {"num_attention_heads", 4},
+                         {"num_key_value_heads", 2},
+                         {"head_dim", 8},
+                         {"intermediate_size", 64},
+                         {"seq_len", 96},
+                         {"batch_size", 1},
+                         {"steps", 10},
+                         {"lr", 1e-3},
+                         {"weight_decay", 0.0},
                          {"dtype", "fp32"}};
   const train::RunConfig config = train::make_run_config(settings, {});
   const data::Batch batch = corpus.training_batch(0, 1, 0, 1);

@@ -1,4 +1,5 @@
-// Training further: a run that starts from the weights of another, whole, in part and by adapters; a run that is resumed.
+// Training further: a run that starts from the weights of another, whole, in part and by adapters; a run that is
+// resumed.
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -20,20 +21,25 @@ using train::TrainOptions;
 // Two texts of one alphabet with other sentences.
 std::string counting(int64_t lines) {
   std::string text;
-  for (int64_t i = 0; i < lines; ++i) text += std::to_string(i % 97) + " and " + std::to_string((i * 7) % 97) + " make a pair.\n";
+  for (int64_t i = 0; i < lines; ++i)
+    text += std::to_string(i % 97) + " and " + std::to_string((i * 7) % 97) + " make a pair.\n";
   return text;
 }
 std::string weather(int64_t lines) {
   static const char* const kWords[] = {"rain", "snow", "wind", "mist", "sun"};
   std::string text;
-  for (int64_t i = 0; i < lines; ++i) text += std::string("On day ") + std::to_string(i % 31) + " there is " + kWords[i * i % 5] + " and later " + kWords[(i * 3 + 1) % 5] + ".\n";
+  for (int64_t i = 0; i < lines; ++i)
+    text += std::string("On day ") + std::to_string(i % 31) + " there is " + kWords[i * i % 5] + " and later " +
+            kWords[(i * 3 + 1) % 5] + ".\n";
   return text;
 }
 
 struct Further : testing::Test {
-  int run(const json& base, const std::vector<std::string>& set, const std::string& data, const std::string& out, const std::string& init = "", bool resume = false) {
+  int run(const json& base, const std::vector<std::string>& set, const std::string& data, const std::string& out,
+          const std::string& init = "", bool resume = false) {
     TrainOptions o;
-    o.settings_base = base, o.settings_set = set, o.out = dir / out, o.init = init.empty() ? "" : dir / init, o.resume = resume, o.threads = 2, o.quiet = true;
+    o.settings_base = base, o.settings_set = set, o.out = dir / out, o.init = init.empty() ? "" : dir / init,
+    o.resume = resume, o.threads = 2, o.quiet = true;
     if (!resume) o.data = {data};
     return train::run_training(o, stop);
   }
@@ -42,14 +48,26 @@ struct Further : testing::Test {
     for (const auto& r : train::read_metrics(dir / (run_name + "/metrics.jsonl"))) out.push_back(r["loss"]);
     return out;
   }
-  double held_out(const std::string& run_name) { return io::read_json(dir / (run_name + "/run.json"))["final_val_loss"]; }
+  double held_out(const std::string& run_name) {
+    return io::read_json(dir / (run_name + "/run.json"))["final_val_loss"];
+  }
 
   TempDir dir;
   std::atomic<bool> stop = false;
 };
 
-const json kSmall = {{"vocab_size", 256}, {"hidden_size", 48}, {"num_hidden_layers", 2}, {"num_attention_heads", 4}, {"num_key_value_heads", 2}, {"intermediate_size", 96}, {"residual", "plain"},
-                     {"seq_len", 64},     {"batch_size", 4},   {"dtype", "fp32"},        {"lr", 1e-2},               {"warmup_steps", 4}};
+const json kSmall = {{"vocab_size", 256},
+                     {"hidden_size", 48},
+                     {"num_hidden_layers", 2},
+                     {"num_attention_heads", 4},
+                     {"num_key_value_heads", 2},
+                     {"intermediate_size", 96},
+                     {"residual", "plain"},
+                     {"seq_len", 64},
+                     {"batch_size", 4},
+                     {"dtype", "fp32"},
+                     {"lr", 1e-2},
+                     {"warmup_steps", 4}};
 
 TEST_F(Further, WholeAndByAdaptersOnAnotherText) {
   const std::string first = dir.file("first.txt", counting(2000)), second = dir.file("second.txt", weather(2000));
@@ -62,7 +80,8 @@ TEST_F(Further, WholeAndByAdaptersOnAnotherText) {
   EXPECT_LT(held_out("lora"), 0.7 * held_out("before"));
 }
 
-// What training leaves alone is in every checkpoint with the bytes and the type it came with, also after the run was resumed.
+// What training leaves alone is in every checkpoint with the bytes and the type it came with, also after the run was
+// resumed.
 TEST_F(Further, FrozenTensorsKeepTheirBytes) {
   const Exec exec(1);
   model::ModelConfig c = small_config();
@@ -71,7 +90,12 @@ TEST_F(Further, FrozenTensorsKeepTheirBytes) {
   fs::create_directories(dir / "source");
   checkpoint::save_weights(dir / "source", *source.m, model::config_to_json(source.m->config), DType::bf16);
   const std::string text = dir.file("text.txt", counting(500));
-  const json training = {{"seq_len", 32}, {"batch_size", 2}, {"steps", 2}, {"schedule", "constant"}, {"trainable", "layers\\.1\\.self_attn"}, {"bias_update_speed", 0}};
+  const json training = {{"seq_len", 32},
+                         {"batch_size", 2},
+                         {"steps", 2},
+                         {"schedule", "constant"},
+                         {"trainable", "layers\\.1\\.self_attn"},
+                         {"bias_update_speed", 0}};
   ASSERT_EQ(run(training, {}, text, "run", "source"), 0);
   const io::SafetensorsFile before(dir / "source/model.safetensors");
   for (const int steps : {2, 4}) {
@@ -98,11 +122,18 @@ TEST_F(Further, FrozenTensorsKeepTheirBytes) {
   }
 }
 
-// H_res without iterations: a run in two parts is the run in one, its H_res keeps both sums at 1 to the last few bits, and its checkpoint is
-// not one of another form.
+// H_res without iterations: a run in two parts is the run in one, its H_res keeps both sums at 1 to the last few bits,
+// and its checkpoint is not one of another form.
 TEST_F(Further, FormsOfHResResumeBitForBit) {
   json settings = kSmall;
-  settings.update({{"residual", "mhc"}, {"batch_size", 2}, {"seq_len", 32}, {"schedule", "constant"}, {"keep_best", false}, {"eval_every", 0}, {"gain_every", 10}, {"hc_init_res_off", -1}});
+  settings.update({{"residual", "mhc"},
+                   {"batch_size", 2},
+                   {"seq_len", 32},
+                   {"schedule", "constant"},
+                   {"keep_best", false},
+                   {"eval_every", 0},
+                   {"gain_every", 10},
+                   {"hc_init_res_off", -1}});
   const std::string text = dir.file("text.txt", counting(1000));
   for (const std::string form : {"lite", "kron"}) {
     SCOPED_TRACE(form);
@@ -111,20 +142,28 @@ TEST_F(Further, FormsOfHResResumeBitForBit) {
     ASSERT_EQ(run(settings, {"steps=17"}, text, form + "-parts"), 0);
     ASSERT_EQ(run(json::object(), {"steps=40"}, text, form + "-parts", "", true), 0);
     EXPECT_EQ(io::read_json(dir / (form + "/config.json"))["hc_res_form"], form);
-    const std::string a = fs::canonical(dir / (form + "/latest")).string(), b = fs::canonical(dir / (form + "-parts/latest")).string();
-    for (const char* file : {"/model.safetensors", "/trainer_state/optimizer.safetensors"}) EXPECT_TRUE(read_file(a + file) == read_file(b + file)) << file;
+    const std::string a = fs::canonical(dir / (form + "/latest")).string(),
+                      b = fs::canonical(dir / (form + "-parts/latest")).string();
+    for (const char* file : {"/model.safetensors", "/trainer_state/optimizer.safetensors"})
+      EXPECT_TRUE(read_file(a + file) == read_file(b + file)) << file;
     const std::vector<double> whole = losses(form);
     EXPECT_EQ(losses(form + "-parts"), whole);
     EXPECT_LT(whole.back(), 0.8 * whole.front());
     const json gain = train::read_metrics(dir / (form + "/metrics.jsonl")).back()["gain"];
     for (const char* side : {"forward", "backward"})  // four sites, each as exact as mixture_test.cc says
-      for (const double g : {gain[side]["composite_max"]["max"].get<double>(), gain[side]["composite_min"]["min"].get<double>()}) EXPECT_NEAR(g, 1, 4 * 2 * std::sqrt(24.0) * 0x1p-23) << side;
-    expect_error([&] { run(json::object(), {"steps=40", "hc_res_form=sinkhorn"}, text, form + "-parts", "", true); }, {"hc_res_form", form, "sinkhorn"});
+      for (const double g :
+           {gain[side]["composite_max"]["max"].get<double>(), gain[side]["composite_min"]["min"].get<double>()})
+        EXPECT_NEAR(g, 1, 4 * 2 * std::sqrt(24.0) * 0x1p-23) << side;
+    expect_error(
+        [&] {
+          run(json::object(), {"steps=40", "hc_res_form=sinkhorn"}, text, form + "-parts", "", true);
+        },
+        {"hc_res_form", form, "sinkhorn"});
   }
 }
 
-// DeepSeek-V4 from scratch with Muon and hyper-connections: it learns, and a run in two parts is the run in one, to the last bit of every
-// loss, weight and moment.
+// DeepSeek-V4 from scratch with Muon and hyper-connections: it learns, and a run in two parts is the run in one, to the
+// last bit of every loss, weight and moment.
 TEST_F(Further, V4WithMuonResumesBitForBit) {
   model::ModelConfig c = wide_v4_config();
   c.model_type = "birkhoff";  // under our names of settings
@@ -132,7 +171,15 @@ TEST_F(Further, V4WithMuonResumesBitForBit) {
   settings.erase("model_type");
   settings["num_nextn_predict_layers"] = 1;
   settings["hidden_size"] = 48;
-  settings.update({{"seq_len", 48}, {"batch_size", 1}, {"optimizer", "muon"}, {"lr", 1e-2}, {"schedule", "constant"}, {"warmup_steps", 5}, {"keep_best", false}, {"eval_every", 0}, {"gain_every", 0}});
+  settings.update({{"seq_len", 48},
+                   {"batch_size", 1},
+                   {"optimizer", "muon"},
+                   {"lr", 1e-2},
+                   {"schedule", "constant"},
+                   {"warmup_steps", 5},
+                   {"keep_best", false},
+                   {"eval_every", 0},
+                   {"gain_every", 0}});
   const std::string text = dir.file("text.txt", counting(3000));
   ASSERT_EQ(run(settings, {"steps=200"}, text, "whole"), 0);
   ASSERT_EQ(run(settings, {"steps=87"}, text, "parts"), 0);

@@ -11,7 +11,8 @@ using test::Owned;
 using train::GainMeter;
 
 TEST(Gains, OfMatricesByHand) {
-  // Two tokens, two streams. Token 0: a swap, then halving of stream 0. Token 1: everything into stream 0, then identity.
+  // Two tokens, two streams. Token 0: a swap, then halving of stream 0. Token 1: everything into stream 0, then
+  // identity.
   GainMeter meter(2, 2);
   meter.add_site(Owned(2, 4, {0, 1, 1, 0, /**/ 1, 1, 0, 0}));
   meter.add_site(Owned(2, 4, {0.5, 0, 0, 1, /**/ 1, 0, 0, 1}));
@@ -40,7 +41,8 @@ TEST(Gains, SumsCountBySizeAndTheOrderOfSitesMatters) {
   EXPECT_EQ(other.forward().max_max, 16) << "a b = [[-13, -3], [5, 1]]";
 }
 
-// Sixty sites with logits of standard deviation 1: rows of H sum to 1 within 1.1e-6 a site, so forward is 1; backward stays near it.
+// Sixty sites with logits of standard deviation 1: rows of H sum to 1 within 1.1e-6 a site, so forward is 1; backward
+// stays near it.
 TEST(Gains, OfADeepStackOfDoublyStochasticMaps) {
   const Exec exec(1);
   constexpr int64_t T = 32, n = 4, kSites = 60;

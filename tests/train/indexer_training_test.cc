@@ -1,4 +1,5 @@
-// The stages of indexers in training (models.md F.2): what moves and what stands still, under every recompute policy and number of threads.
+// The stages of indexers in training (models.md F.2): what moves and what stands still, under every recompute policy
+// and number of threads.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -30,7 +31,8 @@ struct Trained {
   bool operator==(const Trained& o) const { return losses == o.losses && indexer == o.indexer && after == o.after; }
   // Names of tensors that moved.
   bool moved(const model::ParameterInfo& p) const {
-    return std::memcmp(before.data() + p.offset, after.data() + p.offset, static_cast<size_t>(p.size()) * sizeof(float)) != 0;
+    return std::memcmp(before.data() + p.offset, after.data() + p.offset,
+                       static_cast<size_t>(p.size()) * sizeof(float)) != 0;
   }
 };
 
@@ -43,7 +45,8 @@ Trained train_steps(const train::RunConfig& c, int threads, int steps) {
   for (int i = 0; i < steps; ++i) {
     const int64_t rows = c.train.batch_size / c.train.grad_accum;
     std::vector<data::Batch> parts;
-    for (int64_t p = 0; p < c.train.grad_accum; ++p) parts.push_back(batch(static_cast<uint64_t>(i * c.train.grad_accum + p), rows, c.train.seq_len));
+    for (int64_t p = 0; p < c.train.grad_accum; ++p)
+      parts.push_back(batch(static_cast<uint64_t>(i * c.train.grad_accum + p), rows, c.train.seq_len));
     const train::StepOutcome s = state.step(i, parts);
     r.losses.push_back(s.loss);
     if (s.indexer_loss) r.indexer.push_back(*s.indexer_loss);
@@ -64,14 +67,17 @@ TEST(IndexerTraining, WarmUpMovesIndexersAlone) {
 
 // V4: the indexers of its CSA layers learn over the compressed entries a token sees.
 TEST(IndexerTraining, V4Stages) {
-  // Its queries are normalised, so attention is far from uniform over the contents of random batches from the start: the KL of a batch differs from
-  // the next one's by a tenth, and falls by as much only in some forty steps.
+  // Its queries are normalised, so attention is far from uniform over the contents of random batches from the start:
+  // the KL of a batch differs from the next one's by a tenth, and falls by as much only in some forty steps.
   train::RunConfig warm_up = run_config("dense", true);
   warm_up.train.lr = 1e-2, warm_up.train.steps = 80;
   const Trained dense = train_steps(warm_up, 2, 80);
   for (const auto& p : dense.parameters) EXPECT_EQ(dense.moved(p), of_indexer(p.name)) << p.name;
   ASSERT_EQ(dense.indexer.size(), 80u);
-  const auto sum = [&](size_t first) { return std::accumulate(dense.indexer.begin() + static_cast<std::ptrdiff_t>(first), dense.indexer.begin() + static_cast<std::ptrdiff_t>(first + 10), 0.0); };
+  const auto sum = [&](size_t first) {
+    return std::accumulate(dense.indexer.begin() + static_cast<std::ptrdiff_t>(first),
+                           dense.indexer.begin() + static_cast<std::ptrdiff_t>(first + 10), 0.0);
+  };
   EXPECT_LT(sum(70), 0.85 * sum(0));
   EXPECT_GT(sum(70), 0);
   const Trained sparse = train_steps(run_config("sparse", true), 2, 20);
@@ -95,7 +101,8 @@ TEST(IndexerTraining, SparseStageMovesEverything) {
 
 TEST(IndexerTraining, OffLeavesIndexersAlone) {
   const Trained off = train_steps(run_config("off"), 2, 4);
-  for (const auto& p : off.parameters) EXPECT_EQ(off.moved(p), !of_indexer(p.name) && p.role != layers::Role::router_bias) << p.name;
+  for (const auto& p : off.parameters)
+    EXPECT_EQ(off.moved(p), !of_indexer(p.name) && p.role != layers::Role::router_bias) << p.name;
   EXPECT_TRUE(off.indexer.empty());
 }
 
@@ -118,10 +125,26 @@ TEST(IndexerTraining, AStageFollowsAnotherInOneRun) {
   std::string text;
   for (int i = 0; i < 4000; ++i) text += "line " + std::to_string(i) + "\n";
   train::TrainOptions o;
-  o.settings_base = {{"hidden_size", 32},     {"num_attention_heads", 2},   {"kv_lora_rank", 16},      {"q_lora_rank", 16},     {"qk_nope_head_dim", 8}, {"qk_rope_head_dim", 8},
-                     {"v_head_dim", 8},       {"intermediate_size", 32},    {"n_routed_experts", 4},   {"num_experts_per_tok", 2}, {"moe_intermediate_size", 16},
-                     {"scoring_func", "sigmoid"}, {"topk_method", "noaux_tc"}, {"norm_topk_prob", true}, {"index_topk", 4},       {"index_n_heads", 2},    {"index_head_dim", 16},
-                     {"seq_len", 32},         {"batch_size", 2},            {"steps", 2}};
+  o.settings_base = {{"hidden_size", 32},
+                     {"num_attention_heads", 2},
+                     {"kv_lora_rank", 16},
+                     {"q_lora_rank", 16},
+                     {"qk_nope_head_dim", 8},
+                     {"qk_rope_head_dim", 8},
+                     {"v_head_dim", 8},
+                     {"intermediate_size", 32},
+                     {"n_routed_experts", 4},
+                     {"num_experts_per_tok", 2},
+                     {"moe_intermediate_size", 16},
+                     {"scoring_func", "sigmoid"},
+                     {"topk_method", "noaux_tc"},
+                     {"norm_topk_prob", true},
+                     {"index_topk", 4},
+                     {"index_n_heads", 2},
+                     {"index_head_dim", 16},
+                     {"seq_len", 32},
+                     {"batch_size", 2},
+                     {"steps", 2}};
   o.data = {dir.file("text.txt", text)}, o.out = dir / "run", o.quiet = true;
   std::atomic<bool> stop = false;
   ASSERT_EQ(train::run_training(o, stop), 0);
@@ -146,8 +169,9 @@ TEST(IndexerTraining, AStageFollowsAnotherInOneRun) {
 }
 
 TEST(IndexerTraining, SettingsAreChecked) {
-  const nlohmann::json base = {{"kv_lora_rank", 16}, {"q_lora_rank", 16}, {"qk_nope_head_dim", 8}, {"qk_rope_head_dim", 8}, {"v_head_dim", 8}, {"intermediate_size", 32},
-                               {"index_topk", 4},    {"index_n_heads", 2}, {"index_head_dim", 16}};
+  const nlohmann::json base = {{"kv_lora_rank", 16},    {"q_lora_rank", 16},  {"qk_nope_head_dim", 8},
+                               {"qk_rope_head_dim", 8}, {"v_head_dim", 8},    {"intermediate_size", 32},
+                               {"index_topk", 4},       {"index_n_heads", 2}, {"index_head_dim", 16}};
   const auto make = [&](std::vector<std::string> set) { return train::make_run_config(base, set); };
   EXPECT_TRUE(make({}).train.indexer().learns);
   EXPECT_TRUE(make({"indexer_stage=dense"}).train.indexer().dense);

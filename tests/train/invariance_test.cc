@@ -13,7 +13,9 @@ namespace {
 train::RunConfig run_config(const std::string& residual, const std::string& dtype, const std::string& recompute) {
   train::RunConfig c;
   const bool form = residual == "lite" || residual == "kron";  // of H_res
-  c.model = residual == "v4" ? wide_v4_config() : form ? with_form(wide_config("mhc"), residual.c_str()) : wide_config(residual);
+  c.model = residual == "v4" ? wide_v4_config()
+            : form           ? with_form(wide_config("mhc"), residual.c_str())
+                             : wide_config(residual);
   if (residual == "v4") c.model.num_nextn_predict_layers = 1, c.train.mtp_loss = 0.3;
   model::validate(c.model);
   c.train.seq_len = 80, c.train.batch_size = 4, c.train.grad_accum = 2;
@@ -27,7 +29,8 @@ struct Curve {
   std::vector<double> losses, others;
   std::vector<float> weights;
   bool operator==(const Curve& o) const {
-    return losses == o.losses && others == o.others && std::memcmp(weights.data(), o.weights.data(), weights.size() * sizeof(float)) == 0;
+    return losses == o.losses && others == o.others &&
+           std::memcmp(weights.data(), o.weights.data(), weights.size() * sizeof(float)) == 0;
   }
 };
 
@@ -38,16 +41,20 @@ Curve train_steps(const train::RunConfig& c, int threads, int steps) {
   for (int i = 0; i < steps; ++i) {
     const int64_t rows = c.train.batch_size / c.train.grad_accum;
     std::vector<data::Batch> parts;
-    for (int64_t p = 0; p < c.train.grad_accum; ++p) parts.push_back(batch(static_cast<uint64_t>(i * c.train.grad_accum + p), rows, c.train.seq_len));
+    for (int64_t p = 0; p < c.train.grad_accum; ++p)
+      parts.push_back(batch(static_cast<uint64_t>(i * c.train.grad_accum + p), rows, c.train.seq_len));
     const train::StepOutcome s = state.step(i, parts);
     curve.losses.push_back(s.loss);
-    for (double v : {s.z_loss, s.aux_loss, s.grad_norm, s.mtp_loss.value_or(0), s.indexer_loss.value_or(0)}) curve.others.push_back(v);
+    for (double v : {s.z_loss, s.aux_loss, s.grad_norm, s.mtp_loss.value_or(0), s.indexer_loss.value_or(0)})
+      curve.others.push_back(v);
   }
   curve.weights.assign(state.model().block, state.model().block + model::parameter_elements(state.model().parameters));
   return curve;
 }
 
-void expect_learning(const Curve& c) { EXPECT_LT(c.losses.back(), 0.8 * c.losses.front()) << "a run that learns nothing proves nothing"; }
+void expect_learning(const Curve& c) {
+  EXPECT_LT(c.losses.back(), 0.8 * c.losses.front()) << "a run that learns nothing proves nothing";
+}
 
 class Training : public testing::TestWithParam<std::tuple<std::string, std::string>> {};
 
@@ -55,8 +62,10 @@ TEST_P(Training, TwentyStepsTheSameBitsForAnyThreadsAndPolicy) {
   const auto& [residual, dtype] = GetParam();
   const Curve one = train_steps(run_config(residual, dtype, "none"), 1, 20);
   expect_learning(one);
-  for (int threads : {2, 3, 7}) EXPECT_TRUE(train_steps(run_config(residual, dtype, "none"), threads, 20) == one) << threads << " threads";
-  for (const char* policy : {"site", "layer"}) EXPECT_TRUE(train_steps(run_config(residual, dtype, policy), 2, 20) == one) << "recompute " << policy;
+  for (int threads : {2, 3, 7})
+    EXPECT_TRUE(train_steps(run_config(residual, dtype, "none"), threads, 20) == one) << threads << " threads";
+  for (const char* policy : {"site", "layer"})
+    EXPECT_TRUE(train_steps(run_config(residual, dtype, policy), 2, 20) == one) << "recompute " << policy;
 }
 
 TEST_P(Training, OnEveryInstructionSet) {
@@ -76,7 +85,9 @@ TEST_P(Training, Muon) {
   EXPECT_TRUE(train_steps(c, 3, 4) == one);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, Training, testing::Combine(testing::Values("plain", "hc", "mhc", "lite", "kron", "v4"), testing::Values("fp32", "bf16")),
+INSTANTIATE_TEST_SUITE_P(Kinds, Training,
+                         testing::Combine(testing::Values("plain", "hc", "mhc", "lite", "kron", "v4"),
+                                          testing::Values("fp32", "bf16")),
                          [](const auto& p) { return std::get<0>(p.param) + "_" + std::get<1>(p.param); });
 
 }  // namespace

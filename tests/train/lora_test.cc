@@ -43,7 +43,8 @@ std::vector<data::Batch> batch(uint64_t step, const train::RunConfig& c) {
     if (at == 0) b.segment_start.push_back(first), b.sequence_start.push_back(first);
     b.position.push_back(at);
     b.first_key.push_back(first);
-    b.ids.push_back(static_cast<int32_t>(Rng(3, step).bits(static_cast<uint64_t>(t)) % static_cast<uint64_t>(c.model.vocab_size)));
+    b.ids.push_back(
+        static_cast<int32_t>(Rng(3, step).bits(static_cast<uint64_t>(t)) % static_cast<uint64_t>(c.model.vocab_size)));
     b.labels.push_back(static_cast<int32_t>((b.ids.back() * 7 + 3) % c.model.vocab_size));
   }
   return {b};
@@ -70,7 +71,8 @@ std::string error_of(const std::function<void()>& f) {
 }
 
 TEST(Trainable, FrozenTensorsKeepTheirBits) {
-  for (const std::string pattern : {"layers\\.1\\.mlp\\.experts\\.2\\.", "self_attn\\.q_a_proj", "up_proj", "norm", "e_score_correction_bias", "embed_tokens|lm_head"}) {
+  for (const std::string pattern : {"layers\\.1\\.mlp\\.experts\\.2\\.", "self_attn\\.q_a_proj", "up_proj", "norm",
+                                    "e_score_correction_bias", "embed_tokens|lm_head"}) {
     train::RunConfig c = run_config();
     c.train.trainable = pattern;
     train::TrainState s(c, 2);
@@ -78,7 +80,8 @@ TEST(Trainable, FrozenTensorsKeepTheirBits) {
     const auto before = tensors(s);
     steps(s, 0, 3);
     const std::regex expression(pattern);
-    for (const auto& [name, values] : tensors(s)) EXPECT_EQ(values != before.at(name), std::regex_search(name, expression)) << pattern << ": " << name;
+    for (const auto& [name, values] : tensors(s))
+      EXPECT_EQ(values != before.at(name), std::regex_search(name, expression)) << pattern << ": " << name;
     EXPECT_LT(s.plan().optimizer, 8 * static_cast<size_t>(model::parameter_elements(s.model().parameters)));
   }
 }
@@ -96,7 +99,8 @@ TEST(Trainable, GradientsOfWhatIsTrainedAreThoseOfTheWholeModel) {
   const auto want = tensors(all);
   for (const auto& p : some.trainable().parameters) {
     if (!p.trained) continue;
-    EXPECT_EQ(std::memcmp(p.weight, want.at(p.info.name).data(), static_cast<size_t>(p.info.size()) * 4), 0) << p.info.name;
+    EXPECT_EQ(std::memcmp(p.weight, want.at(p.info.name).data(), static_cast<size_t>(p.info.size()) * 4), 0)
+        << p.info.name;
   }
 }
 
@@ -119,7 +123,8 @@ TEST(Trainable, PatternsThatMatchNothingAreRefusedWithTheNearestNames) {
   EXPECT_NE(error_of([&] { train::TrainState(c, 1); }).find("no regular expression"), std::string::npos);
 }
 
-// The gradient of W that a full model has at W + scale B A gives those of A and B: dB = scale dW A^T, dA = scale B^T dW.
+// The gradient of W that a full model has at W + scale B A gives those of A and B: dB = scale dW A^T, dA = scale B^T
+// dW.
 TEST(Lora, GradientsInAWholeModelFollowFromThoseOfTheMergedWeights) {
   const Exec exec(2);
   for (const std::string targets : {"", "experts", "q_b_proj,kv_b_proj,down_proj,experts"}) {
@@ -130,7 +135,9 @@ TEST(Lora, GradientsInAWholeModelFollowFromThoseOfTheMergedWeights) {
     Arena memory(size_t{16} << 20);
     lora.m->attach_adapters(spec, true, memory);
     for (const auto& p : lora.m->adapters)
-      for (int64_t i = 0; i < p.size(); ++i) lora.m->adapter_block[p.offset + i] = static_cast<float>(0.3 * Rng(4, static_cast<uint64_t>(p.offset)).normal(static_cast<uint64_t>(i)));
+      for (int64_t i = 0; i < p.size(); ++i)
+        lora.m->adapter_block[p.offset + i] =
+            static_cast<float>(0.3 * Rng(4, static_cast<uint64_t>(p.offset)).normal(static_cast<uint64_t>(i)));
     lora.m->refresh(exec);
     const auto set = model::choose_trainable(*lora.m, "");
     std::vector<float> block(static_cast<size_t>(set.gradient_elements));
@@ -138,7 +145,8 @@ TEST(Lora, GradientsInAWholeModelFollowFromThoseOfTheMergedWeights) {
 
     const auto weights_of = [&](const std::string& adapter) {
       const std::string name = adapter.substr(0, adapter.find(".lora_")) + ".weight";
-      return *std::find_if(plain.m->parameters.begin(), plain.m->parameters.end(), [&](const auto& p) { return p.name == name; });
+      return *std::find_if(plain.m->parameters.begin(), plain.m->parameters.end(),
+                           [&](const auto& p) { return p.name == name; });
     };
     const float s = spec.scale();
     for (size_t i = 0; i < lora.m->adapters.size(); i += 2) {
@@ -149,7 +157,8 @@ TEST(Lora, GradientsInAWholeModelFollowFromThoseOfTheMergedWeights) {
       for (int64_t r = 0; r < w.rows; ++r)
         for (int64_t k = 0; k < w.cols; ++k)
           for (int64_t j = 0; j < spec.rank; ++j)
-            plain.m->block[w.offset + r * w.cols + k] += s * lora.m->adapter_block[b.offset + r * spec.rank + j] * lora.m->adapter_block[a.offset + j * a.cols + k];
+            plain.m->block[w.offset + r * w.cols + k] += s * lora.m->adapter_block[b.offset + r * spec.rank + j] *
+                                                         lora.m->adapter_block[a.offset + j * a.cols + k];
     }
     plain.m->refresh(exec);
 
@@ -163,7 +172,9 @@ TEST(Lora, GradientsInAWholeModelFollowFromThoseOfTheMergedWeights) {
     lora.scratch.reset();
     lora.tape = model::reserve_tape(lora.kept, *lora.m, 48, model::Tape::Keep::for_backward);
     model::forward(exec, *lora.m, data.ids, ctx, lora.tape, lora.scratch);
-    const double got_loss = model::backward(exec, *lora.m, data.ids, data.labels, ctx, lora.tape, loss, lora.grads, lora.scratch).sums.cross_entropy;
+    const double got_loss =
+        model::backward(exec, *lora.m, data.ids, data.labels, ctx, lora.tape, loss, lora.grads, lora.scratch)
+            .sums.cross_entropy;
     EXPECT_NEAR(got_loss, want_loss, 1e-5 * want_loss);
 
     for (size_t i = 0; i < lora.m->adapters.size(); i += 2) {
@@ -196,7 +207,8 @@ TEST(Lora, OnlyAdaptersMoveAndTheLossFalls) {
     const double first = s.evaluate(batch(0, s.config()));
     for (int64_t i = 0; i < 20; ++i) s.step(i, batch(0, s.config()));
     EXPECT_LT(s.evaluate(batch(0, s.config())), first - 0.02) << targets;
-    for (const auto& [name, values] : tensors(s)) EXPECT_EQ(values != before.at(name), name.find(".lora_") != std::string::npos) << name;
+    for (const auto& [name, values] : tensors(s))
+      EXPECT_EQ(values != before.at(name), name.find(".lora_") != std::string::npos) << name;
     EXPECT_FALSE(s.model().adapters.empty());
   }
 }
@@ -225,7 +237,8 @@ TEST(Lora, TheSameBitsForAnyThreadsAndRecomputePolicy) {
 
 std::string save(train::TrainState& s, const std::string& run, int64_t step) {
   fs::create_directories(run + "/checkpoints");
-  return checkpoint::save_checkpoint(run, step, s.model(), train::run_config_to_json(s.config()), {s.moment1(), s.moment2(), s.moment_elements(), {{"step", step}}, {}, "base"});
+  return checkpoint::save_checkpoint(run, step, s.model(), train::run_config_to_json(s.config()),
+                                     {s.moment1(), s.moment2(), s.moment_elements(), {{"step", step}}, {}, "base"});
 }
 
 TEST(Lora, ResumeIsBitExact) {
@@ -279,11 +292,13 @@ class Adapter : public testing::Test {
     o.compute = "fp32", o.threads = 2, o.max_positions = 64, o.adapter = adapter;
     const infer::Engine engine(model, o);
     std::vector<double> out;
-    engine.full_logits(ids, [&](int64_t, std::span<const float> row) { out.insert(out.end(), row.begin(), row.end()); });
+    engine.full_logits(ids,
+                       [&](int64_t, std::span<const float> row) { out.insert(out.end(), row.begin(), row.end()); });
     infer::Session session(engine, 64);
     std::span<const float> last;
     for (const int32_t id : ids) last = session.feed({&id, 1});
-    const std::vector<double> fed(last.begin(), last.end()), full(out.end() - static_cast<std::ptrdiff_t>(last.size()), out.end());
+    const std::vector<double> fed(last.begin(), last.end()),
+        full(out.end() - static_cast<std::ptrdiff_t>(last.size()), out.end());
     expect_close(fed, full, 1e-4 * largest(full), "through the cache");
     return out;
   }
@@ -320,7 +335,9 @@ TEST_F(Adapter, MergingGivesTheSumOfBoth) {
   int changed = 0;
   for (const auto& p : got.model().parameters) {
     for (int64_t first = 0; first < p.rows; first += 7)  // in pieces
-      changed += adapter.add_to(p.name, first, Mat(got.model().block + p.offset + first * p.cols, f32_t, std::min<int64_t>(7, p.rows - first), p.cols));
+      changed += adapter.add_to(
+          p.name, first,
+          Mat(got.model().block + p.offset + first * p.cols, f32_t, std::min<int64_t>(7, p.rows - first), p.cols));
     const float *g = got.model().block + p.offset, *w = want.model().block + p.offset;
     expect_close({g, g + p.size()}, {w, w + p.size()}, 0x1p-23, p.name);
   }
@@ -334,14 +351,18 @@ TEST_F(Adapter, IsWrittenAsPeftReadsIt) {
   EXPECT_EQ(j["r"], 3);
   EXPECT_EQ(j["lora_alpha"], 6);
   EXPECT_EQ(j["base_model_name_or_path"], "base");
-  EXPECT_EQ(j["target_modules"], (std::vector<std::string>{"q_b_proj"})) << "PEFT takes any gate_proj of a model with experts for theirs";
-  EXPECT_EQ(j["target_parameters"], (std::vector<std::string>{"mlp.gate_proj.weight", "shared_experts.gate_proj.weight"})) << "gate_proj.weight alone would reach the experts";
+  EXPECT_EQ(j["target_modules"], (std::vector<std::string>{"q_b_proj"}))
+      << "PEFT takes any gate_proj of a model with experts for theirs";
+  EXPECT_EQ(j["target_parameters"],
+            (std::vector<std::string>{"mlp.gate_proj.weight", "shared_experts.gate_proj.weight"}))
+      << "gate_proj.weight alone would reach the experts";
   const io::SafetensorsFile file(run + "/adapter/adapter_model.safetensors");
   const auto* e = file.find("base_model.model.model.layers.0.self_attn.q_b_proj.lora_A.weight");
   ASSERT_TRUE(e);
   EXPECT_EQ(e->shape, (std::vector<int64_t>{3, 11}));
   EXPECT_FALSE(file.find("base_model.model.model.layers.1.mlp.experts.0.gate_proj.lora_A.weight"));
-  EXPECT_TRUE(io::SafetensorsFile(run + "/adapter/expert_adapters.safetensors").find("base_model.model.model.layers.1.mlp.experts.0.gate_proj.lora_A.weight"));
+  EXPECT_TRUE(io::SafetensorsFile(run + "/adapter/expert_adapters.safetensors")
+                  .find("base_model.model.model.layers.1.mlp.experts.0.gate_proj.lora_A.weight"));
 }
 
 TEST_F(Adapter, WhatDoesNotFitIsRefusedByName) {

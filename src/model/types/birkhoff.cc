@@ -5,6 +5,8 @@
 
 namespace birkhoff::model::types {
 
-const ModelType birkhoff{"birkhoff", nullptr, {}, [](ModelConfig&) {}, same, same, [](const ModelConfig&) {}, same_name, common_ignores, no_copies};
+const ModelType birkhoff{
+    "birkhoff", nullptr,        {},       [](ModelConfig&) {}, same, same, [](const ModelConfig&) {},
+    same_name,  common_ignores, no_copies};
 
 }  // namespace birkhoff::model::types

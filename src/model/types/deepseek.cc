@@ -1,5 +1,5 @@
-// DeepseekForCausalLM of DeepSeekMoE-16B (models.md C): multi-head attention, experts weighted by the softmax as it is, shared experts stored as
-// one wide network.
+// DeepseekForCausalLM of DeepSeekMoE-16B (models.md C): multi-head attention, experts weighted by the softmax as it is,
+// shared experts stored as one wide network.
 #include <nlohmann/json.hpp>
 
 #include "model/model_type.h"
@@ -19,16 +19,18 @@ void deepseek_validate(const ModelConfig& c) {
 
 }  // namespace
 
-const ModelType deepseek{"deepseek",
-                         "DeepseekForCausalLM",
-                         common_settings({"num_key_value_heads", "head_dim", "intermediate_size", "moe_intermediate_size", "n_routed_experts", "n_shared_experts", "num_experts_per_tok",
-                                          "first_k_dense_replace", "moe_layer_freq", "scoring_func", "norm_topk_prob"}),
-                         [](ModelConfig&) {},
-                         deepseek_to_settings,
-                         same,
-                         deepseek_validate,
-                         same_name,
-                         common_ignores,
-                         no_copies};
+const ModelType deepseek{
+    "deepseek",
+    "DeepseekForCausalLM",
+    common_settings({"num_key_value_heads", "head_dim", "intermediate_size", "moe_intermediate_size",
+                     "n_routed_experts", "n_shared_experts", "num_experts_per_tok", "first_k_dense_replace",
+                     "moe_layer_freq", "scoring_func", "norm_topk_prob"}),
+    [](ModelConfig&) {},
+    deepseek_to_settings,
+    same,
+    deepseek_validate,
+    same_name,
+    common_ignores,
+    no_copies};
 
 }  // namespace birkhoff::model::types

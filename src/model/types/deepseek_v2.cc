@@ -20,17 +20,19 @@ void deepseek_v2_validate(const ModelConfig& c) {
 
 }  // namespace
 
-const ModelType deepseek_v2{"deepseek_v2",
-                            "DeepseekV2ForCausalLM",
-                            common_settings({"num_key_value_heads", "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "intermediate_size",
-                                             "moe_intermediate_size", "n_routed_experts", "n_shared_experts", "num_experts_per_tok", "first_k_dense_replace", "moe_layer_freq", "n_group",
-                                             "topk_group", "topk_method", "scoring_func", "norm_topk_prob", "routed_scaling_factor"}),
-                            [](ModelConfig&) {},
-                            deepseek_v2_to_settings,
-                            same,
-                            deepseek_v2_validate,
-                            same_name,
-                            common_ignores,
-                            no_copies};
+const ModelType deepseek_v2{
+    "deepseek_v2",
+    "DeepseekV2ForCausalLM",
+    common_settings({"num_key_value_heads", "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim",
+                     "v_head_dim", "intermediate_size", "moe_intermediate_size", "n_routed_experts", "n_shared_experts",
+                     "num_experts_per_tok", "first_k_dense_replace", "moe_layer_freq", "n_group", "topk_group",
+                     "topk_method", "scoring_func", "norm_topk_prob", "routed_scaling_factor"}),
+    [](ModelConfig&) {},
+    deepseek_v2_to_settings,
+    same,
+    deepseek_v2_validate,
+    same_name,
+    common_ignores,
+    no_copies};
 
 }  // namespace birkhoff::model::types

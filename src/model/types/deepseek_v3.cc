@@ -1,5 +1,5 @@
-// DeepseekV3ForCausalLM: V3, R1, V3.1 (models.md E). Multi-token prediction modules are blocks past the last layer; files repeat embedding and
-// head in them.
+// DeepseekV3ForCausalLM: V3, R1, V3.1 (models.md E). Multi-token prediction modules are blocks past the last layer;
+// files repeat embedding and head in them.
 #include <nlohmann/json.hpp>
 
 #include "model/model_type.h"
@@ -7,9 +7,27 @@
 namespace birkhoff::model::types {
 
 std::vector<std::string> deepseek_v3_settings() {
-  return common_settings({"num_key_value_heads", "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "intermediate_size",
-                          "moe_intermediate_size", "n_routed_experts", "n_shared_experts", "num_experts_per_tok", "first_k_dense_replace", "moe_layer_freq", "n_group", "topk_group",
-                          "topk_method", "scoring_func", "norm_topk_prob", "routed_scaling_factor", "rope_interleave", "num_nextn_predict_layers"});
+  return common_settings({"num_key_value_heads",
+                          "q_lora_rank",
+                          "kv_lora_rank",
+                          "qk_nope_head_dim",
+                          "qk_rope_head_dim",
+                          "v_head_dim",
+                          "intermediate_size",
+                          "moe_intermediate_size",
+                          "n_routed_experts",
+                          "n_shared_experts",
+                          "num_experts_per_tok",
+                          "first_k_dense_replace",
+                          "moe_layer_freq",
+                          "n_group",
+                          "topk_group",
+                          "topk_method",
+                          "scoring_func",
+                          "norm_topk_prob",
+                          "routed_scaling_factor",
+                          "rope_interleave",
+                          "num_nextn_predict_layers"});
 }
 
 void deepseek_v3_defaults(ModelConfig& c) {
@@ -32,7 +50,9 @@ void deepseek_v3_validate(const ModelConfig& c) {
 
 bool deepseek_v3_ignores(const ModelConfig& c, const std::string& file_name) {
   std::string rest;
-  if (block_of(file_name, &rest) >= c.num_hidden_layers && (rest == "embed_tokens.weight" || rest == "shared_head.head.weight")) return true;
+  if (block_of(file_name, &rest) >= c.num_hidden_layers &&
+      (rest == "embed_tokens.weight" || rest == "shared_head.head.weight"))
+    return true;
   return common_ignores(c, file_name);
 }
 
@@ -41,12 +61,16 @@ std::vector<std::pair<std::string, std::string>> deepseek_v3_copies(const ModelC
   for (int64_t i = c.num_hidden_layers; i < c.blocks(); ++i) {
     const std::string p = kLayers + std::to_string(i) + ".";
     list.emplace_back(p + "embed_tokens.weight", "model.embed_tokens.weight");
-    list.emplace_back(p + "shared_head.head.weight", c.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+    list.emplace_back(p + "shared_head.head.weight",
+                      c.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
   }
   return list;
 }
 
-const ModelType deepseek_v3{"deepseek_v3",           "DeepseekV3ForCausalLM", deepseek_v3_settings(), deepseek_v3_defaults, deepseek_v3_to_settings, same,
-                            deepseek_v3_validate, same_name,               deepseek_v3_ignores,    deepseek_v3_copies};
+const ModelType deepseek_v3{"deepseek_v3",           "DeepseekV3ForCausalLM",
+                            deepseek_v3_settings(),  deepseek_v3_defaults,
+                            deepseek_v3_to_settings, same,
+                            deepseek_v3_validate,    same_name,
+                            deepseek_v3_ignores,     deepseek_v3_copies};
 
 }  // namespace birkhoff::model::types

@@ -22,13 +22,17 @@ nlohmann::json deepseek_v32_to_settings(nlohmann::json j) {
       std::string kind;
       assign_field("mlp_layer_types", entry, kind);
       require_one_of("mlp_layer_types", kind, {"dense", "sparse"});
-      if (kind == "dense" && index != dense++) throw Error("config", "mlp_layer_types: dense after sparse", "dense layers are the first ones");
+      if (kind == "dense" && index != dense++)
+        throw Error("config", "mlp_layer_types: dense after sparse", "dense layers are the first ones");
       ++index;
     }
     int64_t layers = index;
     if (j.contains("num_hidden_layers")) assign_field("num_hidden_layers", j["num_hidden_layers"], layers);
     if (layers != index)
-      throw Error("config", "mlp_layer_types: " + std::to_string(index) + " layers, num_hidden_layers is " + std::to_string(layers), "one entry for every layer");
+      throw Error(
+          "config",
+          "mlp_layer_types: " + std::to_string(index) + " layers, num_hidden_layers is " + std::to_string(layers),
+          "one entry for every layer");
     j["first_k_dense_replace"] = dense;
     j["moe_layer_freq"] = 1;
     j.erase("mlp_layer_types");
@@ -43,15 +47,10 @@ void deepseek_v32_validate(const ModelConfig& c) {
 
 }  // namespace
 
-const ModelType deepseek_v32{"deepseek_v32",
-                             "DeepseekV32ForCausalLM",
-                             deepseek_v32_settings(),
-                             deepseek_v3_defaults,
-                             deepseek_v32_to_settings,
-                             same,
-                             deepseek_v32_validate,
-                             same_name,
-                             deepseek_v3_ignores,
-                             deepseek_v3_copies};
+const ModelType deepseek_v32{"deepseek_v32",           "DeepseekV32ForCausalLM",
+                             deepseek_v32_settings(),  deepseek_v3_defaults,
+                             deepseek_v32_to_settings, same,
+                             deepseek_v32_validate,    same_name,
+                             deepseek_v3_ignores,      deepseek_v3_copies};
 
 }  // namespace birkhoff::model::types

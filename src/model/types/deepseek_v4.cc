@@ -1,6 +1,6 @@
-// DeepseekV4ForCausalLM: V4-Flash, V4-Pro (models.md G). Files come in two spellings: the released one (names without "model.", config keys
-// compress_ratios, num_hash_layers, rope_scaling) and the one that transformers saves (G.9, N.15; layer_types, mlp_layer_types,
-// compress_rates, nested rope_parameters). Both are read, the released one is written.
+// DeepseekV4ForCausalLM: V4-Flash, V4-Pro (models.md G). Files come in two spellings: the released one (names without
+// "model.", config keys compress_ratios, num_hash_layers, rope_scaling) and the one that transformers saves (G.9, N.15;
+// layer_types, mlp_layer_types, compress_rates, nested rope_parameters). Both are read, the released one is written.
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -15,9 +15,32 @@ namespace {
 using nlohmann::json;
 
 std::vector<std::string> deepseek_v4_settings() {
-  return common_settings({"num_key_value_heads", "head_dim", "qk_rope_head_dim", "q_lora_rank", "o_groups", "o_lora_rank", "moe_intermediate_size", "n_routed_experts", "n_shared_experts",
-                          "num_experts_per_tok", "num_hash_layers", "scoring_func", "topk_method", "norm_topk_prob", "routed_scaling_factor", "swiglu_limit", "sliding_window",
-                          "compress_ratios", "compress_rope_theta", "index_n_heads", "index_head_dim", "index_topk", "hc_mult", "hc_sinkhorn_iters", "hc_eps", "num_nextn_predict_layers"});
+  return common_settings({"num_key_value_heads",
+                          "head_dim",
+                          "qk_rope_head_dim",
+                          "q_lora_rank",
+                          "o_groups",
+                          "o_lora_rank",
+                          "moe_intermediate_size",
+                          "n_routed_experts",
+                          "n_shared_experts",
+                          "num_experts_per_tok",
+                          "num_hash_layers",
+                          "scoring_func",
+                          "topk_method",
+                          "norm_topk_prob",
+                          "routed_scaling_factor",
+                          "swiglu_limit",
+                          "sliding_window",
+                          "compress_ratios",
+                          "compress_rope_theta",
+                          "index_n_heads",
+                          "index_head_dim",
+                          "index_topk",
+                          "hc_mult",
+                          "hc_sinkhorn_iters",
+                          "hc_eps",
+                          "num_nextn_predict_layers"});
 }
 
 void deepseek_v4_defaults(ModelConfig& c) {
@@ -41,13 +64,15 @@ json ratios(const json& layer_types, const json& rates) {
   };
   const int64_t sparse = rate("compressed_sparse_attention", 4), heavy = rate("heavily_compressed_attention", 128);
   if (sparse != 4 || heavy == 4)
-    bad_v4_config("compress_rates: compressed_sparse_attention " + std::to_string(sparse) + ", heavily_compressed_attention " + std::to_string(heavy),
-         "the released layout tells the kinds apart by the ratio: 4 is compressed_sparse_attention");
+    bad_v4_config("compress_rates: compressed_sparse_attention " + std::to_string(sparse) +
+                      ", heavily_compressed_attention " + std::to_string(heavy),
+                  "the released layout tells the kinds apart by the ratio: 4 is compressed_sparse_attention");
   json list = json::array();
   for (const auto& entry : layer_types) {
     std::string kind;
     assign_field("layer_types", entry, kind);
-    require_one_of("layer_types", kind, {"sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"});
+    require_one_of("layer_types", kind,
+                   {"sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"});
     list.push_back(kind == "sliding_attention" ? 0 : kind == "compressed_sparse_attention" ? sparse : heavy);
   }
   return list;
@@ -60,7 +85,8 @@ int64_t hash_layers(const json& mlp_layer_types) {
     std::string kind;
     assign_field("mlp_layer_types", entry, kind);
     require_one_of("mlp_layer_types", kind, {"hash_moe", "moe"});
-    if (kind == "hash_moe" && index++ != hashed++) bad_v4_config("mlp_layer_types: hash_moe after moe", "hash-routed layers are the first ones");
+    if (kind == "hash_moe" && index++ != hashed++)
+      bad_v4_config("mlp_layer_types: hash_moe after moe", "hash-routed layers are the first ones");
     if (kind == "moe") ++index;
   }
   return hashed;
@@ -69,11 +95,14 @@ int64_t hash_layers(const json& mlp_layer_types) {
 json rotary(json& j) {
   json parameters = j["rope_parameters"];
   j.erase("rope_parameters");
-  if (!parameters.is_object() || !parameters.value("main", json()).is_object() || !parameters.value("compress", json()).is_object())
-    bad_v4_config("rope_parameters: expected an object with main and compress, got " + parameters.dump(), "or rope_theta, compress_rope_theta and rope_scaling");
+  if (!parameters.is_object() || !parameters.value("main", json()).is_object() ||
+      !parameters.value("compress", json()).is_object())
+    bad_v4_config("rope_parameters: expected an object with main and compress, got " + parameters.dump(),
+                  "or rope_theta, compress_rope_theta and rope_scaling");
   json compress = parameters["compress"];
   if (const json type = parameters["main"].value("rope_type", json("default")); type != "default" && !type.is_null())
-    bad_v4_config("rope_parameters.main: rope_type " + type.dump() + " is not supported, only \"default\"", "V4 scales the positions of its compressed entries alone");
+    bad_v4_config("rope_parameters.main: rope_type " + type.dump() + " is not supported, only \"default\"",
+                  "V4 scales the positions of its compressed entries alone");
   if (parameters["main"].contains("rope_theta")) j["rope_theta"] = parameters["main"]["rope_theta"];
   if (compress.contains("rope_theta")) j["compress_rope_theta"] = compress["rope_theta"];
   for (const char* key : {"rope_theta", "partial_rotary_factor"}) compress.erase(key);
@@ -84,7 +113,9 @@ json rotary(json& j) {
 void drop_attention_factor(json& scaling) {
   if (!scaling.is_object() || !scaling.contains("attention_factor")) return;
   const json factor = scaling["attention_factor"];
-  if (!factor.is_null() && factor != 1.0) bad_v4_config("rope_scaling: attention_factor " + factor.dump() + " is not supported, only 1", "V4 does not scale the rotation");
+  if (!factor.is_null() && factor != 1.0)
+    bad_v4_config("rope_scaling: attention_factor " + factor.dump() + " is not supported, only 1",
+                  "V4 does not scale the rotation");
   scaling.erase("attention_factor");
 }
 
@@ -114,7 +145,8 @@ json deepseek_v4_to_settings(json j) {
 
 json deepseek_v4_from_settings(json j) {
   if (j.contains("rope_scaling") && j["rope_scaling"].is_object())
-    for (const char* key : {"mscale", "mscale_all_dim"}) j["rope_scaling"].erase(key);  // V4 has no magnitude correction
+    for (const char* key : {"mscale", "mscale_all_dim"})
+      j["rope_scaling"].erase(key);  // V4 has no magnitude correction
   return j;
 }
 
@@ -153,15 +185,19 @@ constexpr Rename kBlock[] = {{"input_layernorm.", "attn_norm."},
                              {"self_attn.o_b_proj.", "attn.wo_b."},
                              {"mlp.gate.e_score_correction_bias", "ffn.gate.bias"},
                              {"mlp.", "ffn."}};
-constexpr Rename kLeaf[] = {{"gate_proj.weight", "w1.weight"}, {"down_proj.weight", "w2.weight"}, {"up_proj.weight", "w3.weight"}};
+constexpr Rename kLeaf[] = {
+    {"gate_proj.weight", "w1.weight"}, {"down_proj.weight", "w2.weight"}, {"up_proj.weight", "w3.weight"}};
 constexpr Rename kCompressorLeaf[] = {{"compressor.kv_proj.weight", "compressor.wkv.weight"},
                                       {"compressor.gate_proj.weight", "compressor.wgate.weight"},
                                       {"compressor.position_bias", "compressor.ape"},
                                       {"compressor.kv_norm.weight", "compressor.norm.weight"}};
-constexpr Rename kWhole[] = {{"model.embed_tokens.weight", "embed.weight"}, {"lm_head.weight", "head.weight"}, {"model.norm.weight", "norm.weight"},
-                             {"model.hc_head_fn", "hc_head_fn"},            {"model.hc_head_scale", "hc_head_scale"}, {"model.hc_head_base", "hc_head_base"}};
-constexpr Rename kSavedWhole[] = {{"embed.weight", "model.embed_tokens.weight"}, {"norm.weight", "model.norm.weight"}, {"hc_head_fn", "model.hc_head.hc_fn"},
-                                  {"hc_head_scale", "model.hc_head.hc_scale"},   {"hc_head_base", "model.hc_head.hc_base"}, {"head.weight", "head.weight"}};
+constexpr Rename kWhole[] = {{"model.embed_tokens.weight", "embed.weight"}, {"lm_head.weight", "head.weight"},
+                             {"model.norm.weight", "norm.weight"},          {"model.hc_head_fn", "hc_head_fn"},
+                             {"model.hc_head_scale", "hc_head_scale"},      {"model.hc_head_base", "hc_head_base"}};
+constexpr Rename kSavedWhole[] = {
+    {"embed.weight", "model.embed_tokens.weight"}, {"norm.weight", "model.norm.weight"},
+    {"hc_head_fn", "model.hc_head.hc_fn"},         {"hc_head_scale", "model.hc_head.hc_scale"},
+    {"hc_head_base", "model.hc_head.hc_base"},     {"head.weight", "head.weight"}};
 
 bool replace_prefix(std::string& name, const Rename& r) {
   const std::string_view ours = r.ours;
@@ -191,7 +227,8 @@ std::string hub_block_name(std::string rest) {
 std::string hub_name(const ModelConfig& c, const std::string& name) {
   std::string rest;
   const int64_t block = block_of(name, &rest);
-  if (block >= c.num_hidden_layers) return "mtp." + std::to_string(block - c.num_hidden_layers) + "." + hub_block_name(rest);
+  if (block >= c.num_hidden_layers)
+    return "mtp." + std::to_string(block - c.num_hidden_layers) + "." + hub_block_name(rest);
   if (block >= 0) return "layers." + std::to_string(block) + "." + hub_block_name(rest);
   for (const Rename& r : kWhole)
     if (name == r.ours) return r.hub;
@@ -212,7 +249,8 @@ std::vector<std::string> deepseek_v4_file_names(const ModelConfig& c, const std:
   return {hub, saved_name(hub)};
 }
 
-// Prediction modules may carry copies of embedding and head, and their tensors are passed over when the configuration has none.
+// Prediction modules may carry copies of embedding and head, and their tensors are passed over when the configuration
+// has none.
 bool deepseek_v4_ignores(const ModelConfig& c, const std::string& file_name) {
   std::string name = file_name;
   replace_prefix(name, {"model.", ""});
@@ -224,15 +262,10 @@ bool deepseek_v4_ignores(const ModelConfig& c, const std::string& file_name) {
 
 }  // namespace
 
-const ModelType deepseek_v4{"deepseek_v4",
-                            "DeepseekV4ForCausalLM",
-                            deepseek_v4_settings(),
-                            deepseek_v4_defaults,
-                            deepseek_v4_to_settings,
-                            deepseek_v4_from_settings,
-                            deepseek_v4_validate,
-                            deepseek_v4_file_names,
-                            deepseek_v4_ignores,
-                            no_copies};
+const ModelType deepseek_v4{"deepseek_v4",           "DeepseekV4ForCausalLM",
+                            deepseek_v4_settings(),  deepseek_v4_defaults,
+                            deepseek_v4_to_settings, deepseek_v4_from_settings,
+                            deepseek_v4_validate,    deepseek_v4_file_names,
+                            deepseek_v4_ignores,     no_copies};
 
 }  // namespace birkhoff::model::types

@@ -19,8 +19,10 @@ void mixtral_defaults(ModelConfig& c) {
 nlohmann::json mixtral_to_settings(nlohmann::json j) {
   require_plain_layers(j);
   if (j.contains("sliding_window") && !j["sliding_window"].is_null() &&
-      !(j["sliding_window"].is_number_integer() && field_or<int64_t>(j, "max_position_embeddings", INT64_MAX) <= j["sliding_window"].get<int64_t>()))
-    throw Error("config", "sliding_window: " + j["sliding_window"].dump() + " is not supported for mixtral, only null", "the released Mixtral models attend to everything");
+      !(j["sliding_window"].is_number_integer() &&
+        field_or<int64_t>(j, "max_position_embeddings", INT64_MAX) <= j["sliding_window"].get<int64_t>()))
+    throw Error("config", "sliding_window: " + j["sliding_window"].dump() + " is not supported for mixtral, only null",
+                "the released Mixtral models attend to everything");
   rename(j, "num_local_experts", "n_routed_experts");
   rename(j, "intermediate_size", "moe_intermediate_size");
   return j;
@@ -54,9 +56,16 @@ std::vector<std::string> mixtral_file_names(const ModelConfig&, const std::strin
 
 }  // namespace
 
-const ModelType mixtral{"mixtral",  "MixtralForCausalLM", common_settings({"num_key_value_heads", "head_dim", "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size"}),
-                        mixtral_defaults,  mixtral_to_settings, mixtral_from_settings,
-                        mixtral_validate,  mixtral_file_names,  common_ignores,
+const ModelType mixtral{"mixtral",
+                        "MixtralForCausalLM",
+                        common_settings({"num_key_value_heads", "head_dim", "n_routed_experts", "num_experts_per_tok",
+                                         "moe_intermediate_size"}),
+                        mixtral_defaults,
+                        mixtral_to_settings,
+                        mixtral_from_settings,
+                        mixtral_validate,
+                        mixtral_file_names,
+                        common_ignores,
                         no_copies};
 
 }  // namespace birkhoff::model::types

@@ -13,7 +13,8 @@ std::unique_ptr<CallBlock> block_of(const std::string& family) {
   if (family == "v3" || family == "v3.1") return token_block(family == "v3");
   if (family == "v3.2") return dsml_block("function_calls");
   if (family == "v4") return dsml_block("tool_calls");
-  throw Error("chat", "no parser named '" + family.substr(0, 40) + "'", "there are v3, v3.1, v3.2 and v4", ExitCode::usage);
+  throw Error("chat", "no parser named '" + family.substr(0, 40) + "'", "there are v3, v3.1, v3.2 and v4",
+              ExitCode::usage);
 }
 
 // Longest end of text that is a beginning of word, the whole word included.

@@ -16,7 +16,8 @@ struct Search {
   size_t find(const std::string& buffer, std::string_view what, size_t begin) {
     from = std::max(from, begin);
     const size_t found = buffer.find(what, from);
-    if (found == std::string::npos && buffer.size() >= what.size()) from = std::max(from, buffer.size() - what.size() + 1);
+    if (found == std::string::npos && buffer.size() >= what.size())
+      from = std::max(from, buffer.size() - what.size() + 1);
     return found;
   }
 };
@@ -30,7 +31,8 @@ Progress begins(const std::string& buffer, size_t at, std::string_view word) {
 
 class DsmlBlock : public CallBlock {
  public:
-  explicit DsmlBlock(const std::string& name) : open_("<" + std::string(kDsml) + name + ">"), close_("</" + std::string(kDsml) + name + ">") {}
+  explicit DsmlBlock(const std::string& name)
+      : open_("<" + std::string(kDsml) + name + ">"), close_("</" + std::string(kDsml) + name + ">") {}
   const std::string& open() const override { return open_; }
   void reset() override {
     state_ = State::block;
@@ -74,7 +76,8 @@ class DsmlBlock : public CallBlock {
 
   // Behind blanks, either of two tags.
   template <class OnSecond>
-  Progress choose(const std::string& buffer, size_t& at, const std::string& first, State next, const std::string& second, OnSecond&& on_second) {
+  Progress choose(const std::string& buffer, size_t& at, const std::string& first, State next,
+                  const std::string& second, OnSecond&& on_second) {
     while (at < buffer.size() && is_blank(buffer[at])) ++at;
     const Progress a = begins(buffer, at, first), b = begins(buffer, at, second);
     if (a == Progress::done) {
@@ -126,7 +129,8 @@ class DsmlBlock : public CallBlock {
   Progress read_value(const std::string& buffer, size_t& at) {
     const size_t end = search_.find(buffer, end_parameter_, at);
     if (end == std::string::npos) return Progress::more;
-    if (std::find(keys_.begin(), keys_.end(), key_) != keys_.end() || keys_.size() >= kMaxKeys) return Progress::malformed;
+    if (std::find(keys_.begin(), keys_.end(), key_) != keys_.end() || keys_.size() >= kMaxKeys)
+      return Progress::malformed;
     MaskedText json;
     json_string(MaskedText(key_), false, json);
     json.append(": ");
@@ -144,8 +148,10 @@ class DsmlBlock : public CallBlock {
 
   static constexpr size_t kMaxKeys = 256;  // bounds the search for duplicates
   const std::string open_, close_;
-  const std::string invoke_ = "<" + std::string(kDsml) + "invoke name=\"", end_invoke_ = "</" + std::string(kDsml) + "invoke>";
-  const std::string parameter_ = "<" + std::string(kDsml) + "parameter name=\"", end_parameter_ = "</" + std::string(kDsml) + "parameter>";
+  const std::string invoke_ = "<" + std::string(kDsml) + "invoke name=\"",
+                    end_invoke_ = "</" + std::string(kDsml) + "invoke>";
+  const std::string parameter_ = "<" + std::string(kDsml) + "parameter name=\"",
+                    end_parameter_ = "</" + std::string(kDsml) + "parameter>";
   State state_ = State::block;
   bool finished_ = false, text_ = false;
   Search search_;

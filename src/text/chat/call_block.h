@@ -15,9 +15,9 @@ class CallBlock {
   virtual ~CallBlock() = default;
   virtual const std::string& open() const = 0;
   virtual void reset() = 0;
-  // buffer[at..] is the block behind its opening marker, as far as it is known. at moves forward; nothing before it is looked at
-  // again. Complete calls are appended to calls and set committed to the end of what they consumed. more: at the end of buffer;
-  // done: at stands behind the block; malformed: what is between committed and at is no call.
+  // buffer[at..] is the block behind its opening marker, as far as it is known. at moves forward; nothing before it is
+  // looked at again. Complete calls are appended to calls and set committed to the end of what they consumed. more: at
+  // the end of buffer; done: at stands behind the block; malformed: what is between committed and at is no call.
   virtual Progress advance(const std::string& buffer, size_t& at, size_t& committed, std::vector<ToolCall>& calls) = 0;
   // The buffer lost its first `bytes` bytes.
   virtual void shift(size_t bytes) = 0;

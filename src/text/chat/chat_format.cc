@@ -20,7 +20,9 @@ std::string read_file(const fs::path& path) {
   std::error_code error;
   const uintmax_t size = fs::file_size(path, error);
   if (error) throw Error("chat", path.string() + ": cannot be read", "check the path and its permissions");
-  if (size > kMaxFile) throw Error("chat", path.string() + ": " + std::to_string(size) + " bytes, at most " + std::to_string(kMaxFile) + " are read");
+  if (size > kMaxFile)
+    throw Error("chat", path.string() + ": " + std::to_string(size) + " bytes, at most " + std::to_string(kMaxFile) +
+                            " are read");
   std::ifstream in(path, std::ios::binary);
   if (!in) throw Error("chat", path.string() + ": cannot be read", "check the path and its permissions");
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
@@ -38,7 +40,8 @@ auto about(const fs::path& path, F&& f) {
 }
 
 bool plain_word(const std::string& s) {
-  return !s.empty() && s.size() < 64 && std::all_of(s.begin(), s.end(), [](unsigned char c) { return std::isalnum(c) || c == '_'; });
+  return !s.empty() && s.size() < 64 &&
+         std::all_of(s.begin(), s.end(), [](unsigned char c) { return std::isalnum(c) || c == '_'; });
 }
 
 Value marked(const Value& v, bool is_message) {
@@ -88,7 +91,8 @@ void add_special_tokens(const Value& object, std::map<std::string, std::string>&
   if (!object.is(Kind::dict)) return;
   for (const auto& [key, value] : object.as_dict().entries) {
     const Value token = value.is(Kind::dict) ? get(value, "content") : value;
-    if (key.bytes().ends_with("_token") && !key.bytes().starts_with("add_") && token.is(Kind::string)) tokens.emplace(key.bytes(), token.bytes());
+    if (key.bytes().ends_with("_token") && !key.bytes().starts_with("add_") && token.is(Kind::string))
+      tokens.emplace(key.bytes(), token.bytes());
   }
 }
 
@@ -100,7 +104,8 @@ Sources read_config_templates(const Value& config, const fs::path& path) {
   if (!chat.is_sequence()) return sources;
   for (const Value& named : chat.items()) {
     const Value name = get(named, "name"), source = get(named, "template");
-    if (!name.is(Kind::string) || !source.is(Kind::string)) throw Error("chat", path.string() + ": an entry of chat_template has no name or no template");
+    if (!name.is(Kind::string) || !source.is(Kind::string))
+      throw Error("chat", path.string() + ": an entry of chat_template has no name or no template");
     sources[name.bytes()] = source.bytes();
   }
   return sources;
@@ -126,7 +131,8 @@ Value mark_content(const Value& messages) {
 }
 
 ChatFormat ChatFormat::native(const std::string& name) {
-  if (name != "v3.2" && name != "v4") throw Error("chat", "no encoder named '" + name + "'", "there are v3.2 and v4", ExitCode::usage);
+  if (name != "v3.2" && name != "v4")
+    throw Error("chat", "no encoder named '" + name + "'", "there are v3.2 and v4", ExitCode::usage);
   ChatFormat out;
   out.encoder_ = name == "v4" ? Encoder::v4 : Encoder::v3_2;
   out.eos_ = kEos;
@@ -143,22 +149,29 @@ ChatFormat ChatFormat::from_template(std::string_view source) {
   return out;
 }
 
-std::string ChatFormat::encoder_of_type(const std::string& model_type) { return model_type == "deepseek_v32" ? "v3.2" : model_type == "deepseek_v4" ? "v4" : ""; }
+std::string ChatFormat::encoder_of_type(const std::string& model_type) {
+  return model_type == "deepseek_v32" ? "v3.2" : model_type == "deepseek_v4" ? "v4" : "";
+}
 
 ChatFormat ChatFormat::open(const std::string& directory, const std::string& template_file) {
   const fs::path dir(directory), config_path = dir / "config.json";
-  const Value config = fs::exists(config_path) ? about(config_path, [&] { return parse_json(read_file(config_path)); }) : Value();
+  const Value config =
+      fs::exists(config_path) ? about(config_path, [&] { return parse_json(read_file(config_path)); }) : Value();
   const Value encoder = get(config, "chat_encoder"), type = get(config, "model_type");
-  if (template_file.empty() && encoder.is(Kind::string)) return about(config_path, [&] { return native(encoder.bytes()); });
+  if (template_file.empty() && encoder.is(Kind::string))
+    return about(config_path, [&] { return native(encoder.bytes()); });
   ChatFormat out;
   const fs::path tokenizer_path = dir / "tokenizer_config.json";
   const Value tokenizer = read_object(tokenizer_path);
   add_special_tokens(tokenizer, out.special_tokens_);
   add_special_tokens(read_object(dir / "special_tokens_map.json"), out.special_tokens_);
   Sources sources = read_config_templates(tokenizer, tokenizer_path);
-  if (Sources own = template_file.empty() ? read_template_files(dir) : Sources{{"default", read_file(template_file)}}; !own.empty()) sources = std::move(own);
+  if (Sources own = template_file.empty() ? read_template_files(dir) : Sources{{"default", read_file(template_file)}};
+      !own.empty())
+    sources = std::move(own);
   for (const auto& [name, source] : sources)
-    out.templates_[name] = about(template_file.empty() ? dir : fs::path(template_file), [&source = source] { return std::make_shared<const jinja::Template>(source); });
+    out.templates_[name] = about(template_file.empty() ? dir : fs::path(template_file),
+                                 [&source = source] { return std::make_shared<const jinja::Template>(source); });
   out.eos_ = out.special_tokens_["eos_token"];
   if (!sources.empty()) {
     out.parser_ = guess_parser(sources.count("default") ? sources["default"] : sources.begin()->second);
@@ -220,14 +233,17 @@ MaskedText ChatFormat::render(const Value& messages, const Value& tools, const V
     all = Value::list(std::move(items));
   }
   const EncoderOptions encoder_options = read_encoder_options(options, encoder_ == Encoder::v4);
-  return encoder_ == Encoder::v4 ? encode_v4(mark_content(all), encoder_options) : encode_v3_2(mark_content(all), encoder_options);
+  return encoder_ == Encoder::v4 ? encode_v4(mark_content(all), encoder_options)
+                                 : encode_v3_2(mark_content(all), encoder_options);
 }
 
 bool ChatFormat::takes_object_arguments() const {
   if (encoder_ != Encoder::none) return false;
   const auto rendered = [this](const std::string& arguments) -> std::string {
-    const Value messages = parse_json(R"([{"role": "user", "content": "q"}, {"role": "assistant", "content": null, "tool_calls": [{"id": "1", "type": "function",
-      "function": {"name": "f", "arguments": )" + arguments + "}}]}]");
+    const Value messages = parse_json(
+        R"([{"role": "user", "content": "q"}, {"role": "assistant", "content": null, "tool_calls": [{"id": "1", "type": "function",
+      "function": {"name": "f", "arguments": )" +
+        arguments + "}}]}]");
     try {
       return render(messages, {}, {}).bytes();
     } catch (const Error&) {

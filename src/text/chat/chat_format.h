@@ -10,7 +10,8 @@
 
 namespace birkhoff::text::chat {
 
-// Strings of messages (or tools) with their characters marked as content. The role of a message is the template's affair
+// Strings of messages (or tools) with their characters marked as content. The role of a message is the template's
+// affair
 // ('<|' + role + '|>') and stays unmarked as long as it is a plain word.
 Value mark_content(const Value& messages);
 
@@ -22,26 +23,28 @@ class ChatFormat {
   static ChatFormat native(const std::string& name);
   // One template file; BOS and EOS are DeepSeek's.
   static ChatFormat from_template(std::string_view source);
-  // The encoder that config.json names as chat_encoder; else chat_template.jinja and additional_chat_templates/*.jinja; else chat_template of
-  // tokenizer_config.json (text, or a list of named ones); else the encoder of config.json's model_type. Special tokens are those of
-  // tokenizer_config.json, else of special_tokens_map.json. template_file, unless empty: instead of the directory's own. Throws Error: none of these.
+  // The encoder that config.json names as chat_encoder; else chat_template.jinja and additional_chat_templates/*.jinja;
+  // else chat_template of tokenizer_config.json (text, or a list of named ones); else the encoder of config.json's
+  // model_type. Special tokens are those of tokenizer_config.json, else of special_tokens_map.json. template_file,
+  // unless empty: instead of the directory's own. Throws Error: none of these.
   static ChatFormat open(const std::string& directory, const std::string& template_file = "");
   // "v3.2", "v4", or "" for a model_type whose conversations have templates.
   static std::string encoder_of_type(const std::string& model_type);
 
-  // messages, tools: as JSON has them (json_value.h), unmarked. tools may be undefined or null. options: an object of template
-  // variables (add_generation_prompt, thinking, ...; chat_template chooses a named one) or of the encoder's options.
-  // Throws Error. Thread-safe.
+  // messages, tools: as JSON has them (json_value.h), unmarked. tools may be undefined or null. options: an object of
+  // template variables (add_generation_prompt, thinking, ...; chat_template chooses a named one) or of the encoder's
+  // options. Throws Error. Thread-safe.
   MaskedText render(const Value& messages, const Value& tools, const Value& options) const;
 
-  // Does the format want the arguments of calls as objects, because it writes them with tojson? DeepSeek's own take JSON text. Found by
-  // rendering a call, so a template that refuses such a conversation says false.
+  // Does the format want the arguments of calls as objects, because it writes them with tojson? DeepSeek's own take
+  // JSON text. Found by rendering a call, so a template that refuses such a conversation says false.
   bool takes_object_arguments() const;
 
   Encoder encoder() const { return encoder_; }
   // Text that ends a turn: the encoder's or tokenizer_config.json's eos_token; may be empty.
   const std::string& eos() const { return eos_; }
-  // What parses answers: "v3", "v3.1", "v3.2", "v4", or "" for a template of no known family, whose answers are content alone.
+  // What parses answers: "v3", "v3.1", "v3.2", "v4", or "" for a template of no known family, whose answers are content
+  // alone.
   const std::string& parser() const { return parser_; }
 
  private:

@@ -23,7 +23,8 @@ void append_parameter(MaskedText& out, const MaskedText& key, const Value& value
 // Arguments come as JSON text (the API's form) or already as an object.
 Value read_arguments(const Value& arguments, bool raw_arguments, size_t i) {
   if (arguments.is(Kind::dict)) return arguments;
-  if (!arguments.is(Kind::string)) refuse(i, std::string("arguments of a tool call must be JSON text or an object, not ") + type_name(arguments));
+  if (!arguments.is(Kind::string))
+    refuse(i, std::string("arguments of a tool call must be JSON text or an object, not ") + type_name(arguments));
   Value parsed;
   std::string complaint;
   try {
@@ -34,7 +35,8 @@ Value read_arguments(const Value& arguments, bool raw_arguments, size_t i) {
     whole->set("arguments", arguments);
     return Value::dict(std::move(whole));
   }
-  if (!parsed.is(Kind::dict)) refuse(i, std::string("arguments of a tool call must be a JSON object, not ") + type_name(parsed));
+  if (!parsed.is(Kind::dict))
+    refuse(i, std::string("arguments of a tool call must be a JSON object, not ") + type_name(parsed));
   return parsed;
 }
 
@@ -78,7 +80,9 @@ MaskedText schemas(const Value& tools, size_t i) {
   MaskedText out;
   for (size_t k = 0; k < tools.items().size(); ++k) {
     const Value function = get(tools.items()[k], "function");
-    if (!function.is(Kind::dict)) refuse(i, "tool " + std::to_string(k) + " has no function", "tools are {\"type\": \"function\", \"function\": {...}}");
+    if (!function.is(Kind::dict))
+      refuse(i, "tool " + std::to_string(k) + " has no function",
+             "tools are {\"type\": \"function\", \"function\": {...}}");
     if (k) out.append("\n");
     out.append(json_dump(function));
   }

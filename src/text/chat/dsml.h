@@ -23,8 +23,8 @@ size_t count(const Value& messages);
 MaskedText text_of(const Value& message, std::string_view key, size_t i);
 // The `function` objects of a tools list, one JSON line each.
 MaskedText schemas(const Value& tools, size_t i);
-// "<｜DSML｜BLOCK>...</｜DSML｜BLOCK>". raw_arguments: arguments that are no JSON become one parameter `arguments` (V4) instead of
-// an error (V3.2).
+// "<｜DSML｜BLOCK>...</｜DSML｜BLOCK>". raw_arguments: arguments that are no JSON become one parameter `arguments` (V4)
+// instead of an error (V3.2).
 MaskedText calls_block(const Value& tool_calls, std::string_view block, bool raw_arguments, size_t i);
 void append_response_format(MaskedText& out, const Value& message);
 // Last user or developer message, -1 without one.

@@ -10,14 +10,19 @@ namespace {
 constexpr std::string_view kV32ToolsHead =
     "## Tools\n\n"
     "You have access to a set of tools you can use to answer the user's question.\n"
-    "You can invoke functions by writing a \"<｜DSML｜function_calls>\" block like the following as part of your reply to the user:\n"
+    "You can invoke functions by writing a \"<｜DSML｜function_calls>\" block like the following as part of your reply "
+    "to the user:\n"
     "<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"$FUNCTION_NAME\">\n"
     "<｜DSML｜parameter name=\"$PARAMETER_NAME\" string=\"true|false\">$PARAMETER_VALUE</｜DSML｜parameter>\n...\n"
-    "</｜DSML｜invoke>\n<｜DSML｜invoke name=\"$FUNCTION_NAME2\">\n...\n</｜DSML｜invoke>\n</｜DSML｜function_calls>\n\n"
-    "String and scalar parameters should be specified as is without any escaping or quotes, while lists and objects should use JSON "
-    "format. The \"string\" attribute should be set to \"true\" for string type parameters and \"false\" for other types (numbers, "
+    "</｜DSML｜invoke>\n<｜DSML｜invoke "
+    "name=\"$FUNCTION_NAME2\">\n...\n</｜DSML｜invoke>\n</｜DSML｜function_calls>\n\n"
+    "String and scalar parameters should be specified as is without any escaping or quotes, while lists and objects "
+    "should use JSON "
+    "format. The \"string\" attribute should be set to \"true\" for string type parameters and \"false\" for other "
+    "types (numbers, "
     "booleans, arrays, objects).\n\n"
-    "If the thinking_mode is enabled, then after function results you should strongly consider outputting a thinking block. Here is "
+    "If the thinking_mode is enabled, then after function results you should strongly consider outputting a thinking "
+    "block. Here is "
     "an example:\n\n"
     "<｜DSML｜function_calls>\n...\n</｜DSML｜function_calls>\n\n<function_results>\n...\n</function_results>\n\n"
     "<think>...thinking about results</think>\n\n"
@@ -27,7 +32,10 @@ constexpr std::string_view kV32ToolsTail = "\n</functions>\n";
 class V32Writer {
  public:
   V32Writer(std::vector<Value> messages, const EncoderOptions& options)
-      : messages_(std::move(messages)), list_(Value::list(messages_)), last_(dsml::last_question(messages_)), thinking_(options.thinking) {}
+      : messages_(std::move(messages)),
+        list_(Value::list(messages_)),
+        last_(dsml::last_question(messages_)),
+        thinking_(options.thinking) {}
 
   void write(size_t i, MaskedText& out) {
     const std::string& role = dsml::role_of(list_, i);
@@ -54,7 +62,8 @@ class V32Writer {
     } else if (role == "assistant") {
       write_assistant(i, out);
     } else {
-      dsml::refuse(i, "unknown role '" + role.substr(0, 40) + "'", "V3.2 knows system, developer, user, assistant and tool");
+      dsml::refuse(i, "unknown role '" + role.substr(0, 40) + "'",
+                   "V3.2 knows system, developer, user, assistant and tool");
     }
   }
 
@@ -62,7 +71,8 @@ class V32Writer {
   // The reference formats the value, so that a missing content reads None.
   static MaskedText printed(const Value& message, size_t i) {
     const Value content = get(message, "content");
-    return content.is(Kind::none) || content.is(Kind::undefined) ? MaskedText("None") : dsml::text_of(message, "content", i);
+    return content.is(Kind::none) || content.is(Kind::undefined) ? MaskedText("None")
+                                                                 : dsml::text_of(message, "content", i);
   }
 
   static void append_tools(const Value& message, size_t i, MaskedText& out) {
@@ -88,9 +98,11 @@ class V32Writer {
     const Value calls = caller_ >= 0 && dsml::role_of(list_, static_cast<size_t>(caller_)) == "assistant"
                             ? get(messages_[static_cast<size_t>(caller_)], "tool_calls")
                             : Value();
-    const size_t order = i - static_cast<size_t>(caller_ < 0 ? 0 : caller_), count = calls.is_sequence() ? calls.items().size() : 0;
+    const size_t order = i - static_cast<size_t>(caller_ < 0 ? 0 : caller_),
+                 count = calls.is_sequence() ? calls.items().size() : 0;
     if (caller_ < 0 || order > count)
-      dsml::refuse(i, "a tool result, but the assistant message before it has " + std::to_string(count) + " tool calls");
+      dsml::refuse(i,
+                   "a tool result, but the assistant message before it has " + std::to_string(count) + " tool calls");
     if (order == 1) out.append("\n\n<function_results>");
     out.append("\n<result>");
     out.append(printed(messages_[i], i));
@@ -136,8 +148,8 @@ MaskedText encode_v3_2(const Value& messages, const EncoderOptions& options) {
   for (size_t i = 0; i < n; ++i) {
     const std::string& role = dsml::role_of(messages, i);
     // With drop_thinking the reference also forgets developer messages before the last question.
-    const bool forgotten = options.thinking && options.drop_thinking && static_cast<int64_t>(i) < last && role != "user" && role != "system" &&
-                           role != "tool" && role != "assistant";
+    const bool forgotten = options.thinking && options.drop_thinking && static_cast<int64_t>(i) < last &&
+                           role != "user" && role != "system" && role != "tool" && role != "assistant";
     if (!forgotten) kept.push_back(messages.items()[i]);
   }
   MaskedText out;

@@ -11,20 +11,25 @@ namespace {
 
 constexpr std::string_view kMaxEffort =
     "Reasoning Effort: Absolute maximum with no shortcuts permitted.\n"
-    "You MUST be very thorough in your thinking and comprehensively decompose the problem to resolve the root cause, rigorously "
+    "You MUST be very thorough in your thinking and comprehensively decompose the problem to resolve the root cause, "
+    "rigorously "
     "stress-testing your logic against all potential paths, edge cases, and adversarial scenarios.\n"
-    "Explicitly write out your entire deliberation process, documenting every intermediate step, considered alternative, and rejected "
+    "Explicitly write out your entire deliberation process, documenting every intermediate step, considered "
+    "alternative, and rejected "
     "hypothesis to ensure absolutely no assumption is left unchecked.\n\n";
 constexpr std::string_view kV4ToolsHead =
     "## Tools\n\n"
-    "You have access to a set of tools to help answer the user's question. You can invoke tools by writing a \"<｜DSML｜tool_calls>\" "
+    "You have access to a set of tools to help answer the user's question. You can invoke tools by writing a "
+    "\"<｜DSML｜tool_calls>\" "
     "block like the following:\n\n"
     "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"$TOOL_NAME\">\n"
     "<｜DSML｜parameter name=\"$PARAMETER_NAME\" string=\"true|false\">$PARAMETER_VALUE</｜DSML｜parameter>\n...\n"
     "</｜DSML｜invoke>\n<｜DSML｜invoke name=\"$TOOL_NAME2\">\n...\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>\n\n"
-    "String parameters should be specified as is and set `string=\"true\"`. For all other types (numbers, booleans, arrays, objects), "
+    "String parameters should be specified as is and set `string=\"true\"`. For all other types (numbers, booleans, "
+    "arrays, objects), "
     "pass the value in JSON format and set `string=\"false\"`.\n\n"
-    "If thinking_mode is enabled (triggered by <think>), you MUST output your complete reasoning inside <think>...</think> BEFORE any "
+    "If thinking_mode is enabled (triggered by <think>), you MUST output your complete reasoning inside "
+    "<think>...</think> BEFORE any "
     "tool calls or final response.\n\n"
     "Otherwise, output directly after </think> with tool calls or final response.\n\n"
     "### Available Tool Schemas\n\n";
@@ -113,7 +118,8 @@ void sort_results(std::vector<Turn>& turns) {
       const auto it = order.find(b.call_id);
       return it == order.end() ? size_t{0} : it->second;
     };
-    std::stable_sort(results.begin(), results.end(), [&](const Block& a, const Block& b) { return place(a) < place(b); });
+    std::stable_sort(results.begin(), results.end(),
+                     [&](const Block& a, const Block& b) { return place(a) < place(b); });
     size_t next = 0;
     for (Block& block : turn.blocks)
       if (block.result) block = std::move(results[next++]);
@@ -122,7 +128,8 @@ void sort_results(std::vector<Turn>& turns) {
 
 class V4Writer {
  public:
-  V4Writer(std::vector<Turn> turns, const EncoderOptions& options, bool drop) : turns_(std::move(turns)), options_(options), drop_(drop) {
+  V4Writer(std::vector<Turn> turns, const EncoderOptions& options, bool drop)
+      : turns_(std::move(turns)), options_(options), drop_(drop) {
     for (size_t i = 0; i < turns_.size(); ++i)
       if (turns_[i].role == "user" || turns_[i].role == "developer") last_ = static_cast<int64_t>(i);
   }
@@ -133,7 +140,8 @@ class V4Writer {
     for (size_t i = 0; i < turns_.size(); ++i) {
       if (i == 0 && options_.thinking && options_.max_effort) out.append(kMaxEffort);
       write(i, out);
-      if (i + 1 == turns_.size() || turns_[i + 1].role == "assistant" || turns_[i + 1].role == "latest_reminder") open_answer(i, out);
+      if (i + 1 == turns_.size() || turns_[i + 1].role == "assistant" || turns_[i + 1].role == "latest_reminder")
+        open_answer(i, out);
     }
     return out;
   }
@@ -163,7 +171,9 @@ class V4Writer {
     } else if (turn.role == "latest_reminder") {
       out.append("<｜latest_reminder｜>");
       const Value content = get(turn.message, "content");
-      out.append(content.is(Kind::none) || content.is(Kind::undefined) ? MaskedText("None") : dsml::text_of(turn.message, "content", turn.index));
+      out.append(content.is(Kind::none) || content.is(Kind::undefined)
+                     ? MaskedText("None")
+                     : dsml::text_of(turn.message, "content", turn.index));
     } else if (turn.role == "assistant") {
       write_assistant(i, out);
     } else {
@@ -204,7 +214,8 @@ class V4Writer {
       static constexpr std::string_view kTasks[] = {"action", "query", "authority", "domain", "title", "read_url"};
       const std::string task = turn.task.is(Kind::string) ? turn.task.bytes() : "";
       if (std::find(std::begin(kTasks), std::end(kTasks), task) == std::end(kTasks))
-        dsml::refuse(turn.index, "unknown task '" + task.substr(0, 40) + "'", "tasks are action, query, authority, domain, title and read_url");
+        dsml::refuse(turn.index, "unknown task '" + task.substr(0, 40) + "'",
+                     "tasks are action, query, authority, domain, title and read_url");
       if (task == "action") {
         out.append(kAssistant);
         out.append(options_.thinking ? kThink : kEndThink);
@@ -238,7 +249,8 @@ MaskedText encode_v4(const Value& messages, const EncoderOptions& options) {
     for (size_t i = 0; i < turns.size(); ++i) {
       const std::string& role = turns[i].role;
       // Developer messages before the last question are forgotten with the reasoning.
-      if (static_cast<int64_t>(i) >= last || role == "user" || role == "system" || role == "latest_reminder" || role == "assistant")
+      if (static_cast<int64_t>(i) >= last || role == "user" || role == "system" || role == "latest_reminder" ||
+          role == "assistant")
         kept.push_back(std::move(turns[i]));
     }
     turns = std::move(kept);
@@ -258,7 +270,8 @@ EncoderOptions read_encoder_options(const Value& options, bool v4) {
     };
     if (name == "thinking_mode") {
       if (!value.is(Kind::string) || (value.bytes() != "thinking" && value.bytes() != "chat"))
-        throw Error("chat", "invalid thinking_mode " + json_dump(value).bytes().substr(0, 40), "it is \"chat\" or \"thinking\"");
+        throw Error("chat", "invalid thinking_mode " + json_dump(value).bytes().substr(0, 40),
+                    "it is \"chat\" or \"thinking\"");
       out.thinking = value.bytes() == "thinking";
     } else if (name == "thinking" || name == "enable_thinking") {
       out.thinking = flag();
@@ -267,15 +280,19 @@ EncoderOptions read_encoder_options(const Value& options, bool v4) {
     } else if (name == "add_default_bos_token") {
       out.bos = flag();
     } else if (name == "add_generation_prompt") {
-      if (!flag()) throw Error("chat", "add_generation_prompt cannot be false", "the formats of V3.2 and V4 end a question with the invitation to answer");
+      if (!flag())
+        throw Error("chat", "add_generation_prompt cannot be false",
+                    "the formats of V3.2 and V4 end a question with the invitation to answer");
     } else if (v4 && name == "reasoning_effort") {
       const std::string effort = value.is(Kind::string) ? value.bytes() : "";
       if (!value.is(Kind::none) && effort != "max" && effort != "high")
-        throw Error("chat", "invalid reasoning_effort " + json_dump(value).bytes().substr(0, 40), "it is \"high\", \"max\" or null");
+        throw Error("chat", "invalid reasoning_effort " + json_dump(value).bytes().substr(0, 40),
+                    "it is \"high\", \"max\" or null");
       out.max_effort = effort == "max";
     } else {
       throw Error("chat", "unknown option " + name.substr(0, 40),
-                  v4 ? "V4 knows thinking_mode, drop_thinking, reasoning_effort, add_default_bos_token" : "V3.2 knows thinking_mode, drop_thinking, add_default_bos_token");
+                  v4 ? "V4 knows thinking_mode, drop_thinking, reasoning_effort, add_default_bos_token"
+                     : "V3.2 knows thinking_mode, drop_thinking, add_default_bos_token");
     }
   }
   return out;

@@ -2,8 +2,8 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "text/chat/jinja_interp.h"
 #include "text/chat/characters.h"
+#include "text/chat/jinja_interp.h"
 
 namespace birkhoff::text::chat::jinja {
 namespace {
@@ -31,10 +31,13 @@ const Value* object_attribute(Interp& interp, const Value& object, const std::st
     if (name == "previtem")
       return &(storage = index0 > 0 ? loop->items[loop->index0 - 1] : Value::undefined("there is no previous item"));
     if (name == "nextitem")
-      return &(storage = index0 + 1 < count ? loop->items[loop->index0 + 1] : Value::undefined("there is no next item"));
+      return &(storage =
+                   index0 + 1 < count ? loop->items[loop->index0 + 1] : Value::undefined("there is no next item"));
   }
-  if (const auto cycler = object.as_object<CyclerObject>(); cycler && name == "current") return &(storage = cycler->items[cycler->position]);
-  if (const auto macro = object.as_object<MacroObject>(); macro && name == "name") return &(storage = interp.string(macro->node->name));
+  if (const auto cycler = object.as_object<CyclerObject>(); cycler && name == "current")
+    return &(storage = cycler->items[cycler->position]);
+  if (const auto macro = object.as_object<MacroObject>(); macro && name == "name")
+    return &(storage = interp.string(macro->node->name));
   return nullptr;
 }
 
@@ -55,7 +58,8 @@ Value Interp::attribute(const Value& object, const std::string& name) {
   if (object.is(Kind::dict))
     if (const Value* v = object.as_dict().find(std::string_view(name))) return *v;
   if (is_refused(object, name))
-    fail("access to '" + name.substr(0, 80) + "' of a " + type_name(object) + " is refused", "templates may read their input, not change it or look inside");
+    fail("access to '" + name.substr(0, 80) + "' of a " + type_name(object) + " is refused",
+         "templates may read their input, not change it or look inside");
   Value storage;
   if (const Value* v = object_attribute(*this, object, name, storage)) return *v;
   return missing(object, name);
@@ -94,13 +98,15 @@ Value Interp::eval_slice(const Node& node) {
   const Value object = eval(*node.kids[0]);
   const auto bound = [&](size_t k, Value& v) {
     v = node.kids[k] ? eval(*node.kids[k]) : Value::none();
-    if (!v.is(Kind::none) && !v.is_int()) fail("slice indices must be integers or None, not " + std::string(type_name(v)));
+    if (!v.is(Kind::none) && !v.is_int())
+      fail("slice indices must be integers or None, not " + std::string(type_name(v)));
     return !v.is(Kind::none);
   };
   Value start, stop, step;
   const bool has_start = bound(1, start), has_stop = bound(2, stop), has_step = bound(3, step);
   defined(object);
-  if (!object.is_sequence() && !object.is(Kind::string)) fail(std::string("'") + type_name(object) + "' object cannot be sliced");
+  if (!object.is_sequence() && !object.is(Kind::string))
+    fail(std::string("'") + type_name(object) + "' object cannot be sliced");
   std::vector<size_t> offsets;  // of code points
   if (object.is(Kind::string)) {
     const std::string& s = object.bytes();
@@ -111,11 +117,15 @@ Value Interp::eval_slice(const Node& node) {
   const auto n = static_cast<int64_t>(object.is(Kind::string) ? offsets.size() - 1 : object.items().size());
   const int64_t by = has_step ? step.as_int() : 1;
   if (by == 0) fail("slice step cannot be zero");
-  const auto clip = [&](int64_t i) { return std::clamp(i < 0 ? i + n : i, by > 0 ? int64_t{0} : int64_t{-1}, by > 0 ? n : n - 1); };
+  const auto clip = [&](int64_t i) {
+    return std::clamp(i < 0 ? i + n : i, by > 0 ? int64_t{0} : int64_t{-1}, by > 0 ? n : n - 1);
+  };
   const int64_t from = has_start ? clip(start.as_int()) : (by > 0 ? 0 : n - 1);
   const int64_t to = has_stop ? clip(stop.as_int()) : (by > 0 ? n : -1);
   if (object.is(Kind::string)) {
-    if (by == 1) return string(from < to ? object.text().sub(offsets[static_cast<size_t>(from)], offsets[static_cast<size_t>(to)]) : MaskedText());
+    if (by == 1)
+      return string(from < to ? object.text().sub(offsets[static_cast<size_t>(from)], offsets[static_cast<size_t>(to)])
+                              : MaskedText());
     MaskedText out;
     for (int64_t i = from; by > 0 ? i < to : i > to; i += by) {
       out.append(object.text(), offsets[static_cast<size_t>(i)], offsets[static_cast<size_t>(i) + 1]);
@@ -144,7 +154,8 @@ bool Interp::contains(const Value& container, const Value& element) {
       return container.bytes().find(element.bytes()) != std::string::npos;
     case Kind::list:
     case Kind::tuple:
-      charge(static_cast<int64_t>(container.items().size()) + std::min(container.weight(), element.weight() * static_cast<int64_t>(container.items().size())));
+      charge(static_cast<int64_t>(container.items().size()) +
+             std::min(container.weight(), element.weight() * static_cast<int64_t>(container.items().size())));
       for (const Value& v : container.items())
         if (equal(v, element)) return true;
       return false;

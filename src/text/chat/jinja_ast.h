@@ -15,26 +15,26 @@ using Body = std::vector<NodePtr>;
 
 enum class NodeKind : uint8_t {
   // Expressions.               kids; other fields
-  constant,    // value
-  name,        // id
-  list,        // elements
-  tuple,       // elements
-  dict,        // key, value, key, value, ...
-  attribute,   // object; name
-  item,        // object, index
-  slice,       // object, start, stop, step (any of the three may be null)
-  call,        // callee; args
-  filter,      // operand (null in a filter block); name, args
-  test,        // operand; name, args
-  negative,    // operand
-  positive,    // operand
-  logical_not, // operand
-  binary,      // left, right; name is the operator
-  compare,     // first, second, ...; names are the operators between them
-  logical_and, // left, right
-  logical_or,  // left, right
-  concat,      // operands of ~
-  conditional, // test, then, else (else may be null)
+  constant,     // value
+  name,         // id
+  list,         // elements
+  tuple,        // elements
+  dict,         // key, value, key, value, ...
+  attribute,    // object; name
+  item,         // object, index
+  slice,        // object, start, stop, step (any of the three may be null)
+  call,         // callee; args
+  filter,       // operand (null in a filter block); name, args
+  test,         // operand; name, args
+  negative,     // operand
+  positive,     // operand
+  logical_not,  // operand
+  binary,       // left, right; name is the operator
+  compare,      // first, second, ...; names are the operators between them
+  logical_and,  // left, right
+  logical_or,   // left, right
+  concat,       // operands of ~
+  conditional,  // test, then, else (else may be null)
   // Statements.
   text,          // value
   print,         // expressions
@@ -78,8 +78,8 @@ struct Tree {
   std::vector<std::string> names;  // every variable name, interned
 };
 
-// Throws Error with the line: syntax, unknown tag, nesting beyond kMaxTreeDepth; include, import, from and extends are refused
-// by name, since a template reads no files.
+// Throws Error with the line: syntax, unknown tag, nesting beyond kMaxTreeDepth; include, import, from and extends are
+// refused by name, since a template reads no files.
 Tree parse(std::string_view source);
 inline constexpr int kMaxTreeDepth = 250;
 

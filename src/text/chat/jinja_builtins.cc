@@ -2,9 +2,9 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "text/chat/characters.h"
 #include "text/chat/jinja_filters.h"
 #include "text/chat/python_text.h"
-#include "text/chat/characters.h"
 
 namespace birkhoff::text::chat::jinja {
 namespace {
@@ -22,7 +22,9 @@ Value is_number(Interp&, const Value& v, CallArgs&) { return yes(v.is_number());
 Value is_sequence(Interp&, const Value& v, CallArgs&) {
   return yes(v.is_sequence() || v.is(Kind::string) || v.is(Kind::dict) || v.is(Kind::undefined));
 }
-Value is_callable(Interp&, const Value& v, CallArgs&) { return yes(v.is(Kind::undefined) || v.as_object<Callable>() != nullptr); }  // Undefined can be called, to fail
+Value is_callable(Interp&, const Value& v, CallArgs&) {
+  return yes(v.is(Kind::undefined) || v.as_object<Callable>() != nullptr);
+}  // Undefined can be called, to fail
 template <bool expected>
 Value is_bool(Interp&, const Value& v, CallArgs&) {
   return yes(v.is(Kind::boolean) && (v.as_int() != 0) == expected);
@@ -54,7 +56,9 @@ Value is_in(Interp& in, const Value& v, CallArgs& a) { return yes(in.contains(a.
 
 Value is_same(Interp&, const Value& v, CallArgs& a) {
   const Value other = a.need(0, "other", "sameas");
-  return yes(v.kind() == other.kind() && (v.ref() ? v.ref() == other.ref() || (v.is(Kind::string) && v.bytes() == other.bytes()) : equal(v, other)));
+  return yes(
+      v.kind() == other.kind() &&
+      (v.ref() ? v.ref() == other.ref() || (v.is(Kind::string) && v.bytes() == other.bytes()) : equal(v, other)));
 }
 
 template <bool upper>
@@ -85,7 +89,8 @@ Value range(Interp& in, const Value&, CallArgs& a) {
   if (step == 0) in.fail("range: the step must not be zero");
   const double count = std::ceil((static_cast<double>(stop) - static_cast<double>(start)) / static_cast<double>(step));
   if (count > static_cast<double>(in.limits().range))
-    in.fail("a range of " + std::to_string(static_cast<int64_t>(std::min(count, 9e18))) + " elements, at most " + std::to_string(in.limits().range) + " are allowed");
+    in.fail("a range of " + std::to_string(static_cast<int64_t>(std::min(count, 9e18))) + " elements, at most " +
+            std::to_string(in.limits().range) + " are allowed");
   std::vector<Value> out;
   in.charge(static_cast<int64_t>(std::max(count, 0.0)));
   for (int64_t k = 0; k < static_cast<int64_t>(count); ++k) out.push_back(Value::integer(start + k * step));
@@ -138,7 +143,8 @@ Value make_joiner(Interp&, const Value&, CallArgs& a) {
 }
 
 Value raise_exception(Interp& in, const Value&, CallArgs& a) {
-  throw Error("chat template", in.str(a.need(0, "message", "raise_exception")).bytes(), "the template refuses this conversation");
+  throw Error("chat template", in.str(a.need(0, "message", "raise_exception")).bytes(),
+              "the template refuses this conversation");
 }
 
 Value strftime_now(Interp& in, const Value&, CallArgs& a) {
@@ -154,23 +160,56 @@ Value strftime_now(Interp& in, const Value&, CallArgs& a) {
 }
 
 const BuiltinTable& tests() {
-  static const BuiltinTable table = {
-      {"defined", {is_defined, 0}}, {"undefined", {is_kind<Kind::undefined>, 0}}, {"none", {is_kind<Kind::none>, 0}}, {"boolean", {is_kind<Kind::boolean>, 0}},
-      {"string", {is_kind<Kind::string>, 0}}, {"mapping", {is_kind<Kind::dict>, 0}}, {"float", {is_kind<Kind::real>, 0}}, {"integer", {is_integer, 0}},
-      {"number", {is_number, 0}}, {"sequence", {is_sequence, 0}}, {"iterable", {is_iterable, 0}}, {"callable", {is_callable, 0}}, {"true", {is_bool<true>, 0}},
-      {"false", {is_bool<false>, 0}}, {"odd", {is_parity<1>, 0}}, {"even", {is_parity<0>, 0}}, {"divisibleby", {is_divisible, 1}},
-      {"eq", {is_ordered<Order::eq>, 1}}, {"equalto", {is_ordered<Order::eq>, 1}}, {"==", {is_ordered<Order::eq>, 1}},
-      {"ne", {is_ordered<Order::ne>, 1}}, {"!=", {is_ordered<Order::ne>, 1}}, {"lt", {is_ordered<Order::lt>, 1}}, {"lessthan", {is_ordered<Order::lt>, 1}},
-      {"<", {is_ordered<Order::lt>, 1}}, {"le", {is_ordered<Order::le>, 1}}, {"<=", {is_ordered<Order::le>, 1}}, {"gt", {is_ordered<Order::gt>, 1}},
-      {"greaterthan", {is_ordered<Order::gt>, 1}}, {">", {is_ordered<Order::gt>, 1}}, {"ge", {is_ordered<Order::ge>, 1}}, {">=", {is_ordered<Order::ge>, 1}},
-      {"in", {is_in, 1}}, {"sameas", {is_same, 1}}, {"upper", {is_case<true>, 0}}, {"lower", {is_case<false>, 0}}, {"filter", {is_filter, 0}},
-      {"test", {is_test, 0}}, {"escaped", {never, 0}}};
+  static const BuiltinTable table = {{"defined", {is_defined, 0}},
+                                     {"undefined", {is_kind<Kind::undefined>, 0}},
+                                     {"none", {is_kind<Kind::none>, 0}},
+                                     {"boolean", {is_kind<Kind::boolean>, 0}},
+                                     {"string", {is_kind<Kind::string>, 0}},
+                                     {"mapping", {is_kind<Kind::dict>, 0}},
+                                     {"float", {is_kind<Kind::real>, 0}},
+                                     {"integer", {is_integer, 0}},
+                                     {"number", {is_number, 0}},
+                                     {"sequence", {is_sequence, 0}},
+                                     {"iterable", {is_iterable, 0}},
+                                     {"callable", {is_callable, 0}},
+                                     {"true", {is_bool<true>, 0}},
+                                     {"false", {is_bool<false>, 0}},
+                                     {"odd", {is_parity<1>, 0}},
+                                     {"even", {is_parity<0>, 0}},
+                                     {"divisibleby", {is_divisible, 1}},
+                                     {"eq", {is_ordered<Order::eq>, 1}},
+                                     {"equalto", {is_ordered<Order::eq>, 1}},
+                                     {"==", {is_ordered<Order::eq>, 1}},
+                                     {"ne", {is_ordered<Order::ne>, 1}},
+                                     {"!=", {is_ordered<Order::ne>, 1}},
+                                     {"lt", {is_ordered<Order::lt>, 1}},
+                                     {"lessthan", {is_ordered<Order::lt>, 1}},
+                                     {"<", {is_ordered<Order::lt>, 1}},
+                                     {"le", {is_ordered<Order::le>, 1}},
+                                     {"<=", {is_ordered<Order::le>, 1}},
+                                     {"gt", {is_ordered<Order::gt>, 1}},
+                                     {"greaterthan", {is_ordered<Order::gt>, 1}},
+                                     {">", {is_ordered<Order::gt>, 1}},
+                                     {"ge", {is_ordered<Order::ge>, 1}},
+                                     {">=", {is_ordered<Order::ge>, 1}},
+                                     {"in", {is_in, 1}},
+                                     {"sameas", {is_same, 1}},
+                                     {"upper", {is_case<true>, 0}},
+                                     {"lower", {is_case<false>, 0}},
+                                     {"filter", {is_filter, 0}},
+                                     {"test", {is_test, 0}},
+                                     {"escaped", {never, 0}}};
   return table;
 }
 
 const BuiltinTable& globals() {
-  static const BuiltinTable table = {{"range", {range, 3}}, {"namespace", {make_namespace, 1}}, {"dict", {make_dict, 1}}, {"cycler", {make_cycler, 64}},
-                                     {"joiner", {make_joiner, 1}}, {"raise_exception", {raise_exception, 1}}, {"strftime_now", {strftime_now, 1}}};
+  static const BuiltinTable table = {{"range", {range, 3}},
+                                     {"namespace", {make_namespace, 1}},
+                                     {"dict", {make_dict, 1}},
+                                     {"cycler", {make_cycler, 64}},
+                                     {"joiner", {make_joiner, 1}},
+                                     {"raise_exception", {raise_exception, 1}},
+                                     {"strftime_now", {strftime_now, 1}}};
   return table;
 }
 

@@ -175,7 +175,8 @@ Value Interp::eval_concat(const Node& node) {
 Value Interp::repeat(const Value& sequence, const Value& count) {
   const int64_t n = std::max<int64_t>(count.as_int(), 0);
   const auto size = static_cast<int64_t>(sequence.is(Kind::string) ? sequence.bytes().size() : sequence.items().size());
-  if (size > 0 && n > limits_.output_bytes / size) fail("a repetition of " + std::to_string(n) + " times " + std::to_string(size) + " is too large");
+  if (size > 0 && n > limits_.output_bytes / size)
+    fail("a repetition of " + std::to_string(n) + " times " + std::to_string(size) + " is too large");
   charge(sequence.is(Kind::string) ? n * size / 64 : n * size);
   if (sequence.is(Kind::string)) {
     MaskedText out;
@@ -198,7 +199,9 @@ Value Interp::add(const Value& a, const Value& b) {
     out.insert(out.end(), b.items().begin(), b.items().end());
     return a.is(Kind::list) ? list(std::move(out)) : tuple(std::move(out));
   }
-  if (a.is(Kind::string)) fail(std::string("can only concatenate str (not \"") + type_name(b) + "\") to str", "use ~ to join values of different types");
+  if (a.is(Kind::string))
+    fail(std::string("can only concatenate str (not \"") + type_name(b) + "\") to str",
+         "use ~ to join values of different types");
   fail(std::string("unsupported operand types for +: '") + type_name(a) + "' and '" + type_name(b) + "'");
 }
 
@@ -248,7 +251,8 @@ Value Interp::arithmetic(const std::string& op, const Value& a, const Value& b) 
     if (x == 0 && y < 0) fail("0.0 cannot be raised to a negative power");
     if (!whole || b.as_int() < 0) return Value::real(std::pow(x, y));
     Value power = Value::integer(1);
-    for (int64_t k = 0; k < b.as_int() && !(std::abs(a.as_int()) <= 1 && k > 2 + (b.as_int() & 1)); ++k) power = integer_arithmetic('*', power.as_int(), a.as_int());
+    for (int64_t k = 0; k < b.as_int() && !(std::abs(a.as_int()) <= 1 && k > 2 + (b.as_int() & 1)); ++k)
+      power = integer_arithmetic('*', power.as_int(), a.as_int());
     return power;
   }
   if (y == 0) fail("division by zero");

@@ -153,7 +153,9 @@ void Interp::assign(const Node& target, const Value& value) {
   if (target.kind == NodeKind::attribute) {
     const Value object = eval(*target.kids[0]);
     const auto ns = object.as_object<NamespaceObject>();
-    if (!ns) fail("cannot assign attribute '" + target.name + "' on a " + type_name(object), "only namespace() objects have attributes that can be set");
+    if (!ns)
+      fail("cannot assign attribute '" + target.name + "' on a " + type_name(object),
+           "only namespace() objects have attributes that can be set");
     if (value.depth() >= kMaxDepth) fail("values nested deeper than " + std::to_string(kMaxDepth));
     ns->depth = std::max(ns->depth, value.depth() + 1);
     ns->attributes.set(target.name, value);
@@ -161,7 +163,8 @@ void Interp::assign(const Node& target, const Value& value) {
   }
   const std::vector<Value> parts = iterate(defined(value));
   if (parts.size() != target.kids.size())
-    fail("cannot unpack " + std::to_string(parts.size()) + " values into " + std::to_string(target.kids.size()) + " names");
+    fail("cannot unpack " + std::to_string(parts.size()) + " values into " + std::to_string(target.kids.size()) +
+         " names");
   for (size_t k = 0; k < parts.size(); ++k) assign(*target.kids[k], parts[k]);
 }
 
@@ -242,7 +245,8 @@ Value Interp::run_macro(const MacroObject& macro, CallArgs& args) {
   if (give(ids_.varargs, tuple(extra))) taken = true;
   if (give(ids_.kwargs, container(Value::dict(rest)))) taken = true;
   if (!caller.is(Kind::undefined)) give(ids_.caller, caller);
-  if (leftover && !taken) fail("macro '" + node.name + "' takes " + std::to_string(count) + " arguments and was given others");
+  if (leftover && !taken)
+    fail("macro '" + node.name + "' takes " + std::to_string(count) + " arguments and was given others");
   MaskedText text;
   {
     const Swap out(out_, &text);
@@ -276,7 +280,8 @@ Value Interp::make_namespace(CallArgs& args) {
   };
   if (!args.positional.empty()) {
     const Value& first = args.positional[0];
-    if (!first.is(Kind::dict)) fail(std::string("namespace() takes a dict or named arguments, not a ") + type_name(first));
+    if (!first.is(Kind::dict))
+      fail(std::string("namespace() takes a dict or named arguments, not a ") + type_name(first));
     for (const auto& [key, value] : first.as_dict().entries) set(key, value);
   }
   for (size_t i = 0; i < args.named.size(); ++i) set(Value::string(args.named[i].first), args.named[i].second);

@@ -5,11 +5,11 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "text/chat/characters.h"
 #include "text/chat/jinja_format.h"
 #include "text/chat/json_value.h"
 #include "text/chat/python_print.h"
 #include "text/chat/python_text.h"
-#include "text/chat/characters.h"
 
 namespace birkhoff::text::chat::jinja {
 namespace {
@@ -27,7 +27,8 @@ Value to_json(Interp& in, const Value& v, CallArgs& a) {
   if (indent.is_int()) style.indent = static_cast<int>(std::clamp<int64_t>(indent.as_int(), 0, 64));
   if (indent.is(Kind::string)) in.fail("tojson: an indent of text is not supported", "give the number of blanks");
   if (separators.is_sequence()) {
-    if (separators.items().size() != 2 || !separators.items()[0].is(Kind::string) || !separators.items()[1].is(Kind::string))
+    if (separators.items().size() != 2 || !separators.items()[0].is(Kind::string) ||
+        !separators.items()[1].is(Kind::string))
       in.fail("tojson: separators must be two strings");
     style.item_separator = separators.items()[0].bytes();
     style.key_separator = separators.items()[1].bytes();
@@ -103,7 +104,8 @@ Value indent(Interp& in, const Value& v, CallArgs& a) {
   if (width.is(Kind::string))
     pad = width.text();
   else
-    pad.append(std::string(static_cast<size_t>(std::clamp<int64_t>(int_argument(in, a, 0, "width", 4), 0, 10'000)), ' '));
+    pad.append(
+        std::string(static_cast<size_t>(std::clamp<int64_t>(int_argument(in, a, 0, "width", 4), 0, 10'000)), ' '));
   MaskedText s = in.str(v);
   s.append("\n");  // so that a last empty line counts
   const auto lines = py_splitlines(s, false);
@@ -124,9 +126,11 @@ Value truncate(Interp& in, const Value& v, CallArgs& a) {
   const MaskedText end = in.str(a.get(2, "end", Value::string("..."))), s = in.str(v);
   const int64_t leeway = int_argument(in, a, 3, "leeway", 5);
   constexpr int64_t kFar = int64_t{1} << 40;  // more than any text has; keeps the sum from overflowing
-  if (static_cast<int64_t>(utf8_count(s.bytes())) <= std::clamp(length, -kFar, kFar) + std::clamp(leeway, -kFar, kFar)) return in.string(s);
+  if (static_cast<int64_t>(utf8_count(s.bytes())) <= std::clamp(length, -kFar, kFar) + std::clamp(leeway, -kFar, kFar))
+    return in.string(s);
   size_t at = 0;
-  for (int64_t k = static_cast<int64_t>(utf8_count(end.bytes())); k < length && at < s.size(); ++k) utf8_next(s.bytes(), at);
+  for (int64_t k = static_cast<int64_t>(utf8_count(end.bytes())); k < length && at < s.size(); ++k)
+    utf8_next(s.bytes(), at);
   if (!kill_words)
     if (const size_t space = s.bytes().substr(0, at).rfind(' '); space != std::string::npos) at = space;
   MaskedText out = s.sub(0, at);
@@ -140,7 +144,12 @@ Value escape(Interp& in, const Value& v, CallArgs&) {
   MaskedText out;
   for (size_t i = 0; i < s.size(); ++i) {
     const char c = s.bytes()[i];
-    const char* entity = c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '"' ? "&#34;" : c == '\'' ? "&#39;" : nullptr;
+    const char* entity = c == '&'    ? "&amp;"
+                         : c == '<'  ? "&lt;"
+                         : c == '>'  ? "&gt;"
+                         : c == '"'  ? "&#34;"
+                         : c == '\'' ? "&#39;"
+                                     : nullptr;
     if (entity)
       out.append(entity, s.marked_at(i));
     else
@@ -154,7 +163,8 @@ Value url_encode(Interp& in, const Value& v, CallArgs&) {
   MaskedText out;
   for (size_t i = 0; i < s.size(); ++i) {
     const char c = s.bytes()[i];
-    if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || std::string_view("/_.-~").find(c) != std::string_view::npos) {
+    if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+        std::string_view("/_.-~").find(c) != std::string_view::npos) {
       out.append(s, i, i + 1);
     } else {
       char code[4];
@@ -210,7 +220,9 @@ Value to_int(Interp& in, const Value& v, CallArgs& a) {
   const Value fallback = a.get(0, "default", Value::integer(0));
   const int64_t base = int_argument(in, a, 1, "base", 10);
   if (base != 0 && (base < 2 || base > 36)) in.fail("int: base must be 0 or 2 to 36");
-  const auto whole = [&](double d) { return std::isfinite(d) && std::fabs(d) < 9.2e18 ? Value::integer(static_cast<int64_t>(d)) : fallback; };
+  const auto whole = [&](double d) {
+    return std::isfinite(d) && std::fabs(d) < 9.2e18 ? Value::integer(static_cast<int64_t>(d)) : fallback;
+  };
   if (v.is_int()) return Value::integer(v.as_int());
   if (v.is(Kind::big)) return v;
   if (v.is(Kind::real)) return whole(v.as_real());
@@ -267,18 +279,38 @@ Value format(Interp& in, const Value& v, CallArgs& a) {
 Value attr(Interp& in, const Value& v, CallArgs& a) {
   const std::string name = in.str(a.need(0, "name", "attr")).bytes();
   // Unlike v.name, the filter looks at attributes alone, never at keys.
-  if (v.is(Kind::dict) && !find_method(v, name) && !is_refused(v, name)) return Value::undefined("'dict object' has no attribute '" + name + "'");
+  if (v.is(Kind::dict) && !find_method(v, name) && !is_refused(v, name))
+    return Value::undefined("'dict object' has no attribute '" + name + "'");
   return in.attribute(v, name);
 }
 
 const BuiltinTable& value_filters() {
-  static const BuiltinTable table = {
-      {"default", {default_value, 2}}, {"d", {default_value, 2}}, {"tojson", {to_json, 4}}, {"from_json", {from_json, 0}},
-      {"string", {to_string, 0}}, {"safe", {to_string, 0}}, {"upper", {mapped<py_upper>, 0}}, {"lower", {mapped<py_lower>, 0}},
-      {"capitalize", {mapped<py_capitalize>, 0}}, {"title", {title, 0}}, {"trim", {trim, 1}}, {"replace", {replace, 3}},
-      {"center", {center, 1}}, {"indent", {indent, 3}}, {"truncate", {truncate, 4}}, {"escape", {escape, 0}}, {"e", {escape, 0}},
-      {"forceescape", {escape, 0}}, {"urlencode", {url_encode, 0}}, {"wordcount", {word_count, 0}}, {"int", {to_int, 2}},
-      {"float", {to_float, 1}}, {"abs", {absolute, 0}}, {"round", {round_number, 2}}, {"format", {format, 64}}, {"attr", {attr, 1}}};
+  static const BuiltinTable table = {{"default", {default_value, 2}},
+                                     {"d", {default_value, 2}},
+                                     {"tojson", {to_json, 4}},
+                                     {"from_json", {from_json, 0}},
+                                     {"string", {to_string, 0}},
+                                     {"safe", {to_string, 0}},
+                                     {"upper", {mapped<py_upper>, 0}},
+                                     {"lower", {mapped<py_lower>, 0}},
+                                     {"capitalize", {mapped<py_capitalize>, 0}},
+                                     {"title", {title, 0}},
+                                     {"trim", {trim, 1}},
+                                     {"replace", {replace, 3}},
+                                     {"center", {center, 1}},
+                                     {"indent", {indent, 3}},
+                                     {"truncate", {truncate, 4}},
+                                     {"escape", {escape, 0}},
+                                     {"e", {escape, 0}},
+                                     {"forceescape", {escape, 0}},
+                                     {"urlencode", {url_encode, 0}},
+                                     {"wordcount", {word_count, 0}},
+                                     {"int", {to_int, 2}},
+                                     {"float", {to_float, 1}},
+                                     {"abs", {absolute, 0}},
+                                     {"round", {round_number, 2}},
+                                     {"format", {format, 64}},
+                                     {"attr", {attr, 1}}};
   return table;
 }
 

@@ -2,9 +2,9 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "text/chat/characters.h"
 #include "text/chat/jinja_filters.h"
 #include "text/chat/python_text.h"
-#include "text/chat/characters.h"
 
 namespace birkhoff::text::chat::jinja {
 namespace {
@@ -72,13 +72,15 @@ Value sort_key(Interp& in, const Value& v, const Value& attribute, bool case_sen
   if (attribute.is(Kind::none)) return folded(in, v, case_sensitive);
   if (attribute.is(Kind::string) && attribute.bytes().find(',') != std::string::npos) {
     std::vector<Value> keys;
-    for (const MaskedText& path : py_split(attribute.text(), ",", -1)) keys.push_back(folded(in, attribute_path(in, v, Value::string(path)), case_sensitive));
+    for (const MaskedText& path : py_split(attribute.text(), ",", -1))
+      keys.push_back(folded(in, attribute_path(in, v, Value::string(path)), case_sensitive));
     return in.tuple(std::move(keys));
   }
   return folded(in, attribute_path(in, v, attribute), case_sensitive);
 }
 
-std::vector<Value> sorted(Interp& in, const std::vector<Value>& values, const std::vector<Value>& keys, bool descending) {
+std::vector<Value> sorted(Interp& in, const std::vector<Value>& values, const std::vector<Value>& keys,
+                          bool descending) {
   std::vector<size_t> order(values.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(), [&](size_t x, size_t y) {
@@ -150,7 +152,8 @@ Value extreme(Interp& in, const Value& v, CallArgs& a) {
 Value sum(Interp& in, const Value& v, CallArgs& a) {
   const Value attribute = a.get(0, "attribute");
   Value total = a.get(1, "start", Value::integer(0));
-  for (const Value& item : in.iterate(v)) total = in.arithmetic("+", total, attribute.is(Kind::none) ? item : attribute_path(in, item, attribute));
+  for (const Value& item : in.iterate(v))
+    total = in.arithmetic("+", total, attribute.is(Kind::none) ? item : attribute_path(in, item, attribute));
   return total;
 }
 
@@ -173,7 +176,8 @@ Value batch(Interp& in, const Value& v, CallArgs& a) {
 Value slice(Interp& in, const Value& v, CallArgs& a) {
   const int64_t slices = int_argument(in, a, 0, "slices", 0);
   const Value fill = a.get(1, "fill_with");
-  if (slices < 1 || slices > in.limits().range) in.fail("slice: a count of " + std::to_string(slices) + " is out of range");
+  if (slices < 1 || slices > in.limits().range)
+    in.fail("slice: a count of " + std::to_string(slices) + " is out of range");
   const auto values = in.iterate(v);
   const auto n = static_cast<int64_t>(values.size()), per = n / slices, longer = n % slices;
   std::vector<Value> out;
@@ -219,7 +223,8 @@ std::vector<Value> elements(Interp& in, const Value& v) { return truth(v) ? in.i
 // What follows the name of a filter or test in map, select and their like.
 CallArgs rest_of(const CallArgs& a, size_t from) {
   CallArgs rest;
-  if (a.positional.size() > from) rest.positional.assign(a.positional.begin() + static_cast<std::ptrdiff_t>(from), a.positional.end());
+  if (a.positional.size() > from)
+    rest.positional.assign(a.positional.begin() + static_cast<std::ptrdiff_t>(from), a.positional.end());
   return rest;
 }
 
@@ -279,12 +284,28 @@ Value folded(Interp& in, const Value& v, bool case_sensitive) {
 }
 
 const BuiltinTable& sequence_filters() {
-  static const BuiltinTable table = {
-      {"length", {length, 0}}, {"count", {length, 0}}, {"join", {join, 2}}, {"first", {first, 0}}, {"last", {last, 0}}, {"list", {to_list, 0}},
-      {"reverse", {reverse, 0}}, {"items", {items, 0}}, {"sort", {sort, 3}}, {"dictsort", {dictsort, 3}}, {"unique", {unique, 2}},
-      {"min", {extreme<-1>, 2}}, {"max", {extreme<1>, 2}}, {"sum", {sum, 2}}, {"batch", {batch, 2}}, {"slice", {slice, 2}},
-      {"groupby", {groupby, 3}}, {"map", {map, 64}}, {"select", {select<true, false>, 64}}, {"reject", {select<false, false>, 64}},
-      {"selectattr", {select<true, true>, 64}}, {"rejectattr", {select<false, true>, 64}}};
+  static const BuiltinTable table = {{"length", {length, 0}},
+                                     {"count", {length, 0}},
+                                     {"join", {join, 2}},
+                                     {"first", {first, 0}},
+                                     {"last", {last, 0}},
+                                     {"list", {to_list, 0}},
+                                     {"reverse", {reverse, 0}},
+                                     {"items", {items, 0}},
+                                     {"sort", {sort, 3}},
+                                     {"dictsort", {dictsort, 3}},
+                                     {"unique", {unique, 2}},
+                                     {"min", {extreme<-1>, 2}},
+                                     {"max", {extreme<1>, 2}},
+                                     {"sum", {sum, 2}},
+                                     {"batch", {batch, 2}},
+                                     {"slice", {slice, 2}},
+                                     {"groupby", {groupby, 3}},
+                                     {"map", {map, 64}},
+                                     {"select", {select<true, false>, 64}},
+                                     {"reject", {select<false, false>, 64}},
+                                     {"selectattr", {select<true, true>, 64}},
+                                     {"rejectattr", {select<false, true>, 64}}};
   return table;
 }
 

@@ -4,9 +4,9 @@
 #include <cstdio>
 
 #include "core/error.h"
+#include "text/chat/characters.h"
 #include "text/chat/python_print.h"
 #include "text/chat/python_text.h"
-#include "text/chat/characters.h"
 
 namespace birkhoff::text::chat::jinja {
 namespace {
@@ -51,7 +51,8 @@ void group_thousands(std::string& digits) {
 // A number without padding; the sign stands apart.
 std::string format_number(Interp& in, const Value& v, const Spec& spec, std::string& sign) {
   const char t = spec.type;
-  const bool whole = t == 'd' || t == 'i' || t == 'u' || t == 'x' || t == 'X' || t == 'o' || t == 'b' || (t == 0 && v.is_int());
+  const bool whole =
+      t == 'd' || t == 'i' || t == 'u' || t == 'x' || t == 'X' || t == 'o' || t == 'b' || (t == 0 && v.is_int());
   const double d = v.as_real();
   const bool negative = whole && v.is_int() ? v.as_int() < 0 : std::signbit(d);
   sign = negative ? "-" : spec.sign == '-' ? "" : std::string(1, spec.sign);
@@ -63,13 +64,15 @@ std::string format_number(Interp& in, const Value& v, const Spec& spec, std::str
     const unsigned base = t == 'x' || t == 'X' ? 16 : t == 'o' ? 8 : t == 'b' ? 2 : 10;
     body = digits_of(magnitude, base, t == 'X');
     if (spec.alternate && base != 10) sign += std::string("0") + t;
-    if (static_cast<int>(body.size()) < spec.precision) body.insert(0, static_cast<size_t>(spec.precision) - body.size(), '0');
+    if (static_cast<int>(body.size()) < spec.precision)
+      body.insert(0, static_cast<size_t>(spec.precision) - body.size(), '0');
   } else if (t == 0 && spec.precision < 0) {
     body = float_repr(std::fabs(d));
   } else if (t == '%') {
     body = printf_real("", spec.precision < 0 ? 6 : spec.precision, 'f', std::fabs(d) * 100) + "%";
   } else {
-    body = printf_real(spec.alternate ? "#" : "", spec.precision < 0 ? 6 : spec.precision, t == 0 ? 'g' : t, std::fabs(d));
+    body =
+        printf_real(spec.alternate ? "#" : "", spec.precision < 0 ? 6 : spec.precision, t == 0 ? 'g' : t, std::fabs(d));
   }
   if (spec.comma) group_thousands(body);
   return body;
@@ -170,7 +173,8 @@ MaskedText percent_format(Interp& in, const MaskedText& format, const Value& val
     if (spec.type == 's' || spec.type == 'r') {
       out.append(padded(spec, "", cut(spec.type == 'r' ? python_repr(value) : in.str(value), spec.precision), '>'));
     } else if (std::string_view("diuxXofFeEgG").find(spec.type) != std::string_view::npos) {
-      if (!value.is_number()) in.fail(std::string("%") + spec.type + " format: a number is required, not " + type_name(value));
+      if (!value.is_number())
+        in.fail(std::string("%") + spec.type + " format: a number is required, not " + type_name(value));
       if (spec.align == '<') spec.zero = false;
       std::string sign;
       const MaskedText body(format_number(in, value, spec, sign));
@@ -181,7 +185,8 @@ MaskedText percent_format(Interp& in, const MaskedText& format, const Value& val
   }
   // One value that could be asked for keys may stay unused.
   const bool mapping = values.is(Kind::dict) || values.is(Kind::list) || values.is(Kind::undefined);
-  if (!named && used < (many ? values.items().size() : mapping ? 0 : 1)) in.fail("not all arguments converted during string formatting");
+  if (!named && used < (many ? values.items().size() : mapping ? 0 : 1))
+    in.fail("not all arguments converted during string formatting");
   return out;
 }
 
@@ -190,7 +195,9 @@ namespace {
 Spec read_spec(Interp& in, std::string_view s) {
   Spec spec;
   size_t i = 0;
-  const auto is_align = [&](size_t k) { return k < s.size() && std::string_view("<>^=").find(s[k]) != std::string_view::npos; };
+  const auto is_align = [&](size_t k) {
+    return k < s.size() && std::string_view("<>^=").find(s[k]) != std::string_view::npos;
+  };
   const size_t fill = s.empty() ? 0 : utf8_length(static_cast<unsigned char>(s[0]));
   if (fill && is_align(fill)) {
     spec.fill = std::string(s.substr(0, fill));
@@ -221,9 +228,11 @@ MaskedText format_value(Interp& in, const Value& v, std::string_view text) {
     const MaskedText body(format_number(in, v, spec, sign));
     return padded(spec, sign, body, '>');
   }
-  if (spec.type && (spec.type != 's' || !v.is(Kind::string))) in.fail(std::string("unknown format code '") + spec.type + "' for an object of type '" + type_name(v) + "'");
+  if (spec.type && (spec.type != 's' || !v.is(Kind::string)))
+    in.fail(std::string("unknown format code '") + spec.type + "' for an object of type '" + type_name(v) + "'");
   if (!v.is(Kind::string)) in.fail(std::string("unsupported format string for ") + type_name(v));
-  if (spec.sign_given || spec.comma || spec.alternate || spec.align == '=') in.fail("a sign, ',', '#' or '=' is not allowed in the format of a string");
+  if (spec.sign_given || spec.comma || spec.alternate || spec.align == '=')
+    in.fail("a sign, ',', '#' or '=' is not allowed in the format of a string");
   return padded(spec, "", cut(in.str(v), spec.precision), '<');
 }
 
@@ -245,9 +254,12 @@ Value field_value(Interp& in, std::string_view field, CallArgs& args, int64_t& a
     const size_t stop = subscript ? field.find(']', end) : std::min(field.find_first_of(".[", end + 1), field.size());
     if (stop == std::string_view::npos) in.fail("format: missing ']'");
     const std::string name(field.substr(end + 1, stop - end - 1));
-    const bool number = subscript && !name.empty() && name.find_first_not_of("0123456789") == std::string::npos && name.size() < 18;
+    const bool number =
+        subscript && !name.empty() && name.find_first_not_of("0123456789") == std::string::npos && name.size() < 18;
     if (!subscript && name.starts_with("_")) in.fail("access to '" + name + "' is refused");
-    v = number ? in.item(v, Value::integer(std::stoll(name))) : subscript ? in.item(v, Value::string(name)) : in.attribute(v, name);
+    v = number      ? in.item(v, Value::integer(std::stoll(name)))
+        : subscript ? in.item(v, Value::string(name))
+                    : in.attribute(v, name);
     end = stop + (subscript ? 1 : 0);
   }
   return v;

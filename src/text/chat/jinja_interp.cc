@@ -1,9 +1,9 @@
 #include "text/chat/jinja_interp.h"
 
 #include "core/error.h"
+#include "text/chat/characters.h"
 #include "text/chat/jinja_token.h"
 #include "text/chat/python_print.h"
-#include "text/chat/characters.h"
 
 namespace birkhoff::text::chat::jinja {
 
@@ -23,7 +23,10 @@ Interp::Interp(const Tree& tree, const DictObject& context, const Limits& limits
       globals_[id] = *v;
       has_global_[id] = 1;
     }
-    for (const auto& [name, slot] : {std::pair{"loop", &ids_.loop}, {"varargs", &ids_.varargs}, {"kwargs", &ids_.kwargs}, {"caller", &ids_.caller}})
+    for (const auto& [name, slot] : {std::pair{"loop", &ids_.loop},
+                                     {"varargs", &ids_.varargs},
+                                     {"kwargs", &ids_.kwargs},
+                                     {"caller", &ids_.caller}})
       if (tree.names[id] == name) *slot = static_cast<int>(id);
   }
 }
@@ -51,12 +54,14 @@ void Interp::fail(const std::string& what, const std::string& hint) const { temp
 void Interp::charge(int64_t steps) {
   steps_ += steps;
   if (steps_ > limits_.steps)
-    fail("more than " + std::to_string(limits_.steps) + " steps", "the template does more work than a chat template may");
+    fail("more than " + std::to_string(limits_.steps) + " steps",
+         "the template does more work than a chat template may");
 }
 
 void Interp::check_size(size_t bytes) const {
   if (static_cast<int64_t>(bytes) > limits_.output_bytes)
-    fail("a string of " + std::to_string(bytes) + " bytes, at most " + std::to_string(limits_.output_bytes) + " are allowed");
+    fail("a string of " + std::to_string(bytes) + " bytes, at most " + std::to_string(limits_.output_bytes) +
+         " are allowed");
 }
 
 Value Interp::string(MaskedText text) {
@@ -143,7 +148,8 @@ bool CallArgs::has(size_t place, std::string_view name) const {
 }
 
 Value CallArgs::need(size_t place, std::string_view name, const char* callee) {
-  if (!has(place, name)) throw Error("chat template", std::string(callee) + ": argument '" + std::string(name) + "' is missing");
+  if (!has(place, name))
+    throw Error("chat template", std::string(callee) + ": argument '" + std::string(name) + "' is missing");
   return get(place, name);
 }
 

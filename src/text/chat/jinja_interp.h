@@ -100,7 +100,9 @@ class Interp {
   void charge_bytes(size_t bytes) { charge(static_cast<int64_t>(bytes / 64) + 1); }
   // For a walk through v, and for a search of needle bytes in text bytes, whose worst case is their product.
   void charge_value(const Value& v) { charge(v.weight()); }
-  void charge_search(size_t text, size_t needle) { charge(static_cast<int64_t>(text / 64 + text / 64 * (needle / 64)) + 1); }
+  void charge_search(size_t text, size_t needle) {
+    charge(static_cast<int64_t>(text / 64 + text / 64 * (needle / 64)) + 1);
+  }
   void check_size(size_t bytes) const;  // of a string that is being put together
   Value string(MaskedText text);        // charged
   Value string(std::string bytes) { return string(MaskedText(std::move(bytes))); }

@@ -1,12 +1,13 @@
-// Methods of strings, dicts, lists and the objects of the interpreter. Those that would change their object are not here.
+// Methods of strings, dicts, lists and the objects of the interpreter. Those that would change their object are not
+// here.
 #include <algorithm>
 
 #include "core/error.h"
+#include "text/chat/characters.h"
 #include "text/chat/jinja_filters.h"
 #include "text/chat/jinja_format.h"
 #include "text/chat/jinja_interp.h"
 #include "text/chat/python_text.h"
-#include "text/chat/characters.h"
 #include "text/unicode.h"
 
 namespace birkhoff::text::chat::jinja {
@@ -47,7 +48,9 @@ Value split(Interp& in, const Value& self, CallArgs& a) {
   return texts(in, right ? py_rsplit(self.text(), separator, limit) : py_split(self.text(), separator, limit));
 }
 
-Value splitlines(Interp& in, const Value& self, CallArgs& a) { return texts(in, py_splitlines(self.text(), truth(a.get(0, "keepends")))); }
+Value splitlines(Interp& in, const Value& self, CallArgs& a) {
+  return texts(in, py_splitlines(self.text(), truth(a.get(0, "keepends"))));
+}
 
 template <bool right>
 Value partition(Interp& in, const Value& self, CallArgs& a) {
@@ -58,10 +61,12 @@ Value partition(Interp& in, const Value& self, CallArgs& a) {
   const size_t at = right ? s.bytes().rfind(separator) : s.bytes().find(separator);
   if (at == std::string::npos)
     return right ? in.tuple({in.string(""), in.string(""), self}) : in.tuple({self, in.string(""), in.string("")});
-  return in.tuple({in.string(s.sub(0, at)), in.string(s.sub(at, at + separator.size())), in.string(s.sub(at + separator.size(), s.size()))});
+  return in.tuple({in.string(s.sub(0, at)), in.string(s.sub(at, at + separator.size())),
+                   in.string(s.sub(at + separator.size(), s.size()))});
 }
 
-// The bytes of self[start:end], where start and end are arguments 1 and 2. None where start lies behind them: not even an empty text is found there.
+// The bytes of self[start:end], where start and end are arguments 1 and 2. None where start lies behind them: not even
+// an empty text is found there.
 std::optional<std::string_view> window(Interp& in, const Value& self, CallArgs& a, size_t& from) {
   const std::string_view b = self.bytes();
   const auto count = static_cast<int64_t>(utf8_count(b));
@@ -83,9 +88,12 @@ Value affix(Interp& in, const Value& self, CallArgs& a) {
   const Value v = a.need(0, "prefix", end ? "endswith" : "startswith");
   if (a.positional.size() > 1) in.charge_bytes(8 * self.bytes().size());
   size_t from = 0;
-  const std::optional<std::string_view> s = a.positional.size() > 1 ? window(in, self, a, from) : std::string_view(self.bytes());
+  const std::optional<std::string_view> s =
+      a.positional.size() > 1 ? window(in, self, a, from) : std::string_view(self.bytes());
   const auto matches = [&](const Value& p) {
-    if (!p.is(Kind::string)) in.fail(std::string(end ? "endswith" : "startswith") + ": a str or a tuple of str was expected, not " + type_name(p));
+    if (!p.is(Kind::string))
+      in.fail(std::string(end ? "endswith" : "startswith") + ": a str or a tuple of str was expected, not " +
+              type_name(p));
     return s && (end ? s->ends_with(p.bytes()) : s->starts_with(p.bytes()));
   };
   if (!v.is(Kind::tuple)) return Value::boolean(matches(v));
@@ -107,7 +115,8 @@ Value str_replace(Interp& in, const Value& self, CallArgs& a) {
   if (!with.is(Kind::string)) in.fail(std::string("replace: a str was expected, not ") + type_name(with));
   in.charge_search(self.bytes().size(), old.size());
   const size_t places = old.empty() ? self.bytes().size() + 1 : self.bytes().size() / old.size();
-  if (places * with.bytes().size() > static_cast<size_t>(in.limits().output_bytes)) in.charge_bytes(places * with.bytes().size());
+  if (places * with.bytes().size() > static_cast<size_t>(in.limits().output_bytes))
+    in.charge_bytes(places * with.bytes().size());
   return in.string(py_replace(self.text(), old, with.text(), int_argument(in, a, 2, "count", -1)));
 }
 
@@ -163,7 +172,8 @@ Value count(Interp& in, const Value& self, CallArgs& a) {
   if (!needle.is(Kind::string)) in.fail(std::string("count: a str was expected, not ") + type_name(needle));
   in.charge_search(self.bytes().size(), needle.bytes().size());
   if (needle.bytes().empty()) return Value::integer(static_cast<int64_t>(utf8_count(self.bytes())) + 1);
-  for (size_t at = 0; (at = self.bytes().find(needle.bytes(), at)) != std::string::npos; at += needle.bytes().size()) ++n;
+  for (size_t at = 0; (at = self.bytes().find(needle.bytes(), at)) != std::string::npos; at += needle.bytes().size())
+    ++n;
   return Value::integer(n);
 }
 
@@ -177,10 +187,13 @@ Value all_characters(Interp&, const Value& self, CallArgs&) {
 
 // Python's isdigit: decimals, and the digits that stand in superscripts, circles and the like (Numeric_Type=Digit).
 bool is_any_digit(char32_t c) {
-  static constexpr char32_t kRanges[][2] = {{0xb2, 0xb3},     {0xb9, 0xb9},     {0x1369, 0x1371}, {0x19da, 0x19da}, {0x2070, 0x2070},   {0x2074, 0x2079},   {0x2080, 0x2089},
-                                            {0x2460, 0x2468}, {0x2474, 0x247c}, {0x2488, 0x2490}, {0x24ea, 0x24ea}, {0x24f5, 0x24fd},   {0x24ff, 0x24ff},   {0x2776, 0x277e},
-                                            {0x2780, 0x2788}, {0x278a, 0x2792}, {0x10a40, 0x10a43}, {0x10e60, 0x10e68}, {0x11052, 0x1105a}, {0x1f100, 0x1f10a}};
-  return is_digit(c) || std::any_of(std::begin(kRanges), std::end(kRanges), [c](const auto& r) { return c >= r[0] && c <= r[1]; });
+  static constexpr char32_t kRanges[][2] = {
+      {0xb2, 0xb3},     {0xb9, 0xb9},       {0x1369, 0x1371},   {0x19da, 0x19da},   {0x2070, 0x2070},
+      {0x2074, 0x2079}, {0x2080, 0x2089},   {0x2460, 0x2468},   {0x2474, 0x247c},   {0x2488, 0x2490},
+      {0x24ea, 0x24ea}, {0x24f5, 0x24fd},   {0x24ff, 0x24ff},   {0x2776, 0x277e},   {0x2780, 0x2788},
+      {0x278a, 0x2792}, {0x10a40, 0x10a43}, {0x10e60, 0x10e68}, {0x11052, 0x1105a}, {0x1f100, 0x1f10a}};
+  return is_digit(c) ||
+         std::any_of(std::begin(kRanges), std::end(kRanges), [c](const auto& r) { return c >= r[0] && c <= r[1]; });
 }
 bool is_numeric(char32_t c) { return is_number(char_classes()(c)); }
 bool is_alnum(char32_t c) { return is_alpha(c) || is_numeric(c); }
@@ -251,7 +264,8 @@ Value dict_get(Interp& in, const Value& self, CallArgs& a) {
 template <bool keys, bool values>
 Value dict_list(Interp& in, const Value& self, CallArgs&) {
   std::vector<Value> out;
-  for (const auto& [key, value] : self.as_dict().entries) out.push_back(keys && values ? in.tuple({key, value}) : keys ? key : value);
+  for (const auto& [key, value] : self.as_dict().entries)
+    out.push_back(keys && values ? in.tuple({key, value}) : keys ? key : value);
   return in.list(std::move(out));
 }
 
@@ -285,21 +299,47 @@ Value cycler_reset(Interp&, const Value& self, CallArgs&) {
 }
 
 const BuiltinTable& string_methods() {
-  static const BuiltinTable table = {
-      {"strip", {strip<Side::both>, 1}}, {"lstrip", {strip<Side::left>, 1}}, {"rstrip", {strip<Side::right>, 1}},
-      {"split", {split<false>, 2}}, {"rsplit", {split<true>, 2}}, {"splitlines", {splitlines, 1}},
-      {"partition", {partition<false>, 1}}, {"rpartition", {partition<true>, 1}},
-      {"startswith", {affix<false>, 3}}, {"endswith", {affix<true>, 3}},
-      {"removeprefix", {remove_affix<false>, 1}}, {"removesuffix", {remove_affix<true>, 1}},
-      {"replace", {str_replace, 3}}, {"upper", {str_mapped<py_upper>, 0}}, {"lower", {str_mapped<py_lower>, 0}}, {"casefold", {str_mapped<py_lower>, 0}},
-      {"capitalize", {str_mapped<py_capitalize>, 0}}, {"title", {str_mapped<py_title>, 0}}, {"swapcase", {str_mapped<py_swapcase>, 0}},
-      {"center", {pad<Side::both>, 2}}, {"ljust", {pad<Side::left>, 2}}, {"rjust", {pad<Side::right>, 2}}, {"zfill", {zfill, 1}},
-      {"find", {find<false, false>, 3}}, {"rfind", {find<true, false>, 3}}, {"index", {find<false, true>, 3}}, {"rindex", {find<true, true>, 3}},
-      {"count", {count, 1}}, {"join", {str_join, 1}}, {"format", {str_format, 64}},
-      {"isalpha", {all_characters<is_alpha>, 0}}, {"isdigit", {all_characters<is_any_digit>, 0}}, {"isdecimal", {all_characters<is_digit>, 0}},
-      {"isnumeric", {all_characters<is_numeric>, 0}}, {"isalnum", {all_characters<is_alnum>, 0}}, {"isspace", {all_characters<is_space>, 0}},
-      {"isupper", {str_is_case<true>, 0}}, {"islower", {str_is_case<false>, 0}}, {"istitle", {is_title, 0}},
-      {"isascii", {no_other_character<is_ascii>, 0}}, {"isprintable", {no_other_character<is_printable>, 0}}};
+  static const BuiltinTable table = {{"strip", {strip<Side::both>, 1}},
+                                     {"lstrip", {strip<Side::left>, 1}},
+                                     {"rstrip", {strip<Side::right>, 1}},
+                                     {"split", {split<false>, 2}},
+                                     {"rsplit", {split<true>, 2}},
+                                     {"splitlines", {splitlines, 1}},
+                                     {"partition", {partition<false>, 1}},
+                                     {"rpartition", {partition<true>, 1}},
+                                     {"startswith", {affix<false>, 3}},
+                                     {"endswith", {affix<true>, 3}},
+                                     {"removeprefix", {remove_affix<false>, 1}},
+                                     {"removesuffix", {remove_affix<true>, 1}},
+                                     {"replace", {str_replace, 3}},
+                                     {"upper", {str_mapped<py_upper>, 0}},
+                                     {"lower", {str_mapped<py_lower>, 0}},
+                                     {"casefold", {str_mapped<py_lower>, 0}},
+                                     {"capitalize", {str_mapped<py_capitalize>, 0}},
+                                     {"title", {str_mapped<py_title>, 0}},
+                                     {"swapcase", {str_mapped<py_swapcase>, 0}},
+                                     {"center", {pad<Side::both>, 2}},
+                                     {"ljust", {pad<Side::left>, 2}},
+                                     {"rjust", {pad<Side::right>, 2}},
+                                     {"zfill", {zfill, 1}},
+                                     {"find", {find<false, false>, 3}},
+                                     {"rfind", {find<true, false>, 3}},
+                                     {"index", {find<false, true>, 3}},
+                                     {"rindex", {find<true, true>, 3}},
+                                     {"count", {count, 1}},
+                                     {"join", {str_join, 1}},
+                                     {"format", {str_format, 64}},
+                                     {"isalpha", {all_characters<is_alpha>, 0}},
+                                     {"isdigit", {all_characters<is_any_digit>, 0}},
+                                     {"isdecimal", {all_characters<is_digit>, 0}},
+                                     {"isnumeric", {all_characters<is_numeric>, 0}},
+                                     {"isalnum", {all_characters<is_alnum>, 0}},
+                                     {"isspace", {all_characters<is_space>, 0}},
+                                     {"isupper", {str_is_case<true>, 0}},
+                                     {"islower", {str_is_case<false>, 0}},
+                                     {"istitle", {is_title, 0}},
+                                     {"isascii", {no_other_character<is_ascii>, 0}},
+                                     {"isprintable", {no_other_character<is_printable>, 0}}};
   return table;
 }
 
@@ -309,15 +349,19 @@ const BuiltinTable& sequence_methods() {
 }
 
 const BuiltinTable& dict_methods() {
-  static const BuiltinTable table = {{"get", {dict_get, 2}}, {"items", {dict_list<true, true>, 0}}, {"keys", {dict_list<true, false>, 0}},
-                              {"values", {dict_list<false, true>, 0}}, {"copy", {same, 0}}};
+  static const BuiltinTable table = {{"get", {dict_get, 2}},
+                                     {"items", {dict_list<true, true>, 0}},
+                                     {"keys", {dict_list<true, false>, 0}},
+                                     {"values", {dict_list<false, true>, 0}},
+                                     {"copy", {same, 0}}};
   return table;
 }
 
 }  // namespace
 
 const BuiltinEntry* find_method(const Value& self, std::string_view name) {
-  static const BuiltinEntry copy{same, 0}, cycle{loop_cycle, 64}, changed{loop_changed, 64}, next{cycler_next, 0}, reset{cycler_reset, 0};
+  static const BuiltinEntry copy{same, 0}, cycle{loop_cycle, 64}, changed{loop_changed, 64}, next{cycler_next, 0},
+      reset{cycler_reset, 0};
   switch (self.kind()) {
     case Kind::string:
       return look_up(string_methods(), name);
@@ -339,10 +383,14 @@ const BuiltinEntry* find_method(const Value& self, std::string_view name) {
 
 bool is_refused(const Value& self, std::string_view name) {
   if (name.starts_with("__")) return true;
-  static constexpr std::string_view kList[] = {"append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"};
+  static constexpr std::string_view kList[] = {"append", "clear",  "extend",  "insert",
+                                               "pop",    "remove", "reverse", "sort"};
   static constexpr std::string_view kDict[] = {"clear", "pop", "popitem", "setdefault", "update", "fromkeys"};
-  static constexpr std::string_view kString[] = {"encode", "translate", "maketrans", "format_map", "expandtabs", "isidentifier"};
-  const auto in = [name](const auto& names) { return std::find(std::begin(names), std::end(names), name) != std::end(names); };
+  static constexpr std::string_view kString[] = {"encode",     "translate",  "maketrans",
+                                                 "format_map", "expandtabs", "isidentifier"};
+  const auto in = [name](const auto& names) {
+    return std::find(std::begin(names), std::end(names), name) != std::end(names);
+  };
   return self.is(Kind::list) ? in(kList) : self.is(Kind::dict) ? in(kDict) : self.is(Kind::string) && in(kString);
 }
 

@@ -150,7 +150,8 @@ NodePtr Parser::statement() {
     return make(tag == "break" ? NodeKind::loop_break : NodeKind::loop_continue);
   }
   for (const std::string_view file : {"include", "import", "from", "extends"})
-    if (tag == file) template_error(line, "{% " + tag + " %} is refused: a chat template reads no files", "inline what it would read");
+    if (tag == file)
+      template_error(line, "{% " + tag + " %} is refused: a chat template reads no files", "inline what it would read");
   template_error(line, "unknown tag '" + tag + "'");
 }
 

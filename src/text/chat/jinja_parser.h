@@ -1,5 +1,5 @@
-// Recursive descent over the tokens of a template. Precedence is Jinja's, which differs from Python's in places: filters bind
-// tighter than unary minus's operand's call, ~ stands between + and *.
+// Recursive descent over the tokens of a template. Precedence is Jinja's, which differs from Python's in places:
+// filters bind tighter than unary minus's operand's call, ~ stands between + and *.
 #pragma once
 #include <string>
 #include <string_view>

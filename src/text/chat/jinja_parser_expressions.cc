@@ -183,7 +183,8 @@ NodePtr Parser::parse_number() {
     }
     int64_t n = 0;
     const auto result = std::from_chars(text.data(), text.data() + text.size(), n, base);
-    if (result.ec != std::errc() || result.ptr != text.data() + text.size()) fail("number " + now().text.substr(0, 40) + " is out of range");
+    if (result.ec != std::errc() || result.ptr != text.data() + text.size())
+      fail("number " + now().text.substr(0, 40) + " is out of range");
     node->value = Value::integer(n);
   }
   next();
@@ -219,7 +220,8 @@ NodePtr Parser::parse_tuple(bool conditional, bool in_parentheses) {
   const auto one = [&] { return conditional ? expression() : parse_or(); };
   const auto at_end = [&] {
     const Token t = now().token;
-    return t == Token::print_end || t == Token::block_end || t == Token::end || is_op(")") || is_name("recursive") || (!conditional && is_name("if"));
+    return t == Token::print_end || t == Token::block_end || t == Token::end || is_op(")") || is_name("recursive") ||
+           (!conditional && is_name("if"));
   };
   if (in_parentheses && is_op(")")) return make(NodeKind::tuple);
   NodePtr first = one();
@@ -276,7 +278,8 @@ NodePtr Parser::parse_test(NodePtr operand) {
   const Token t = now().token;
   if (is_op("(")) {
     node->args = parse_args();
-  } else if ((t == Token::name && !is_name("else") && !is_name("or") && !is_name("and") && !is_name("if") && !is_name("in") && !is_name("not")) ||
+  } else if ((t == Token::name && !is_name("else") && !is_name("or") && !is_name("and") && !is_name("if") &&
+              !is_name("in") && !is_name("not")) ||
              t == Token::string || t == Token::integer || t == Token::real || is_op("[") || is_op("{")) {
     if (is_name("is")) fail("tests cannot be chained with 'is'");
     node->args.positional.push_back(parse_postfix(parse_primary()));

@@ -9,7 +9,8 @@ namespace {
 constexpr size_t kMaxSource = size_t{1} << 18;
 
 bool is_word(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || static_cast<unsigned char>(c) >= 0x80;
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+         static_cast<unsigned char>(c) >= 0x80;
 }
 bool is_decimal(char c) { return c >= '0' && c <= '9'; }
 
@@ -106,7 +107,8 @@ class Lexer {
     return text;
   }
 
-  // Moves behind the end of a tag at byte i ("%}", "-%}", "+%}" and the like) and what its sign strips. trim: a newline goes too.
+  // Moves behind the end of a tag at byte i ("%}", "-%}", "+%}" and the like) and what its sign strips. trim: a newline
+  // goes too.
   void close_tag(size_t i, size_t length, bool trim) {
     const char sign = at(i);
     size_t end = i + length;
@@ -254,7 +256,8 @@ class Lexer {
     char32_t code = 0;
     if (c >= '0' && c <= '7') {
       size_t end = i;
-      for (; end < i + 3 && at(end) >= '0' && at(end) <= '7'; ++end) code = code * 8 + static_cast<char32_t>(s_[end] - '0');
+      for (; end < i + 3 && at(end) >= '0' && at(end) <= '7'; ++end)
+        code = code * 8 + static_cast<char32_t>(s_[end] - '0');
       append_char(code, text);
       return end;
     }

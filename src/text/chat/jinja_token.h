@@ -1,5 +1,6 @@
-// Template source -> tokens, with the whitespace rules of Jinja under trim_blocks and lstrip_blocks, as transformers sets them:
-// a newline after a block is dropped, so are spaces before a block on its own line; "-" strips more, "+" strips nothing.
+// Template source -> tokens, with the whitespace rules of Jinja under trim_blocks and lstrip_blocks, as transformers
+// sets them: a newline after a block is dropped, so are spaces before a block on its own line; "-" strips more, "+"
+// strips nothing.
 #pragma once
 #include <string>
 #include <string_view>
@@ -7,7 +8,19 @@
 
 namespace birkhoff::text::chat::jinja {
 
-enum class Token : uint8_t { data, print_begin, print_end, block_begin, block_end, name, string, integer, real, op, end };
+enum class Token : uint8_t {
+  data,
+  print_begin,
+  print_end,
+  block_begin,
+  block_end,
+  name,
+  string,
+  integer,
+  real,
+  op,
+  end
+};
 
 struct Lexeme {
   Token token = Token::end;
@@ -15,7 +28,8 @@ struct Lexeme {
   int line = 0;
 };
 
-// Throws Error: not UTF-8, larger than 256 KiB, a tag, string or bracket that is not closed, a character that no token has.
+// Throws Error: not UTF-8, larger than 256 KiB, a tag, string or bracket that is not closed, a character that no token
+// has.
 std::vector<Lexeme> tokenize(std::string_view source);
 
 [[noreturn]] void template_error(int line, const std::string& what, const std::string& hint = "");

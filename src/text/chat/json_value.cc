@@ -97,7 +97,10 @@ class Reader {
     unsigned v = 0;
     for (int k = 0; k < 4; ++k, ++i_) {
       const char c = peek();
-      const int d = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+      const int d = c >= '0' && c <= '9'   ? c - '0'
+                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                           : -1;
       if (d < 0) fail("four hexadecimal digits were expected");
       v = v * 16 + static_cast<unsigned>(d);
     }
@@ -125,7 +128,7 @@ class Reader {
 
   std::string string() {
     std::string out;
-    for (++i_;; ) {
+    for (++i_;;) {
       const size_t begin = i_;
       while (i_ < s_.size() && s_[i_] != '"' && s_[i_] != '\\' && static_cast<unsigned char>(s_[i_]) >= 0x20) ++i_;
       out.append(s_, begin, i_ - begin);

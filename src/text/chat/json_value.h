@@ -1,5 +1,5 @@
-// JSON text -> Value, as Python's json.loads reads it: order of keys kept, the last of equal keys wins, integers of any length,
-// floats as doubles, NaN and Infinity accepted.
+// JSON text -> Value, as Python's json.loads reads it: order of keys kept, the last of equal keys wins, integers of any
+// length, floats as doubles, NaN and Infinity accepted.
 #pragma once
 #include <string_view>
 

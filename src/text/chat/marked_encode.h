@@ -1,5 +1,6 @@
-// A rendered prompt to token ids: added tokens match in what the format wrote, never in contents; everything between two of them is
-// encoded as one text, so that words run across the border of format and content as they did in training.
+// A rendered prompt to token ids: added tokens match in what the format wrote, never in contents; everything between
+// two of them is encoded as one text, so that words run across the border of format and content as they did in
+// training.
 #pragma once
 #include <cstdint>
 #include <vector>

@@ -1,6 +1,6 @@
-// UTF-8 text that remembers which of its bytes came out of a conversation. Added tokens of a tokenizer may match in what a
-// template or an encoder wrote; in the contents of messages the same characters are plain text. Every operation on strings in
-// this folder carries the mark along.
+// UTF-8 text that remembers which of its bytes came out of a conversation. Added tokens of a tokenizer may match in
+// what a template or an encoder wrote; in the contents of messages the same characters are plain text. Every operation
+// on strings in this folder carries the mark along.
 #pragma once
 #include <cstddef>
 #include <string>

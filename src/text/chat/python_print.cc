@@ -148,7 +148,8 @@ class JsonWriter {
     if (dict.entries.empty()) return out_.append("{}");
     std::vector<std::pair<Value, Value>> entries = dict.entries;
     if (style_.sort_keys)
-      std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return compare(a.first, b.first) < 0; });
+      std::stable_sort(entries.begin(), entries.end(),
+                       [](const auto& a, const auto& b) { return compare(a.first, b.first) < 0; });
     out_.append("{");
     ++level_;
     for (size_t i = 0; i < entries.size(); ++i) {
@@ -172,7 +173,8 @@ class JsonWriter {
   }
 
   void next_line(size_t i) {
-    if (out_.size() > style_.max_bytes) throw Error("chat template", "JSON of more than " + std::to_string(style_.max_bytes) + " bytes");
+    if (out_.size() > style_.max_bytes)
+      throw Error("chat template", "JSON of more than " + std::to_string(style_.max_bytes) + " bytes");
     if (i) out_.append(separator_);
     end_line();
   }
@@ -211,7 +213,8 @@ std::string float_repr(double d) {
     const int count = static_cast<int>(digits.size());
     if (exponent < 0) return out + "0." + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
     if (count <= exponent + 1) return out + digits + std::string(static_cast<size_t>(exponent + 1 - count), '0') + ".0";
-    return out + digits.substr(0, static_cast<size_t>(exponent) + 1) + "." + digits.substr(static_cast<size_t>(exponent) + 1);
+    return out + digits.substr(0, static_cast<size_t>(exponent) + 1) + "." +
+           digits.substr(static_cast<size_t>(exponent) + 1);
   }
   out += digits.substr(0, 1);
   if (digits.size() > 1) out += "." + digits.substr(1);

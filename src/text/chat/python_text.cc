@@ -40,7 +40,9 @@ MaskedText py_strip(const MaskedText& s, const std::optional<std::string>& chars
   std::vector<char32_t> set;
   if (chars)
     for (size_t i = 0; i < chars->size();) set.push_back(utf8_next(*chars, i));
-  const auto strips = [&](char32_t c) { return chars ? std::find(set.begin(), set.end(), c) != set.end() : is_space(c); };
+  const auto strips = [&](char32_t c) {
+    return chars ? std::find(set.begin(), set.end(), c) != set.end() : is_space(c);
+  };
   const std::string& b = s.bytes();
   size_t begin = 0, end = b.size();
   if (side != Side::right)
@@ -184,14 +186,17 @@ MaskedText py_title(const MaskedText& s) {
 }
 
 MaskedText py_swapcase(const MaskedText& s) {
-  return map_characters(s, [](std::string& out, char32_t c) { is_upper(c) ? append_lower(out, c) : append_upper(out, c); });
+  return map_characters(
+      s, [](std::string& out, char32_t c) { is_upper(c) ? append_lower(out, c) : append_upper(out, c); });
 }
 
 MaskedText py_pad(const MaskedText& s, int64_t width, std::string_view fill, Side text_side) {
   const int64_t missing = width - static_cast<int64_t>(utf8_count(s.bytes()));
   if (missing <= 0) return s;
   // str.center puts the odd blank as CPython does.
-  const int64_t left = text_side == Side::left ? 0 : text_side == Side::right ? missing : missing / 2 + (missing & width & 1);
+  const int64_t left = text_side == Side::left    ? 0
+                       : text_side == Side::right ? missing
+                                                  : missing / 2 + (missing & width & 1);
   MaskedText out;
   for (int64_t k = 0; k < left; ++k) out.append(fill);
   out.append(s);

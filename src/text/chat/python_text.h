@@ -22,7 +22,7 @@ MaskedText py_replace(const MaskedText& s, const std::string& old, const MaskedT
 MaskedText py_upper(const MaskedText& s);
 MaskedText py_lower(const MaskedText& s);
 MaskedText py_capitalize(const MaskedText& s);
-MaskedText py_title(const MaskedText& s);     // str.title
+MaskedText py_title(const MaskedText& s);  // str.title
 MaskedText py_swapcase(const MaskedText& s);
 // Pads to width code points: side says where the text stays.
 MaskedText py_pad(const MaskedText& s, int64_t width, std::string_view fill, Side text_side);

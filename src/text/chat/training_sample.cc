@@ -27,15 +27,21 @@ bool is_assistant(const Value& message) {
 class Renderer {
  public:
   Renderer(const ChatFormat& format, const Value& messages, const Value& tools, const Value& options)
-      : format_(format), items_(messages.items()), tools_(tools), native_(format.encoder() != ChatFormat::Encoder::none), options_(options) {
+      : format_(format),
+        items_(messages.items()),
+        tools_(tools),
+        native_(format.encoder() != ChatFormat::Encoder::none),
+        options_(options) {
     const bool given = options.is(Kind::dict) && !options.as_dict().entries.empty();
     const auto reasons = [](const Value& m) { return truth(get(m, "reasoning_content")); };
-    if (native_ && !given) options_ = with_flag(options, "thinking", std::any_of(items_.begin(), items_.end(), reasons));
+    if (native_ && !given)
+      options_ = with_flag(options, "thinking", std::any_of(items_.begin(), items_.end(), reasons));
   }
   // The first n messages; invite: with the generation prompt behind them.
   MaskedText operator()(size_t n, bool invite) const {
     const std::vector<Value> first(items_.begin(), items_.begin() + static_cast<std::ptrdiff_t>(n));
-    return format_.render(Value::list(first), tools_, native_ ? options_ : with_flag(options_, "add_generation_prompt", invite));
+    return format_.render(Value::list(first), tools_,
+                          native_ ? options_ : with_flag(options_, "add_generation_prompt", invite));
   }
 
  private:
@@ -46,8 +52,8 @@ class Renderer {
   Value options_;
 };
 
-// Where the tag begins that ends behind `at` (of "</think>" the '<', for a place within it); `at` itself when that lies in none. Tags are what
-// formats write their special tokens as: <...> or [...] on one line.
+// Where the tag begins that ends behind `at` (of "</think>" the '<', for a place within it); `at` itself when that lies
+// in none. Tags are what formats write their special tokens as: <...> or [...] on one line.
 size_t out_of_tag(const MaskedText& text, size_t at) {
   for (size_t i = at; i > 0 && !text.marked_at(i - 1); --i) {
     const char c = text.bytes()[i - 1];
@@ -57,10 +63,10 @@ size_t out_of_tag(const MaskedText& text, size_t at) {
   return at;
 }
 
-// The turn of the assistant at the end of text, given the prompt that asked for it. false: the prompt is not what text begins with.
-// Marks of the generation prompt that the finished turn does not have (an opened thought) may differ. The turn then begins where they part,
-// which is neither within a special token (<think> and </think> have a first letter in common) nor within the answer ("<b>" has it, too, but
-// as content).
+// The turn of the assistant at the end of text, given the prompt that asked for it. false: the prompt is not what text
+// begins with. Marks of the generation prompt that the finished turn does not have (an opened thought) may differ. The
+// turn then begins where they part, which is neither within a special token (<think> and </think> have a first letter
+// in common) nor within the answer ("<b>" has it, too, but as content).
 bool find_turn(const MaskedText& prompt, const MaskedText& text, Range& turn) {
   const std::string &p = prompt.bytes(), &t = text.bytes();
   size_t at = 0;
@@ -77,7 +83,8 @@ bool find_turn(const MaskedText& prompt, const MaskedText& text, Range& turn) {
 
 // Cuts what the format writes behind the end token.
 void end_at_token(const MaskedText& text, const std::string& eos, Range& turn, SampleNotes& notes) {
-  for (size_t at = eos.empty() ? std::string::npos : text.bytes().rfind(eos); at != std::string::npos && at >= turn.begin; at = text.bytes().rfind(eos, at - 1)) {
+  for (size_t at = eos.empty() ? std::string::npos : text.bytes().rfind(eos);
+       at != std::string::npos && at >= turn.begin; at = text.bytes().rfind(eos, at - 1)) {
     if (!text.marked_at(at)) {
       turn.end = at + eos.size();
       return;
@@ -103,7 +110,8 @@ TrainingSample cut(const MaskedText& text, const std::vector<Range>& turns) {
 
 }  // namespace
 
-std::vector<TrainingSample> training_samples(const ChatFormat& format, const Value& messages, const Value& tools, const Value& options, SampleNotes& notes) {
+std::vector<TrainingSample> training_samples(const ChatFormat& format, const Value& messages, const Value& tools,
+                                             const Value& options, SampleNotes& notes) {
   if (!messages.is_sequence()) throw Error("chat", std::string("messages must be a list, not ") + type_name(messages));
   const Renderer render(format, messages, tools, options);
   const size_t n = messages.items().size();

@@ -79,7 +79,8 @@ Value Value::dict(std::shared_ptr<DictObject> d) {
   d->depth = depth + 1;
   check_depth(d->depth);
   d->weight = 1;
-  for (const auto& [key, value] : d->entries) d->weight = std::min(d->weight + key.weight() + value.weight(), kMaxWeight);
+  for (const auto& [key, value] : d->entries)
+    d->weight = std::min(d->weight + key.weight() + value.weight(), kMaxWeight);
   return Value(Kind::dict, 0, std::move(d));
 }
 

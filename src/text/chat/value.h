@@ -1,7 +1,7 @@
-// Values as Python has them: what JSON lines hold and what templates compute with. Strings carry marks (masked_text.h); dicts
-// keep insertion order; integers beyond 64 bits are kept as their digits, to be printed and compared but not computed with.
-// Immutable but for DictObject under construction and namespaces, so that containers never hold themselves; depth is bounded,
-// so that destroying a value cannot overflow the stack.
+// Values as Python has them: what JSON lines hold and what templates compute with. Strings carry marks (masked_text.h);
+// dicts keep insertion order; integers beyond 64 bits are kept as their digits, to be printed and compared but not
+// computed with. Immutable but for DictObject under construction and namespaces, so that containers never hold
+// themselves; depth is bounded, so that destroying a value cannot overflow the stack.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -24,9 +24,9 @@ struct Object {
   virtual ~Object() {
     if (live) *live -= charged;
   }
-  int depth = 0;             // of containers: 1 + the deepest element
-  int64_t weight = 1;        // of containers: the sum over what they hold, shared parts counted as often as they are held
-  int64_t* live = nullptr;   // the byte counter of a budget that this object was charged to
+  int depth = 0;       // of containers: 1 + the deepest element
+  int64_t weight = 1;  // of containers: the sum over what they hold, shared parts counted as often as they are held
+  int64_t* live = nullptr;  // the byte counter of a budget that this object was charged to
   int64_t charged = 0;
 };
 
@@ -70,8 +70,8 @@ class Value {
   const Object* ref() const { return ref_.get(); }
   Object* mutable_ref() const { return ref_.get(); }
   int depth() const;
-  // What walking through the value costs: 1, 1 + bytes / 8 for text, the sum for containers. A small value may weigh a lot, since
-  // parts are shared; whoever prints or compares checks.
+  // What walking through the value costs: 1, 1 + bytes / 8 for text, the sum for containers. A small value may weigh a
+  // lot, since parts are shared; whoever prints or compares checks.
   int64_t weight() const;
 
  private:

@@ -45,7 +45,9 @@ Answer parse(const std::string& family, bool thinking, const std::vector<std::st
   return sum;
 }
 
-Answer parse(const std::string& family, bool thinking, const std::string& text) { return parse(family, thinking, std::vector<std::string>{text}); }
+Answer parse(const std::string& family, bool thinking, const std::string& text) {
+  return parse(family, thinking, std::vector<std::string>{text});
+}
 
 TEST(AnswerParser, Goldens) {
   std::mt19937 random(7);
@@ -54,7 +56,8 @@ TEST(AnswerParser, Goldens) {
       const std::string expected = json_dump(get(line, "message")).bytes(), text = get(line, "text").bytes();
       const bool thinking = thinking_of(get(line, "options"));
       for (const size_t longest : {0, 1, 2, 3, 7, 30, 200})
-        EXPECT_EQ(json_dump(parse(family, thinking, pieces_of(text, longest, random)).to_message()).bytes(), expected) << get(line, "name").bytes() << " " << longest;
+        EXPECT_EQ(json_dump(parse(family, thinking, pieces_of(text, longest, random)).to_message()).bytes(), expected)
+            << get(line, "name").bytes() << " " << longest;
       // A leading <think> is optional on input.
       if (thinking) {
         EXPECT_EQ(json_dump(parse(family, true, "<think>" + text).to_message()).bytes(), expected);
@@ -92,7 +95,8 @@ TEST(AnswerParser, Streams) {
 }
 
 constexpr const char* kCall =
-    "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\" string=\"true\">x</｜DSML｜parameter>\n</｜DSML｜invoke>\n";
+    "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\" "
+    "string=\"true\">x</｜DSML｜parameter>\n</｜DSML｜invoke>\n";
 
 TEST(AnswerParser, WhatIsNoCallStaysText) {
   const std::string call = kCall, end = "</｜DSML｜tool_calls>";
@@ -100,7 +104,8 @@ TEST(AnswerParser, WhatIsNoCallStaysText) {
       // text, content
       {"plain <｜DSML｜ text", "plain <｜DSML｜ text"},
       {"a\n\n<｜DSML｜tool_calls>\noops", "a\n\n<｜DSML｜tool_calls>\noops"},
-      {"a<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\"", "a<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\""},
+      {"a<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\"",
+       "a<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\""},
       {"x</think>y", "x</think>y"},
       {"<｜end▁of▁sentence｜>more", "<｜end▁of▁sentence｜>more"},
       {"\n\n\n" + call + end + "tail", "\ntail"},
@@ -109,7 +114,8 @@ TEST(AnswerParser, WhatIsNoCallStaysText) {
   for (size_t k = 0; k < cases.size(); ++k) {
     for (const size_t longest : {0, 1, 4}) {
       EXPECT_EQ(parse("v4", false, pieces_of(cases[k].first, longest, random)).content, cases[k].second);
-      EXPECT_EQ(parse("v4", false, pieces_of(cases[k].first + "<｜end▁of▁sentence｜>", longest, random)).content, cases[k].second);
+      EXPECT_EQ(parse("v4", false, pieces_of(cases[k].first + "<｜end▁of▁sentence｜>", longest, random)).content,
+                cases[k].second);
     }
   }
   // Cut off behind a whole call: the call counts, nothing but markup is left.
@@ -118,7 +124,10 @@ TEST(AnswerParser, WhatIsNoCallStaysText) {
   ASSERT_EQ(cut.calls.size(), 1u);
   EXPECT_EQ(cut.calls[0].arguments, "{\"a\": \"x\"}");
   // A parameter given twice spoils its call and no other.
-  const std::string twice = "<｜DSML｜invoke name=\"g\">\n<｜DSML｜parameter name=\"a\" string=\"true\">1</｜DSML｜parameter>\n<｜DSML｜parameter name=\"a\" string=\"true\">2</｜DSML｜parameter>\n</｜DSML｜invoke>\n";
+  const std::string twice =
+      "<｜DSML｜invoke name=\"g\">\n<｜DSML｜parameter name=\"a\" "
+      "string=\"true\">1</｜DSML｜parameter>\n<｜DSML｜parameter name=\"a\" "
+      "string=\"true\">2</｜DSML｜parameter>\n</｜DSML｜invoke>\n";
   const Answer spoiled = parse("v4", false, call + twice + end);
   EXPECT_EQ(spoiled.calls.size(), 1u);
   EXPECT_NE(spoiled.content.find(twice), std::string::npos);
@@ -135,10 +144,12 @@ TEST(AnswerParser, ReasoningWithoutAnEndIsReasoning) {
 TEST(AnswerParser, HistoryIsWhatTemplatesTestFor) {
   Answer a;
   a.calls = {{"f", R"({"city": "Bern", "n": [1, 2.0]})"}, {"g", "no json"}, {"h", "[1]"}};
-  EXPECT_EQ(json_dump(a.to_history(true)).bytes(),
-            R"({"role": "assistant", "content": null, "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"city": "Bern", "n": [1, 2.0]}}}, )"
-            R"({"type": "function", "function": {"name": "g", "arguments": "no json"}}, {"type": "function", "function": {"name": "h", "arguments": "[1]"}}]})");
-  EXPECT_EQ(get(get(get(a.to_history(false), "tool_calls").items()[0], "function"), "arguments").bytes(), a.calls[0].arguments);
+  EXPECT_EQ(
+      json_dump(a.to_history(true)).bytes(),
+      R"({"role": "assistant", "content": null, "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"city": "Bern", "n": [1, 2.0]}}}, )"
+      R"({"type": "function", "function": {"name": "g", "arguments": "no json"}}, {"type": "function", "function": {"name": "h", "arguments": "[1]"}}]})");
+  EXPECT_EQ(get(get(get(a.to_history(false), "tool_calls").items()[0], "function"), "arguments").bytes(),
+            a.calls[0].arguments);
   a.calls.clear();
   EXPECT_EQ(json_dump(a.to_history(true)).bytes(), R"({"role": "assistant", "content": ""})");
   a.reasoning = "r";
@@ -151,7 +162,8 @@ TEST(AnswerParser, KeysWithManyFalseEnds) {
   for (int i = 0; i < 100000; ++i) key += "\" string=\"";
   const std::string open = "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"";
   AnswerParser parser("v4", false);
-  parser.feed("\n\n" + open + key + "k\" string=\"true\">v</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>");
+  parser.feed("\n\n" + open + key +
+              "k\" string=\"true\">v</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>");
   parser.finish();
   ASSERT_EQ(parser.answer().calls.size(), 1u);
   EXPECT_GT(parser.answer().calls[0].arguments.size(), key.size());
@@ -159,10 +171,21 @@ TEST(AnswerParser, KeysWithManyFalseEnds) {
 
 // Every byte of hostile text comes out again, as content, reasoning or part of a call; the time is linear.
 TEST(AnswerParser, HostileTextIsLinearAndKept) {
-  const std::vector<std::string> units = {"<", "\n", "\n\n<｜DSML｜", "<｜DSML｜tool_calls>", "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"", "</think>", "<think>", kCall,
-                                          "<｜end▁of▁sentence｜>", "\" string=\"", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>", "｜"};
+  const std::vector<std::string> units = {"<",
+                                          "\n",
+                                          "\n\n<｜DSML｜",
+                                          "<｜DSML｜tool_calls>",
+                                          "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"",
+                                          "</think>",
+                                          "<think>",
+                                          kCall,
+                                          "<｜end▁of▁sentence｜>",
+                                          "\" string=\"",
+                                          "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>",
+                                          "｜"};
   for (const char* family : {"v3", "v3.1", "v3.2", "v4"})
-    for (const std::string& prefix : {std::string(), std::string("<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\""), std::string("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>")})
+    for (const std::string& prefix : {std::string(), std::string("<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\""),
+                                      std::string("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>")})
       for (const std::string& unit : units) {
         std::string text = prefix;
         while (text.size() < (size_t{1} << 18)) text += unit;
@@ -170,7 +193,8 @@ TEST(AnswerParser, HostileTextIsLinearAndKept) {
         AnswerParser parser(family, false);
         for (size_t i = 0; i < text.size(); i += 64) parser.feed(std::string_view(text).substr(i, 64));
         parser.finish();
-        EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), 5.0) << family << " " << unit;
+        EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), 5.0)
+            << family << " " << unit;
         const Answer& a = parser.answer();
         if (a.calls.empty() && unit != "</think>" && unit != "<think>" && unit != "<｜end▁of▁sentence｜>") {
           EXPECT_EQ(a.content, text) << family << " " << unit;

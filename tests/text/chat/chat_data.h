@@ -1,4 +1,5 @@
-// Reference data of chat formats: the sample in tests/golden/chat, or the full sets when BIRKHOFF_DATA names a directory.
+// Reference data of chat formats: the sample in tests/golden/chat, or the full sets when BIRKHOFF_DATA names a
+// directory.
 #pragma once
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
-// Templates against Jinja2 itself: tests/golden/chat/jinja.jsonl holds templates, one context and what Jinja2 3.1.6 made of them
-// in the environment that transformers uses.
+// Templates against Jinja2 itself: tests/golden/chat/jinja.jsonl holds templates, one context and what Jinja2 3.1.6
+// made of them in the environment that transformers uses.
 #include "text/chat/jinja.h"
 
 #include <gtest/gtest.h>
@@ -13,7 +13,9 @@ namespace {
 
 using test::json_lines;
 
-std::string render(const std::string& source, const DictObject& context = {}) { return Template(source).render(context).bytes(); }
+std::string render(const std::string& source, const DictObject& context = {}) {
+  return Template(source).render(context).bytes();
+}
 
 TEST(Jinja, RendersWhatJinja2Renders) {
   const auto lines = json_lines(std::string(BIRKHOFF_GOLDEN_DIR) + "/chat/jinja.jsonl");
@@ -49,7 +51,9 @@ TEST(Jinja, StrftimeSeesTheTimeItIsGiven) {
 }
 
 TEST(Jinja, ErrorsNameTheLine) {
-  for (const auto& [source, line] : {std::pair{"a\n\n{{ x.y }}", "line 3"}, {"a\n{% if %}", "line 2"}, {"{% for i in [1] %}\n{{ i }}\n{% nope %}", "line 3"}}) {
+  for (const auto& [source, line] : {std::pair{"a\n\n{{ x.y }}", "line 3"},
+                                     {"a\n{% if %}", "line 2"},
+                                     {"{% for i in [1] %}\n{{ i }}\n{% nope %}", "line 3"}}) {
     try {
       render(source);
       ADD_FAILURE() << source;

@@ -35,7 +35,9 @@ TEST(MarkedEncode, WordsRunAcrossTheBorderOfFormatAndContent) {
 
 TEST(MarkedEncode, SpecialTokensMatchInTheFormatAlone) {
   const std::tuple<const char*, std::string, std::string> families[] = {
-      {"v3", "<｜User｜>", "<｜Assistant｜>"}, {"v4", "<｜begin▁of▁sentence｜>", "<｜fim▁hole｜>"}, {"llm", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"}};
+      {"v3", "<｜User｜>", "<｜Assistant｜>"},
+      {"v4", "<｜begin▁of▁sentence｜>", "<｜fim▁hole｜>"},
+      {"llm", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"}};
   for (const auto& [name, user, assistant] : families) {
     const auto tokenizer = Tokenizer::open(tokenizer_dir(name));
     ASSERT_TRUE(tokenizer->id(user) && tokenizer->id(assistant)) << name;
