@@ -7,7 +7,7 @@
 #include "core/arena.h"
 #include "core/cpu.h"
 #include "infer/bench_infer.h"
-#include "ops/gemm.h"
+#include "ops/gemm/gemm.h"
 #include "train/bench_train.h"
 
 namespace birkhoff::apps {

@@ -3,8 +3,8 @@
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "text/chat/answer_parser.h"
-#include "text/chat/json_value.h"
-#include "text/chat/python_print.h"
+#include "text/jinja/json_value.h"
+#include "text/jinja/python_print.h"
 
 namespace birkhoff::apps {
 namespace {

@@ -7,7 +7,7 @@
 #include "core/cpu.h"
 #include "core/error.h"
 #include "io/json_file.h"
-#include "model/presets.h"
+#include "model/config/presets.h"
 
 namespace birkhoff::apps {
 namespace {

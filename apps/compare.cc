@@ -1,4 +1,4 @@
-#include "lab/compare.h"
+#include "lab/compare/compare.h"
 
 #include <unistd.h>
 
@@ -6,7 +6,7 @@
 
 #include "apps/verbs.h"
 #include "core/error.h"
-#include "lab/summary.h"
+#include "lab/compare/summary.h"
 
 namespace birkhoff::apps {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "apps/verbs.h"
 #include "core/error.h"
-#include "lab/expert_report.h"
+#include "lab/experts/expert_report.h"
 #include "report/report.h"
 #include "train/progress.h"
 

@@ -7,7 +7,7 @@
 #include "infer/engine.h"
 #include "infer/sampler.h"
 #include "infer/text_model.h"
-#include "text/fim.h"
+#include "text/tokenizer/fim.h"
 
 namespace birkhoff::apps {
 namespace {

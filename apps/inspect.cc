@@ -6,8 +6,8 @@
 #include "checkpoint/hf_directory.h"
 #include "core/error.h"
 #include "io/manifest.h"
-#include "model/inventory.h"
-#include "model/presets.h"
+#include "model/config/inventory.h"
+#include "model/config/presets.h"
 #include "train/train_config.h"
 
 namespace birkhoff::apps {

@@ -1,4 +1,4 @@
-#include "lab/plan.h"
+#include "lab/plan/plan.h"
 
 #include <cstdio>
 #include <filesystem>
@@ -7,8 +7,8 @@
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "io/json_file.h"
-#include "lab/plan_report.h"
-#include "model/presets.h"
+#include "lab/plan/plan_report.h"
+#include "model/config/presets.h"
 
 namespace birkhoff::apps {
 namespace {

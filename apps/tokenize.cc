@@ -5,7 +5,7 @@
 #include "apps/verbs.h"
 #include "checkpoint/hf_directory.h"
 #include "core/error.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace birkhoff::apps {
 namespace {

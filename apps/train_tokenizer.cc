@@ -6,7 +6,7 @@
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "data/documents.h"
-#include "text/bpe_trainer.h"
+#include "text/tokenizer/bpe_trainer.h"
 
 namespace birkhoff::apps {
 namespace {

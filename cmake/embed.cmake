@@ -3,7 +3,7 @@
 # Compiles presets/*.json into one generated source: birkhoff_embed_presets(OUT_VARIABLE).
 function(birkhoff_embed_presets out)
   file(GLOB files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/presets/*.json)
-  set(text "// Generated from presets/*.json.\n#include \"model/presets.h\"\nnamespace birkhoff::model {\nconst std::vector<Preset>& presets() {\n  static const std::vector<Preset> list = {\n")
+  set(text "// Generated from presets/*.json.\n#include \"model/config/presets.h\"\nnamespace birkhoff::model {\nconst std::vector<Preset>& presets() {\n  static const std::vector<Preset> list = {\n")
   foreach(file ${files})
     get_filename_component(name ${file} NAME_WLE)
     file(READ ${file} body)

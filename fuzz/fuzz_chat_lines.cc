@@ -2,7 +2,7 @@
 #include "core/error.h"
 #include "fuzz/mutate.h"
 #include "text/chat/chat_format.h"
-#include "text/chat/json_value.h"
+#include "text/jinja/json_value.h"
 
 int main(int argc, char** argv) {
   using namespace birkhoff;

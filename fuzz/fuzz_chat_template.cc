@@ -1,7 +1,7 @@
 // Chat templates: the source is mutated, the conversation is fixed.
 #include "fuzz/mutate.h"
-#include "text/chat/jinja.h"
-#include "text/chat/json_value.h"
+#include "text/jinja/jinja.h"
+#include "text/jinja/json_value.h"
 
 int main(int argc, char** argv) {
   using namespace birkhoff;

@@ -1,9 +1,9 @@
 // config.json: every key of a setting, in and out of range.
 #include "fuzz/mutate.h"
 #include "io/json_file.h"
-#include "model/config.h"
-#include "model/model_type.h"
-#include "model/presets.h"
+#include "model/config/config.h"
+#include "model/config/model_type.h"
+#include "model/config/presets.h"
 
 int main(int argc, char** argv) {
   using namespace birkhoff;

@@ -2,7 +2,7 @@
 #include <cstring>
 
 #include "fuzz/mutate.h"
-#include "text/sentencepiece_tokenizer.h"
+#include "text/tokenizer/sentencepiece_tokenizer.h"
 
 namespace {
 

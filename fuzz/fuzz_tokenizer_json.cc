@@ -1,6 +1,6 @@
 // tokenizer.json: the file is mutated; what opens encodes and decodes a fixed text.
 #include "fuzz/mutate.h"
-#include "text/json_tokenizer.h"
+#include "text/tokenizer/json_tokenizer.h"
 
 namespace {
 

@@ -24,7 +24,7 @@ LAYER = re.compile(r"^struct (\w+) \{(.*?)^\};", re.MULTILINE | re.DOTALL)
 
 def sources(folder):
     """Test sources of a folder with what they include of tests/support, as one text each."""
-    for test in sorted((ROOT / "tests" / folder).glob("*_test.cc")):
+    for test in sorted((ROOT / "tests" / folder).rglob("*_test.cc")):
         text = test.read_text()
         for support in re.findall(r'#include "(support/\w+\.h)"', text):
             text += (ROOT / "tests" / support).read_text()
@@ -37,12 +37,12 @@ def checked(folder, call):
 
 def backwards():
     """(name, folder of its tests, pattern of a call)"""
-    defined = set(DECLARED.findall("".join(p.read_text() for p in (ROOT / "src" / "ops").glob("*.cc"))))
-    for header in sorted((ROOT / "src" / "ops").glob("*.h")):
+    defined = set(DECLARED.findall("".join(p.read_text() for p in (ROOT / "src" / "ops").rglob("*.cc"))))
+    for header in sorted((ROOT / "src" / "ops").rglob("*.h")):
         for name in DECLARED.findall(header.read_text()):
             if name in defined and (name.endswith("_backward") or name in ALSO):
                 yield name, "ops", rf"\b{PART_OF.get(name, name)}\("
-    for header in sorted((ROOT / "src" / "layers").glob("*.h")):
+    for header in sorted((ROOT / "src" / "layers").rglob("*.h")):
         for name, body in LAYER.findall(header.read_text()):
             if re.search(r"static void backward\(", body):
                 layer = f"{name}::backward"

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Writes src/text/unicode_classes.inc: runs of code points of one class. Needs the PyPI package unicodedata2 16.0.0
+"""Writes src/text/unicode/unicode_classes.inc: runs of code points of one class. Needs the PyPI package unicodedata2 16.0.0
 (Unicode 16, the version that the regular expressions of the `tokenizers` library know)."""
 import pathlib
 import sys
 
 import unicodedata2
 
-# The numbers of enum CharClass in src/text/unicode.h.
+# The numbers of enum CharClass in src/text/unicode/unicode.h.
 CLASS = {"Nd": 3, "Nl": 4, "No": 5, "Pc": 7}
 MAJOR = {"L": 1, "M": 2, "P": 6, "S": 8}
 
@@ -21,7 +21,7 @@ def main():
         if value != last:
             runs.append((code << 4) | value)
             last = value
-    out = pathlib.Path(__file__).resolve().parent.parent / "src/text/unicode_classes.inc"
+    out = pathlib.Path(__file__).resolve().parent.parent / "src/text/unicode/unicode_classes.inc"
     with out.open("w") as f:
         f.write("// Written by tools/make_unicode_classes.py from Unicode 16.0.0: first code point of a run * 16 + its class.\n")
         for i in range(0, len(runs), 16):

@@ -6,6 +6,7 @@ file, the one test program named is built and must fail; a test that cannot be b
 untouched copy first. Exit code 1 when a sabotage goes unnoticed."""
 import argparse
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -16,73 +17,73 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # name, file under src/, the text (must stand there exactly once), what it becomes, the test that must notice.
 SABOTAGES = [
     # Sinkhorn and the maps of hyper-connections
-    ("sinkhorn-order", "kernels/sinkhorn.isa.cc", "normalise<N>(m, i % 2 == 0, veps,", "normalise<N>(m, i % 2 == 1, veps,", "ops_mhc_vectors_test"),
-    ("sinkhorn-eps", "kernels/sinkhorn.isa.cc", "at(i) = at(i) * r + eps;", "at(i) = at(i) * r + (eps - eps);", "ops_mhc_properties_test"),
-    ("sinkhorn-vjp-dot", "kernels/sinkhorn.isa.cc", "d[at] = (d[at] - dot) * r;", "d[at] = d[at] * r;", "ops_mhc_vectors_test"),
-    ("sinkhorn-vjp-walk-back", "kernels/sinkhorn.isa.cc", "m[at] = m[at] * denominator;", "m[at] = m[at];", "ops_mhc_vectors_test"),
-    ("mixture-mean", "kernels/permutations.isa.cc", "e[p] * r * (g - mean)", "e[p] * r * g", "ops_mixture_test"),
-    ("mixture-normaliser", "kernels/permutations.isa.cc", "for (int i = 0; i < N * N; ++i) m[i] = m[i] * r;", "for (int i = 1; i < N * N; ++i) m[i] = m[i] * r;", "ops_mixture_test"),
-    ("mixture-permutation", "kernels/permutations.isa.cc", "V g = d[kPermutations<N>.to[p][0]];", "V g = d[0];", "ops_mixture_test"),
-    ("kron-factor", "kernels/permutations.isa.cc", "to[2 * x + 1] = from[x] * swap[f];", "to[2 * x + 1] = from[x] * keep[f];", "ops_mixture_test"),
-    ("kron-slope", "kernels/permutations.isa.cc", "const V slope = a * b * (da - db);", "const V slope = a * (da - db);", "ops_mixture_test"),
+    ("sinkhorn-order", "kernels/residual/sinkhorn.isa.cc", "normalise<N>(m, i % 2 == 0, veps,", "normalise<N>(m, i % 2 == 1, veps,", "ops_mhc_vectors_test"),
+    ("sinkhorn-eps", "kernels/residual/sinkhorn.isa.cc", "at(i) = at(i) * r + eps;", "at(i) = at(i) * r + (eps - eps);", "ops_mhc_properties_test"),
+    ("sinkhorn-vjp-dot", "kernels/residual/sinkhorn.isa.cc", "d[at] = (d[at] - dot) * r;", "d[at] = d[at] * r;", "ops_mhc_vectors_test"),
+    ("sinkhorn-vjp-walk-back", "kernels/residual/sinkhorn.isa.cc", "m[at] = m[at] * denominator;", "m[at] = m[at];", "ops_mhc_vectors_test"),
+    ("mixture-mean", "kernels/residual/permutations.isa.cc", "e[p] * r * (g - mean)", "e[p] * r * g", "ops_mixture_test"),
+    ("mixture-normaliser", "kernels/residual/permutations.isa.cc", "for (int i = 0; i < N * N; ++i) m[i] = m[i] * r;", "for (int i = 1; i < N * N; ++i) m[i] = m[i] * r;", "ops_mixture_test"),
+    ("mixture-permutation", "kernels/residual/permutations.isa.cc", "V g = d[kPermutations<N>.to[p][0]];", "V g = d[0];", "ops_mixture_test"),
+    ("kron-factor", "kernels/residual/permutations.isa.cc", "to[2 * x + 1] = from[x] * swap[f];", "to[2 * x + 1] = from[x] * keep[f];", "ops_mixture_test"),
+    ("kron-slope", "kernels/residual/permutations.isa.cc", "const V slope = a * b * (da - db);", "const V slope = a * (da - db);", "ops_mixture_test"),
     ("res-form-init", "model/weights.cc", "form == ops::ResForm::lite ? i == 0 : i % 2 == 0;", "form == ops::ResForm::lite ? i == 0 : i % 2 == 1;", "model_res_form_test"),
-    ("res-form-transposed", "ops/residual_coefficients.cc", "s.kind == ResidualKind::hc || s.convention == HcConvention::v4;", "s.kind == ResidualKind::hc || s.convention == HcConvention::v4 || s.res_form == ResForm::lite;", "ops_residual_test"),
-    ("map-transposed", "ops/residual_coefficients.cc", "return transposed ? j * n + k : k * n + j;", "return transposed ? k * n + j : j * n + k;", "ops_mhc_vectors_test"),
-    ("post-factor", "ops/residual_coefficients.cc", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 2.f, 0.f, y.v[i]);", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 1.f, 0.f, y.v[i]);", "ops_mhc_vectors_test"),
-    ("pre-eps", "ops/residual_coefficients.cc", "scale[0], base[i], 1.f, s.hc_eps, y.v[i]);", "scale[0], base[i], 1.f, 0.f, y.v[i]);", "ops_mhc_properties_test"),
-    ("scale-gradient", "ops/residual_coefficients.cc", "d_scale[group] += static_cast<float>(weighted);", "d_scale[group] += 0 * static_cast<float>(weighted);", "ops_mhc_vectors_test"),
-    ("collapse-scale-gradient", "ops/residual_coefficients.cc", "d_scale[0] += static_cast<float>(weighted);", "d_scale[0] += 0 * static_cast<float>(weighted);", "ops_mhc_vectors_test"),
-    ("write-transposed", "kernels/streams.isa.cc", "for (int j = 0; j < N; ++j) s = fma(set1(res[k * N + j]), in[j], s);", "for (int j = 0; j < N; ++j) s = fma(set1(res[j * N + k]), in[j], s);", "ops_mhc_vectors_test"),
-    ("state-rms-term", "ops/residual_backward.cc", "const float c = r * r * dot / static_cast<float>(width);", "const float c = 0 * r * r * dot / static_cast<float>(width);", "ops_residual_test"),
+    ("res-form-transposed", "ops/residual/residual_coefficients.cc", "s.kind == ResidualKind::hc || s.convention == HcConvention::v4;", "s.kind == ResidualKind::hc || s.convention == HcConvention::v4 || s.res_form == ResForm::lite;", "ops_residual_test"),
+    ("map-transposed", "ops/residual/residual_coefficients.cc", "return transposed ? j * n + k : k * n + j;", "return transposed ? k * n + j : j * n + k;", "ops_mhc_vectors_test"),
+    ("post-factor", "ops/residual/residual_coefficients.cc", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 2.f, 0.f, y.v[i]);", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 1.f, 0.f, y.v[i]);", "ops_mhc_vectors_test"),
+    ("pre-eps", "ops/residual/residual_coefficients.cc", "scale[0], base[i], 1.f, s.hc_eps, y.v[i]);", "scale[0], base[i], 1.f, 0.f, y.v[i]);", "ops_mhc_properties_test"),
+    ("scale-gradient", "ops/residual/residual_coefficients.cc", "d_scale[group] += static_cast<float>(weighted);", "d_scale[group] += 0 * static_cast<float>(weighted);", "ops_mhc_vectors_test"),
+    ("collapse-scale-gradient", "ops/residual/residual_coefficients.cc", "d_scale[0] += static_cast<float>(weighted);", "d_scale[0] += 0 * static_cast<float>(weighted);", "ops_mhc_vectors_test"),
+    ("write-transposed", "kernels/residual/streams.isa.cc", "for (int j = 0; j < N; ++j) s = fma(set1(res[k * N + j]), in[j], s);", "for (int j = 0; j < N; ++j) s = fma(set1(res[j * N + k]), in[j], s);", "ops_mhc_vectors_test"),
+    ("state-rms-term", "ops/residual/residual_backward.cc", "const float c = r * r * dot / static_cast<float>(width);", "const float c = 0 * r * r * dot / static_cast<float>(width);", "ops_residual_test"),
     ("gain-order", "train/gains.cc", "s += site[static_cast<size_t>(i * n_ + k)] * c[k * n_ + j];", "s += c[i * n_ + k] * site[static_cast<size_t>(k * n_ + j)];", "train_gains_test"),
     ("progress-resumed", "train/progress.h", "last_done_ = done;", "last_done_ = 0 * done;", "train_progress_test"),
     # Norms, rotary embedding, attention, gates
-    ("norm-mean-term", "kernels/norm.isa.cc", "const V mean = set1(-dot / static_cast<float>(a.dim));", "const V mean = set1(0 * dot / static_cast<float>(a.dim));", "ops_norm_test"),
-    ("norm-eps", "kernels/norm.isa.cc", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + a.eps)", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + 1e-5f)", "ops_norm_test"),
-    ("rope-inverse", "ops/rope.cc", "inverse ? -1.f : 1.f", "inverse ? 1.f : 1.f", "ops_rope_test"),
-    ("yarn-ramp", "ops/rope.cc", "base / scaling.factor * ramp + base * (1 - ramp)", "base / scaling.factor * (1 - ramp) + base * ramp", "ops_rope_test"),
-    ("attention-delta", "kernels/attention_backward.isa.cc", "p0 * (load(b.dp + at) - delta)", "p0 * load(b.dp + at)", "ops_attention_test"),
-    ("attention-causal", "kernels/attention_backward.isa.cc", "(j < columns ? j : columns - 1) + 1 - k0);", "(j < columns ? j : columns - 1) + 2 - k0);", "ops_attention_test"),
-    ("swiglu-gate", "kernels/routing.isa.cc", "(one + gate * (one - s))", "(one + gate * s)", "ops_swiglu_test"),
-    ("embedding-last-column", "ops/embedding.cc", "const int64_t c = task * kEmbeddingCols, n = std::min(kEmbeddingCols, d_table.cols - c);", "const int64_t c = task * kEmbeddingCols, n = std::min(kEmbeddingCols, d_table.cols - c - 1);", "ops_embedding_test"),
+    ("norm-mean-term", "kernels/rows/norm.isa.cc", "const V mean = set1(-dot / static_cast<float>(a.dim));", "const V mean = set1(0 * dot / static_cast<float>(a.dim));", "ops_norm_test"),
+    ("norm-eps", "kernels/rows/norm.isa.cc", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + a.eps)", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + 1e-5f)", "ops_norm_test"),
+    ("rope-inverse", "ops/attention/rope.cc", "inverse ? -1.f : 1.f", "inverse ? 1.f : 1.f", "ops_rope_test"),
+    ("yarn-ramp", "ops/attention/rope.cc", "base / scaling.factor * ramp + base * (1 - ramp)", "base / scaling.factor * (1 - ramp) + base * ramp", "ops_rope_test"),
+    ("attention-delta", "kernels/attention/attention_backward.isa.cc", "p0 * (load(b.dp + at) - delta)", "p0 * load(b.dp + at)", "ops_attention_test"),
+    ("attention-causal", "kernels/attention/attention_backward.isa.cc", "(j < columns ? j : columns - 1) + 1 - k0);", "(j < columns ? j : columns - 1) + 2 - k0);", "ops_attention_test"),
+    ("swiglu-gate", "kernels/experts/routing.isa.cc", "(one + gate * (one - s))", "(one + gate * s)", "ops_swiglu_test"),
+    ("embedding-last-column", "ops/rows/embedding.cc", "const int64_t c = task * kEmbeddingCols, n = std::min(kEmbeddingCols, d_table.cols - c);", "const int64_t c = task * kEmbeddingCols, n = std::min(kEmbeddingCols, d_table.cols - c - 1);", "ops_embedding_test"),
     # Products
-    ("gemm-odd-panel", "kernels/gemm_vector.h", "if (odd) return run_rows<Kernel, 3, 4>", "if (odd) return run_rows<Kernel, 2, 4>", "ops_gemm_test"),
-    ("weight-grad-strips", "kernels/gemm_vector.h", "row / kRows * g.a_row", "row * g.a_row", "ops_gemm_test"),
-    ("attention-transpose", "kernels/block_pack.h", "store(out + (c + i) * ld + r, (V)v[i]);", "store(out + (c + i) * ld + r, (V)v[7 - i]);", "ops_attention_test"),
-    ("gemm-accumulate", "kernels/gemm_vector.h", "g.store == GemmStore::add_f32 ? load_some(c, n) + sum : sum", "g.store == GemmStore::add_f32 ? sum : sum", "ops_gemm_test"),
-    ("one-row-last-product", "kernels/gemm_row.h", "for (; k < g.k; ++k) {", "for (; k + 1 < g.k; ++k) {", "ops_stored_matrix_test"),
-    ("one-row-stored", "kernels/gemm_row.h", "g.store == GemmStore::add_f32 ? load_some(c, n) + sum : sum, n", "sum, n", "ops_stored_matrix_test"),
-    ("weight-grad-resume", "ops/weight_grad.cc", "g.first = t == 0;", "g.first = true;", "ops_gemm_test"),
+    ("gemm-odd-panel", "kernels/gemm/gemm_vector.h", "if (odd) return run_rows<Kernel, 3, 4>", "if (odd) return run_rows<Kernel, 2, 4>", "ops_gemm_test"),
+    ("weight-grad-strips", "kernels/gemm/gemm_vector.h", "row / kRows * g.a_row", "row * g.a_row", "ops_gemm_test"),
+    ("attention-transpose", "kernels/gemm/block_pack.h", "store(out + (c + i) * ld + r, (V)v[i]);", "store(out + (c + i) * ld + r, (V)v[7 - i]);", "ops_attention_test"),
+    ("gemm-accumulate", "kernels/gemm/gemm_vector.h", "g.store == GemmStore::add_f32 ? load_some(c, n) + sum : sum", "g.store == GemmStore::add_f32 ? sum : sum", "ops_gemm_test"),
+    ("one-row-last-product", "kernels/gemm/gemm_row.h", "for (; k < g.k; ++k) {", "for (; k + 1 < g.k; ++k) {", "ops_stored_matrix_test"),
+    ("one-row-stored", "kernels/gemm/gemm_row.h", "g.store == GemmStore::add_f32 ? load_some(c, n) + sum : sum, n", "sum, n", "ops_stored_matrix_test"),
+    ("weight-grad-resume", "ops/gemm/weight_grad.cc", "g.first = t == 0;", "g.first = true;", "ops_gemm_test"),
     # Experts
-    ("router-bias-in-weight", "ops/routing.cc", "r.weights.f32(t)[k] = s[index[k]] * factor;", "r.weights.f32(t)[k] = (s[index[k]] + (rule.bias ? 0.01f : 0.f)) * factor;", "ops_routing_vectors_test"),
-    ("router-group-score", "ops/routing.cc", "? first + second : first;", "? first : first;", "ops_routing_vectors_test"),
-    ("router-mask-after-groups", "ops/routing.cc", "  if (r.masked) mask_best(r, scores, choice);\n  mask_groups(r, choice);", "  mask_groups(r, choice);\n  if (r.masked) mask_best(r, scores, choice);", "ops_routing_mask_test"),
-    ("router-mask-biased", "ops/routing.cc", "std::copy(scores, scores + r.experts, left);", "std::copy(choice, choice + r.experts + 0 * (scores == nullptr), left);", "ops_routing_mask_test"),
-    ("domains-by-size", "lab/expert_information.cc", "row[e] /= sum * static_cast<double>(domains);", "row[e] /= 1000 + 0 * sum * static_cast<double>(domains);", "lab_expert_information_test"),
+    ("router-bias-in-weight", "ops/experts/routing.cc", "r.weights.f32(t)[k] = s[index[k]] * factor;", "r.weights.f32(t)[k] = (s[index[k]] + (rule.bias ? 0.01f : 0.f)) * factor;", "ops_routing_vectors_test"),
+    ("router-group-score", "ops/experts/routing.cc", "? first + second : first;", "? first : first;", "ops_routing_vectors_test"),
+    ("router-mask-after-groups", "ops/experts/routing.cc", "  if (r.masked) mask_best(r, scores, choice);\n  mask_groups(r, choice);", "  mask_groups(r, choice);\n  if (r.masked) mask_best(r, scores, choice);", "ops_routing_mask_test"),
+    ("router-mask-biased", "ops/experts/routing.cc", "std::copy(scores, scores + r.experts, left);", "std::copy(choice, choice + r.experts + 0 * (scores == nullptr), left);", "ops_routing_mask_test"),
+    ("domains-by-size", "lab/experts/expert_information.cc", "row[e] /= sum * static_cast<double>(domains);", "row[e] /= 1000 + 0 * sum * static_cast<double>(domains);", "lab_expert_information_test"),
     ("probe-keeps-shared", "model/routing_probe.cc", "if (p.replace_shared) moe->shared_inter = 0;", "if (p.replace_shared) moe->shared_inter += 0;", "lab_expert_probe_test"),
-    ("document-per-window", "lab/expert_specialisation.cc", "const bool goes_on = i == 0 && continues_;", "const bool goes_on = i == 0 && continues_ && false;", "lab_expert_specialisation_test"),
-    ("router-scaling", "ops/routing.cc", "rule.normalise ? rule.scaling / (sum + 1e-20f)", "rule.normalise ? 1.f / (sum + 1e-20f)", "ops_routing_vectors_test"),
-    ("router-normalised-vjp", "ops/routing.cc", "(dw[k] - dot / denominator) / denominator", "dw[k] / denominator", "ops_routing_vectors_test"),
-    ("balance-vjp", "ops/balance.cc", "normalised ? w[e] : (w[e] - value) / sum", "normalised ? w[e] : w[e] / sum", "ops_routing_vectors_test"),
-    ("bias-rule-sign", "ops/routing.cc", "over > 0 ? -speed : over < 0 ? speed : 0.0", "over > 0 ? speed : over < 0 ? -speed : 0.0", "ops_routing_vectors_test"),
-    ("softplus-slope", "ops/router_scores.cc", "d = ds[i] * sigmoid(z[i]) / (2 * s[i]);", "d = ds[i] * sigmoid(z[i]) / s[i];", "ops_dispatch_test"),
-    ("combine-accumulates", "kernels/routing.isa.cc", "V sum = accumulate ? load_some(out + i, k) : set1(0.f);", "V sum = accumulate ? set1(0.f) : set1(0.f);", "ops_dispatch_test"),
+    ("document-per-window", "lab/experts/expert_specialisation.cc", "const bool goes_on = i == 0 && continues_;", "const bool goes_on = i == 0 && continues_ && false;", "lab_expert_specialisation_test"),
+    ("router-scaling", "ops/experts/routing.cc", "rule.normalise ? rule.scaling / (sum + 1e-20f)", "rule.normalise ? 1.f / (sum + 1e-20f)", "ops_routing_vectors_test"),
+    ("router-normalised-vjp", "ops/experts/routing.cc", "(dw[k] - dot / denominator) / denominator", "dw[k] / denominator", "ops_routing_vectors_test"),
+    ("balance-vjp", "ops/experts/balance.cc", "normalised ? w[e] : (w[e] - value) / sum", "normalised ? w[e] : w[e] / sum", "ops_routing_vectors_test"),
+    ("bias-rule-sign", "ops/experts/routing.cc", "over > 0 ? -speed : over < 0 ? speed : 0.0", "over > 0 ? speed : over < 0 ? -speed : 0.0", "ops_routing_vectors_test"),
+    ("softplus-slope", "ops/experts/router_scores.cc", "d = ds[i] * sigmoid(z[i]) / (2 * s[i]);", "d = ds[i] * sigmoid(z[i]) / s[i];", "ops_dispatch_test"),
+    ("combine-accumulates", "kernels/experts/routing.isa.cc", "V sum = accumulate ? load_some(out + i, k) : set1(0.f);", "V sum = accumulate ? set1(0.f) : set1(0.f);", "ops_dispatch_test"),
     ("router-input-gradient", "layers/moe.cc", "  ops::add(exec, dx_router, dx);\n", "", "layers_moe_test"),
     ("latent-key-rotation", "layers/mla.cc", "da, s.q_in() + s.kv_lora, 1, s.rope, /*inverse=*/true);", "da, s.q_in() + s.kv_lora, 0, s.rope, /*inverse=*/true);", "layers_mla_test"),
     # Studies
-    ("student-tail", "lab/statistics.cc", "0.5 * regularised_beta(df / 2, 0.5,", "0.5 * regularised_beta(df / 2, 0.4,", "lab_statistics_test"),
-    ("sample-deviation", "lab/statistics.cc", "std::sqrt(squares / (n - 1))", "std::sqrt(squares / n)", "lab_statistics_test"),
-    ("pair-sign", "lab/statistics.cc", "differences.push_back(b[i] - a[i]);", "differences.push_back(a[i] - b[i]);", "lab_statistics_test"),
-    ("pairs-by-place", "lab/summary.cc", "if (const auto it = b.find(seed); it != b.end()) {", "if (const auto it = b.begin(); it != b.end() && seed > 0) {", "lab_summary_test"),
-    ("failed-runs-count", "lab/summary.cc", "if (r[\"status\"] == \"done\" && r[\"figures\"].contains(key)", "if (r.contains(\"figures\") && r[\"figures\"].contains(key)", "lab_summary_test"),
-    ("steps-not-common", "lab/study_page.cc", "it->second.size() == curves.size() ? std::next(it) : at.erase(it)", "it->second.size() <= curves.size() ? std::next(it) : at.erase(it)", "lab_summary_test"),
-    ("variant-under-study", "lab/study.cc", "r.settings.update(study.variants[v].set);", "r.settings.update(study.variants[v].set);\n      r.settings.update(study.set);", "lab_study_test"),
+    ("student-tail", "lab/compare/statistics.cc", "0.5 * regularised_beta(df / 2, 0.5,", "0.5 * regularised_beta(df / 2, 0.4,", "lab_statistics_test"),
+    ("sample-deviation", "lab/compare/statistics.cc", "std::sqrt(squares / (n - 1))", "std::sqrt(squares / n)", "lab_statistics_test"),
+    ("pair-sign", "lab/compare/statistics.cc", "differences.push_back(b[i] - a[i]);", "differences.push_back(a[i] - b[i]);", "lab_statistics_test"),
+    ("pairs-by-place", "lab/compare/summary.cc", "if (const auto it = b.find(seed); it != b.end()) {", "if (const auto it = b.begin(); it != b.end() && seed > 0) {", "lab_summary_test"),
+    ("failed-runs-count", "lab/compare/summary.cc", "if (r[\"status\"] == \"done\" && r[\"figures\"].contains(key)", "if (r.contains(\"figures\") && r[\"figures\"].contains(key)", "lab_summary_test"),
+    ("steps-not-common", "lab/compare/study_page.cc", "it->second.size() == curves.size() ? std::next(it) : at.erase(it)", "it->second.size() <= curves.size() ? std::next(it) : at.erase(it)", "lab_summary_test"),
+    ("variant-under-study", "lab/compare/study.cc", "r.settings.update(study.variants[v].set);", "r.settings.update(study.variants[v].set);\n      r.settings.update(study.set);", "lab_study_test"),
     # Loss and optimizer
-    ("z-loss-vjp", "ops/cross_entropy.cc", "g.scale * (1 + 2 * static_cast<double>(g.z_coef) * loss.lse)", "g.scale * (1 + static_cast<double>(g.z_coef) * loss.lse)", "ops_cross_entropy_test"),
-    ("ignored-label", "ops/cross_entropy.cc", "if (labels[t] == kIgnoreLabel) continue;", "", "ops_cross_entropy_test"),
+    ("z-loss-vjp", "ops/rows/cross_entropy.cc", "g.scale * (1 + 2 * static_cast<double>(g.z_coef) * loss.lse)", "g.scale * (1 + static_cast<double>(g.z_coef) * loss.lse)", "ops_cross_entropy_test"),
+    ("ignored-label", "ops/rows/cross_entropy.cc", "if (labels[t] == kIgnoreLabel) continue;", "", "ops_cross_entropy_test"),
     ("adamw-bias-correction", "optim/optimizer.cc", "f.inv_sqrt_bias2 = static_cast<float>(1 / std::sqrt(1 - std::pow(o.beta2, static_cast<double>(step))));", "f.inv_sqrt_bias2 = 1.f;", "optim_training_vectors_test"),
-    ("adamw-decay", "kernels/optimizer.isa.cc", "load_some(w + i, k) * decay - step * mm / denominator", "load_some(w + i, k) * (decay / decay) - step * mm / denominator", "optim_training_vectors_test"),
-    ("muon-nesterov", "kernels/optimizer.isa.cc", "store_some(out + i, fma(vmu, mm, grad), k);", "store_some(out + i, mm, k);", "optim_training_vectors_test"),
+    ("adamw-decay", "kernels/rows/optimizer.isa.cc", "load_some(w + i, k) * decay - step * mm / denominator", "load_some(w + i, k) * (decay / decay) - step * mm / denominator", "optim_training_vectors_test"),
+    ("muon-nesterov", "kernels/rows/optimizer.isa.cc", "store_some(out + i, fma(vmu, mm, grad), k);", "store_some(out + i, mm, k);", "optim_training_vectors_test"),
     ("muon-rate", "optim/optimizer.cc", "std::sqrt(static_cast<double>(std::max(p.rows, p.cols)))", "std::sqrt(static_cast<double>(std::min(p.rows, p.cols)))", "optim_training_vectors_test"),
     ("clip-lifts", "optim/optimizer.cc", "return std::min(1.0, limit / (norm + 1e-6));", "return limit / (norm + 1e-6);", "optim_training_vectors_test"),
     ("cosine-start", "optim/schedule.cc", "std::cos(std::numbers::pi * (at - start) / (total - start))", "std::cos(std::numbers::pi * at / total)", "optim_training_vectors_test"),
@@ -92,30 +93,30 @@ SABOTAGES = [
     ("held-back-conversations", "data/chat_corpus.cc", "keep -= std::max<size_t>(1, keep / 20);", "keep -= 1;", "data_chat_corpus_test"),
     ("turn-in-a-tag", "text/chat/training_sample.cc", "if (c == '<' || c == '[') return i - 1;", "", "chat_training_sample_test"),
     ("turn-in-the-answer", "text/chat/training_sample.cc", " && prompt.marked_at(at) == text.marked_at(at)", "", "chat_training_sample_test"),
-    ("swallowed-token", "text/added_tokens.cc", "if (stop <= begin) continue;", "", "text_added_tokens_test"),
+    ("swallowed-token", "text/tokenizer/added_tokens.cc", "if (stop <= begin) continue;", "", "text_added_tokens_test"),
     ("deaf-prompt", "infer/conversation.cc", "if (stop) return {};", "if (stop && false) return {};", "infer_conversation_test"),
     ("second-moment", "checkpoint/checkpoint.cc", 'std::pair{"moment2", state.moment2}', 'std::pair{"moment1", state.moment2}', "checkpoint_checkpoint_test"),
     ("not-finite-saved", "checkpoint/checkpoint.cc", "if (!std::isfinite(v)) return", "if (false) return", "checkpoint_checkpoint_test"),
     ("cache-length", "model/transformer.cc", "if (cache) cache->length += T;", "if (cache) cache->length += T > 1 ? T : 0;", "infer_engine_test"),
     ("sampler-top-p", "infer/sampler.cc", "mass < o.top_p * sum", "mass < o.top_p", "infer_sampler_test"),
     # Opening and reading what others wrote
-    ("merge-queue-order", "text/merge_queue.h", "std::sort(list.places.begin() + static_cast<std::ptrdiff_t>(list.read), list.places.end());", "list.places.shrink_to_fit();", "text_merge_queue_test"),
-    ("merge-queue-front", "text/merge_queue.h", "place <= list.places[list.read]) {", "place != list.places[list.read]) {", "text_merge_queue_test"),
-    ("merge-queue-clear", "text/merge_queue.h", "    waiting_.clear();", "    waiting_.shrink_to_fit();", "text_merge_queue_test"),
-    ("merge-stale-pairs", "text/bpe.cc", "if (s.ranks[at] != rank) continue;", "if (s.next[at] < 0) continue;", "text_tokenizer_test"),
+    ("merge-queue-order", "text/tokenizer/merge_queue.h", "std::sort(list.places.begin() + static_cast<std::ptrdiff_t>(list.read), list.places.end());", "list.places.shrink_to_fit();", "text_merge_queue_test"),
+    ("merge-queue-front", "text/tokenizer/merge_queue.h", "place <= list.places[list.read]) {", "place != list.places[list.read]) {", "text_merge_queue_test"),
+    ("merge-queue-clear", "text/tokenizer/merge_queue.h", "    waiting_.clear();", "    waiting_.shrink_to_fit();", "text_merge_queue_test"),
+    ("merge-stale-pairs", "text/tokenizer/bpe.cc", "if (s.ranks[at] != rank) continue;", "if (s.next[at] < 0) continue;", "text_tokenizer_test"),
     ("whole-text-memory", "infer/engine.cc", "measure(*model_, T, nullptr);", "measure_piece(*model_, T, 0, layers::MlaForm::automatic);", "infer_engine_test"),
-    ("mixtral-one-expert", "model/config.cc", ' || model_type == "mixtral"', "", "model_config_test"),
-    ("prediction-not-hashed", "model/config.cc", "std::min(num_hash_layers, num_hidden_layers)", "num_hash_layers", "model_config_test"),
-    ("rope-parameters-beside", "model/config.cc", "if (settings.contains(kLast) && !scaled)", "if (settings.contains(kLast) || scaled)", "model_config_test"),
-    ("v32-layer-kinds", "model/types/deepseek_v32.cc", 'j["first_k_dense_replace"] = dense;', 'j["first_k_dense_replace"] = index - dense;', "model_config_test"),
-    ("v4-always-normalises", "model/types/deepseek_v4.cc", 'j["norm_topk_prob"] = true;', 'j["norm_topk_prob"].is_null();', "model_config_test"),
-    ("v4-attention-factor", "model/types/deepseek_v4.cc", "!factor.is_null() && factor != 1.0", "factor.is_string()", "model_config_test"),
+    ("mixtral-one-expert", "model/config/config.cc", ' || model_type == "mixtral"', "", "model_config_test"),
+    ("prediction-not-hashed", "model/config/config.cc", "std::min(num_hash_layers, num_hidden_layers)", "num_hash_layers", "model_config_test"),
+    ("rope-parameters-beside", "model/config/config.cc", "if (settings.contains(kLast) && !scaled)", "if (settings.contains(kLast) || scaled)", "model_config_test"),
+    ("v32-layer-kinds", "model/config/types/deepseek_v32.cc", 'j["first_k_dense_replace"] = dense;', 'j["first_k_dense_replace"] = index - dense;', "model_config_test"),
+    ("v4-always-normalises", "model/config/types/deepseek_v4.cc", 'j["norm_topk_prob"] = true;', 'j["norm_topk_prob"].is_null();', "model_config_test"),
+    ("v4-attention-factor", "model/config/types/deepseek_v4.cc", "!factor.is_null() && factor != 1.0", "factor.is_string()", "model_config_test"),
     ("tied-head-copied", "checkpoint/tensor_map.cc", "std::memcmp(head.data, embedding->data, head.bytes) == 0", "head.data", "checkpoint_hf_directory_test"),
     ("empty-tensors", "checkpoint/tensor_map.cc", "e->bytes == 0 || ", "", "checkpoint_hf_directory_test"),
     # Runs on paper
-    ("plan-ring", "lab/plan.cc", "p.gradient_bytes = 2.0 * others", "p.gradient_bytes = 1.0 * others", "lab_plan_test"),
-    ("plan-busiest-machine", "lab/plan.cc", "static_cast<double>(divided_up(E, machines)) / static_cast<double>(E)", "static_cast<double>(E / machines) / static_cast<double>(E)", "lab_plan_test"),
-    ("plan-fewest", "lab/plan.cc", "      low = middle + 1;", "      low = middle + 2;", "lab_plan_test"),
+    ("plan-ring", "lab/plan/plan.cc", "p.gradient_bytes = 2.0 * others", "p.gradient_bytes = 1.0 * others", "lab_plan_test"),
+    ("plan-busiest-machine", "lab/plan/plan.cc", "static_cast<double>(divided_up(E, machines)) / static_cast<double>(E)", "static_cast<double>(E / machines) / static_cast<double>(E)", "lab_plan_test"),
+    ("plan-fewest", "lab/plan/plan.cc", "      low = middle + 1;", "      low = middle + 2;", "lab_plan_test"),
 ]
 
 
@@ -142,15 +143,21 @@ def build(copy, targets):
     return run("cmake", "--build", copy / "build" / "release", "--target", *targets)
 
 
+def pattern(text):
+    """Finds the text however the formatter broke its lines."""
+    return re.compile(r"\s*".join(re.escape(word) for word in re.findall(r"\w+|[^\w\s]", text)))
+
+
 def check(copy, sabotage):
     """What happened: '' when the test noticed."""
     name, file, old, new, test = sabotage
     path = copy / "src" / file
     text = path.read_text()
-    if text.count(old) != 1:
-        return f"the text stands {text.count(old)} times in src/{file}"
+    places = list(pattern(old).finditer(text))
+    if len(places) != 1:
+        return f"the text stands {len(places)} times in src/{file}"
     try:
-        path.write_text(text.replace(old, new))
+        path.write_text(text[:places[0].start()] + new + text[places[0].end():])
         built = build(copy, [test])
         if built.returncode:
             return "does not build:\n" + built.stdout[-1500:]

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace {
 

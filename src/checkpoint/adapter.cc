@@ -10,7 +10,7 @@
 #include "core/error.h"
 #include "core/nearest.h"
 #include "io/json_file.h"
-#include "model/model_type.h"
+#include "model/config/model_type.h"
 
 namespace birkhoff::checkpoint {
 namespace {

@@ -8,7 +8,7 @@
 #include "checkpoint/fp8_blocks.h"
 #include "core/error.h"
 #include "io/json_file.h"
-#include "model/model_type.h"
+#include "model/config/model_type.h"
 
 namespace birkhoff::checkpoint {
 namespace {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "checkpoint/tensor_map.h"
-#include "model/config.h"
+#include "model/config/config.h"
 #include "model/weights.h"
 
 namespace birkhoff::checkpoint {

@@ -7,7 +7,7 @@
 #include <set>
 
 #include "core/error.h"
-#include "model/model_type.h"
+#include "model/config/model_type.h"
 
 namespace birkhoff::checkpoint {
 namespace {

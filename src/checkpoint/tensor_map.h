@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "checkpoint/weight_files.h"
-#include "model/config.h"
+#include "model/config/config.h"
 #include "model/weights.h"
-#include "ops/stored_matrix.h"
+#include "ops/gemm/stored_matrix.h"
 
 namespace birkhoff::checkpoint {
 

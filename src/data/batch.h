@@ -16,7 +16,7 @@ struct Batch {
   std::vector<int32_t> segment_start;   // flat indices where a row or a document begins
   std::vector<int32_t> sequence_start;  // flat index of every row
 };
-inline constexpr int32_t kIgnoreLabel = -100;  // as in ops/cross_entropy.h
+inline constexpr int32_t kIgnoreLabel = -100;  // as in ops/rows/cross_entropy.h
 
 class BatchSource {
  public:

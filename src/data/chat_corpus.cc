@@ -7,9 +7,9 @@
 #include "core/rng.h"
 #include "data/data_error.h"
 #include "data/documents.h"
-#include "text/chat/json_value.h"
 #include "text/chat/marked_encode.h"
 #include "text/chat/training_sample.h"
+#include "text/jinja/json_value.h"
 
 namespace birkhoff::data {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "data/batch.h"
 #include "text/chat/chat_format.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace birkhoff::data {
 

@@ -10,7 +10,7 @@
 #include "data/data_error.h"
 #include "data/documents.h"
 #include "io/atomic_file.h"
-#include "text/fim.h"
+#include "text/tokenizer/fim.h"
 
 namespace birkhoff::data {
 namespace {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "io/mapped_file.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace birkhoff::data {
 

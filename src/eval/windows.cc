@@ -6,7 +6,7 @@
 #include "core/error.h"
 #include "data/chat_corpus.h"
 #include "data/corpus.h"
-#include "model/json_fields.h"
+#include "model/config/json_fields.h"
 
 namespace birkhoff::eval {
 

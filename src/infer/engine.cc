@@ -10,7 +10,7 @@
 #include "checkpoint/hf_directory.h"
 #include "checkpoint/tensor_map.h"
 #include "core/error.h"
-#include "model/json_fields.h"
+#include "model/config/json_fields.h"
 #include "model/memory_plan.h"
 
 namespace birkhoff::infer {

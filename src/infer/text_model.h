@@ -7,7 +7,7 @@
 
 #include "infer/engine.h"
 #include "infer/sampler.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace birkhoff::infer {
 

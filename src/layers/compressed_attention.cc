@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/elementwise.h"
-#include "ops/norm.h"
-#include "ops/visible_keys.h"
+#include "ops/attention/visible_keys.h"
+#include "ops/rows/elementwise.h"
+#include "ops/rows/norm.h"
 
 namespace birkhoff::layers {
 namespace {

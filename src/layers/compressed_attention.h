@@ -15,8 +15,8 @@
 #include "layers/linear.h"
 #include "layers/parameter.h"
 #include "layers/tokens.h"
-#include "ops/rope.h"
-#include "ops/sparse_attention.h"
+#include "ops/attention/rope.h"
+#include "ops/attention/sparse_attention.h"
 
 namespace birkhoff::layers {
 

@@ -1,7 +1,7 @@
 #include "layers/compressor.h"
 
-#include "ops/elementwise.h"
-#include "ops/norm.h"
+#include "ops/rows/elementwise.h"
+#include "ops/rows/norm.h"
 
 namespace birkhoff::layers {
 

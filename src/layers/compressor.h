@@ -5,8 +5,8 @@
 
 #include "layers/linear.h"
 #include "layers/parameter.h"
-#include "ops/compressor.h"
-#include "ops/rope.h"
+#include "ops/attention/compressor.h"
+#include "ops/attention/rope.h"
 
 namespace birkhoff::layers {
 

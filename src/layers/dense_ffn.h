@@ -4,7 +4,7 @@
 
 #include "layers/linear.h"
 #include "layers/parameter.h"
-#include "ops/swiglu.h"
+#include "ops/rows/swiglu.h"
 
 namespace birkhoff::layers {
 

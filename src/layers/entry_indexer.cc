@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/elementwise.h"
+#include "ops/rows/elementwise.h"
 
 namespace birkhoff::layers {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "layers/compressor.h"
 #include "layers/indexer_loss.h"
-#include "ops/indexer.h"
+#include "ops/attention/indexer.h"
 
 namespace birkhoff::layers {
 

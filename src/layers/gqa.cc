@@ -1,6 +1,6 @@
 #include "layers/gqa.h"
 
-#include "ops/elementwise.h"
+#include "ops/rows/elementwise.h"
 
 namespace birkhoff::layers {
 namespace {

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <numeric>
 
-#include "ops/elementwise.h"
-#include "ops/layer_norm.h"
+#include "ops/rows/elementwise.h"
+#include "ops/rows/layer_norm.h"
 
 namespace birkhoff::layers {
 namespace {

@@ -8,8 +8,8 @@
 #include "layers/linear.h"
 #include "layers/parameter.h"
 #include "layers/tokens.h"
-#include "ops/indexer.h"
-#include "ops/rope.h"
+#include "ops/attention/indexer.h"
+#include "ops/attention/rope.h"
 
 namespace birkhoff::layers {
 

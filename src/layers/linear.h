@@ -8,8 +8,8 @@
 #include "core/arena.h"
 #include "core/exec.h"
 #include "core/view.h"
-#include "ops/gemm.h"
-#include "ops/low_rank.h"
+#include "ops/gemm/gemm.h"
+#include "ops/gemm/low_rank.h"
 
 namespace birkhoff::layers {
 

@@ -2,10 +2,10 @@
 
 #include <vector>
 
-#include "ops/elementwise.h"
-#include "ops/indexer.h"
-#include "ops/norm.h"
-#include "ops/sparse_attention.h"
+#include "ops/attention/indexer.h"
+#include "ops/attention/sparse_attention.h"
+#include "ops/rows/elementwise.h"
+#include "ops/rows/norm.h"
 
 namespace birkhoff::layers {
 namespace {

@@ -6,8 +6,8 @@
 #include "layers/linear.h"
 #include "layers/parameter.h"
 #include "layers/tokens.h"
-#include "ops/attention.h"
-#include "ops/rope.h"
+#include "ops/attention/attention.h"
+#include "ops/attention/rope.h"
 
 namespace birkhoff::layers {
 

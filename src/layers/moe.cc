@@ -1,8 +1,8 @@
 #include "layers/moe.h"
 
-#include "ops/elementwise.h"
-#include "ops/embedding.h"
-#include "ops/swiglu.h"
+#include "ops/rows/elementwise.h"
+#include "ops/rows/embedding.h"
+#include "ops/rows/swiglu.h"
 
 namespace birkhoff::layers {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "layers/dense_ffn.h"
 #include "layers/tokens.h"
-#include "ops/routing.h"
+#include "ops/experts/routing.h"
 
 namespace birkhoff::layers {
 

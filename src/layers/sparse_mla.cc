@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "ops/sparse_attention.h"
+#include "ops/attention/sparse_attention.h"
 
 namespace birkhoff::layers {
 namespace {

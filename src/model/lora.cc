@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/nearest.h"
 #include "core/rng.h"
-#include "model/model_type.h"
+#include "model/config/model_type.h"
 
 namespace birkhoff::model {
 namespace {

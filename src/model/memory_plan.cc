@@ -7,7 +7,7 @@
 #include <fstream>
 #include <span>
 
-#include "ops/cross_entropy.h"
+#include "ops/rows/cross_entropy.h"
 
 namespace birkhoff::model {
 namespace {

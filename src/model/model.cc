@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "ops/embedding.h"
+#include "ops/rows/embedding.h"
 
 namespace birkhoff::model {
 

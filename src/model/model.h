@@ -8,10 +8,10 @@
 
 #include "core/arena.h"
 #include "core/exec.h"
-#include "model/config.h"
+#include "model/config/config.h"
 #include "model/lora.h"
 #include "model/weights.h"
-#include "ops/rope.h"
+#include "ops/attention/rope.h"
 
 namespace birkhoff::model {
 

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "ops/elementwise.h"
-#include "ops/embedding.h"
-#include "ops/norm.h"
+#include "ops/rows/elementwise.h"
+#include "ops/rows/embedding.h"
+#include "ops/rows/norm.h"
 
 namespace birkhoff::model {
 namespace {

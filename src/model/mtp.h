@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "model/stack.h"
-#include "ops/cross_entropy.h"
+#include "ops/rows/cross_entropy.h"
 
 namespace birkhoff::model {
 

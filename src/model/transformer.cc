@@ -1,8 +1,8 @@
 #include "model/transformer.h"
 
-#include "ops/elementwise.h"
-#include "ops/embedding.h"
-#include "ops/norm.h"
+#include "ops/rows/elementwise.h"
+#include "ops/rows/embedding.h"
+#include "ops/rows/norm.h"
 
 namespace birkhoff::model {
 

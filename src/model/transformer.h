@@ -5,7 +5,7 @@
 #include <span>
 
 #include "model/mtp.h"
-#include "ops/cross_entropy.h"
+#include "ops/rows/cross_entropy.h"
 
 namespace birkhoff::model {
 

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "layers/parameter.h"
-#include "model/config.h"
-#include "ops/residual.h"
+#include "model/config/config.h"
+#include "ops/residual/residual.h"
 
 namespace birkhoff::model {
 

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/optimizer.h"
-#include "ops/elementwise.h"
-#include "ops/gemm.h"
+#include "kernels/rows/optimizer.h"
+#include "ops/gemm/gemm.h"
+#include "ops/rows/elementwise.h"
 #include "optim/optimizer.h"
 
 namespace birkhoff::optim {

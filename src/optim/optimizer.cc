@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "core/view.h"
-#include "kernels/optimizer.h"
+#include "kernels/rows/optimizer.h"
 #include "optim/muon.h"
 
 namespace birkhoff::optim {

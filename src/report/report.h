@@ -13,7 +13,7 @@ void write_report(const std::string& run, const std::string& sample);
 // The same for several runs: curves over each other, final figures and the settings in which they differ.
 void write_comparison(const std::vector<std::string>& runs, const std::string& out);
 
-// The page of a study (lab/study_page.h says what `page` holds).
+// The page of a study (lab/compare/study_page.h says what `page` holds).
 void write_study(const nlohmann::json& page, const std::string& out);
 // The page of lab::specialisation_json (with "model"): loads, information, telling tokens.
 void write_expert_report(const nlohmann::json& specialisation, const std::string& out);

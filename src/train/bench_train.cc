@@ -9,9 +9,9 @@
 
 #include "core/cpu.h"
 #include "core/rng.h"
-#include "model/inventory.h"
-#include "ops/elementwise.h"
-#include "ops/gemm.h"
+#include "model/config/inventory.h"
+#include "ops/gemm/gemm.h"
+#include "ops/rows/elementwise.h"
 #include "train/trainer.h"
 
 namespace birkhoff::train {

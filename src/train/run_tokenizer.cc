@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "model/json_fields.h"
-#include "text/fim.h"
+#include "model/config/json_fields.h"
+#include "text/tokenizer/fim.h"
 
 namespace birkhoff::train {
 

@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 #include "core/nearest.h"
-#include "model/json_fields.h"
+#include "model/config/json_fields.h"
 
 namespace birkhoff::train {
 namespace {

@@ -4,7 +4,7 @@
 #include <set>
 
 #include "core/error.h"
-#include "ops/routing.h"
+#include "ops/experts/routing.h"
 #include "optim/schedule.h"
 #include "train/gains.h"
 #include "train/trainer.h"

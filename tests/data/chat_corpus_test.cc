@@ -1,3 +1,4 @@
+#include "support/golden.h"
 #include "data/chat_corpus.h"
 
 #include <gtest/gtest.h>
@@ -10,7 +11,7 @@
 namespace birkhoff::data {
 namespace {
 
-const std::string kGolden = BIRKHOFF_GOLDEN_DIR;
+const std::string kGolden = test::committed_dir();
 
 struct ChatCorpusTest : testing::Test {
   std::shared_ptr<const text::Tokenizer> tokenizer = text::Tokenizer::open(kGolden + "/tokenizers/v3");

@@ -1,3 +1,4 @@
+#include "support/golden.h"
 #include "data/token_shard.h"
 
 #include <gtest/gtest.h>
@@ -8,7 +9,7 @@
 #include "core/error.h"
 #include "data/corpus.h"
 #include "support/temp_dir.h"
-#include "text/fim.h"
+#include "text/tokenizer/fim.h"
 
 namespace birkhoff::data {
 namespace {
@@ -18,7 +19,7 @@ using test::TempDir;
 
 Tokenization v3() {
   Tokenization t;
-  t.tokenizer = text::Tokenizer::open(std::string(BIRKHOFF_GOLDEN_DIR) + "/tokenizers/v3");
+  t.tokenizer = text::Tokenizer::open(test::committed_dir() + "/tokenizers/v3");
   return t;
 }
 
@@ -62,7 +63,7 @@ TEST(TokenShard, BadLinesAndTextAreNamed) {
   EXPECT_NE(message("b.jsonl", "{\"text\": \"x\"}\nno\n").find("b.jsonl:2"), std::string::npos);
   EXPECT_NE(message("c.txt", "ab\xFF").find("c.txt"), std::string::npos);
   Tokenization without = v3();
-  without.tokenizer = text::Tokenizer::open(std::string(BIRKHOFF_GOLDEN_DIR) + "/tokenizers/llm");
+  without.tokenizer = text::Tokenizer::open(test::committed_dir() + "/tokenizers/llm");
   EXPECT_THROW(TokenShard(dir.path() + "/a.jsonl", without), Error);
 }
 

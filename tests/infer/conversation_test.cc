@@ -10,8 +10,8 @@
 #include "core/error.h"
 #include "support/temp_dir.h"
 #include "support/tokenized_model.h"
-#include "text/chat/json_value.h"
 #include "text/chat/marked_encode.h"
+#include "text/jinja/json_value.h"
 
 namespace birkhoff::test {
 namespace {

@@ -17,7 +17,7 @@ using infer::Engine;
 using infer::Session;
 using Rows = std::vector<std::vector<float>>;
 
-const std::string kModel = std::string(BIRKHOFF_GOLDEN_DIR) + "/stories260K";
+const std::string kModel = test::committed_dir() + "/stories260K";
 
 infer::EngineOptions fp32() {
   infer::EngineOptions o;

@@ -1,4 +1,5 @@
 // Text through a model with its tokenizer.
+#include "support/golden.h"
 #include "infer/text_model.h"
 
 #include <gtest/gtest.h>
@@ -10,7 +11,7 @@
 #include "eval/likelihood.h"
 #include "support/temp_dir.h"
 #include "support/tokenized_model.h"
-#include "text/fim.h"
+#include "text/tokenizer/fim.h"
 
 namespace birkhoff::test {
 namespace {
@@ -19,7 +20,7 @@ using infer::Engine;
 using infer::TextModel;
 using nlohmann::json;
 
-const std::string kGolden = std::string(BIRKHOFF_GOLDEN_DIR) + "/tokenizers/";
+const std::string kGolden = test::committed_dir() + "/tokenizers/";
 
 infer::EngineOptions options() {
   infer::EngineOptions o;

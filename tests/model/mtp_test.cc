@@ -2,7 +2,7 @@
 // against differences.
 #include <gtest/gtest.h>
 
-#include "model/model_type.h"
+#include "model/config/model_type.h"
 #include "support/matrix.h"
 #include "support/model_case.h"
 #include "support/small_model.h"

@@ -3,7 +3,7 @@
 
 #include <filesystem>
 
-#include "model/model_type.h"
+#include "model/config/model_type.h"
 #include "support/matrix.h"
 #include "support/model_case.h"
 

@@ -1,7 +1,7 @@
 // hc_res_form in a model: how many coefficients, what they start as, and which type of model that is.
 #include <nlohmann/json.hpp>
 
-#include "model/inventory.h"
+#include "model/config/inventory.h"
 #include "support/small_model.h"
 #include "support/temp_dir.h"
 #include "train/train_config.h"

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "model/config.h"
+#include "model/config/config.h"
 #include "reference/hyper_connection.h"
 #include "reference/moe.h"
 

@@ -10,9 +10,11 @@
 
 namespace birkhoff::test {
 
+std::string committed_dir() { return BIRKHOFF_GOLDEN_DIR; }
+
 std::string golden_dir() {
   const char* full = std::getenv("BIRKHOFF_ORACLE");
-  return full && *full ? full : BIRKHOFF_GOLDEN_DIR;
+  return full && *full ? full : committed_dir();
 }
 
 bool has_golden(const std::string& relative) { return std::filesystem::exists(golden_dir() + "/" + relative); }

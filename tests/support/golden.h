@@ -7,7 +7,9 @@
 
 namespace birkhoff::test {
 
-// Root of the reference data: the copy in tests/golden, or the full sets when BIRKHOFF_ORACLE names a directory.
+// tests/golden of this tree.
+std::string committed_dir();
+// Root of the reference data: committed_dir(), or the full sets when BIRKHOFF_ORACLE names a directory.
 std::string golden_dir();
 // A file below golden_dir(), e.g. "vectors/mhc_vectors.safetensors"; opened once.
 const io::SafetensorsFile& golden_file(const std::string& relative);

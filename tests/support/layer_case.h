@@ -10,7 +10,7 @@
 #include "layers/linear.h"
 #include "layers/parameter.h"
 #include "layers/tokens.h"
-#include "ops/rope.h"
+#include "ops/attention/rope.h"
 #include "reference/tensors.h"
 #include "support/matrix.h"
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "core/rng.h"
-#include "ops/stored_matrix.h"
+#include "ops/gemm/stored_matrix.h"
 #include "reference/stored.h"
 
 namespace birkhoff::test {

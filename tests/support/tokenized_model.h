@@ -4,9 +4,10 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "support/golden.h"
 #include "checkpoint/hf_directory.h"
 #include "support/small_model.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace birkhoff::test {
 
@@ -14,7 +15,7 @@ namespace birkhoff::test {
 // to do to the weights.
 template <class F>
 void write_tokenized_model(const std::string& dir, const std::string& tokenizer, int64_t padding, F&& change) {
-  const auto t = text::Tokenizer::open(std::string(BIRKHOFF_GOLDEN_DIR) + "/tokenizers/" + tokenizer);
+  const auto t = text::Tokenizer::open(test::committed_dir() + "/tokenizers/" + tokenizer);
   model::ModelConfig c = small_config("plain", 1, false);
   c.vocab_size = t->size() + padding;
   const Exec exec(1);

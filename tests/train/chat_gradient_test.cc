@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "support/golden.h"
 #include "data/chat_corpus.h"
 #include "support/temp_dir.h"
 #include "train/trainer.h"
@@ -20,7 +21,7 @@ TEST(ChatGradient, TurnsOfUsersCarryNone) {
   const TempDir dir;
   std::string line = kLine;
   line.erase(std::remove(line.begin(), line.end(), '\n'), line.end());
-  const std::string golden = BIRKHOFF_GOLDEN_DIR;
+  const std::string golden = test::committed_dir();
   const auto tokenizer = text::Tokenizer::open(golden + "/tokenizers/v3");
   const auto format = text::chat::ChatFormat::from_template(read_file(golden + "/chat/templates/deepseek_v3.jinja"));
   const data::ChatCorpus corpus({dir.file("chat.jsonl", line + "\n" + line + "\n")}, {}, tokenizer, format, 96, 1);

@@ -1,7 +1,7 @@
 // Property 16 of the specification of mHC: gains of single sites and of their product, per token.
 #include "train/gains.h"
 
-#include "ops/residual.h"
+#include "ops/residual/residual.h"
 #include "support/matrix.h"
 
 namespace birkhoff {

@@ -3,7 +3,7 @@
 #include "core/error.h"
 #include "text/chat/call_block.h"
 #include "text/chat/dsml.h"
-#include "text/chat/json_value.h"
+#include "text/jinja/json_value.h"
 
 namespace birkhoff::text::chat {
 namespace {

@@ -15,7 +15,7 @@
 #include <string_view>
 #include <vector>
 
-#include "text/chat/value.h"
+#include "text/jinja/value.h"
 
 namespace birkhoff::text::chat {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "text/chat/dsml.h"
-#include "text/chat/python_print.h"
+#include "text/jinja/python_print.h"
 
 namespace birkhoff::text::chat {
 namespace {

@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "text/chat/dsml.h"
 #include "text/chat/encoder.h"
-#include "text/chat/json_value.h"
+#include "text/jinja/json_value.h"
 
 namespace birkhoff::text::chat {
 namespace {

@@ -4,9 +4,9 @@
 #include <memory>
 #include <string>
 
-#include "text/chat/jinja.h"
-#include "text/chat/masked_text.h"
-#include "text/chat/value.h"
+#include "text/jinja/jinja.h"
+#include "text/jinja/masked_text.h"
+#include "text/jinja/value.h"
 
 namespace birkhoff::text::chat {
 

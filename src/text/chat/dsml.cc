@@ -1,8 +1,8 @@
 #include "text/chat/dsml.h"
 
 #include "core/error.h"
-#include "text/chat/json_value.h"
-#include "text/chat/python_print.h"
+#include "text/jinja/json_value.h"
+#include "text/jinja/python_print.h"
 
 namespace birkhoff::text::chat::dsml {
 namespace {

@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
-#include "text/chat/masked_text.h"
-#include "text/chat/value.h"
+#include "text/jinja/masked_text.h"
+#include "text/jinja/value.h"
 
 namespace birkhoff::text::chat {
 

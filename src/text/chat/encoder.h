@@ -2,8 +2,8 @@
 // encoding/encoding_dsv32.py and encoding/encoding_dsv4.py (models.md J.4); text from messages and tools is marked as
 // content.
 #pragma once
-#include "text/chat/masked_text.h"
-#include "text/chat/value.h"
+#include "text/jinja/masked_text.h"
+#include "text/jinja/value.h"
 
 namespace birkhoff::text::chat {
 

@@ -4,7 +4,7 @@
 #include "core/error.h"
 #include "text/chat/dsml.h"
 #include "text/chat/encoder.h"
-#include "text/chat/python_print.h"
+#include "text/jinja/python_print.h"
 
 namespace birkhoff::text::chat {
 namespace {

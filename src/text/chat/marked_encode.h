@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "text/chat/masked_text.h"
-#include "text/tokenizer.h"
+#include "text/jinja/masked_text.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace birkhoff::text::chat {
 

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "text/chat/chat_format.h"
-#include "text/chat/masked_text.h"
-#include "text/chat/value.h"
+#include "text/jinja/masked_text.h"
+#include "text/jinja/value.h"
 
 namespace birkhoff::text::chat {
 

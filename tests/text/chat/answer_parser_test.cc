@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 #include "text/chat/chat_data.h"
-#include "text/chat/python_print.h"
+#include "text/jinja/python_print.h"
 
 namespace birkhoff::text::chat {
 namespace {

@@ -10,13 +10,14 @@
 #include <string>
 #include <vector>
 
-#include "text/chat/json_value.h"
+#include "support/golden.h"
+#include "text/jinja/json_value.h"
 
 namespace birkhoff::test {
 
 inline std::string chat_dir() {
   const char* full = std::getenv("BIRKHOFF_DATA");
-  return full ? std::string(full) + "/chat" : std::string(BIRKHOFF_GOLDEN_DIR) + "/chat";
+  return full ? std::string(full) + "/chat" : test::committed_dir() + "/chat";
 }
 
 inline std::string slurp(const std::string& path) {

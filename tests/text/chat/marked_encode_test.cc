@@ -1,3 +1,4 @@
+#include "support/golden.h"
 #include "text/chat/marked_encode.h"
 
 #include <gtest/gtest.h>
@@ -11,7 +12,7 @@ namespace {
 
 using Ids = std::vector<int32_t>;
 
-std::string tokenizer_dir(const char* name) { return std::string(BIRKHOFF_GOLDEN_DIR) + "/tokenizers/" + name; }
+std::string tokenizer_dir(const char* name) { return test::committed_dir() + "/tokenizers/" + name; }
 
 void append(Ids& ids, const Ids& more) { ids.insert(ids.end(), more.begin(), more.end()); }
 

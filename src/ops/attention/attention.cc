@@ -1,0 +1,244 @@
+#include "ops/attention/attention.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/attention/attention.h"
+
+namespace birkhoff::ops {
+namespace {
+
+using kernels::AttentionRows;
+
+// Consecutive query rows that see keys from the same one on: the unit within which all work is done, so that neither
+// other documents in the row nor the place of a document can change a result.
+struct Stretch {
+  int64_t begin, end;  // query rows
+  int64_t first_key;
+};
+
+std::vector<Stretch> find_stretches(std::span<const int32_t> first_key, int64_t begin, int64_t end) {
+  std::vector<Stretch> v;
+  for (int64_t t = begin; t < end; ++t) {
+    if (v.empty() || first_key[static_cast<size_t>(t)] != v.back().first_key)
+      v.push_back({t, t, first_key[static_cast<size_t>(t)]});
+    v.back().end = t + 1;
+  }
+  return v;
+}
+
+void check_attention_shape(const AttentionShape& s, CMat q, CMat k, CMat v, std::span<const int32_t> first_key) {
+  BK_CHECK(s.heads > 0 && s.kv_heads > 0 && s.qk_dim > 0 && s.v_dim > 0);
+  BK_CHECK_EQ(s.heads % s.kv_heads, 0);
+  BK_CHECK(s.scale > 1e-20f && s.scale < 1e6f);  // the sign and size that masked scores are made for
+  BK_CHECK_LE(q.rows, k.rows);
+  check_shape(q, q.rows, s.heads * s.qk_dim);
+  check_shape(k, k.rows, s.kv_heads * s.qk_dim);
+  check_shape(v, k.rows, s.kv_heads * s.v_dim);
+  BK_CHECK(k.dtype == q.dtype && v.dtype == q.dtype);
+  BK_CHECK_EQ(static_cast<int64_t>(first_key.size()), q.rows);
+}
+
+// Rows [first, rows) of columns [col, cols) as the kernels take them.
+AttentionRows from(CMat m, int64_t first, int64_t col) {
+  const CMat block = m.row_block(first, m.rows - first).col_block(col, m.cols - col);
+  return {block.data, m.stride};
+}
+void* into(Mat m, int64_t first, int64_t col) {
+  return m.row_block(first, m.rows - first).col_block(col, m.cols - col).data;
+}
+
+struct ForwardTask {
+  Stretch stretch;
+  int64_t kv_head, col_begin, col_end;
+};
+
+// Every kv head of every stretch, long ones in pieces: K and V are repacked per piece, so pieces are as large as the
+// number of workers one may expect allows. Pieces never change a result.
+std::vector<ForwardTask> forward_tasks(const AttentionShape& s, const std::vector<Stretch>& stretches, int64_t rows) {
+  const int64_t group = s.heads / s.kv_heads;
+  const int64_t piece = std::clamp<int64_t>((rows * s.heads / 16 + 63) / 64 * 64, 64, 1024);
+  std::vector<ForwardTask> tasks;
+  for (const Stretch& stretch : stretches) {
+    const int64_t columns = (stretch.end - stretch.begin) * group;
+    for (int64_t h = 0; h < s.kv_heads; ++h)
+      for (int64_t c = 0; c < columns; c += piece) tasks.push_back({stretch, h, c, std::min(c + piece, columns)});
+  }
+  return tasks;
+}
+
+// dk and dv of one kv head over one segment, in fp32 until every query has added its share.
+struct KeyGradients {
+  int64_t rows, qk, vd;  // rows + 64: a stretch rounds its keys up
+  float *dk, *dv;
+  KeyGradients(WorkerScratch& scratch, int64_t n, int64_t qk_dim, int64_t v_dim)
+      : rows(n),
+        qk((qk_dim + 15) / 16 * 16),
+        vd((v_dim + 15) / 16 * 16),
+        dk(scratch.take<float>((n + 64) * qk)),
+        dv(scratch.take<float>((n + 64) * vd)) {
+    std::fill_n(dk, (n + 64) * qk, 0.f);
+    std::fill_n(dv, (n + 64) * vd, 0.f);
+  }
+};
+
+}  // namespace
+
+void attention_forward(const Exec& exec, const AttentionShape& s, CMat q, CMat k, CMat v,
+                       std::span<const int32_t> first_key, Mat o, Mat lse, Arena&) {
+  check_attention_shape(s, q, k, v, first_key);
+  check_shape(o, q.rows, s.heads * s.v_dim);
+  BK_CHECK(o.dtype == q.dtype);
+  const bool with_lse = lse.cols != 0;
+  if (with_lse) {
+    check_shape(lse, q.rows, s.heads);
+    BK_CHECK(lse.dtype == f32_t);
+  }
+  if (exec.dry() || q.rows == 0) return;
+  Exec::Span span(exec, Work::attention);
+  const int64_t before = k.rows - q.rows, group = s.heads / s.kv_heads;
+  for (int64_t t = 0; t < q.rows; ++t) {
+    const int32_t first = first_key[static_cast<size_t>(t)];
+    BK_CHECK(first >= 0 && first <= before + t);
+  }
+  const auto tasks = forward_tasks(s, find_stretches(first_key, 0, q.rows), q.rows);
+  const auto& kernel = kernels::attention_forward_kernels();
+  const auto run = q.dtype == f32_t ? kernel.run_f32 : kernel.run_bf16;
+  exec.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
+    const ForwardTask& task = tasks[static_cast<size_t>(i)];
+    const int64_t row = task.stretch.begin, key = task.stretch.first_key, head = task.kv_head * group;
+    WorkerScratch memory;
+    kernels::AttentionForward a{};
+    a.q = from(q, row, head * s.qk_dim);
+    a.k = from(k, key, task.kv_head * s.qk_dim);
+    a.v = from(v, key, task.kv_head * s.v_dim);
+    a.o = into(o, row, head * s.v_dim), a.o_stride = o.stride;
+    if (with_lse) a.lse = static_cast<float*>(into(lse, row, head)), a.lse_stride = lse.stride;
+    a.heads = group, a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;
+    a.col_begin = task.col_begin, a.col_end = task.col_end;
+    a.first_visible = before + row - key;
+    a.scratch =
+        memory.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.col_end - a.col_begin)));
+    run(a);
+  });
+}
+
+void attention_backward(const Exec& exec, const AttentionShape& s, CMat q, CMat k, CMat v,
+                        std::span<const int32_t> first_key, std::span<const int32_t> segment_start, CMat o, CMat lse,
+                        CMat d_o, Mat dq, Mat dk, Mat dv, Arena&) {
+  check_attention_shape(s, q, k, v, first_key);
+  BK_CHECK_EQ(k.rows, q.rows);
+  check_shape(o, q.rows, s.heads * s.v_dim);
+  check_shape(d_o, q.rows, s.heads * s.v_dim);
+  check_shape(lse, q.rows, s.heads);
+  check_shape(dq, q.rows, q.cols);
+  check_shape(dk, q.rows, k.cols);
+  check_shape(dv, q.rows, v.cols);
+  BK_CHECK(lse.dtype == f32_t);
+  for (DType t : {o.dtype, d_o.dtype, dq.dtype, dk.dtype, dv.dtype}) BK_CHECK(t == q.dtype);
+  if (exec.dry() || q.rows == 0) return;
+  Exec::Span span(exec, Work::attention);
+  const int64_t segments = static_cast<int64_t>(segment_start.size()), group = s.heads / s.kv_heads;
+  const auto segment_begin = [&](int64_t i) {
+    return i < segments ? segment_start[static_cast<size_t>(i)] : static_cast<int32_t>(q.rows);
+  };
+  BK_CHECK(segments > 0 && segment_begin(0) == 0);
+  for (int64_t i = 0; i < segments; ++i) {
+    BK_CHECK_LE(segment_begin(i), segment_begin(i + 1));
+    for (int64_t t = segment_begin(i); t < segment_begin(i + 1); ++t) {
+      const int32_t first = first_key[static_cast<size_t>(t)];
+      BK_CHECK(first >= segment_begin(i) && first <= t);
+    }
+  }
+  const auto& kernel = kernels::attention_backward_kernels();
+  const bool f32 = q.dtype == f32_t;
+  exec.parallel_for(segments * s.kv_heads, [&](int64_t task) {
+    const int64_t begin = segment_begin(task / s.kv_heads), end = segment_begin(task / s.kv_heads + 1);
+    const int64_t kv_head = task % s.kv_heads, head = kv_head * group;
+    WorkerScratch memory;
+    const KeyGradients sums(memory, end - begin, s.qk_dim, s.v_dim);
+    for (const Stretch& stretch : find_stretches(first_key, begin, end)) {
+      const int64_t row = stretch.begin, key = stretch.first_key;
+      WorkerScratch inner;
+      kernels::AttentionBackward a{};
+      a.q = from(q, row, head * s.qk_dim);
+      a.k = from(k, key, kv_head * s.qk_dim);
+      a.v = from(v, key, kv_head * s.v_dim);
+      a.o = from(o, row, head * s.v_dim);
+      a.d_o = from(d_o, row, head * s.v_dim);
+      a.lse = lse.f32(row) + head, a.lse_stride = lse.stride;
+      a.dq = into(dq, row, head * s.qk_dim), a.dq_stride = dq.stride;
+      a.dk = sums.dk + (key - begin) * sums.qk, a.dv = sums.dv + (key - begin) * sums.vd;
+      a.heads = group, a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;
+      a.tokens = stretch.end - stretch.begin, a.first_visible = row - key;
+      a.scratch =
+          inner.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.first_visible + a.tokens)));
+      (f32 ? kernel.run_f32 : kernel.run_bf16)(a);
+    }
+    const auto store = f32 ? kernel.store_f32 : kernel.store_bf16;
+    for (int64_t t = begin; t < end; ++t) {
+      store(sums.dk + (t - begin) * sums.qk, s.qk_dim, s.scale, into(dk, t, kv_head * s.qk_dim));
+      store(sums.dv + (t - begin) * sums.vd, s.v_dim, 1.f, into(dv, t, kv_head * s.v_dim));
+    }
+  });
+}
+
+namespace {
+constexpr int64_t kMlaRows = 64;
+}
+
+void mla_expand_kv(const Exec& exec, CMat kv, CMat k_rope, int64_t heads, int64_t nope, int64_t rope, int64_t v_dim,
+                   Mat k, Mat v) {
+  check_shape(kv, kv.rows, heads * (nope + v_dim));
+  check_shape(k_rope, kv.rows, rope);
+  check_shape(k, kv.rows, heads * (nope + rope));
+  check_shape(v, kv.rows, heads * v_dim);
+  BK_CHECK(k_rope.dtype == kv.dtype && k.dtype == kv.dtype && v.dtype == kv.dtype);
+  if (exec.dry()) return;
+  Exec::Span span(exec, Work::attention);
+  const auto& kernel = kernels::mla_kernels();
+  exec.parallel_for((kv.rows + kMlaRows - 1) / kMlaRows, [&](int64_t task) {
+    const int64_t first = task * kMlaRows, rows = std::min(kMlaRows, kv.rows - first);
+    const kernels::MlaExpand a{from(kv, first, 0),
+                               from(k_rope, first, 0),
+                               into(k, first, 0),
+                               into(v, first, 0),
+                               k.stride,
+                               v.stride,
+                               rows,
+                               heads,
+                               nope,
+                               rope,
+                               v_dim};
+    (kv.dtype == f32_t ? kernel.expand_f32 : kernel.expand_bf16)(a);
+  });
+}
+
+void mla_expand_kv_backward(const Exec& exec, CMat dk, CMat dv, int64_t heads, int64_t nope, int64_t rope,
+                            int64_t v_dim, Mat dkv, Mat dk_rope) {
+  check_shape(dkv, dk.rows, heads * (nope + v_dim));
+  check_shape(dk_rope, dk.rows, rope);
+  check_shape(dk, dk.rows, heads * (nope + rope));
+  check_shape(dv, dk.rows, heads * v_dim);
+  BK_CHECK(dk_rope.dtype == dk.dtype && dv.dtype == dk.dtype && dkv.dtype == dk.dtype);
+  if (exec.dry()) return;
+  Exec::Span span(exec, Work::attention);
+  const auto& kernel = kernels::mla_kernels();
+  exec.parallel_for((dk.rows + kMlaRows - 1) / kMlaRows, [&](int64_t task) {
+    const int64_t first = task * kMlaRows, rows = std::min(kMlaRows, dk.rows - first);
+    const kernels::MlaGather a{from(dk, first, 0),
+                               from(dv, first, 0),
+                               into(dkv, first, 0),
+                               into(dk_rope, first, 0),
+                               dkv.stride,
+                               dk_rope.stride,
+                               rows,
+                               heads,
+                               nope,
+                               rope,
+                               v_dim};
+    (dk.dtype == f32_t ? kernel.gather_f32 : kernel.gather_bf16)(a);
+  });
+}
+
+}  // namespace birkhoff::ops

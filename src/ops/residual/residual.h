@@ -1,0 +1,133 @@
+// The residual path between sub-layers ("sites"): plain addition, hyper-connections (HC) and manifold-constrained ones
+// (mHC). All three have one shape, so that the pass over the wide state is fused from the start:
+//
+//   open     X_0            -> input of site 0                      (read + pre-norm)
+//   advance  X_s, y_s       -> X_{s+1}, input of site s+1           (write of s, read of s+1, pre-norm: one pass over
+//   X) close    X_last, y_last -> X_end, h                             (write of the last site, collapse of the
+//   streams)
+// and backwards
+//   close_backward    dh              -> dX_end, dy of the last site
+//   retreat           d(input of s), dX_{s+1} -> dX_s, dy_{s-1}
+//   open_backward     d(input of 0), dX_1     -> dX_0
+//
+// X is [T, n*D], stream-major within a row (n = 1 for plain). The input of a site is RMSNorm(u; norm weight): the
+// sub-layer's own pre-norm belongs to the pass. Spec: mhc.md 1-3, 8. Coefficients, Sinkhorn and their gradients are
+// fp32 always.
+#pragma once
+#include <cstdint>
+
+#include "core/arena.h"
+#include "core/exec.h"
+#include "core/view.h"
+
+namespace birkhoff::ops {
+
+enum class ResidualKind { plain, hc, mhc };
+enum class HcConvention { v4, paper };
+// How H_res of mhc is made of its logits: Sinkhorn-Knopp; a mixture of all n! permutations (mHC-lite); a Kronecker
+// product of 2x2 factors (KromHC).
+enum class ResForm { sinkhorn, lite, kron };
+inline constexpr int64_t kMaxLiteStreams = 5;
+// Logits of H_res a token: n*n; n! for n <= kMaxLiteStreams; 2 log2 n for n = 1, 2, 4, 8.
+int64_t res_logits(ResForm form, int64_t n);
+
+struct ResidualSpec {
+  ResidualKind kind = ResidualKind::plain;
+  int64_t streams = 1, dim = 0;
+  float norm_eps = 1e-6f;  // RMSNorm of the sub-layer and of the flattened state
+  // mhc
+  ResForm res_form = ResForm::sinkhorn;
+  int sinkhorn_iters = 20;  // sinkhorn alone
+  float hc_eps = 1e-6f;     // v4: added to pre, after the softmax and to every Sinkhorn denominator. paper: 0
+  HcConvention convention = HcConvention::v4;
+  // hc
+  bool dynamic = true;
+  // each map learned, or fixed to 1/n, ones, identity
+  bool learn_pre = true, learn_post = true, learn_res = true;
+  int64_t coefficients() const {
+    return 2 * streams + res_logits(res_form, streams);
+  }  // M: 2n + n*n but for other forms
+};
+
+// Parameters of one site (also its gradient type; all fp32).
+//   plain  norm only
+//   mhc    fn [M, n*D], scale [1, 3] (pre, post, res), base [1, M]; M = spec.coefficients()
+//   hc     fn [n+2, D] (rows: beta, A_m, A_r columns 0..n-1; the stream norm's weight is hc_norm [1, D]), scale [1, 2]
+//   (beta, alpha),
+//          base [1, n*n+2n]: A_m (n), B (n), A_r (n*n, [j, k] row-major): the same order pre, post, res
+struct SiteWeights {
+  Mat norm;  // [1, D] pre-norm weight of the sub-layer
+  Mat fn, scale, base, hc_norm;
+};
+
+// What a site keeps for its backward.
+struct SiteSaved {
+  Mat logits;     // mhc [T, M] fp32: rho * (fn x), before scale and base. hc [T, n*(n+2)]: per stream normalised
+                  // projections
+  Mat rstd;       // mhc [T, 1], hc [T, n]: 1/rms of the state
+  Mat norm_rstd;  // [T, 1] of the pre-norm
+  static SiteSaved take(Arena& arena, const ResidualSpec& spec, int64_t tokens);
+};
+
+// Learned collapse of the streams (V4 head): fn [n, n*D], scale [1, 1], base [1, n]; empty fn means the plain sum of
+// streams.
+struct HeadWeights {
+  Mat fn, scale, base;
+};
+struct HeadSaved {
+  Mat logits;  // [T, n] fp32
+  Mat rstd;    // [T, 1]
+  static HeadSaved take(Arena& arena, const ResidualSpec& spec, int64_t tokens);
+};
+
+// embedding [T, D] -> X [T, n*D]: n copies. Backward: d_embedding = sum over streams (assigned).
+void expand_forward(const Exec& exec, const ResidualSpec& spec, CMat embedding, Mat x);
+void expand_backward(const Exec& exec, const ResidualSpec& spec, CMat dx, Mat d_embedding);
+
+// x [T, n*D] -> in [T, D]; fills saved.
+void site_open(const Exec& exec, const ResidualSpec& spec, const SiteWeights& w, CMat x, SiteSaved& saved, Mat in,
+               Arena& scratch);
+// x, y of site `from` -> x_next, and in of site `to`. x_next may be x (in place).
+void site_advance(const Exec& exec, const ResidualSpec& spec, const SiteWeights& from, const SiteSaved& from_saved,
+                  CMat x, CMat y, Mat x_next, const SiteWeights& to, SiteSaved& to_saved, Mat in, Arena& scratch);
+// x, y of the last site -> x_end (may be x) and h [T, D].
+void site_close(const Exec& exec, const ResidualSpec& spec, const SiteWeights& from, const SiteSaved& from_saved,
+                CMat x, CMat y, Mat x_end, const HeadWeights& head, HeadSaved& head_saved, Mat h, Arena& scratch);
+
+// Gradients of parameters are added (+=), of activations assigned.
+// dh, x_end -> dx_end; then through the write of the last site (x, y its state and output): dy. accumulate: dx_end
+// holds a gradient that x_end has from elsewhere (prediction modules read the streams), which counts too. The part of
+// dX that flows through H_res is left to retreat(), which needs dx_end again.
+void site_close_backward(const Exec& exec, const ResidualSpec& spec, const HeadWeights& head,
+                         const HeadSaved& head_saved, CMat x_end, CMat dh, HeadWeights& d_head, const SiteWeights& last,
+                         const SiteSaved& last_saved, Mat dx_end, Mat dy, Arena& scratch, bool accumulate = false);
+// Site `at` (state x, output y, its input's gradient d_in, gradient dx_next of the state after it) -> dx (of its own
+// state; may be dx_next), parameter gradients of `at` including its pre-norm; then through the write of the site before
+// it: d_y_before (its g only). before == nullptr for site 0: d_y_before is not touched.
+void site_retreat(const Exec& exec, const ResidualSpec& spec, const SiteWeights& at, const SiteSaved& at_saved, CMat x,
+                  CMat y, CMat d_in, CMat dx_next, Mat dx, SiteWeights& d_at, const SiteWeights* before,
+                  const SiteSaved* before_saved, Mat d_y_before, Arena& scratch);
+
+// Coefficients of a site as the forward applies them, fp32: pre [T, n], post [T, n], res [T, n*n] with res[k*n + j] the
+// weight of stream j in stream k of the output (H_res itself, whatever the convention stores). For gains, traces and
+// tests.
+void site_coefficients(const Exec& exec, const ResidualSpec& spec, const SiteWeights& w, const SiteSaved& saved,
+                       Mat pre, Mat post, Mat res);
+// Weights of the final collapse [T, n].
+void head_coefficients(const Exec& exec, const ResidualSpec& spec, const HeadWeights& head, const HeadSaved& saved,
+                       Mat weights);
+
+// Sinkhorn-Knopp on logits z [T, n*n] row-major, and its exact unrolled VJP (mhc.md 8.3). v4: softmax over the last
+// index, + eps, columns (sum over the first index + eps), then iters-1 times rows, columns. paper: exp, then iters
+// times columns, rows; no eps. out is the stored matrix ("comb" for v4, H_res for paper).
+void sinkhorn_forward(const Exec& exec, HcConvention convention, int64_t n, int iters, float eps, CMat z, Mat out);
+void sinkhorn_backward(const Exec& exec, HcConvention convention, int64_t n, int iters, float eps, CMat z, CMat d_out,
+                       Mat dz);
+
+// The forms without iterations, lite and kron (formulas: kernels/residual/permutations.h): logits z [T,
+// res_logits(form, n)] -> out [T, n*n] row-major, rows and columns of which sum to 1; and the VJP, dz assigned. out is
+// the stored matrix, as for Sinkhorn: H_res for paper, its transpose for v4.
+void mixture_forward(const Exec& exec, ResForm form, int64_t n, CMat z, Mat out);
+void mixture_backward(const Exec& exec, ResForm form, int64_t n, CMat z, CMat d_out, Mat dz);
+
+}  // namespace birkhoff::ops

@@ -1,0 +1,150 @@
+#include "ops/rows/cross_entropy.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/rows/cross_entropy.h"
+
+namespace birkhoff::ops {
+namespace {
+
+// Log-sum-exp and loss of the tokens of one chunk.
+struct TokenLoss {
+  double lse, cross_entropy;
+};
+
+void check_inputs(CMat hidden, const Packed& head_t, std::span<const int32_t> labels) {
+  BK_CHECK_EQ(head_t.k, hidden.cols);
+  BK_CHECK(head_t.n > 0 && head_t.dtype == hidden.dtype);
+  BK_CHECK_EQ(static_cast<int64_t>(labels.size()), hidden.rows);
+}
+
+void check_labels(std::span<const int32_t> labels, int64_t vocab) {
+  for (int32_t label : labels) BK_CHECK(label == kIgnoreLabel || (label >= 0 && label < vocab));
+}
+
+int64_t logit_rows_per_task(int64_t vocab) { return std::clamp<int64_t>(32768 / vocab, 1, 64); }
+
+// The loss of one row of logits; exps (or null) receives e^(logit - max), and 1 / sum of them is returned in
+// inverse_sum.
+TokenLoss token_loss_of(const float* logits, int64_t vocab, int32_t label, float* exps, double* inverse_sum) {
+  float max, sum;
+  kernels::cross_entropy_kernels().row_stats(logits, vocab, exps, &max, &sum);
+  const double lse = static_cast<double>(max) + std::log(static_cast<double>(sum));
+  if (inverse_sum) *inverse_sum = 1.0 / static_cast<double>(sum);
+  return {lse, lse - static_cast<double>(logits[label])};
+}
+
+// Adds a chunk's tokens one after another: the sum does not depend on threads, nor on where chunks are cut.
+void add_losses(std::span<const int32_t> labels, const TokenLoss* losses, LossSums& sums) {
+  for (size_t t = 0; t < labels.size(); ++t) {
+    if (labels[t] == kIgnoreLabel) continue;
+    sums.cross_entropy += losses[t].cross_entropy;
+    sums.z += losses[t].lse * losses[t].lse;
+    ++sums.tokens;
+  }
+}
+
+// Calls f(first token, tokens) for every chunk.
+template <class F>
+void for_chunks(int64_t tokens, F&& f) {
+  for (int64_t t = 0; t < tokens; t += kLossChunk) f(t, std::min(kLossChunk, tokens - t));
+}
+
+struct RowGradient {
+  float scale, z_coef;
+  DType dtype;
+};
+
+// Turns a row of logits into scale * ((1 + 2 z_coef lse) softmax - onehot), stored as bf16 or fp32 over the logits
+// themselves.
+TokenLoss replace_by_gradient(float* logits, int64_t vocab, int32_t label, const RowGradient& g) {
+  const auto& kernel = kernels::cross_entropy_kernels();
+  const bool f32 = g.dtype == f32_t;
+  if (label == kIgnoreLabel) {
+    std::fill_n(static_cast<char*>(static_cast<void*>(logits)), vocab * dtype_bytes(g.dtype), char{0});
+    return {0, 0};
+  }
+  WorkerScratch memory;
+  float* exps = memory.take<float>(vocab);
+  double inverse_sum;
+  const TokenLoss loss = token_loss_of(logits, vocab, label, exps, &inverse_sum);
+  const float factor = static_cast<float>(g.scale * (1 + 2 * static_cast<double>(g.z_coef) * loss.lse) * inverse_sum);
+  (f32 ? kernel.scale_f32 : kernel.scale_bf16)(exps, vocab, factor, logits);
+  const float at_label = exps[label] * factor - g.scale;
+  if (f32)
+    logits[label] = at_label;
+  else
+    static_cast<bf16*>(static_cast<void*>(logits))[label] = to_bf16(at_label);
+  return loss;
+}
+
+}  // namespace
+
+LossSums cross_entropy_forward(const Exec& exec, CMat hidden, const Packed& head_t, std::span<const int32_t> labels,
+                               std::span<float> token_loss, Arena& scratch) {
+  check_inputs(hidden, head_t, labels);
+  if (!token_loss.empty()) BK_CHECK_EQ(token_loss.size(), labels.size());
+  const int64_t vocab = head_t.n, step = logit_rows_per_task(vocab);
+  Arena::Scope scope(scratch);
+  const Mat logits = scratch.mat(f32_t, std::min(kLossChunk, hidden.rows), vocab);
+  TokenLoss* losses = scratch.take<TokenLoss>(logits.rows);
+  LossSums sums;
+  if (!exec.dry()) check_labels(labels, vocab);
+  for_chunks(hidden.rows, [&](int64_t first, int64_t tokens) {
+    const Mat rows = logits.row_block(0, tokens);
+    gemm(exec, hidden.row_block(first, tokens), head_t, rows);
+    if (exec.dry()) return;
+    Exec::Span span(exec, Work::loss);
+    const auto chunk = labels.subspan(static_cast<size_t>(first), static_cast<size_t>(tokens));
+    exec.parallel_for((tokens + step - 1) / step, [&](int64_t task) {
+      for (int64_t t = task * step; t < std::min(tokens, (task + 1) * step); ++t) {
+        const int32_t label = chunk[static_cast<size_t>(t)];
+        losses[t] =
+            label == kIgnoreLabel ? TokenLoss{0, 0} : token_loss_of(rows.f32(t), vocab, label, nullptr, nullptr);
+        if (!token_loss.empty())
+          token_loss[static_cast<size_t>(first + t)] = static_cast<float>(losses[t].cross_entropy);
+      }
+    });
+    add_losses(chunk, losses, sums);
+  });
+  return sums;
+}
+
+LossSums cross_entropy_backward(const Exec& exec, CMat hidden, const Packed& head_t, const Packed& head,
+                                std::span<const int32_t> labels, float scale, float z_coef, Mat d_hidden, Mat d_head,
+                                Arena& scratch) {
+  check_inputs(hidden, head_t, labels);
+  const int64_t vocab = head_t.n, step = logit_rows_per_task(vocab);
+  BK_CHECK_EQ(head.k, vocab);
+  BK_CHECK_EQ(head.n, hidden.cols);
+  BK_CHECK(head.dtype == hidden.dtype && d_hidden.dtype == hidden.dtype && d_head.dtype == f32_t);
+  check_shape(d_hidden, hidden.rows, hidden.cols);
+  check_shape(d_head, vocab, hidden.cols);
+  Arena::Scope scope(scratch);
+  const Mat logits = scratch.mat(f32_t, std::min(kLossChunk, hidden.rows), vocab);
+  TokenLoss* losses = scratch.take<TokenLoss>(logits.rows);
+  const RowGradient gradient{scale, z_coef, hidden.dtype};
+  LossSums sums;
+  if (!exec.dry()) check_labels(labels, vocab);
+  for_chunks(hidden.rows, [&](int64_t first, int64_t tokens) {
+    const CMat x = hidden.row_block(first, tokens);
+    gemm(exec, x, head_t, logits.row_block(0, tokens));
+    if (!exec.dry()) {
+      Exec::Span span(exec, Work::loss);
+      const auto chunk = labels.subspan(static_cast<size_t>(first), static_cast<size_t>(tokens));
+      exec.parallel_for((tokens + step - 1) / step, [&](int64_t task) {
+        for (int64_t t = task * step; t < std::min(tokens, (task + 1) * step); ++t)
+          losses[t] = replace_by_gradient(logits.f32(t), vocab, chunk[static_cast<size_t>(t)], gradient);
+      });
+      add_losses(chunk, losses, sums);
+    }
+    // bf16 gradients fill the first half of each row of logits.
+    const CMat d_logits(logits.data, hidden.dtype, tokens, vocab, hidden.dtype == f32_t ? vocab : 2 * vocab);
+    gemm(exec, d_logits, head, d_hidden.row_block(first, tokens));
+    if (d_head.data) gemm_weight_grad(exec, d_logits, x, d_head, scratch);
+  });
+  return sums;
+}
+
+}  // namespace birkhoff::ops

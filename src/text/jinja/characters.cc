@@ -1,0 +1,53 @@
+#include "text/jinja/characters.h"
+
+#include <clocale>
+#include <cwctype>
+
+#include "text/unicode/unicode.h"
+
+namespace birkhoff::text::chat {
+namespace {
+
+// The program's locale may be anything; the C.UTF-8 locale of glibc has the mappings of Unicode.
+locale_t unicode_locale() {
+  static const locale_t locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
+  return locale;
+}
+
+wint_t wide(char32_t c) { return static_cast<wint_t>(c); }
+
+}  // namespace
+
+bool is_space(char32_t c) {
+  return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+bool is_printable(char32_t c) {
+  if (c < 0x7f) return c >= 0x20;
+  if (c < 0xa1 || c == 0xad) return false;
+  const auto in = [c](char32_t low, char32_t high) { return c >= low && c <= high; };
+  return !(in(0x600, 0x605) || c == 0x61c || c == 0x6dd || c == 0x70f || in(0x890, 0x891) || c == 0x8e2 ||
+           c == 0x1680 || c == 0x180e || in(0x2000, 0x200f) || in(0x2028, 0x202f) || in(0x205f, 0x206f) ||
+           c == 0x3000 || in(0xd800, 0xf8ff) || c == 0xfeff || in(0xfff9, 0xfffb) || c == 0x110bd || c == 0x110cd ||
+           in(0x13430, 0x1343f) || in(0x1bca0, 0x1bca3) || in(0x1d173, 0x1d17a) || in(0xe0001, 0xe007f) ||
+           in(0xf0000, 0x10ffff));
+}
+
+bool is_alpha(char32_t c) { return char_classes()(c) == CharClass::letter; }
+bool is_digit(char32_t c) { return char_classes()(c) == CharClass::decimal; }
+bool is_upper(char32_t c) { return iswupper_l(wide(c), unicode_locale()); }
+bool is_lower(char32_t c) { return iswlower_l(wide(c), unicode_locale()); }
+
+void append_upper(std::string& out, char32_t c) {
+  if (c == 0xdf)
+    out += "SS";
+  else
+    append_char(static_cast<char32_t>(towupper_l(wide(c), unicode_locale())), out);
+}
+
+void append_lower(std::string& out, char32_t c) {
+  append_char(static_cast<char32_t>(towlower_l(wide(c), unicode_locale())), out);
+}
+
+}  // namespace birkhoff::text::chat
