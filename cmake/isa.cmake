@@ -12,14 +12,14 @@ set(BIRKHOFF_TILE_KERNELS gemm attention_forward attention_backward sparse_atten
 # The widest level this processor can run.
 file(STRINGS /proc/cpuinfo cpu_flags REGEX "^flags" LIMIT_COUNT 1)
 set(BIRKHOFF_NATIVE_ISA scalar)
-if(cpu_flags MATCHES "avx2")
+if(cpu_flags MATCHES "avx2" AND cpu_flags MATCHES "fma" AND cpu_flags MATCHES "f16c")
   set(BIRKHOFF_NATIVE_ISA avx2)
-endif()
-if(cpu_flags MATCHES "avx512_bf16")
-  set(BIRKHOFF_NATIVE_ISA avx512)
-endif()
-if(cpu_flags MATCHES "amx_bf16")
-  set(BIRKHOFF_NATIVE_ISA amx)
+  if(cpu_flags MATCHES "avx512_bf16" AND cpu_flags MATCHES "avx512_vnni")
+    set(BIRKHOFF_NATIVE_ISA avx512)
+    if(cpu_flags MATCHES "amx_bf16")
+      set(BIRKHOFF_NATIVE_ISA amx)
+    endif()
+  endif()
 endif()
 
 # birkhoff_levels_up_to(VARIABLE WIDEST): the levels from scalar to WIDEST.
@@ -60,6 +60,7 @@ function(birkhoff_add_isa_sources target)
       list(FILTER sources INCLUDE REGEX "/(${tile_kernels})\\.isa\\.cc$")
     endif()
     add_library(${target}_${isa} OBJECT ${sources})
+    set_target_properties(${target}_${isa} PROPERTIES UNITY_BUILD OFF)  # helpers of kernels share names on purpose
     target_compile_definitions(${target}_${isa} PRIVATE BK_ISA=${isa} BK_ISA_${isa}=1)
     # GCC 12 takes the undefined pass-through operand of its own AVX-512 intrinsics for an uninitialised variable.
     target_compile_options(${target}_${isa} PRIVATE ${BIRKHOFF_ISA_FLAGS_${isa}} -Wno-maybe-uninitialized -Wno-uninitialized)
