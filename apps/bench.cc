@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdio>
 
+#include "apps/flags.h"
 #include "apps/verbs.h"
 #include "core/arena.h"
 #include "core/cpu.h"
@@ -126,18 +127,18 @@ void add_bench(CLI::App& app, Program& p) {
   gemm->add_option("--dtype", f->dtype, "bf16 or fp32")->check(CLI::IsMember({"bf16", "fp32"}))->capture_default_str();
   CLI::App* train = verb->add_subcommand("train", "Training steps on synthetic tokens");
   f->settings.add(*train);
-  train->add_option("--steps", f->steps, "measured steps")->check(CLI::PositiveNumber)->capture_default_str();
+  train->add_option("--steps", f->steps, "measured steps")->check(whole_number(1, 1 << 30))->capture_default_str();
   CLI::App* infer = verb->add_subcommand("infer", "Opening a model, its prompt and decoding");
   infer->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
   infer->add_option("--prompt", f->prompt, "tokens of the prompt")
-      ->check(CLI::NonNegativeNumber)
+      ->check(whole_number(0, 1 << 30))
       ->capture_default_str();
   infer->add_option("--decode", f->decode, "tokens decoded one by one")
-      ->check(CLI::NonNegativeNumber)
+      ->check(whole_number(0, 1 << 30))
       ->capture_default_str();
   infer->add_option("--dtype", f->compute, "fp32 or bf16; default: as trained");
   for (CLI::App* v : {gemm, train, infer}) {
-    v->add_flag("--json", f->json);
+    v->add_flag("--json", f->json, "JSON instead of text");
     v->add_option("--threads", p.threads, "default: all cores");
   }
   gemm->callback([f, &p] { p.run = [f, &p] { return bench_gemm(f->dtype, f->json, p.thread_count()); }; });

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <optional>
 
+#include "apps/output.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "infer/engine.h"
@@ -58,7 +59,7 @@ bool write(const std::string& part, const std::vector<std::string>& stops, std::
                          return !s.empty() && end >= s.size() && text.compare(end - s.size(), s.size(), s) == 0;
                        });
   std::fwrite(text.data() + before, 1, end - before, stdout);
-  std::fflush(stdout);
+  flush_output();
   return stopped;
 }
 
@@ -97,7 +98,7 @@ int generate(const GenerateFlags& f, int threads) {
     const int32_t id = model ? model->sample(logits, f.sampling, index) : infer::sample(logits, f.sampling, index);
     if (!model) {
       std::printf("%s%d", i ? " " : "", id);
-      std::fflush(stdout);
+      flush_output();
     } else if (model->ends(id)) {
       break;
     } else {

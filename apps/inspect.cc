@@ -75,7 +75,7 @@ void add_inspect(CLI::App& app, Program& p) {
   CLI::App* verb = app.add_subcommand("inspect", "Size, cost and parts of a model directory, run or preset");
   verb->add_option("what", f->what, "directory or preset")->required();
   verb->add_option("--set", f->set, "key=value, over a preset; repeatable")->allow_extra_args(false);
-  verb->add_flag("--json", f->json);
+  verb->add_flag("--json", f->json, "JSON instead of text");
   verb->add_flag("--verify", f->verify, "check the files of a checkpoint against its manifest");
   verb->callback([f, &p] {
     p.run = [f] {

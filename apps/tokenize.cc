@@ -2,9 +2,11 @@
 #include <iostream>
 #include <string>
 
+#include "apps/output.h"
 #include "apps/verbs.h"
 #include "checkpoint/hf_directory.h"
 #include "core/error.h"
+#include "io/user_files.h"
 #include "text/tokenizer/tokenizer.h"
 
 namespace birkhoff::apps {
@@ -15,6 +17,7 @@ struct TokenizeFlags {
   bool jsonl = false, decode = false, special = false;
 };
 
+using io::kByteOrderMark;
 using nlohmann::json;
 
 std::string dumped(const json& j) { return j.dump(-1, ' ', false, json::error_handler_t::replace); }
@@ -47,7 +50,8 @@ json convert(const text::Tokenizer& t, const TokenizeFlags& f, const json& in, i
 
 int lines(const text::Tokenizer& t, const TokenizeFlags& f) {
   std::string line;
-  for (int64_t n = 1; std::getline(std::cin, line); ++n) {
+  for (int64_t n = 1; next_line(line); ++n) {
+    if (n == 1 && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     json in;
     try {
@@ -55,7 +59,7 @@ int lines(const text::Tokenizer& t, const TokenizeFlags& f) {
     } catch (const json::parse_error&) {
       throw bad_line(n, "is not JSON", f.decode ? "{\"ids\": [1, 2, 3]}" : "{\"text\": \"...\"}");
     }
-    std::printf("%s\n", dumped(convert(t, f, in, n)).c_str());
+    write_line(dumped(convert(t, f, in, n)));
   }
   return 0;
 }

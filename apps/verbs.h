@@ -44,14 +44,18 @@ struct SettingsFlags {
   nlohmann::json base() const;  // preset, overlaid by the file; throws Error
 };
 
-// Raised by Ctrl-C and SIGTERM once install_stop_handlers() was called; another one, a second or more later, ends the
-// program at once.
+// Raised by Ctrl-C, SIGTERM and SIGHUP once install_stop_handlers() was called; another one, a second or more later,
+// ends the program at once.
 const std::atomic<bool>& stop_requested();
 void install_stop_handlers();
+// Signals that are failed reads and writes: pipes nobody reads, files at their size limit, mapped files that lost their
+// end, which are named (exit code 3).
+void install_fault_handlers();
 
 // Whitespace-separated token ids, at least one; name: whose they are, for the message. Throws Error.
 std::vector<int32_t> parse_token_list(const std::string& text, const std::string& name);
 std::vector<int32_t> read_token_file(const std::string& path);
+// A file, pipe or device of at most 64 MiB, which is read once. Throws Error.
 std::string read_text_file(const std::string& path);
 
 }  // namespace birkhoff::apps

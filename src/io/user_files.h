@@ -5,10 +5,14 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 namespace birkhoff::io {
+
+// Some editors put it before UTF-8; readers of JSON and JSON lines pass over it.
+inline constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 // Throws Error{"file", "path: what: reason of the errno"} with a hint that fits; what may be "".
 [[noreturn]] void file_error(const std::string& path, const std::string& what, int error);
