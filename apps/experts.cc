@@ -8,6 +8,7 @@
 #include "apps/output.h"
 #include "apps/verbs.h"
 #include "core/error.h"
+#include "io/user_files.h"
 #include "lab/experts/expert_report.h"
 #include "report/report.h"
 #include "train/progress.h"
@@ -33,7 +34,8 @@ eval::Advance advance(std::unique_ptr<train::Progress>& progress) {
 }
 
 // Before a long pass, not after it.
-void require_folder_of(const std::string& file) {
+void check_output(const std::string& file, const std::vector<std::string>& data) {
+  for (const std::string& d : data) io::check_not_an_input(file, {d, d.substr(d.find('=') + 1)});
   const std::filesystem::path folder = std::filesystem::absolute(file).parent_path();
   if (!std::filesystem::is_directory(folder))
     throw Error("experts", "--out " + file + ": there is no folder " + folder.string(),
@@ -79,7 +81,7 @@ int probe(const ExpertsFlags& f, const infer::EngineOptions& options) {
 
 int specialise(const ExpertsFlags& f, const infer::EngineOptions& options) {
   const std::vector<lab::Domain> domains = lab::parse_domains(f.data);
-  require_folder_of(f.out);
+  check_output(f.out, f.data);
   const infer::Engine engine(f.model, options);
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
   std::unique_ptr<train::Progress> progress;

@@ -8,6 +8,7 @@
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "io/json_file.h"
+#include "io/user_files.h"
 #include "lab/plan/plan_report.h"
 #include "model/config/presets.h"
 
@@ -27,10 +28,10 @@ struct PlanFlags {
 // A file of settings, or the name of a preset.
 nlohmann::json settings_of(const std::string& what) {
   namespace fs = std::filesystem;
-  if (fs::is_directory(what))
+  if (io::is_directory(what))
     throw Error("plan", what + ": is a directory", "give its config.json, or a preset", ExitCode::usage);
   const bool path = what.find('/') != std::string::npos || fs::path(what).extension() == ".json";
-  if (!fs::exists(what) && !path) return nlohmann::json::parse(model::find_preset(what).json);
+  if (!io::exists(what) && !path) return nlohmann::json::parse(model::find_preset(what).json);
   const nlohmann::json file = io::read_json(what);
   if (!file.is_object()) throw Error("plan", what + ": not a JSON object");
   return file;
