@@ -9,6 +9,7 @@
 // m and n are multiples of 16, k of kDepth<Op>; callers pad with zeros. Every element of c is one sum over k in
 // ascending order that does not depend on m, n or its place, and a zero in a or b leaves it as it is.
 #pragma once
+#include "kernels/gemm/tile_config.h"
 #include "kernels/vec.h"
 
 namespace birkhoff::kernels::BK_ISA {
@@ -36,14 +37,7 @@ inline constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + mul
 class TileScope {
  public:
 #if defined(__AMX_BF16__)
-  TileScope() {
-    struct alignas(64) {
-      uint8_t palette = 1, start_row = 0, reserved[14] = {};
-      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    } config;
-    _tile_loadconfig(&config);
-  }
+  TileScope() { load_tile_config({}); }
   ~TileScope() { _tile_release(); }
 #else
   TileScope() {}

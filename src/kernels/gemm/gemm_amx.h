@@ -3,6 +3,7 @@
 // Included by gemm.isa.cc only.
 #pragma once
 #include "kernels/gemm/gemm.h"
+#include "kernels/gemm/tile_config.h"
 #include "kernels/vec.h"
 
 namespace birkhoff::kernels::BK_ISA {
@@ -14,18 +15,12 @@ inline void compiler_barrier() {
 // Tiles 0-3: C. 4, 5: A. 6, 7: B. Rows of C and A follow the block, so short blocks neither read nor compute padding
 // rows.
 inline void configure_tiles(int64_t rows0, int64_t rows1) {
-  struct alignas(64) {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t bytes[16] = {};
-    uint8_t rows[16] = {};
-  } t;
-  for (int i = 0; i < 8; ++i) t.bytes[i] = 64;
+  TileConfig t;
   const auto r0 = static_cast<uint8_t>(rows0), r1 = static_cast<uint8_t>(rows1 ? rows1 : rows0);
   t.rows[0] = t.rows[1] = t.rows[4] = r0;
   t.rows[2] = t.rows[3] = t.rows[5] = r1;
   t.rows[6] = t.rows[7] = 16;
-  compiler_barrier();
-  _tile_loadconfig(&t);
+  load_tile_config(t);
 }
 
 // Sums of one step, as tilestored left them, on their way to C.

@@ -1,5 +1,7 @@
 // Ids and decoded text of the reference libraries. Small samples are in tests/golden; BIRKHOFF_DATA names the full
 // sets.
+#include "support/golden.h"
+
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -8,9 +10,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "support/golden.h"
 #include "support/temp_dir.h"
-#include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer.h"
 
 namespace birkhoff::text {
 namespace {
