@@ -36,6 +36,9 @@ void add_chat(CLI::App& app, Program& p);
 void add_chat_format(CLI::App& app, Program& p);
 void add_chat_parse(CLI::App& app, Program& p);
 
+// "bench gemm": dtype is bf16 or fp32. Returns the exit code.
+int bench_gemm(const std::string& dtype, bool as_json, int threads);
+
 // --preset P, --config FILE and --set key=value, in that order of precedence.
 struct SettingsFlags {
   std::string preset, config;
