@@ -7,6 +7,9 @@
 #include <cerrno>
 #include <cstdlib>
 #include <iostream>
+#include <utility>
+
+#include "io/user_files.h"
 
 namespace birkhoff::apps {
 namespace {
@@ -40,7 +43,10 @@ void write_line(std::string_view line) {
 
 bool next_line(std::string& line) {
   if (std::cin.rdbuf()->in_avail() <= 0) flush_output();
-  return static_cast<bool>(std::getline(std::cin, line));
+  if (!std::getline(std::cin, line)) return false;
+  static bool first = true;
+  if (std::exchange(first, false) && line.starts_with(io::kByteOrderMark)) line.erase(0, io::kByteOrderMark.size());
+  return true;
 }
 
 bool takes_colours(std::FILE* stream) {

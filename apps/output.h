@@ -20,7 +20,8 @@ void reserve_standard_streams();
 void flush_output();
 void write_line(std::string_view line);  // and a line end, to the buffer; throws OutputFailed once a flush failed
 
-// The next line of standard input; false at its end. Flushes first when it has to wait: the other side may do so too.
+// The next line of standard input, without a byte order mark before the first; false at its end. Flushes first when it
+// has to wait: the other side may do so too.
 bool next_line(std::string& line);
 
 // A terminal that shows colours, unless NO_COLOR is set or TERM is dumb.

@@ -6,7 +6,6 @@
 #include "apps/verbs.h"
 #include "checkpoint/hf_directory.h"
 #include "core/error.h"
-#include "io/user_files.h"
 #include "text/tokenizer/tokenizer.h"
 
 namespace birkhoff::apps {
@@ -17,7 +16,6 @@ struct TokenizeFlags {
   bool jsonl = false, decode = false, special = false;
 };
 
-using io::kByteOrderMark;
 using nlohmann::json;
 
 std::string dumped(const json& j) { return j.dump(-1, ' ', false, json::error_handler_t::replace); }
@@ -51,7 +49,6 @@ json convert(const text::Tokenizer& t, const TokenizeFlags& f, const json& in, i
 int lines(const text::Tokenizer& t, const TokenizeFlags& f) {
   std::string line;
   for (int64_t n = 1; next_line(line); ++n) {
-    if (n == 1 && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     json in;
     try {

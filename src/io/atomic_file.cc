@@ -65,6 +65,8 @@ void write_in_place(const std::string& path, std::string_view content, bool stan
   // A pipe without a reader is refused, not waited for; after that a slow reader is.
   const Descriptor fd(standard_output ? ::dup(STDOUT_FILENO)
                                       : ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  if (fd.get() < 0 && errno == ENXIO)
+    throw Error("file", path + ": is a pipe that nobody reads", "start its reader, or give a file");
   if (fd.get() < 0) file_error(path, "cannot be written", errno);
   if (!standard_output) fcntl(fd.get(), F_SETFL, fcntl(fd.get(), F_GETFL) & ~O_NONBLOCK);
   if (!write_all(fd.get(), content)) file_error(path, "write failed", errno);
