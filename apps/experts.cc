@@ -36,8 +36,7 @@ eval::Advance advance(std::unique_ptr<train::Progress>& progress) {
 // Before a long pass, not after it.
 void check_output(const std::string& file, const std::vector<std::string>& data) {
   for (const std::string& d : data) io::check_not_an_input(file, {d, d.substr(d.find('=') + 1)});
-  const std::filesystem::path folder = std::filesystem::path(file).parent_path();
-  if (!folder.empty() && !io::is_directory(folder))
+  if (const auto folder = std::filesystem::path(file).parent_path(); !folder.empty() && !io::is_directory(folder))
     throw Error("experts", "--out " + file + ": there is no folder " + folder.string(),
                 "create it, or name another file");
 }

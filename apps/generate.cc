@@ -42,8 +42,7 @@ std::vector<int32_t> prompt_ids(const GenerateFlags& f, const std::string& given
 
 // No prompt has more tokens: one a byte, and those that models want around a text.
 int64_t most_tokens(const GenerateFlags& f, const std::string& given) {
-  constexpr size_t kAround = 16;
-  size_t bytes = given.size() + kAround;
+  size_t bytes = given.size() + 16;
   for (const std::string& part : f.fim) bytes += part.size();
   return static_cast<int64_t>(bytes);
 }
