@@ -127,7 +127,9 @@ class Files(Case):
         ids.write_text("1 2 3")
         self.expect(USAGE, "logits", "-m", run, "--tokens-file", ids, "--out", ids, says="is read")
         self.assertEqual(ids.read_text(), "1 2 3")
-        self.expect(USAGE, "experts", "-m", run, "--data", f"a={self.text}", "--out", self.text, says="is read")
+        other = self.dir / "other.txt"
+        other.write_text("another domain")
+        self.expect(USAGE, "experts", "-m", run, "--data", f"a={self.text}", "--data", f"b={other}", "--out", self.text, says="is read")
         self.assertGreater(self.text.stat().st_size, 10000)
 
     def test_data_that_is_cut_while_training(self):
