@@ -121,6 +121,17 @@ SABOTAGES = [
     ("plan-ring", "lab/plan/plan.cc", "p.gradient_bytes = 2.0 * others", "p.gradient_bytes = 1.0 * others", ("lab_plan_test", "Plan")),
     ("plan-busiest-machine", "lab/plan/plan.cc", "static_cast<double>(divided_up(E, machines)) / static_cast<double>(E)", "static_cast<double>(E / machines) / static_cast<double>(E)", ("lab_plan_test", "Plan")),
     ("plan-fewest", "lab/plan/plan.cc", "      low = middle + 1;", "      low = middle + 2;", ("lab_plan_test", "Plan")),
+    # Files of the user
+    ("file-kind", "io/user_files.cc", "if (!S_ISREG(about.st_mode))", "if (S_ISDIR(about.st_mode))", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("file-limit", "io/user_files.cc", "if (static_cast<size_t>(about.st_size) > max_bytes)", "if (false)", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("link-replaced", "io/atomic_file.cc", "replace_file(follow_links(path), content,", "replace_file(path, content,", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("output-mode", "io/atomic_file.cc", "exists ? there.st_mode & 07777 : 0644", "0644", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("input-overwritten", "io/user_files.cc", "x.st_dev == y.st_dev && x.st_ino == y.st_ino;", "x.st_dev == y.st_dev && x.st_ino == y.st_ino && a == b;", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("mapped-change-forgotten", "io/mapped_file.cc", "if (mapping_->changed()) changed_before()", "if (false) changed_before()", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("mapped-end", "io/mapped_file.cc", "at >= begin + m->size", "at > begin + m->size", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("value-not-cut", "core/error.cc", "append_cut(out, text.substr(open + 1, close - open - 1), kLongestValue);", "out += text.substr(open + 1, close - open - 1);", ("core_test", "Bf16:Arena:Nearest:Error:Exec:View")),
+    ("mark-kept", "data/documents.cc", "all.remove_prefix(io::kByteOrderMark.size());", "all.remove_prefix(0);", ("data_test", "Corpus")),
+    ("inventory-router", "model/config/inventory.cc", "group == \"routed_experts\" || group == \"router\"", "group == \"routed_experts\"", ("model_config_test", "Inventory")),
 ]
 
 
