@@ -14,8 +14,7 @@
 #include "layers/entry_indexer.h"
 #include "layers/linear.h"
 #include "layers/parameter.h"
-#include "layers/tokens.h"
-#include "ops/attention/rope.h"
+#include "layers/pass.h"
 #include "ops/attention/sparse_attention.h"
 
 namespace birkhoff::layers {
@@ -119,13 +118,11 @@ struct CompressedAttention {
   // Continues the sequence of `cached` tokens in `cache`; without a cache the T tokens are all there is.
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward,
                        Cache* cache = nullptr, int64_t cached = 0);
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                      const TokenContext& ctx, CMat x, Saved& saved, Mat y, Arena& scratch);
+  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y);
   // Without a cache. dx assigned, grad += . With kl.scale != 0 the indexer learns: its gradient is that of its KL
   // alone, which reaches nothing else.
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                       const TokenContext& ctx, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad,
-                       IndexerLoss& kl, Arena& scratch);
+  static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
+                       Weights& grad, IndexerLoss& kl);
 };
 
 }  // namespace birkhoff::layers

@@ -5,8 +5,8 @@
 
 #include "layers/linear.h"
 #include "layers/parameter.h"
+#include "layers/pass.h"
 #include "ops/attention/compressor.h"
-#include "ops/attention/rope.h"
 
 namespace birkhoff::layers {
 
@@ -48,17 +48,24 @@ struct Compressor {
     Mat pooled;  // [windows, entry dim] before the norm
     Mat rstd;    // [windows, 1]
   };
+  // The tokens x [T, dim], and the windows that end among them.
+  struct Input {
+    const ops::CompressorPlan& plan;
+    CMat x;
+  };
+  // A sequence's earlier tokens; without a cache there are none.
+  struct Past {
+    Cache* cache = nullptr;
+    int64_t cached = 0;
+  };
   // Rows of `cached` earlier tokens of the sequence are in the cache (0 without one).
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, int64_t cached);
-  // x [T, dim] -> entries [plan.windows, entry dim] assigned. With a cache the sequence continues, and the cache then
+  // entries [plan.windows, entry dim] assigned. With a cache the sequence continues, and the cache then
   // holds T tokens more.
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                      const ops::CompressorPlan& plan, CMat x, Saved& saved, Mat entries, Cache* cache, int64_t cached,
-                      Arena& scratch);
+  static void forward(const Pass& p, const Spec& s, const Weights& w, Input in, Saved& saved, Mat entries, Past past);
   // Without a cache. d_entries is overwritten; dx [T, dim] assigned, or left out when empty (a detached input).
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                       const ops::CompressorPlan& plan, CMat x, const Saved& saved, Mat d_entries, Mat dx,
-                       Weights& grad, Arena& scratch);
+  static void backward(const Pass& p, const Spec& s, const Weights& w, Input in, const Saved& saved, Mat d_entries,
+                       Mat dx, Weights& grad);
 };
 
 }  // namespace birkhoff::layers

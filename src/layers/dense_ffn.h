@@ -4,6 +4,7 @@
 
 #include "layers/linear.h"
 #include "layers/parameter.h"
+#include "layers/pass.h"
 #include "ops/rows/swiglu.h"
 
 namespace birkhoff::layers {
@@ -41,10 +42,10 @@ struct DenseFfn {
     return {arena.mat(dtype, tokens, 2 * s.inter)};
   }
   // y [T, D] assigned.
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y, Arena& scratch);
+  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y);
   // dx [T, D] assigned.
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, CMat x, const Saved& saved, CMat dy, Mat dx,
-                       Weights& grad, Arena& scratch);
+  static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
+                       Weights& grad);
 };
 
 }  // namespace birkhoff::layers

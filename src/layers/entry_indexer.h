@@ -49,17 +49,18 @@ struct EntryIndexer {
     Compressor::Saved compressor;
     IndexMat chosen;  // [T, min(topk, entries)] ascending, then -1; dense: [T, entries]
   };
+  struct Input {
+    const ops::CompressorPlan& plan;
+    CMat x, latent;  // [T, dim], [T, q_lora] (normalised)
+  };
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, int64_t cached, Mat keys);
-  // x [T, dim], latent [T, q_lora] (normalised) -> saved.chosen. The entries of this call become the last rows of
+  // Fills saved.chosen. The entries of this call become the last rows of
   // saved.keys.
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                      std::span<const int32_t> position, const ops::CompressorPlan& plan, CMat x, CMat latent,
-                      Saved& saved, Compressor::Cache* cache, int64_t cached, Arena& scratch);
+  static void forward(const Pass& p, const Spec& s, const Weights& w, Input in, Saved& saved, Compressor::Past past);
   // target [T, chosen.cols] fp32: the distribution of attention over the chosen entries. kl.sum takes the sum over
   // tokens of KL(target || softmax of the scores), grad += kl.scale times its gradient.
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                       std::span<const int32_t> position, const ops::CompressorPlan& plan, CMat x, CMat latent,
-                       const Saved& saved, CMat target, Weights& grad, IndexerLoss& kl, Arena& scratch);
+  static void backward(const Pass& p, const Spec& s, const Weights& w, Input in, const Saved& saved, CMat target,
+                       Weights& grad, IndexerLoss& kl);
 };
 
 }  // namespace birkhoff::layers

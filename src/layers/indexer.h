@@ -7,9 +7,8 @@
 
 #include "layers/linear.h"
 #include "layers/parameter.h"
-#include "layers/tokens.h"
+#include "layers/pass.h"
 #include "ops/attention/indexer.h"
-#include "ops/attention/rope.h"
 
 namespace birkhoff::layers {
 
@@ -49,16 +48,13 @@ struct Indexer {
   // k: rows of the M keys, the last T of which project writes.
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Mat k);
   // x [T, dim] is the input of the attention, latent [T, q_lora] its normalised query latent.
-  static void project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                      const TokenContext& ctx, CMat x, CMat latent, Saved& saved);
+  static void project(const Pass& p, const Spec& s, const Weights& w, CMat x, CMat latent, Saved& saved);
   // keys [T, S]: the selected keys of every token, as ops::indexer_select.
-  static void select(const Exec& exec, const Spec& s, const TokenContext& ctx, const Saved& saved, IndexMat keys,
-                     Arena& scratch);
+  static void select(const Pass& p, const Spec& s, const Saved& saved, IndexMat keys);
   // grad += of the loss whose gradients with respect to q [T, ...], k [T, head_dim] and w are given (all three are
   // overwritten).
-  static void backward(const Exec& exec, const Spec& s, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                       CMat latent, const Weights& w, const Saved& saved, Mat dq, Mat dk, Mat dw, Weights& grad,
-                       Arena& scratch);
+  static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, CMat latent, const Saved& saved,
+                       const ops::IndexerGradients& d, Weights& grad);
 };
 
 // One past the last key of every token: T tokens are the last of M keys.

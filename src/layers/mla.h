@@ -5,9 +5,8 @@
 
 #include "layers/linear.h"
 #include "layers/parameter.h"
-#include "layers/tokens.h"
+#include "layers/pass.h"
 #include "ops/attention/attention.h"
-#include "ops/attention/rope.h"
 
 namespace birkhoff::layers {
 
@@ -86,29 +85,25 @@ struct Mla {
   // The keys are `cached` tokens of `cache` followed by T to be written there; without a cache the T tokens alone.
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward,
                        Cache* cache = nullptr, int64_t cached = 0);
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                      const TokenContext& ctx, CMat x, Saved& saved, Mat y, Arena& scratch);
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                       const TokenContext& ctx, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad,
-                       Arena& scratch);
+  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y);
+  static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
+                       Weights& grad);
 
   // The parts of the two above, for attention of another kind between the same projections (sparse_mla.h).
   // x -> saved.a, cq, q and the T fresh rows of the cache.
-  static void project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                      const TokenContext& ctx, CMat x, Saved& saved);
+  static void project(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved);
   // saved.cache -> saved.k, v.
-  static void expand(const Exec& exec, const Spec& s, const Weights& w, Saved& saved, Arena& scratch);
+  static void expand(const Pass& p, const Spec& s, const Weights& w, Saved& saved);
   // Runs `attend` between the two maps of the absorbed form: q [T, heads*(kv_lora + rope)] that meets rows of the
   // cache, and what it leaves in o [T, heads*kv_lora] becomes saved.o.
-  static void absorb(const Exec& exec, const Spec& s, const Weights& w, Saved& saved, Arena& scratch,
+  static void absorb(const Pass& p, const Spec& s, const Weights& w, Saved& saved,
                      const std::function<void(CMat q, Mat o)>& attend);
   static ops::AttentionShape expanded_shape(const Spec& s);
   static ops::AttentionShape absorbed_shape(const Spec& s);
   // backward around the gradient of attention alone: attend(d_o, dq, dk, dv) assigns the last three.
   using AttentionGradient = std::function<void(CMat d_o, Mat dq, Mat dk, Mat dv)>;
-  static void backward_around(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                              const TokenContext& ctx, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad,
-                              Arena& scratch, const AttentionGradient& attend);
+  static void backward_around(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
+                              Weights& grad, const AttentionGradient& attend);
 };
 
 }  // namespace birkhoff::layers

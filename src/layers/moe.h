@@ -5,10 +5,15 @@
 #include <vector>
 
 #include "layers/dense_ffn.h"
-#include "layers/tokens.h"
 #include "ops/experts/routing.h"
 
 namespace birkhoff::layers {
+
+// The balance losses of a layer in backward: scale multiplies their gradient, sum takes the losses, unscaled.
+struct BalanceLoss {
+  float scale = 1;
+  double sum = 0;
+};
 
 struct Moe {
   struct Spec {
@@ -56,13 +61,11 @@ struct Moe {
   static void reserve_activations(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Saved& saved);
 
   // route fills saved.routing; forward needs it and computes y. Recomputation repeats forward alone.
-  static void route(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x, Saved& saved);
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y, Arena& scratch);
-  // dx assigned. Adds the balance losses of this layer to balance_loss and loss_scale times their gradient to the
-  // router's.
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x,
-                       const Saved& saved, CMat dy, float loss_scale, Mat dx, Weights& grad, double& balance_loss,
-                       Arena& scratch);
+  static void route(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved);
+  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y);
+  // The gradient of this layer's balance losses reaches the router alone.
+  static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
+                       Weights& grad, BalanceLoss& balance);
 };
 
 }  // namespace birkhoff::layers

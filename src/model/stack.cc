@@ -45,14 +45,15 @@ void reserve_site(Arena& arena, const Model& m, SiteOf s, int64_t tokens, bool f
 
 // y = F_s(in). Routing happens once; a recomputation uses what was chosen then.
 void run_site(const StackRun& r, SiteOf s, CMat in, LayerTape& t, Mat y, bool recomputing) {
+  const layers::Pass pass = r.layer(s.block);
   const BlockSpec& spec = spec_of(r.m, s.block);
   const BlockWeights& b = weights_of(r.m, s.block);
   if (s.attention) {
     std::visit(
         [&](const auto& attn) {
           using Layer = LayerOf<std::decay_t<decltype(attn)>>;
-          Layer::forward(r.exec, attn, std::get<typename Layer::Weights>(b.attn), r.m.ropes[spec.rope], r.ctx, in,
-                         std::get<typename Layer::Saved>(t.attn), y, r.scratch);
+          Layer::forward(pass, attn, std::get<typename Layer::Weights>(b.attn), in,
+                         std::get<typename Layer::Saved>(t.attn), y);
         },
         spec.attn);
     return;
@@ -63,8 +64,8 @@ void run_site(const StackRun& r, SiteOf s, CMat in, LayerTape& t, Mat y, bool re
         const auto& w = std::get<typename Layer::Weights>(b.ffn);
         auto& saved = std::get<typename Layer::Saved>(t.ffn);
         if constexpr (std::is_same_v<Layer, layers::Moe>)
-          if (!recomputing) Layer::route(r.exec, ffn, w, r.ctx, in, saved);
-        Layer::forward(r.exec, ffn, w, in, saved, y, r.scratch);
+          if (!recomputing) Layer::route(pass, ffn, w, in, saved);
+        Layer::forward(pass, ffn, w, in, saved, y);
       },
       spec.ffn);
 }
@@ -73,9 +74,10 @@ template <class Layer>
 constexpr bool kHasIndexer =
     std::is_same_v<Layer, layers::SparseMla> || std::is_same_v<Layer, layers::CompressedAttention>;
 
-void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t, CMat dy, LayerLosses& losses, Mat d_in,
-                       Weights& grads) {
+void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t, layers::Cotangents d,
+                       LayerLosses& losses, Weights& grads) {
   const BlockSpec& spec = spec_of(r.m, s.block);
+  const layers::Pass pass = r.layer(s.block);
   const BlockWeights& b = weights_of(r.m, s.block);
   BlockWeights& g = grads.blocks[static_cast<size_t>(s.block)];
   if (s.attention) {
@@ -85,11 +87,10 @@ void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t,
           const auto& w = std::get<typename Layer::Weights>(b.attn);
           auto& dw = std::get<typename Layer::Weights>(g.attn);
           const auto& saved = std::get<typename Layer::Saved>(t.attn);
-          const ops::RopeTable& rope = r.m.ropes[spec.rope];
           if constexpr (kHasIndexer<Layer>)
-            Layer::backward(r.exec, attn, w, rope, r.ctx, in, saved, dy, d_in, dw, losses.indexer, r.scratch);
+            Layer::backward(pass, attn, w, in, saved, d, dw, losses.indexer);
           else
-            Layer::backward(r.exec, attn, w, rope, r.ctx, in, saved, dy, d_in, dw, r.scratch);
+            Layer::backward(pass, attn, w, in, saved, d, dw);
         },
         spec.attn);
     return;
@@ -101,10 +102,9 @@ void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t,
         auto& dw = std::get<typename Layer::Weights>(g.ffn);
         const auto& saved = std::get<typename Layer::Saved>(t.ffn);
         if constexpr (std::is_same_v<Layer, layers::Moe>)
-          Layer::backward(r.exec, ffn, w, r.ctx, in, saved, dy, losses.balance_scale, d_in, dw, losses.balance,
-                          r.scratch);
+          Layer::backward(pass, ffn, w, in, saved, d, dw, losses.balance);
         else
-          Layer::backward(r.exec, ffn, w, in, saved, dy, d_in, dw, r.scratch);
+          Layer::backward(pass, ffn, w, in, saved, d, dw);
       },
       spec.ffn);
 }
@@ -150,6 +150,8 @@ LayerActivations rebuild_layer(const StackRun& r, const StackTape& t, int64_t l)
 }
 
 }  // namespace
+
+layers::Pass StackRun::layer(int64_t block) const { return {exec, m.ropes[spec_of(m, block).rope], ctx, scratch}; }
 
 void set_indexer_training(Model& m, IndexerTraining t) {
   for (BlockSpec& b : m.blocks)
@@ -250,7 +252,7 @@ void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTa
     for (int64_t i : {1, 0}) {
       const int64_t s = 2 * l + i;
       const SiteOf at = site_of(t, s);
-      run_site_backward(r, at, v.in[i], v.tape, dy, losses, d_in, grads);
+      run_site_backward(r, at, v.in[i], v.tape, {dy, d_in}, losses, grads);
       const CMat x = i == 0 ? t.x[static_cast<size_t>(s)] : v.x_mid;
       const ops::SiteWeights* before = s > 0 ? &residual_of(m, site_of(t, s - 1)) : nullptr;
       const ops::SiteSaved* before_saved = s > 0 ? &t.site[static_cast<size_t>(s - 1)] : nullptr;

@@ -55,6 +55,7 @@ struct StackRun {
   const Model& m;
   const layers::TokenContext& ctx;
   Arena& scratch;
+  layers::Pass layer(int64_t block) const;  // what the layers of one of the model's blocks are handed
 };
 
 void reserve_stack(Arena& arena, const Model& m, int64_t first_block, int64_t blocks, int64_t tokens,
@@ -66,8 +67,7 @@ void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTap
 
 // Losses of the layers themselves: what their gradients are multiplied by, and the sums over layers, unscaled.
 struct LayerLosses {
-  float balance_scale = 1.f;
-  double balance = 0;
+  layers::BalanceLoss balance;
   layers::IndexerLoss indexer;
 };
 

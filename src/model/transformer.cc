@@ -42,7 +42,7 @@ LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> i
   result.sums = ops::cross_entropy_backward(exec, t.hidden, m.weights.head.forward, m.weights.head.backward, labels,
                                             loss.scale, loss.z_coef, d_hidden, grads.head.w, scratch);
   const StackRun run{exec, m, ctx, scratch};
-  LayerLosses layer_losses{loss.balance_scale, 0, {loss.indexer_scale, 0}};
+  LayerLosses layer_losses{{loss.balance_scale, 0}, {loss.indexer_scale, 0}};
   const bool streams = m.residual.kind != ops::ResidualKind::plain, from_streams = streams && !t.mtp.empty();
   if (!t.mtp.empty()) {
     if (streams) ops::zero(exec, dx);
@@ -52,7 +52,7 @@ LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> i
   }
   ops::rms_norm_backward(exec, t.h, m.weights.norm, t.final_rstd, d_hidden, d_hidden, grads.norm, scratch);
   backward_stack(run, m.weights.hc_head, t, d_hidden, layer_losses, dx, grads, grads.hc_head, from_streams);
-  result.balance = layer_losses.balance;
+  result.balance = layer_losses.balance.sum;
   result.indexer = layer_losses.indexer.sum;
   ops::expand_backward(exec, m.residual, dx, d_hidden);
   ops::embedding_backward(exec, ids, d_hidden, grads.embed);

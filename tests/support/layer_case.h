@@ -106,7 +106,7 @@ Owned through_cache(const typename Layer::Spec& s, const typename Layer::Weights
     const layers::TokenContext here{part(ctx.position), part(ctx.first_key), {&start, 1}, {&start, 1}};
     Arena::Scope scope(memory);
     auto saved = Layer::reserve(memory, s, in.dtype, n, false, &cache, begin);
-    Layer::forward(Exec(1), s, w, rope, here, in.row_block(begin, n), saved, Mat(out).row_block(begin, n), scratch);
+    Layer::forward({Exec(1), rope, here, scratch}, s, w, in.row_block(begin, n), saved, Mat(out).row_block(begin, n));
   }
   return out;
 }

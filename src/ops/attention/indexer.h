@@ -27,6 +27,11 @@ void indexer_select(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMa
 // keys [T, S]: all of [first[t], end[t]), then -1. S must hold the longest.
 void list_visible(const Exec& exec, std::span<const int32_t> first, std::span<const int32_t> end, IndexMat keys);
 
+// Of a loss with respect to q [T, heads*dim], k [M, dim] and w [T, heads] fp32.
+struct IndexerGradients {
+  Mat dq, dk, dw;
+};
+
 // Returns sum_t KL(p_t || softmax of I[t, .] over the keys listed in row t); p [T, S] fp32, each row with a sum of 1
 // over its list. Rows without keys add nothing. dq, dk [M, dim], dw assigned: `scale` times the gradient (1 / tokens of
 // the step, times the coefficient).
