@@ -68,8 +68,8 @@ SABOTAGES = [
     ("bias-rule-sign", "ops/experts/routing.cc", "over > 0 ? -speed : over < 0 ? speed : 0.0", "over > 0 ? speed : over < 0 ? -speed : 0.0", "ops_routing_vectors_test"),
     ("softplus-slope", "ops/experts/router_scores.cc", "d = ds[i] * sigmoid(z[i]) / (2 * s[i]);", "d = ds[i] * sigmoid(z[i]) / s[i];", "ops_dispatch_test"),
     ("combine-accumulates", "kernels/experts/routing.isa.cc", "V sum = accumulate ? load_some(out + i, k) : set1(0.f);", "V sum = accumulate ? set1(0.f) : set1(0.f);", "ops_dispatch_test"),
-    ("router-input-gradient", "layers/moe.cc", "  ops::add(exec, dx_router, dx);\n", "", "layers_moe_test"),
-    ("latent-key-rotation", "layers/mla.cc", "da, s.q_in() + s.kv_lora, 1, s.rope, /*inverse=*/true);", "da, s.q_in() + s.kv_lora, 0, s.rope, /*inverse=*/true);", "layers_mla_test"),
+    ("router-input-gradient", "layers/moe.cc", "  ops::add(p.exec, dx_router, d.dx);\n", "", "layers_moe_test"),
+    ("latent-key-rotation", "layers/mla.cc", "da, {s.q_in() + s.kv_lora, 1, s.rope}, /*inverse=*/true);", "da, {s.q_in() + s.kv_lora, 0, s.rope}, /*inverse=*/true);", "layers_mla_test"),
     # Studies
     ("student-tail", "lab/compare/statistics.cc", "0.5 * regularised_beta(df / 2, 0.5,", "0.5 * regularised_beta(df / 2, 0.4,", "lab_statistics_test"),
     ("sample-deviation", "lab/compare/statistics.cc", "std::sqrt(squares / (n - 1))", "std::sqrt(squares / n)", "lab_statistics_test"),

@@ -20,8 +20,8 @@ ops::SparseAttentionShape attention_shape(const Attn::Spec& s) {
 }
 
 void rotate(const Pass& p, const Attn::Spec& s, Mat x, int64_t heads, bool inverse = false) {
-  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::interleaved, p.ctx.position, x, s.head_dim - s.rope, heads,
-                  s.head_dim, inverse);
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::interleaved, p.ctx.position, x,
+                  {s.head_dim - s.rope, heads, s.head_dim}, inverse);
 }
 
 // Where the rows of a call stand in saved.kv.
@@ -179,7 +179,7 @@ void Attn::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved
     Arena::Scope block(p.scratch);
     const int64_t n = std::min(kQueryBlock, T - first);
     const IndexMat seen = list_keys(p, s, sv, r, first, n);
-    ops::sparse_attention_forward(p.exec, attention_shape(s), sv.q.row_block(first, n), keys, keys, seen, w.sinks,
+    ops::sparse_attention_forward(p.exec, attention_shape(s), {sv.q.row_block(first, n), keys, keys, seen, w.sinks},
                                   sv.o.row_block(first, n), sv.lse.data ? sv.lse.row_block(first, n) : Mat{},
                                   p.scratch);
   }
@@ -240,8 +240,8 @@ void Attn::backward(const Pass& p, const Spec& s, const Weights& w, CMat x, cons
     output_backward(p, s, w, sv, d.dy, d_o, g);
     const CMat keys = sv.kv.row_block(0, T + r.entries);
     const IndexMat seen = list_keys(p, s, sv, r, 0, T);
-    ops::sparse_attention_backward(p.exec, attention_shape(s), {sv.q, keys, keys, seen, w.sinks, sv.o, sv.lse}, d_o, dq,
-                                   dkv, Mat{}, g.sinks, p.scratch);
+    ops::sparse_attention_backward(p.exec, attention_shape(s), {{sv.q, keys, keys, seen, w.sinks}, sv.o, sv.lse}, d_o,
+                                   {dq, dkv, Mat{}, g.sinks}, p.scratch);
   }
   const Mat d_rows = dkv.row_block(0, T);
   rotate(p, s, d_rows, 1, /*inverse=*/true);

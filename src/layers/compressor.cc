@@ -36,16 +36,16 @@ void Compressor::forward(const Pass& p, const Spec& s, const Weights& w, Input i
   const Mat pooled = sv.pooled.row_block(0, n);
   ops::copy(p.exec, sum, pooled);
   ops::rms_norm_forward(p.exec, pooled, w.norm, s.eps, entries, sv.rstd.row_block(0, n));
-  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::interleaved, in.plan.position, entries, s.shape.dim - s.rope, 1,
-                  s.shape.dim);
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::interleaved, in.plan.position, entries,
+                  {s.shape.dim - s.rope, 1, s.shape.dim});
 }
 
 void Compressor::backward(const Pass& p, const Spec& s, const Weights& w, Input in, const Saved& sv, Mat d_entries,
                           Mat dx, Weights& g) {
   Arena::Scope scope(p.scratch);
   const auto n = static_cast<int64_t>(in.plan.windows.size());
-  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::interleaved, in.plan.position, d_entries, s.shape.dim - s.rope, 1,
-                  s.shape.dim, /*inverse=*/true);
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::interleaved, in.plan.position, d_entries,
+                  {s.shape.dim - s.rope, 1, s.shape.dim}, /*inverse=*/true);
   ops::rms_norm_backward(p.exec, sv.pooled.row_block(0, n), w.norm, sv.rstd.row_block(0, n), d_entries, d_entries,
                          g.norm, p.scratch);
   Mat d_sum = p.scratch.mat(f32_t, n, s.shape.dim), d_kz = p.scratch.mat(f32_t, in.x.rows, sv.kz.cols);

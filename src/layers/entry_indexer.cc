@@ -13,8 +13,8 @@ float score_scale(const EntryIndexer::Spec& s) {
 }
 
 void rotate(const Pass& p, const EntryIndexer::Spec& s, Mat q, bool inverse) {
-  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::interleaved, p.ctx.position, q, s.head_dim - s.rope, s.heads,
-                  s.head_dim, inverse);
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::interleaved, p.ctx.position, q,
+                  {s.head_dim - s.rope, s.heads, s.head_dim}, inverse);
 }
 
 }  // namespace
@@ -43,7 +43,7 @@ void EntryIndexer::forward(const Pass& p, const Spec& s, const Weights& w, Input
   if (s.dense)
     ops::list_visible(p.exec, in.plan.first, in.plan.end, sv.chosen);
   else
-    ops::indexer_select(p.exec, s.shape(), sv.q, sv.keys.row_block(0, entries), sv.w, in.plan.first, in.plan.end,
+    ops::indexer_select(p.exec, s.shape(), {sv.q, sv.keys.row_block(0, entries), sv.w}, in.plan.first, in.plan.end,
                         sv.chosen, p.scratch);
 }
 
@@ -53,8 +53,8 @@ void EntryIndexer::backward(const Pass& p, const Spec& s, const Weights& w, Inpu
   const auto entries = static_cast<int64_t>(in.plan.windows.size());
   Mat dq = p.scratch.mat(in.x.dtype, in.x.rows, sv.q.cols), dw = p.scratch.mat(f32_t, in.x.rows, s.heads),
       dk = p.scratch.mat(in.x.dtype, entries, s.head_dim);
-  kl.sum += ops::indexer_kl(p.exec, s.shape(), sv.q, sv.keys.row_block(0, entries), sv.w, sv.chosen, target, kl.scale,
-                            dq, dk, dw, p.scratch);
+  kl.sum += ops::indexer_kl(p.exec, s.shape(), {sv.q, sv.keys.row_block(0, entries), sv.w}, sv.chosen, target, kl.scale,
+                            {dq, dk, dw}, p.scratch);
   rotate(p, s, dq, true);
   linear_backward(p.exec, w.q_b, in.latent, dq, Mat{}, g.q_b, p.scratch);
   ops::scale(p.exec, score_scale(s), dw);

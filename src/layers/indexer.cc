@@ -42,17 +42,17 @@ Indexer::Saved Indexer::reserve(Arena& arena, const Spec& s, DType dtype, int64_
 void Indexer::project(const Pass& p, const Spec& s, const Weights& w, CMat x, CMat latent, Saved& sv) {
   const int64_t T = x.rows;
   linear_forward(p.exec, w.wq_b, latent, sv.q);
-  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::half_split, p.ctx.position, sv.q, 0, s.heads, s.head_dim);
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::half_split, p.ctx.position, sv.q, {0, s.heads, s.head_dim});
   const Mat k = sv.k.row_block(sv.k.rows - T, T);
   linear_forward(p.exec, w.wk, x, sv.k_raw);
   ops::layer_norm_forward(p.exec, sv.k_raw, w.k_norm, w.k_bias, s.norm_eps, k, sv.k_stats);
-  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::half_split, p.ctx.position, k, 0, 1, s.head_dim);
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::half_split, p.ctx.position, k, {0, 1, s.head_dim});
   linear_forward(p.exec, w.weights_proj, x, sv.w);
   ops::scale(p.exec, score_scale(s), sv.w);
 }
 
 void Indexer::select(const Pass& p, const Spec& s, const Saved& sv, IndexMat keys) {
-  ops::indexer_select(p.exec, s.shape(), sv.q, sv.k, sv.w, p.ctx.first_key, end_keys(sv.q.rows, sv.k.rows), keys,
+  ops::indexer_select(p.exec, s.shape(), sv.tensors(), p.ctx.first_key, end_keys(sv.q.rows, sv.k.rows), keys,
                       p.scratch);
 }
 
@@ -60,12 +60,12 @@ void Indexer::backward(const Pass& p, const Spec& s, const Weights& w, CMat x, C
                        const ops::IndexerGradients& d, Weights& g) {
   ops::scale(p.exec, score_scale(s), d.dw);
   linear_backward(p.exec, w.weights_proj, x, d.dw, {}, g.weights_proj, p.scratch);
-  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::half_split, p.ctx.position, d.dq, 0, s.heads, s.head_dim,
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::half_split, p.ctx.position, d.dq, {0, s.heads, s.head_dim},
                   /*inverse=*/true);
   linear_backward(p.exec, w.wq_b, latent, d.dq, {}, g.wq_b, p.scratch);
-  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::half_split, p.ctx.position, d.dk, 0, 1, s.head_dim,
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::half_split, p.ctx.position, d.dk, {0, 1, s.head_dim},
                   /*inverse=*/true);
-  ops::layer_norm_backward(p.exec, sv.k_raw, w.k_norm, sv.k_stats, d.dk, d.dk, g.k_norm, g.k_bias, p.scratch);
+  ops::layer_norm_backward(p.exec, sv.k_raw, w.k_norm, sv.k_stats, d.dk, {d.dk, g.k_norm, g.k_bias}, p.scratch);
   linear_backward(p.exec, w.wk, x, d.dk, {}, g.wk, p.scratch);
 }
 

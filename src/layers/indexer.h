@@ -44,6 +44,7 @@ struct Indexer {
     Mat k_raw, k_stats;  // [T, head_dim] before the norm, [T, 2]
     Mat w;               // [T, heads] fp32, times heads^-1/2 head_dim^-1/2
     Mat k;               // [M, head_dim] normalised and rotated keys of every token so far: the cache
+    ops::IndexerTensors tensors() const { return {q, k, w}; }
   };
   // k: rows of the M keys, the last T of which project writes.
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Mat k);

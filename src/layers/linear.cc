@@ -39,8 +39,8 @@ void adapters_backward(const Exec& exec, std::span<const Linear* const> l, CMat 
   for (size_t i = 0; i < l[0]->adapters.size(); ++i) {
     const auto d_a = collect<Mat>(grad, [&](Linear& g) { return g.adapters[i].a; });
     const auto d_b = collect<Mat>(grad, [&](Linear& g) { return g.adapters[i].b; });
-    ops::low_rank_backward(exec, x, adapted_columns(l[0]->adapters[i], dy), offsets, adapter_products(l, i), dx, d_a,
-                           d_b, scratch);
+    ops::low_rank_backward(exec, x, adapted_columns(l[0]->adapters[i], dy), offsets, adapter_products(l, i),
+                           {dx, d_a, d_b}, scratch);
   }
 }
 

@@ -19,17 +19,17 @@ void attend_latents(const Pass& p, const Mla::Spec& s, CMat q, CMat cache, Mat o
   const int64_t T = q.rows, M = cache.rows;
   const ops::AttentionShape shape = Mla::absorbed_shape(s);
   const CMat values = cache.col_block(0, s.kv_lora);
-  if (T * s.heads > kFewColumns)
-    return ops::attention_forward(p.exec, shape, q, cache, values, p.ctx.first_key, o, {}, p.scratch);
+  if (T * s.heads > kFewColumns) return ops::attention_forward(p.exec, shape, q, cache, values, p.ctx.first_key, o, {});
   Arena::Scope scope(p.scratch);
   const IndexMat keys = p.scratch.index_mat(T, M);
   std::vector<int32_t> end;
   for (int64_t t = 0; t < T; ++t) end.push_back(static_cast<int32_t>(M - T + t + 1));
   ops::list_visible(p.exec, p.ctx.first_key, end, keys);
-  ops::sparse_attention_forward(p.exec, {s.heads, 1, shape.qk_dim, shape.v_dim, s.scale}, q, cache, values, keys, {}, o,
+  ops::sparse_attention_forward(p.exec, {s.heads, 1, shape.qk_dim, shape.v_dim, s.scale}, {q, cache, values, keys}, o,
                                 {}, p.scratch);
 }
 
+ops::MlaShape head_shape(const Mla::Spec& s) { return {s.heads, s.nope, s.rope, s.v}; }
 }  // namespace
 
 ops::AttentionShape Mla::expanded_shape(const Spec& s) { return {s.heads, s.heads, s.qk(), s.v, s.scale}; }
@@ -81,21 +81,21 @@ void Mla::project(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved&
     ops::rms_norm_forward(p.exec, sv.a.col_block(0, s.q_lora), w.q_norm, s.inner_eps, sv.cq, sv.q_rstd);
     linear_forward(p.exec, w.q_b, sv.cq, sv.q);
   }
-  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, sv.q, s.nope, s.heads, s.qk());
+  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, sv.q, {s.nope, s.heads, s.qk()});
 
   // The cache holds what later tokens need of this one: the normalised latent and the rotated shared key.
   const Mat fresh = sv.cache.row_block(M - T, T);
   ops::rms_norm_forward(p.exec, sv.a.col_block(s.q_in(), s.kv_lora), w.kv_norm, s.inner_eps,
                         fresh.col_block(0, s.kv_lora), sv.c_rstd);
   ops::copy(p.exec, sv.a.col_block(s.q_in() + s.kv_lora, s.rope), fresh.col_block(s.kv_lora, s.rope));
-  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, fresh, s.kv_lora, 1, s.rope);
+  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, fresh, {s.kv_lora, 1, s.rope});
 }
 
 void Mla::expand(const Pass& p, const Spec& s, const Weights& w, Saved& sv) {
   Arena::Scope scope(p.scratch);
   Mat kv = p.scratch.mat(sv.cache.dtype, sv.cache.rows, s.heads * (s.nope + s.v));
   linear_forward(p.exec, w.kv_b, sv.cache.col_block(0, s.kv_lora), kv);
-  ops::mla_expand_kv(p.exec, kv, sv.cache.col_block(s.kv_lora, s.rope), s.heads, s.nope, s.rope, s.v, sv.k, sv.v);
+  ops::mla_expand_kv(p.exec, head_shape(s), kv, sv.cache.col_block(s.kv_lora, s.rope), sv.k, sv.v);
 }
 
 void Mla::absorb(const Pass& p, const Spec& s, const Weights& w, Saved& sv,
@@ -121,15 +121,15 @@ void Mla::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved&
     absorb(p, s, w, sv, [&](CMat q, Mat o) { attend_latents(p, s, q, sv.cache, o); });
   } else {
     expand(p, s, w, sv);
-    ops::attention_forward(p.exec, expanded_shape(s), sv.q, sv.k, sv.v, p.ctx.first_key, sv.o, sv.lse, p.scratch);
+    ops::attention_forward(p.exec, expanded_shape(s), sv.q, sv.k, sv.v, p.ctx.first_key, sv.o, sv.lse);
   }
   linear_forward(p.exec, w.out, sv.o, y);
 }
 
 void Mla::backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& sv, Cotangents d, Weights& g) {
-  backward_around(p, s, w, x, sv, d, g, [&](CMat d_o, Mat dq, Mat dk, Mat dv) {
-    ops::attention_backward(p.exec, expanded_shape(s), sv.q, sv.k, sv.v, p.ctx.first_key, p.ctx.segment_start, sv.o,
-                            sv.lse, d_o, dq, dk, dv, p.scratch);
+  backward_around(p, s, w, x, sv, d, g, [&](CMat d_o, const ops::AttentionGradients& to) {
+    ops::attention_backward(p.exec, expanded_shape(s),
+                            {sv.q, sv.k, sv.v, p.ctx.first_key, p.ctx.segment_start, sv.o, sv.lse}, d_o, to);
   });
 }
 
@@ -149,16 +149,16 @@ void Mla::backward_around(const Pass& p, const Spec& s, const Weights& w, CMat x
       Mat d_o = p.scratch.mat(dt, T, s.heads * s.v);
       linear_backward(p.exec, w.out, sv.o, d.dy, d_o, g.out, p.scratch);
       Mat dk = p.scratch.mat(dt, T, s.heads * s.qk()), dv = p.scratch.mat(dt, T, s.heads * s.v);
-      attend(d_o, dq, dk, dv);
-      ops::mla_expand_kv_backward(p.exec, dk, dv, s.heads, s.nope, s.rope, s.v, dkv, dk_rope);
+      attend(d_o, {dq, dk, dv});
+      ops::mla_expand_kv_backward(p.exec, head_shape(s), dk, dv, dkv, dk_rope);
     }
     Mat dc = p.scratch.mat(dt, T, s.kv_lora);
     linear_backward(p.exec, w.kv_b, sv.cache.col_block(0, s.kv_lora), dkv, dc, g.kv_b, p.scratch);
     ops::rms_norm_backward(p.exec, sv.a.col_block(s.q_in(), s.kv_lora), w.kv_norm, sv.c_rstd, dc,
                            da.col_block(s.q_in(), s.kv_lora), g.kv_norm, p.scratch);
   }
-  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, da, s.q_in() + s.kv_lora, 1, s.rope, /*inverse=*/true);
-  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, dq, s.nope, s.heads, s.qk(), /*inverse=*/true);
+  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, da, {s.q_in() + s.kv_lora, 1, s.rope}, /*inverse=*/true);
+  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, dq, {s.nope, s.heads, s.qk()}, /*inverse=*/true);
   if (s.q_lora) {
     Arena::Scope inner(p.scratch);
     Mat dcq = p.scratch.mat(dt, T, s.q_lora);

@@ -100,8 +100,8 @@ struct Mla {
                      const std::function<void(CMat q, Mat o)>& attend);
   static ops::AttentionShape expanded_shape(const Spec& s);
   static ops::AttentionShape absorbed_shape(const Spec& s);
-  // backward around the gradient of attention alone: attend(d_o, dq, dk, dv) assigns the last three.
-  using AttentionGradient = std::function<void(CMat d_o, Mat dq, Mat dk, Mat dv)>;
+  // backward around the gradient of attention alone: attend(d_o, d) assigns d.
+  using AttentionGradient = std::function<void(CMat d_o, const ops::AttentionGradients& d)>;
   static void backward_around(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
                               Weights& grad, const AttentionGradient& attend);
 };

@@ -39,13 +39,12 @@ void attend_runs(const Pass& p, const SparseMla::Spec& s, SparseMla::Saved& sv) 
     const CMat q = sv.mla.q.row_block(r.begin, n);
     const Mat o = sv.mla.o.row_block(r.begin, n), lse = sv.mla.lse.cols ? sv.mla.lse.row_block(r.begin, n) : Mat();
     if (r.selects) {
-      ops::sparse_attention_forward(p.exec, sparse(shape), q, sv.mla.k, sv.mla.v,
-                                    {sv.keys.row(r.begin), n, sv.keys.cols}, {}, o, lse, p.scratch);
+      ops::sparse_attention_forward(
+          p.exec, sparse(shape), {q, sv.mla.k, sv.mla.v, {sv.keys.row(r.begin), n, sv.keys.cols}}, o, lse, p.scratch);
     } else {
       const int64_t keys = before + r.end;
       ops::attention_forward(p.exec, shape, q, sv.mla.k.row_block(0, keys), sv.mla.v.row_block(0, keys),
-                             p.ctx.first_key.subspan(static_cast<size_t>(r.begin), static_cast<size_t>(n)), o, lse,
-                             p.scratch);
+                             p.ctx.first_key.subspan(static_cast<size_t>(r.begin), static_cast<size_t>(n)), o, lse);
     }
   }
 }
@@ -73,9 +72,9 @@ double dense_stage(const Pass& p, const SparseMla::Spec& s, const SparseMla::Sav
     const auto rows = [&](CMat m) { return m.row_block(begin, n); };
     ops::attention_target(p.exec, sparse(Mla::expanded_shape(s.mla)), rows(sv.mla.q), rows(sv.mla.k), rows(sv.mla.lse),
                           keys, target, p.scratch);
-    loss += ops::indexer_kl(p.exec, s.indexer.shape(), rows(sv.indexer.q), rows(sv.indexer.k), rows(sv.indexer.w), keys,
-                            target, scale, d.dq.row_block(begin, n), d.dk.row_block(begin, n), d.dw.row_block(begin, n),
-                            p.scratch);
+    loss += ops::indexer_kl(p.exec, s.indexer.shape(), {rows(sv.indexer.q), rows(sv.indexer.k), rows(sv.indexer.w)},
+                            keys, target, scale,
+                            {d.dq.row_block(begin, n), d.dk.row_block(begin, n), d.dw.row_block(begin, n)}, p.scratch);
   }
   return loss;
 }
@@ -85,8 +84,7 @@ double sparse_stage(const Pass& p, const SparseMla::Spec& s, const SparseMla::Sa
   Mat target = p.scratch.mat(f32_t, sv.keys.rows, sv.keys.cols);
   ops::attention_target(p.exec, sparse(Mla::expanded_shape(s.mla)), sv.mla.q, sv.mla.k, sv.mla.lse, sv.keys, target,
                         p.scratch);
-  return ops::indexer_kl(p.exec, s.indexer.shape(), sv.indexer.q, sv.indexer.k, sv.indexer.w, sv.keys, target, scale,
-                         d.dq, d.dk, d.dw, p.scratch);
+  return ops::indexer_kl(p.exec, s.indexer.shape(), sv.indexer.tensors(), sv.keys, target, scale, d, p.scratch);
 }
 
 void train_indexer(const Pass& p, const SparseMla::Spec& s, const SparseMla::Weights& w, CMat x,
@@ -122,8 +120,9 @@ void SparseMla::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, 
   if (sv.mla.absorbed()) {
     BK_CHECK(selects);
     Mla::absorb(p, s.mla, w.mla, sv.mla, [&](CMat q, Mat o) {
-      ops::sparse_attention_forward(p.exec, sparse(Mla::absorbed_shape(s.mla)), q, sv.mla.cache,
-                                    sv.mla.cache.col_block(0, s.mla.kv_lora), sv.keys, {}, o, {}, p.scratch);
+      ops::sparse_attention_forward(p.exec, sparse(Mla::absorbed_shape(s.mla)),
+                                    {q, sv.mla.cache, sv.mla.cache.col_block(0, s.mla.kv_lora), sv.keys}, o, {},
+                                    p.scratch);
     });
   } else {
     Mla::expand(p, s.mla, w.mla, sv.mla);
@@ -131,7 +130,7 @@ void SparseMla::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, 
       attend_runs(p, s, sv);
     else
       ops::attention_forward(p.exec, Mla::expanded_shape(s.mla), sv.mla.q, sv.mla.k, sv.mla.v, p.ctx.first_key,
-                             sv.mla.o, sv.mla.lse, p.scratch);
+                             sv.mla.o, sv.mla.lse);
   }
   linear_forward(p.exec, w.mla.out, sv.mla.o, y);
 }
@@ -144,7 +143,7 @@ ops::SelectionQuality SparseMla::selection_quality(const Exec& exec, const Spec&
   const int64_t T = m.q.rows;
   Mat o = scratch.mat(m.q.dtype, T, m.o.cols), lse = scratch.mat(f32_t, T, s.mla.heads), p = scratch.mat(f32_t, T, T);
   const IndexMat visible = scratch.index_mat(T, T);
-  ops::attention_forward(exec, shape, m.q, m.k, m.v, ctx.first_key, o, lse, scratch);
+  ops::attention_forward(exec, shape, m.q, m.k, m.v, ctx.first_key, o, lse);
   ops::list_visible(exec, ctx.first_key, end_keys(T, T), visible);
   ops::attention_target(exec, sparse(shape), m.q, m.k, lse, visible, p, scratch);
   return ops::selection_quality(exec, visible, p, sv.keys);
@@ -159,14 +158,14 @@ void SparseMla::backward(const Pass& p, const Spec& s, const Weights& w, CMat x,
     return std::any_of(runs.begin(), runs.end(), [](const Run& r) { return r.selects; });
   };
   const bool lists = !s.dense && x.rows > 0 && (p.exec.dry() || selects());
-  Mla::backward_around(p, s.mla, w.mla, x, sv.mla, d, g.mla, [&](CMat d_o, Mat dq, Mat dk, Mat dv) {
+  Mla::backward_around(p, s.mla, w.mla, x, sv.mla, d, g.mla, [&](CMat d_o, const ops::AttentionGradients& to) {
     const Mla::Saved& m = sv.mla;
     if (lists)
-      ops::sparse_attention_backward(p.exec, sparse(shape), {m.q, m.k, m.v, sv.keys, {}, m.o, m.lse}, d_o, dq, dk, dv,
-                                     {}, p.scratch);
+      ops::sparse_attention_backward(p.exec, sparse(shape), {{m.q, m.k, m.v, sv.keys}, m.o, m.lse}, d_o,
+                                     {to.dq, to.dk, to.dv}, p.scratch);
     else
-      ops::attention_backward(p.exec, shape, m.q, m.k, m.v, p.ctx.first_key, p.ctx.segment_start, m.o, m.lse, d_o, dq,
-                              dk, dv, p.scratch);
+      ops::attention_backward(p.exec, shape, {m.q, m.k, m.v, p.ctx.first_key, p.ctx.segment_start, m.o, m.lse}, d_o,
+                              to);
   });
 }
 
