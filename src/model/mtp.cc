@@ -110,7 +110,7 @@ std::vector<MtpTape> reserve_mtp(Arena& arena, const Model& m, int64_t tokens, R
   std::vector<MtpTape> tapes(m.weights.mtp.size());
   for (size_t k = 0; k < tapes.size(); ++k) {
     MtpTape& t = tapes[k];
-    reserve_stack(arena, m, m.config.num_hidden_layers + static_cast<int64_t>(k), 1, tokens,
+    reserve_stack(arena, m, {m.config.num_hidden_layers + static_cast<int64_t>(k), 1}, tokens,
                   StackTape::Keep::for_backward, policy, nullptr, t.stack);
     t.embedding = arena.mat(m.compute, tokens, D);
     if (has_streams(m)) {
@@ -164,7 +164,7 @@ std::vector<ops::LossSums> backward_mtp(const StackRun& r, CMat source, std::vec
     if (followed && !has_streams(m)) ops::add(r.exec, d_later, d_h);
     if (followed && has_streams(m)) ops::copy(r.exec, d_later, dx);
     ops::rms_norm_backward(r.exec, t.stack.h, w.norm, t.final_rstd, d_h, d_h, g.norm, r.scratch);
-    backward_stack(r, w.hc_head, t.stack, d_h, losses, dx, grads, g.hc_head, followed && has_streams(m));
+    backward_stack(r, w.hc_head, t.stack, {d_h, dx, followed && has_streams(m)}, losses, grads, g.hc_head);
     join_backward(r, w, source_of(m, source, tapes, k), t, dx, d_h, d_later, g);
     ops::embedding_backward(r.exec, r.exec.dry() ? r.ctx.position : std::span<const int32_t>(t.next_ids), d_h,
                             grads.embed);

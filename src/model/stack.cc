@@ -143,8 +143,8 @@ LayerActivations rebuild_layer(const StackRun& r, const StackTape& t, int64_t l)
   ops::site_open(r.exec, m.residual, attn, t.x[index(a)], replayed, v.in[0], r.scratch);
   run_site(r, site_of(t, a), v.in[0], v.tape, v.y[0], true);
   replayed = t.site[index(a + 1)];
-  ops::site_advance(r.exec, m.residual, attn, t.site[index(a)], t.x[index(a)], v.y[0], v.x_mid, ffn, replayed, v.in[1],
-                    r.scratch);
+  ops::site_advance(r.exec, m.residual, {{attn, t.site[index(a)]}, t.x[index(a)], v.y[0]}, v.x_mid, ffn, replayed,
+                    v.in[1], r.scratch);
   run_site(r, site_of(t, a + 1), v.in[1], v.tape, v.y[1], true);
   return v;
 }
@@ -178,13 +178,13 @@ KvCache KvCache::take(Arena& arena, const Model& m, int64_t capacity, layers::Ml
   return c;
 }
 
-void reserve_stack(Arena& arena, const Model& m, int64_t first_block, int64_t blocks, int64_t tokens,
-                   StackTape::Keep keep, Recompute policy, KvCache* cache, StackTape& t) {
+void reserve_stack(Arena& arena, const Model& m, BlockRange blocks, int64_t tokens, StackTape::Keep keep,
+                   Recompute policy, KvCache* cache, StackTape& t) {
   t.keep = keep;
   t.policy = policy;
   t.tokens = tokens;
-  t.first_block = first_block;
-  const int64_t S = 2 * blocks, D = m.config.hidden_size, wide = m.residual.streams * D;
+  t.first_block = blocks.first;
+  const int64_t S = 2 * blocks.count, D = m.config.hidden_size, wide = m.residual.streams * D;
   const bool backward = keep == StackTape::Keep::for_backward;
   auto make = [&](int64_t cols) { return arena.mat(m.compute, tokens, cols); };
   Mat shared_x, shared_in, shared_y;
@@ -198,10 +198,10 @@ void reserve_stack(Arena& arena, const Model& m, int64_t first_block, int64_t bl
     t.y.push_back(keep_in ? make(D) : shared_y);
     t.site.push_back(ops::SiteSaved::take(arena, m.residual, tokens));
   }
-  t.layers.resize(static_cast<size_t>(blocks));
-  for (int64_t l = 0; l < blocks; ++l) {
+  t.layers.resize(static_cast<size_t>(blocks.count));
+  for (int64_t l = 0; l < blocks.count; ++l) {
     LayerTape& lt = t.layers[static_cast<size_t>(l)];
-    if (const auto* spec = std::get_if<layers::Moe::Spec>(&spec_of(m, first_block + l).ffn)) {
+    if (const auto* spec = std::get_if<layers::Moe::Spec>(&spec_of(m, blocks.first + l).ffn)) {
       layers::Moe::Saved moe;
       layers::Moe::reserve_routing(arena, *spec, tokens, moe);
       lt.ffn = moe;
@@ -228,24 +228,27 @@ void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTap
       if (!stored) reserve_site(r.scratch, m, at, t.tokens, false, cache, working);
       run_site(r, at, t.in[i], stored ? kept : working, t.y[i], false);
     }
+    const ops::SiteTensors run{{residual_of(m, at), t.site[i]}, t.x[i], t.y[i]};
     if (s + 1 < S)
-      ops::site_advance(r.exec, m.residual, residual_of(m, at), t.site[i], t.x[i], t.y[i], t.x[i + 1],
-                        residual_of(m, site_of(t, s + 1)), t.site[i + 1], t.in[i + 1], r.scratch);
+      ops::site_advance(r.exec, m.residual, run, t.x[i + 1], residual_of(m, site_of(t, s + 1)), t.site[i + 1],
+                        t.in[i + 1], r.scratch);
     else
-      ops::site_close(r.exec, m.residual, residual_of(m, at), t.site[i], t.x[i], t.y[i], t.x[i + 1], collapse, t.head,
-                      t.h, r.scratch);
+      ops::site_close(r.exec, m.residual, run, t.x[i + 1], collapse, t.head, t.h, r.scratch);
   }
 }
 
-void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, CMat d_h, LayerLosses& losses,
-                    Mat dx, Weights& grads, ops::HeadWeights& d_collapse, bool accumulate) {
+void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, const ops::HeadCotangents& d,
+                    LayerLosses& losses, Weights& grads, ops::HeadWeights& d_collapse) {
   BK_CHECK(t.keep == StackTape::Keep::for_backward);
   Arena::Scope whole(r.scratch);
   const Model& m = r.m;
   const int64_t T = t.tokens, D = m.config.hidden_size, L = static_cast<int64_t>(t.layers.size());
   Mat dy = r.scratch.mat(m.compute, T, D), d_in = r.scratch.mat(m.compute, T, D);
-  ops::site_close_backward(r.exec, m.residual, collapse, t.head, t.x.back(), d_h, d_collapse,
-                           residual_of(m, site_of(t, 2 * L - 1)), t.site.back(), dx, dy, r.scratch, accumulate);
+  const auto write_of = [&](int64_t s) {
+    return ops::SiteWriteGradient{{residual_of(m, site_of(t, s)), t.site[static_cast<size_t>(s)]}, dy};
+  };
+  ops::site_close_backward(r.exec, m.residual, {collapse, t.head, t.x.back()}, d, d_collapse, write_of(2 * L - 1),
+                           r.scratch);
   for (int64_t l = L - 1; l >= 0; --l) {
     Arena::Scope scope(r.scratch);
     const LayerActivations v = rebuild_layer(r, t, l);
@@ -254,10 +257,9 @@ void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTa
       const SiteOf at = site_of(t, s);
       run_site_backward(r, at, v.in[i], v.tape, {dy, d_in}, losses, grads);
       const CMat x = i == 0 ? t.x[static_cast<size_t>(s)] : v.x_mid;
-      const ops::SiteWeights* before = s > 0 ? &residual_of(m, site_of(t, s - 1)) : nullptr;
-      const ops::SiteSaved* before_saved = s > 0 ? &t.site[static_cast<size_t>(s - 1)] : nullptr;
-      ops::site_retreat(r.exec, m.residual, residual_of(m, at), t.site[static_cast<size_t>(s)], x, v.y[i], d_in, dx, dx,
-                        residual_of(grads, at), before, before_saved, dy, r.scratch);
+      const ops::Site site{residual_of(m, at), t.site[static_cast<size_t>(s)]};
+      ops::site_retreat(r.exec, m.residual, {site, x, v.y[i]}, {d_in, d.dx, d.dx}, residual_of(grads, at),
+                        s > 0 ? std::optional(write_of(s - 1)) : std::nullopt, r.scratch);
     }
   }
 }

@@ -15,6 +15,7 @@
 // fp32 always.
 #pragma once
 #include <cstdint>
+#include <optional>
 
 #include "core/arena.h"
 #include "core/exec.h"
@@ -87,26 +88,56 @@ void expand_backward(const Exec& exec, const ResidualSpec& spec, CMat dx, Mat d_
 // x [T, n*D] -> in [T, D]; fills saved.
 void site_open(const Exec& exec, const ResidualSpec& spec, const SiteWeights& w, CMat x, SiteSaved& saved, Mat in,
                Arena& scratch);
-// x, y of site `from` -> x_next, and in of site `to`. x_next may be x (in place).
-void site_advance(const Exec& exec, const ResidualSpec& spec, const SiteWeights& from, const SiteSaved& from_saved,
-                  CMat x, CMat y, Mat x_next, const SiteWeights& to, SiteSaved& to_saved, Mat in, Arena& scratch);
-// x, y of the last site -> x_end (may be x) and h [T, D].
-void site_close(const Exec& exec, const ResidualSpec& spec, const SiteWeights& from, const SiteSaved& from_saved,
-                CMat x, CMat y, Mat x_end, const HeadWeights& head, HeadSaved& head_saved, Mat h, Arena& scratch);
+// A site whose input was read: its maps follow from these two.
+struct Site {
+  const SiteWeights& w;
+  const SiteSaved& saved;
+};
+// A site whose sub-layer has run: its state [T, n*D] and the sub-layer's output [T, D].
+struct SiteTensors {
+  Site site;
+  CMat x, y;
+};
+// site `from` -> x_next, and in of site `to`. x_next may be the state of `from` (in place).
+void site_advance(const Exec& exec, const ResidualSpec& spec, const SiteTensors& from, Mat x_next,
+                  const SiteWeights& to, SiteSaved& to_saved, Mat in, Arena& scratch);
+// The last site -> x_end (may be its state) and h [T, D].
+void site_close(const Exec& exec, const ResidualSpec& spec, const SiteTensors& last, Mat x_end, const HeadWeights& head,
+                HeadSaved& head_saved, Mat h, Arena& scratch);
 
 // Gradients of parameters are added (+=), of activations assigned.
-// dh, x_end -> dx_end; then through the write of the last site (x, y its state and output): dy. accumulate: dx_end
-// holds a gradient that x_end has from elsewhere (prediction modules read the streams), which counts too. The part of
-// dX that flows through H_res is left to retreat(), which needs dx_end again.
-void site_close_backward(const Exec& exec, const ResidualSpec& spec, const HeadWeights& head,
-                         const HeadSaved& head_saved, CMat x_end, CMat dh, HeadWeights& d_head, const SiteWeights& last,
-                         const SiteSaved& last_saved, Mat dx_end, Mat dy, Arena& scratch, bool accumulate = false);
-// Site `at` (state x, output y, its input's gradient d_in, gradient dx_next of the state after it) -> dx (of its own
-// state; may be dx_next), parameter gradients of `at` including its pre-norm; then through the write of the site before
-// it: d_y_before (its g only). before == nullptr for site 0: d_y_before is not touched.
-void site_retreat(const Exec& exec, const ResidualSpec& spec, const SiteWeights& at, const SiteSaved& at_saved, CMat x,
-                  CMat y, CMat d_in, CMat dx_next, Mat dx, SiteWeights& d_at, const SiteWeights* before,
-                  const SiteSaved* before_saved, Mat d_y_before, Arena& scratch);
+// Through the write of a site: dy [T, D], of its sub-layer's output, from the gradient of the state after it.
+struct SiteWriteGradient {
+  Site site;
+  Mat dy;
+};
+
+// The collapse of the streams x [T, n*D] after the last site.
+struct HeadTensors {
+  const HeadWeights& w;
+  const HeadSaved& saved;
+  CMat x;
+};
+// accumulate: dx holds a gradient that x has from elsewhere (prediction modules read the streams), which counts too.
+struct HeadCotangents {
+  CMat dh;
+  Mat dx;
+  bool accumulate = false;
+};
+// dh -> dx; then through the write of the last site. The part of dX that flows through H_res is left to retreat(),
+// which needs dx again.
+void site_close_backward(const Exec& exec, const ResidualSpec& spec, const HeadTensors& head, const HeadCotangents& d,
+                         HeadWeights& d_head, const SiteWriteGradient& last, Arena& scratch);
+
+// Of a site's input, of the state after it, and of its own state (may be dx_next).
+struct SiteCotangents {
+  CMat d_in, dx_next;
+  Mat dx;
+};
+// d_in, dx_next -> dx, and parameter gradients of `at` including its pre-norm; then through the write of the site
+// before it, if there is one.
+void site_retreat(const Exec& exec, const ResidualSpec& spec, const SiteTensors& at, const SiteCotangents& d,
+                  SiteWeights& d_at, const std::optional<SiteWriteGradient>& before, Arena& scratch);
 
 // Coefficients of a site as the forward applies them, fp32: pre [T, n], post [T, n], res [T, n*n] with res[k*n + j] the
 // weight of stream j in stream k of the output (H_res itself, whatever the convention stores). For gains, traces and
