@@ -101,15 +101,13 @@ void plan_entries(const Pass& p, const Attn::Spec& s, Attn::Saved& sv) {
 }  // namespace
 
 Attn::Weights::Weights(const Spec& s)
-    : in(s.q_lora + s.head_dim, s.dim),
+    : in({{"q_a_proj", s.q_lora}, {"kv_proj", s.head_dim}}, s.dim),
       q_norm(nullptr, DType::f32, 1, s.q_lora),
       kv_norm(nullptr, DType::f32, 1, s.head_dim),
-      q_b(s.heads * s.head_dim, s.q_lora),
+      q_b({{"q_b_proj", s.heads * s.head_dim}}, s.q_lora),
       sinks(nullptr, DType::f32, 1, s.heads),
-      o_a(nullptr, DType::f32, s.groups * s.o_lora, s.group_cols()),
-      o_a_of(static_cast<size_t>(s.groups), Linear(s.o_lora, s.group_cols())),
-      o_b(s.dim, s.groups * s.o_lora),
-      q_lora(s.q_lora) {
+      o_a({"o_a_proj", s.groups * s.o_lora}, s.groups, s.group_cols()),
+      o_b({{"o_b_proj", s.dim, Role::output_projection}}, s.groups * s.o_lora) {
   if (s.ratio) compressor = Compressor::Weights(s.compressor());
   if (s.indexed()) indexer = EntryIndexer::Weights(s.indexer());
 }
@@ -186,9 +184,9 @@ void Attn::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved
   Mat turned = p.scratch.mat(x.dtype, T, sv.o.cols);
   ops::copy(p.exec, sv.o, turned);
   rotate(p, s, turned, s.heads, /*inverse=*/true);
-  for (size_t g = 0; g < w.o_a_of.size(); ++g) {
+  for (size_t g = 0; g < w.o_a.of.size(); ++g) {
     const auto i = static_cast<int64_t>(g);
-    linear_forward(p.exec, w.o_a_of[g], turned.col_block(i * s.group_cols(), s.group_cols()),
+    linear_forward(p.exec, w.o_a.of[g], turned.col_block(i * s.group_cols(), s.group_cols()),
                    sv.y.col_block(i * s.o_lora, s.o_lora));
   }
   linear_forward(p.exec, w.o_b, sv.y, y);
@@ -204,10 +202,10 @@ void output_backward(const Pass& p, const Attn::Spec& s, const Attn::Weights& w,
   linear_backward(p.exec, w.o_b, sv.y, dy, d_groups, g.o_b, p.scratch);
   ops::copy(p.exec, sv.o, turned);
   rotate(p, s, turned, s.heads, /*inverse=*/true);
-  for (size_t k = 0; k < w.o_a_of.size(); ++k) {
+  for (size_t k = 0; k < w.o_a.of.size(); ++k) {
     const int64_t in = static_cast<int64_t>(k) * s.group_cols(), out = static_cast<int64_t>(k) * s.o_lora;
-    linear_backward(p.exec, w.o_a_of[k], turned.col_block(in, s.group_cols()), d_groups.col_block(out, s.o_lora),
-                    d_o.col_block(in, s.group_cols()), g.o_a_of[k], p.scratch);
+    linear_backward(p.exec, w.o_a.of[k], turned.col_block(in, s.group_cols()), d_groups.col_block(out, s.o_lora),
+                    d_o.col_block(in, s.group_cols()), g.o_a.of[k], p.scratch);
   }
   rotate(p, s, d_o, s.heads);
 }

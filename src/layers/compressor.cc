@@ -6,7 +6,7 @@
 namespace birkhoff::layers {
 
 Compressor::Weights::Weights(const Spec& s)
-    : kv_gate(2 * s.shape.row_cols(), s.dim),
+    : kv_gate({{"kv_proj", s.shape.row_cols()}, {"gate_proj", s.shape.row_cols()}}, s.dim),
       position_bias(nullptr, DType::f32, s.shape.ratio, s.shape.row_cols()),
       norm(nullptr, DType::f32, 1, s.shape.dim) {}
 

@@ -23,19 +23,11 @@ struct Compressor {
     Mat norm;           // [1, entry dim]
     Weights() = default;
     explicit Weights(const Spec& s);
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      const int64_t half = kv_gate.w.rows / 2;
-      Mat kv = kv_gate.w.row_block(0, half), gate = kv_gate.w.row_block(half, half);
-      f(p + "kv_proj.weight", kv, Role::matrix);
-      kv_gate.w.data = kv.data;
-      f(p + "gate_proj.weight", gate, Role::matrix);
-      f(p + "position_bias", position_bias, Role::position_bias);
-      f(p + "kv_norm.weight", norm, Role::norm);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      f(kv_gate);
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      f(p, w.kv_gate);
+      f(p + "position_bias", w.position_bias, Role::position_bias);
+      f(p + "kv_norm.weight", w.norm, Role::norm);
     }
   };
   // Of a continued sequence: the rows of tokens that will take part in an entry yet to come.

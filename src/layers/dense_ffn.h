@@ -19,20 +19,14 @@ struct DenseFfn {
     Linear gate_up;  // [2F, D]: gate above up
     Linear down;     // [D, F]
     Weights() = default;
-    explicit Weights(const Spec& s) : gate_up(2 * s.inter, s.dim), down(s.dim, s.inter) {}
+    explicit Weights(const Spec& s)
+        : gate_up({{"gate_proj", s.inter}, {"up_proj", s.inter}}, s.dim),
+          down({{"down_proj", s.dim, Role::output_projection}}, s.inter) {}
     int64_t inter() const { return down.in(); }
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      Mat gate = gate_up.w.row_block(0, inter()), up = gate_up.w.row_block(inter(), inter());
-      f(p + "gate_proj.weight", gate, Role::matrix);
-      gate_up.w.data = gate.data;
-      f(p + "up_proj.weight", up, Role::matrix);
-      f(p + "down_proj.weight", down.w, Role::output_projection);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      f(gate_up);
-      f(down);
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      f(p, w.gate_up);
+      f(p, w.down);
     }
   };
   struct Saved {

@@ -25,22 +25,14 @@ struct EntryIndexer {
     Compressor::Weights compressor;
     Weights() = default;
     explicit Weights(const Spec& s)
-        : q_b(s.heads * s.head_dim, s.q_lora), weights(s.heads, s.dim), compressor(s.compressor()) {}
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      f(p + "q_b_proj.weight", q_b.w, Role::matrix);
-      f(p + "weights_proj.weight", weights.w, Role::matrix);
-      compressor.for_each(p + "compressor.", f);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      f(q_b);
-      compressor.for_each_linear(f);
-    }
-    // What is multiplied in fp32 whatever the compute type.
-    template <class F>
-    void for_each_fp32_linear(F&& f) {
-      f(weights);
+        : q_b({{"q_b_proj", s.heads * s.head_dim}}, s.q_lora),
+          weights({{"weights_proj", s.heads}}, s.dim, /*fp32=*/true),
+          compressor(s.compressor()) {}
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      f(p, w.q_b);
+      f(p, w.weights);
+      Compressor::Weights::visit(w.compressor, p + "compressor.", f);
     }
   };
   struct Saved {

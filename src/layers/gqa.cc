@@ -10,7 +10,8 @@ ops::AttentionShape attention_shape(const Gqa::Spec& s) {
 }  // namespace
 
 Gqa::Weights::Weights(const Spec& s)
-    : qkv(s.q_cols() + s.cache_cols(), s.dim), out(s.dim, s.q_cols()), q_cols(s.q_cols()), kv_cols(s.kv_cols()) {}
+    : qkv({{"q_proj", s.q_cols()}, {"k_proj", s.kv_cols()}, {"v_proj", s.kv_cols()}}, s.dim),
+      out({{"o_proj", s.dim, Role::output_projection}}, s.q_cols()) {}
 
 Gqa::Saved Gqa::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache,
                         int64_t cached) {

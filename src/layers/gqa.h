@@ -25,23 +25,12 @@ struct Gqa {
   struct Weights {
     Linear qkv;  // [q_cols + 2 kv_cols, dim]: q_proj, k_proj, v_proj
     Linear out;  // [dim, q_cols]
-    int64_t q_cols = 0, kv_cols = 0;
     explicit Weights(const Spec& s);
     Weights() = default;
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      Mat q = qkv.w.row_block(0, q_cols), k = qkv.w.row_block(q_cols, kv_cols),
-          v = qkv.w.row_block(q_cols + kv_cols, kv_cols);
-      f(p + "q_proj.weight", q, Role::matrix);
-      qkv.w.data = q.data;
-      f(p + "k_proj.weight", k, Role::matrix);
-      f(p + "v_proj.weight", v, Role::matrix);
-      f(p + "o_proj.weight", out.w, Role::output_projection);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      f(qkv);
-      f(out);
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      f(p, w.qkv);
+      f(p, w.out);
     }
   };
   // What a sequence keeps of its earlier tokens.

@@ -23,11 +23,11 @@ std::vector<int32_t> end_keys(int64_t tokens, int64_t keys) {
 }
 
 Indexer::Weights::Weights(const Spec& s)
-    : wq_b(s.heads * s.head_dim, s.q_lora),
-      wk(s.head_dim, s.dim),
+    : wq_b({{"wq_b", s.heads * s.head_dim}}, s.q_lora),
+      wk({{"wk", s.head_dim}}, s.dim),
       k_norm(nullptr, DType::f32, 1, s.head_dim),
       k_bias(nullptr, DType::f32, 1, s.head_dim),
-      weights_proj(s.heads, s.dim) {}
+      weights_proj({{"weights_proj", s.heads}}, s.dim, /*fp32=*/true) {}
 
 Indexer::Saved Indexer::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Mat k) {
   Saved r;

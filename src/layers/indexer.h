@@ -25,18 +25,13 @@ struct Indexer {
     Linear weights_proj;  // [heads, dim], always multiplied in fp32
     Weights() = default;
     explicit Weights(const Spec& s);
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      f(p + "wq_b.weight", wq_b.w, Role::matrix);
-      f(p + "wk.weight", wk.w, Role::matrix);
-      f(p + "k_norm.weight", k_norm, Role::norm);
-      f(p + "k_norm.bias", k_bias, Role::bias);
-      f(p + "weights_proj.weight", weights_proj.w, Role::matrix);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      f(wq_b);
-      f(wk);
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      f(p, w.wq_b);
+      f(p, w.wk);
+      f(p + "k_norm.weight", w.k_norm, Role::norm);
+      f(p + "k_norm.bias", w.k_bias, Role::bias);
+      f(p, w.weights_proj);
     }
   };
   struct Saved {

@@ -36,14 +36,13 @@ ops::AttentionShape Mla::expanded_shape(const Spec& s) { return {s.heads, s.head
 ops::AttentionShape Mla::absorbed_shape(const Spec& s) { return {s.heads, 1, s.kv_lora + s.rope, s.kv_lora, s.scale}; }
 
 Mla::Weights::Weights(const Spec& s)
-    : in(s.q_in() + s.kv_lora + s.rope, s.dim),
+    : in({{s.q_lora ? "q_a_proj" : "q_proj", s.q_in()}, {"kv_a_proj_with_mqa", s.cache_cols()}}, s.dim),
       kv_norm(nullptr, DType::f32, 1, s.kv_lora),
-      kv_b(s.heads * (s.nope + s.v), s.kv_lora),
-      out(s.dim, s.heads * s.v),
-      q_in(s.q_in()) {
+      kv_b({{"kv_b_proj", s.heads * (s.nope + s.v)}}, s.kv_lora),
+      out({{"o_proj", s.dim, Role::output_projection}}, s.heads * s.v) {
   if (s.q_lora) {
     q_norm = Mat(nullptr, DType::f32, 1, s.q_lora);
-    q_b = Linear(s.heads * s.qk(), s.q_lora);
+    q_b = Linear({{"q_b_proj", s.heads * s.qk()}}, s.q_lora);
   }
   const int64_t step = s.nope + s.v;
   kv_b.row_blocks = {{0, s.nope, step, false, {}}, {s.nope, s.v, step, true, {}}};

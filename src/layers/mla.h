@@ -38,30 +38,18 @@ struct Mla {
     Mat kv_norm;  // [1, kv_lora]
     Linear kv_b;  // [heads*(nope+v), kv_lora]
     Linear out;   // [dim, heads*v]
-    int64_t q_in = 0;
     explicit Weights(const Spec& s);
     Weights() = default;
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      Mat q = in.w.row_block(0, q_in), kv = in.w.row_block(q_in, in.w.rows - q_in);
-      const bool low_rank = !q_norm.empty();
-      f(p + (low_rank ? "q_a_proj.weight" : "q_proj.weight"), q, Role::matrix);
-      in.w.data = q.data;
-      f(p + "kv_a_proj_with_mqa.weight", kv, Role::matrix);
-      if (low_rank) {
-        f(p + "q_a_layernorm.weight", q_norm, Role::norm);
-        f(p + "q_b_proj.weight", q_b.w, Role::matrix);
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      f(p, w.in);
+      if (!w.q_norm.empty()) {
+        f(p + "q_a_layernorm.weight", w.q_norm, Role::norm);
+        f(p, w.q_b);
       }
-      f(p + "kv_a_layernorm.weight", kv_norm, Role::norm);
-      f(p + "kv_b_proj.weight", kv_b.w, Role::matrix);
-      f(p + "o_proj.weight", out.w, Role::output_projection);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      f(in);
-      if (!q_norm.empty()) f(q_b);
-      f(kv_b);
-      f(out);
+      f(p + "kv_a_layernorm.weight", w.kv_norm, Role::norm);
+      f(p, w.kv_b);
+      f(p, w.out);
     }
   };
   // What a sequence keeps of its earlier tokens.

@@ -23,7 +23,7 @@ constexpr auto kDown = &DenseFfn::Weights::down;
 
 }  // namespace
 
-Moe::Weights::Weights(const Spec& s) : router(s.rule.experts, s.dim) {
+Moe::Weights::Weights(const Spec& s) : router({{"gate", s.rule.experts, Role::router}}, s.dim, /*fp32=*/true) {
   if (s.rule.bias) bias = Mat(nullptr, DType::f32, 1, s.rule.experts);
   if (s.hash_vocab) table = Mat(nullptr, DType::f32, s.hash_vocab, s.rule.active);
   experts.assign(static_cast<size_t>(s.rule.experts), DenseFfn::Weights(s.expert()));

@@ -35,18 +35,14 @@ struct Moe {
     DenseFfn::Weights shared;
     Weights() = default;
     explicit Weights(const Spec& s);
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      f(p + "gate.weight", router.w, Role::router);
-      if (!bias.empty()) f(p + "gate.e_score_correction_bias", bias, Role::router_bias);
-      if (!table.empty()) f(p + "gate.tid2eid", table, Role::expert_table);
-      for (size_t e = 0; e < experts.size(); ++e) experts[e].for_each(p + "experts." + std::to_string(e) + ".", f);
-      if (shared.inter()) shared.for_each(p + "shared_experts.", f);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      for (auto& e : experts) e.for_each_linear(f);
-      if (shared.inter()) shared.for_each_linear(f);
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      f(p, w.router);
+      if (!w.bias.empty()) f(p + "gate.e_score_correction_bias", w.bias, Role::router_bias);
+      if (!w.table.empty()) f(p + "gate.tid2eid", w.table, Role::expert_table);
+      for (size_t e = 0; e < w.experts.size(); ++e)
+        DenseFfn::Weights::visit(w.experts[e], p + "experts." + std::to_string(e) + ".", f);
+      if (w.shared.inter()) DenseFfn::Weights::visit(w.shared, p + "shared_experts.", f);
     }
   };
   // Routing is kept under every recompute policy; the rest may be rebuilt by a second forward.

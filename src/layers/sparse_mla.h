@@ -23,20 +23,10 @@ struct SparseMla {
     Indexer::Weights indexer;
     Weights() = default;
     explicit Weights(const Spec& s) : mla(s.mla), indexer(s.indexer) {}
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      mla.for_each(p, f);
-      indexer.for_each(p + "indexer.", f);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      mla.for_each_linear(f);
-      indexer.for_each_linear(f);
-    }
-    // What is multiplied in fp32 whatever the compute type.
-    template <class F>
-    void for_each_fp32_linear(F&& f) {
-      f(indexer.weights_proj);
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      Mla::Weights::visit(w.mla, p, f);
+      Indexer::Weights::visit(w.indexer, p + "indexer.", f);
     }
   };
   struct Cache {

@@ -42,9 +42,9 @@ const char* group_of(const std::string& name, Role role) {
 Inventory take_inventory(const ModelConfig& c) {
   Inventory v;
   v.model_type = c.model_type;
-  Weights w(c);
+  const Weights w(c);
   int64_t products = 0;  // weights that multiply every token
-  w.for_each([&](const std::string& name, Mat& m, Role role) {
+  w.for_each([&](const std::string& name, CMat m, Role role) {
     if (role == Role::expert_table) return;              // whole numbers, not parameters
     if (types::block_of(name) >= c.num_hidden_layers) {  // multi-token prediction: counted apart (models.md K.1)
       v.mtp += m.size();
