@@ -67,8 +67,7 @@ void Moe::forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Sav
 }
 
 void Moe::backward(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x,
-                   const Saved& saved, CMat dy, float loss_scale, Mat dx, Weights& g, double& balance_loss,
-                   Arena& scratch) {
+                   const Saved& saved, CMat dy, Mat dx, Weights& g, ops::BalanceLoss& balance, Arena& scratch) {
   Arena::Scope scope(scratch);
   const auto& r = saved.routing;
   const int64_t rows = saved.rows.rows;
@@ -96,10 +95,8 @@ void Moe::backward(const Exec& exec, const Spec& s, const Weights& w, const Toke
   Mat d_weights = scratch.mat(f32_t, x.rows, s.rule.active), d_logits = scratch.mat(f32_t, x.rows, s.rule.experts);
   ops::rows_to_slots(exec, r, d_row_weight, d_weights);
   ops::route_backward(exec, s.rule, saved.logits, r, d_weights, d_logits);
-  if (s.balance.any()) {
-    balance_loss += ops::balance_losses(exec, s.rule, s.balance, saved.logits, r, ctx.sequence_start, loss_scale,
-                                        d_logits, scratch);
-  }
+  if (s.balance.any())
+    ops::balance_losses(exec, s.rule, s.balance, saved.logits, r, ctx.sequence_start, balance, d_logits, scratch);
   Mat dx_router = scratch.mat(dt, x.rows, s.dim);
   linear_backward(exec, w.router, x, d_logits, dx_router, g.router, scratch);
   ops::add(exec, dx_router, dx);

@@ -58,11 +58,9 @@ struct Moe {
   // route fills saved.routing; forward needs it and computes y. Recomputation repeats forward alone.
   static void route(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x, Saved& saved);
   static void forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y, Arena& scratch);
-  // dx assigned. Adds the balance losses of this layer to balance_loss and loss_scale times their gradient to the
-  // router's.
+  // dx assigned. Adds the balance losses of this layer to `balance` and their gradient to the router's.
   static void backward(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x,
-                       const Saved& saved, CMat dy, float loss_scale, Mat dx, Weights& grad, double& balance_loss,
-                       Arena& scratch);
+                       const Saved& saved, CMat dy, Mat dx, Weights& grad, ops::BalanceLoss& balance, Arena& scratch);
 };
 
 }  // namespace birkhoff::layers

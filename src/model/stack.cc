@@ -101,8 +101,7 @@ void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t,
         auto& dw = std::get<typename Layer::Weights>(g.ffn);
         const auto& saved = std::get<typename Layer::Saved>(t.ffn);
         if constexpr (std::is_same_v<Layer, layers::Moe>)
-          Layer::backward(r.exec, ffn, w, r.ctx, in, saved, dy, losses.balance_scale, d_in, dw, losses.balance,
-                          r.scratch);
+          Layer::backward(r.exec, ffn, w, r.ctx, in, saved, dy, d_in, dw, losses.balance, r.scratch);
         else
           Layer::backward(r.exec, ffn, w, in, saved, dy, d_in, dw, r.scratch);
       },

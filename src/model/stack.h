@@ -66,8 +66,7 @@ void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTap
 
 // Losses of the layers themselves: what their gradients are multiplied by, and the sums over layers, unscaled.
 struct LayerLosses {
-  float balance_scale = 1.f;
-  double balance = 0;
+  ops::BalanceLoss balance;
   layers::IndexerLoss indexer;
 };
 

@@ -92,8 +92,10 @@ struct Case {
     Moe::reserve_activations(memory, s, t, tokens(), saved);
     Moe::route(exec, s, lw.w, ctx, x, saved);
     Moe::forward(exec, s, lw.w, x, saved, y, scratch);
-    balance = 0.25;  // added to
-    Moe::backward(exec, s, lw.w, at.context(), x, saved, dy, kLossScale, dx, lw.grad, balance, scratch);
+    ops::BalanceLoss loss{kLossScale, 0.25, {}, 0};  // added to
+    ops::pool_choices(saved.routing, loss);
+    Moe::backward(exec, s, lw.w, at.context(), x, saved, dy, dx, lw.grad, loss, scratch);
+    balance = loss.sum;
     index.assign(saved.routing.index.begin(), saved.routing.index.end());
     EXPECT_EQ(scratch.used(), 0u);
   }
