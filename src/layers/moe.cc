@@ -67,7 +67,7 @@ void Moe::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved&
 }
 
 void Moe::backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d, Weights& g,
-                   BalanceLoss& balance) {
+                   ops::BalanceLoss& balance) {
   Arena::Scope scope(p.scratch);
   const auto& r = saved.routing;
   const int64_t rows = saved.rows.rows;
@@ -96,10 +96,8 @@ void Moe::backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const
   Mat d_weights = p.scratch.mat(f32_t, x.rows, s.rule.active), d_logits = p.scratch.mat(f32_t, x.rows, s.rule.experts);
   ops::rows_to_slots(p.exec, r, d_row_weight, d_weights);
   ops::route_backward(p.exec, s.rule, saved.logits, r, d_weights, d_logits);
-  if (s.balance.any()) {
-    balance.sum += ops::balance_losses(p.exec, s.rule, s.balance, saved.logits, r, p.ctx.sequence_start, balance.scale,
-                                       d_logits, p.scratch);
-  }
+  if (s.balance.any())
+    ops::balance_losses(p.exec, s.rule, s.balance, saved.logits, r, p.ctx.sequence_start, balance, d_logits, p.scratch);
   Mat dx_router = p.scratch.mat(dt, x.rows, s.dim);
   linear_backward(p.exec, w.router, x, d_logits, dx_router, g.router, p.scratch);
   ops::add(p.exec, dx_router, d.dx);

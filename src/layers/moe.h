@@ -9,12 +9,6 @@
 
 namespace birkhoff::layers {
 
-// The balance losses of a layer in backward: scale multiplies their gradient, sum takes the losses, unscaled.
-struct BalanceLoss {
-  float scale = 1;
-  double sum = 0;
-};
-
 struct Moe {
   struct Spec {
     using Layer = Moe;
@@ -59,9 +53,9 @@ struct Moe {
   // route fills saved.routing; forward needs it and computes y. Recomputation repeats forward alone.
   static void route(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved);
   static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y);
-  // The gradient of this layer's balance losses reaches the router alone.
+  // Adds the balance losses of this layer to `balance` and their gradient to the router's.
   static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
-                       Weights& grad, BalanceLoss& balance);
+                       Weights& grad, ops::BalanceLoss& balance);
 };
 
 }  // namespace birkhoff::layers

@@ -71,7 +71,7 @@ void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTap
 
 // Losses of the layers themselves: what their gradients are multiplied by, and the sums over layers, unscaled.
 struct LayerLosses {
-  layers::BalanceLoss balance;
+  ops::BalanceLoss balance;
   layers::IndexerLoss indexer;
 };
 

@@ -60,7 +60,7 @@ struct Case {
   DType t;
   LayerWeights<Moe::Weights> lw;
   Owned x, dy, y, dx;
-  layers::BalanceLoss balance;
+  ops::BalanceLoss balance;
   std::vector<size_t> index;
   std::vector<int32_t> ids;
 
@@ -94,7 +94,8 @@ struct Case {
     const layers::Pass pass{exec, none, ctx, scratch};
     Moe::route(pass, s, lw.w, x, saved);
     Moe::forward(pass, s, lw.w, x, saved, y);
-    balance = {kLossScale, 0.25};  // added to
+    balance = {kLossScale, 0.25, {}, 0};  // added to
+    ops::pool_choices(saved.routing, balance);
     Moe::backward(pass, s, lw.w, x, saved, {dy, dx}, lw.grad, balance);
     index.assign(saved.routing.index.begin(), saved.routing.index.end());
     EXPECT_EQ(scratch.used(), 0u);

@@ -70,15 +70,24 @@ struct BalanceCoefficients {
   double communication = 0;  // D.6; devices and rule.active_groups (or devices_per_token) = M
   double sequence = 0;  // V3/V4: affinities normalised per token, per sequence, averaged. softmax scoring: V2's seq_aux
   double mixtral =
-      0;  // E sum_e f_e P_e over this layer's tokens; transformers concatenates all layers (see balance_mixtral_*)
+      0;  // E sum_e f_e P_e over the tokens of all layers together, as transformers' load_balancing_loss_func
   int64_t devices = 1, devices_per_token = 1;
   bool any() const { return expert != 0 || device != 0 || communication != 0 || sequence != 0 || mixtral != 0; }
 };
-// Adds to loss the sum of the losses that are on and to d_logits [T, E] (+=) scale times their gradient.
-// sequence_start: first row of every sequence, ascending, sequence_start[0] == 0.
-double balance_losses(const Exec& exec, const RouterRule& rule, const BalanceCoefficients& c, CMat logits,
-                      const Routing& r, std::span<const int32_t> sequence_start, float scale, Mat d_logits,
-                      Arena& scratch);
+// The losses of one pass over all layers with experts.
+struct BalanceLoss {
+  float scale = 1.f;            // of their gradient
+  double sum = 0;               // takes the losses, unscaled
+  std::vector<int64_t> chosen;  // [E] tokens of each expert in all layers together, and all those layers' tokens: of
+  int64_t tokens = 0;           // the Mixtral loss alone; pool_choices
+};
+// Adds the choices of a layer to loss.chosen and loss.tokens: of every layer, before the first balance_losses.
+void pool_choices(const Routing& r, BalanceLoss& loss);
+// Adds one layer's share of the losses that are on to loss.sum and to d_logits [T, E] (+=) loss.scale times their
+// gradient. sequence_start: first row of every sequence, ascending, sequence_start[0] == 0.
+void balance_losses(const Exec& exec, const RouterRule& rule, const BalanceCoefficients& c, CMat logits,
+                    const Routing& r, std::span<const int32_t> sequence_start, BalanceLoss& loss, Mat d_logits,
+                    Arena& scratch);
 
 // Loss-free balancing (models.md E.3): bias[e] += speed * sign(mean load - load[e]); equal load leaves it.
 void update_router_bias(std::span<const int64_t> load, double speed, Mat bias);
