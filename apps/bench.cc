@@ -8,6 +8,7 @@
 #include "core/cpu.h"
 #include "infer/bench_infer.h"
 #include "ops/gemm/gemm.h"
+#include "ops/gemm/weight_grad.h"
 #include "train/bench_train.h"
 
 namespace birkhoff::apps {

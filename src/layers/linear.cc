@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "core/error.h"
+#include "ops/gemm/gemm.h"
+#include "ops/gemm/weight_grad.h"
 
 namespace birkhoff::layers {
 namespace {

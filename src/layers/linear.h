@@ -9,7 +9,7 @@
 #include "core/exec.h"
 #include "core/view.h"
 #include "layers/parameter.h"
-#include "ops/gemm/gemm.h"
+#include "ops/gemm/gemm_pack.h"
 #include "ops/gemm/low_rank.h"
 
 namespace birkhoff::layers {

@@ -1,5 +1,6 @@
 #include "layers/moe.h"
 
+#include "ops/experts/dispatch.h"
 #include "ops/rows/elementwise.h"
 #include "ops/rows/embedding.h"
 #include "ops/rows/swiglu.h"

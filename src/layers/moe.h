@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "layers/dense_ffn.h"
-#include "ops/experts/routing.h"
+#include "ops/experts/balance.h"
 
 namespace birkhoff::layers {
 

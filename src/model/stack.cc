@@ -1,5 +1,7 @@
 #include "model/stack.h"
 
+#include "ops/residual/residual_backward.h"
+
 namespace birkhoff::model {
 namespace {
 

@@ -6,6 +6,8 @@
 
 #include "layers/tokens.h"
 #include "model/model.h"
+#include "ops/experts/balance.h"
+#include "ops/residual/residual_backward.h"
 
 namespace birkhoff::model {
 

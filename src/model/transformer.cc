@@ -1,5 +1,7 @@
 #include "model/transformer.h"
 
+#include "ops/experts/balance.h"
+#include "ops/gemm/gemm.h"
 #include "ops/rows/elementwise.h"
 #include "ops/rows/embedding.h"
 #include "ops/rows/norm.h"

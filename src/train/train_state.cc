@@ -4,6 +4,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "ops/experts/balance.h"
 #include "ops/experts/routing.h"
 #include "optim/schedule.h"
 #include "train/gains.h"

@@ -1,6 +1,7 @@
 // One site of the residual path with a linear sub-layer, run through the public passes.
 #pragma once
 #include "ops/residual/residual.h"
+#include "ops/residual/residual_backward.h"
 #include "reference/hyper_connection.h"
 #include "support/matrix.h"
 

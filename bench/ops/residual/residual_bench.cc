@@ -8,6 +8,7 @@
 #include "core/rng.h"
 #include "ops/gemm/projection.h"
 #include "ops/residual/residual.h"
+#include "ops/residual/residual_backward.h"
 
 namespace birkhoff {
 namespace {

@@ -6,6 +6,8 @@
 #include "core/error.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/rows/elementwise.h"
+#include "ops/gemm/gemm.h"
+#include "ops/gemm/weight_grad.h"
 #include "ops/rows/elementwise.h"
 
 namespace birkhoff::ops {

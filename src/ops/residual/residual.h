@@ -3,19 +3,17 @@
 //
 //   open     X_0            -> input of site 0                      (read + pre-norm)
 //   advance  X_s, y_s       -> X_{s+1}, input of site s+1           (write of s, read of s+1, pre-norm: one pass over
-//   X) close    X_last, y_last -> X_end, h                             (write of the last site, collapse of the
-//   streams)
-// and backwards
+//   X)
+//   close    X_last, y_last -> X_end, h                             (write of the last site, collapse of the streams)
+// and backwards (residual_backward.h)
 //   close_backward    dh              -> dX_end, dy of the last site
 //   retreat           d(input of s), dX_{s+1} -> dX_s, dy_{s-1}
-//   open_backward     d(input of 0), dX_1     -> dX_0
 //
 // X is [T, n*D], stream-major within a row (n = 1 for plain). The input of a site is RMSNorm(u; norm weight): the
 // sub-layer's own pre-norm belongs to the pass. Spec: mhc.md 1-3, 8. Coefficients, Sinkhorn and their gradients are
 // fp32 always.
 #pragma once
 #include <cstdint>
-#include <optional>
 
 #include "core/arena.h"
 #include "core/exec.h"
@@ -105,40 +103,6 @@ void site_advance(const Exec& exec, const ResidualSpec& spec, const SiteTensors&
 void site_close(const Exec& exec, const ResidualSpec& spec, const SiteTensors& last, Mat x_end, const HeadWeights& head,
                 HeadSaved& head_saved, Mat h, Arena& scratch);
 
-// Gradients of parameters are added (+=), of activations assigned.
-// Through the write of a site: dy [T, D], of its sub-layer's output, from the gradient of the state after it.
-struct SiteWriteGradient {
-  Site site;
-  Mat dy;
-};
-
-// The collapse of the streams x [T, n*D] after the last site.
-struct HeadTensors {
-  const HeadWeights& w;
-  const HeadSaved& saved;
-  CMat x;
-};
-// accumulate: dx holds a gradient that x has from elsewhere (prediction modules read the streams), which counts too.
-struct HeadCotangents {
-  CMat dh;
-  Mat dx;
-  bool accumulate = false;
-};
-// dh -> dx; then through the write of the last site. The part of dX that flows through H_res is left to retreat(),
-// which needs dx again.
-void site_close_backward(const Exec& exec, const ResidualSpec& spec, const HeadTensors& head, const HeadCotangents& d,
-                         HeadWeights& d_head, const SiteWriteGradient& last, Arena& scratch);
-
-// Of a site's input, of the state after it, and of its own state (may be dx_next).
-struct SiteCotangents {
-  CMat d_in, dx_next;
-  Mat dx;
-};
-// d_in, dx_next -> dx, and parameter gradients of `at` including its pre-norm; then through the write of the site
-// before it, if there is one.
-void site_retreat(const Exec& exec, const ResidualSpec& spec, const SiteTensors& at, const SiteCotangents& d,
-                  SiteWeights& d_at, const std::optional<SiteWriteGradient>& before, Arena& scratch);
-
 // Coefficients of a site as the forward applies them, fp32: pre [T, n], post [T, n], res [T, n*n] with res[k*n + j] the
 // weight of stream j in stream k of the output (H_res itself, whatever the convention stores). For gains, traces and
 // tests.
@@ -147,18 +111,5 @@ void site_coefficients(const Exec& exec, const ResidualSpec& spec, const SiteWei
 // Weights of the final collapse [T, n].
 void head_coefficients(const Exec& exec, const ResidualSpec& spec, const HeadWeights& head, const HeadSaved& saved,
                        Mat weights);
-
-// Sinkhorn-Knopp on logits z [T, n*n] row-major, and its exact unrolled VJP (mhc.md 8.3). v4: softmax over the last
-// index, + eps, columns (sum over the first index + eps), then iters-1 times rows, columns. paper: exp, then iters
-// times columns, rows; no eps. out is the stored matrix ("comb" for v4, H_res for paper).
-void sinkhorn_forward(const Exec& exec, HcConvention convention, int64_t n, int iters, float eps, CMat z, Mat out);
-void sinkhorn_backward(const Exec& exec, HcConvention convention, int64_t n, int iters, float eps, CMat z, CMat d_out,
-                       Mat dz);
-
-// The forms without iterations, lite and kron (formulas: kernels/residual/permutations.h): logits z [T,
-// res_logits(form, n)] -> out [T, n*n] row-major, rows and columns of which sum to 1; and the VJP, dz assigned. out is
-// the stored matrix, as for Sinkhorn: H_res for paper, its transpose for v4.
-void mixture_forward(const Exec& exec, ResForm form, int64_t n, CMat z, Mat out);
-void mixture_backward(const Exec& exec, ResForm form, int64_t n, CMat z, CMat d_out, Mat dz);
 
 }  // namespace birkhoff::ops

@@ -1,4 +1,6 @@
-// Backward of the residual path (mhc.md 8.2), a block of tokens at a time.
+// Backward of the residual path, a block of tokens at a time.
+#include "ops/residual/residual_backward.h"
+
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -6,7 +8,7 @@
 
 #include "kernels/residual/streams.h"
 #include "ops/gemm/projection.h"
-#include "ops/residual/residual.h"
+#include "ops/gemm/weight_grad.h"
 #include "ops/residual/residual_coefficients.h"
 #include "ops/rows/elementwise.h"
 

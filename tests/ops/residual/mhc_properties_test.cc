@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "ops/residual/residual.h"
+#include "ops/residual/sinkhorn.h"
 #include "support/matrix.h"
 #include "support/site_run.h"
 

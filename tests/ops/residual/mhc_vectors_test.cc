@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "ops/residual/residual.h"
+#include "ops/residual/residual_backward.h"
+#include "ops/residual/sinkhorn.h"
 #include "support/golden.h"
 #include "support/matrix.h"
 #include "support/site_run.h"
