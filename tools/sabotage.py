@@ -69,11 +69,11 @@ SABOTAGES = [
     ("router-scaling", "ops/experts/routing.cc", "rule.normalise ? rule.scaling / (sum + 1e-20f)", "rule.normalise ? 1.f / (sum + 1e-20f)", ("ops_experts_test", "BiasRule:Vectors")),
     ("router-normalised-vjp", "ops/experts/routing.cc", "(dw[k] - dot / denominator) / denominator", "dw[k] / denominator", ("ops_experts_test", "BiasRule:Vectors")),
     ("balance-vjp", "ops/experts/balance.cc", "normalised ? w[e] : (w[e] - value) / sum", "normalised ? w[e] : w[e] / sum", ("ops_experts_test", "BiasRule:Vectors")),
-    ("bias-rule-sign", "ops/experts/routing.cc", "over > 0 ? -speed : over < 0 ? speed : 0.0", "over > 0 ? speed : over < 0 ? -speed : 0.0", ("ops_experts_test", "BiasRule:Vectors")),
+    ("bias-rule-sign", "ops/experts/balance.cc", "over > 0 ? -speed : over < 0 ? speed : 0.0", "over > 0 ? speed : over < 0 ? -speed : 0.0", ("ops_experts_test", "BiasRule:Vectors")),
     ("softplus-slope", "ops/experts/router_scores.cc", "d = ds[i] * sigmoid(z[i]) / (2 * s[i]);", "d = ds[i] * sigmoid(z[i]) / s[i];", ("ops_experts_test", "Dispatch:RouterScores")),
     ("combine-accumulates", "kernels/experts/routing.isa.cc", "V sum = accumulate ? load_some(out + i, k) : set1(0.f);", "V sum = accumulate ? set1(0.f) : set1(0.f);", ("ops_experts_test", "Dispatch:RouterScores")),
-    ("router-input-gradient", "layers/moe.cc", "  ops::add(exec, dx_router, dx);\n", "", ("layers_test", "Moe")),
-    ("latent-key-rotation", "layers/mla.cc", "da, s.q_in() + s.kv_lora, 1, s.rope, /*inverse=*/true);", "da, s.q_in() + s.kv_lora, 0, s.rope, /*inverse=*/true);", ("layers_test", "Mla")),
+    ("router-input-gradient", "layers/moe.cc", "  ops::add(p.exec, dx_router, d.dx);\n", "", ("layers_test", "Moe")),
+    ("latent-key-rotation", "layers/mla.cc", "da, {s.q_in() + s.kv_lora, 1, s.rope}, /*inverse=*/true);", "da, {s.q_in() + s.kv_lora, 0, s.rope}, /*inverse=*/true);", ("layers_test", "Mla")),
     # Studies
     ("student-tail", "lab/compare/statistics.cc", "0.5 * regularised_beta(df / 2, 0.5,", "0.5 * regularised_beta(df / 2, 0.4,", ("lab_compare_test", "Statistics")),
     ("sample-deviation", "lab/compare/statistics.cc", "std::sqrt(squares / (n - 1))", "std::sqrt(squares / n)", ("lab_compare_test", "Statistics")),
@@ -132,6 +132,9 @@ SABOTAGES = [
     ("value-not-cut", "core/error.cc", "append_cut(out, text.substr(open + 1, close - open - 1), kLongestValue);", "out += text.substr(open + 1, close - open - 1);", ("core_test", "Bf16:Arena:Nearest:Error:Exec:View")),
     ("mark-kept", "data/documents.cc", "all.remove_prefix(io::kByteOrderMark.size());", "all.remove_prefix(0);", ("data_test", "Corpus")),
     ("inventory-router", "model/config/inventory.cc", "group == \"routed_experts\" || group == \"router\"", "group == \"routed_experts\"", ("model_config_test", "Inventory")),
+    ("linear-parts", "layers/visit.h", "row += part.rows;", "row += 0 * part.rows;", ("layers_test", "Visit")),
+    ("grouped-rows", "layers/linear.cc", "static_cast<int64_t>(g) * of[g].out(), of[g].out());", "0 * static_cast<int64_t>(g), of[g].out());", ("layers_test", "Visit")),
+    ("adapter-rows", "model/lora.cc", "row += part.rows;", "row += 0 * part.rows;", ("train_test", "Trainable:Lora:Adapter:Init")),
 ]
 
 

@@ -84,7 +84,7 @@ uint64_t name_key(const std::string& name) {  // FNV-1a
 Weights::Weights(const ModelConfig& c)
     : embed(shape(c.vocab_size, c.hidden_size)), norm(shape(1, c.hidden_size)), tied(c.tie_word_embeddings) {
   const ops::ResidualSpec residual = c.residual_spec();
-  head = layers::Linear(c.vocab_size, c.hidden_size);
+  head = layers::Linear({{"lm_head", c.vocab_size, Role::head}}, c.hidden_size);
   blocks.resize(static_cast<size_t>(c.blocks()));
   for (int64_t i = 0; i < c.blocks(); ++i) {
     BlockWeights& b = blocks[static_cast<size_t>(i)];
@@ -103,18 +103,20 @@ Weights::Weights(const ModelConfig& c)
   for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k) {
     const int64_t D = c.hidden_size;
     MtpWeights module{shape(1, D), shape(1, D), {}, {}, {}, collapse(), shape(1, D)};
-    if (residual.kind == ops::ResidualKind::plain)
-      module.proj = layers::Linear(D, 2 * D);
-    else
-      module.e_proj = module.h_proj = layers::Linear(D, D);
+    if (residual.kind == ops::ResidualKind::plain) {
+      module.proj = layers::Linear({{"eh_proj", D}}, 2 * D);
+    } else {
+      module.e_proj = layers::Linear({{"e_proj", D}}, D);
+      module.h_proj = layers::Linear({{"h_proj", D}}, D);
+    }
     mtp.push_back(module);
   }
 }
 
-std::vector<ParameterInfo> list_parameters(Weights& w) {
+std::vector<ParameterInfo> list_parameters(const Weights& w) {
   std::vector<ParameterInfo> list;
   int64_t offset = 0;
-  w.for_each([&](const std::string& name, Mat& m, Role role) {
+  w.for_each([&](const std::string& name, CMat m, Role role) {
     list.push_back({name, role, offset, m.rows, m.cols});
     offset += m.size();
   });
@@ -127,14 +129,14 @@ int64_t parameter_elements(const std::vector<ParameterInfo>& list) {
 
 void bind(Weights& w, float* block) {
   int64_t offset = 0;
-  w.for_each([&](const std::string&, Mat& m, Role) {
+  w.bind([&](Mat& m, size_t) {
     m.data = block + offset;
     offset += m.size();
   });
 }
 
 void initialise(const ModelConfig& c, Weights& w, uint64_t seed) {
-  w.for_each([&](const std::string& name, Mat& m, Role role) {
+  w.for_each([&](const std::string& name, Mat m, Role role) {
     switch (role) {
       case Role::matrix:
       case Role::output_projection:

@@ -16,6 +16,7 @@
 #include "core/error.h"
 #include "io/json_file.h"
 #include "model/config/inventory.h"
+#include "ops/experts/balance.h"
 #include "ops/experts/routing.h"
 #include "optim/schedule.h"
 #include "report/report.h"

@@ -13,8 +13,7 @@ namespace birkhoff::train {
 
 struct TrainConfig {
   int64_t steps = 100, seq_len = 256, batch_size = 8, grad_accum = 1, seed = 1;
-  int64_t batch_ramp =
-      0;  // steps over which batch_size grows linearly from one row (optim::ramped_batch); 0 = constant
+  int64_t batch_ramp = 0;  // steps over which batch_size grows linearly (optim::ramped_batch); 0 = constant
   std::string dtype = "bf16", recompute = "none";
   std::string optimizer = "adamw", schedule = "cosine";
   double lr = 1e-3, min_lr = -1;  // min_lr < 0: a tenth of lr

@@ -114,7 +114,7 @@ class SmallModel {
     grad_block = memory_.take<float>(elements);
     model::bind(grads, grad_block);
     uint64_t stream = 0;
-    m->weights.for_each([&](const std::string&, Mat& t, layers::Role role) {
+    m->weights.for_each([&](const std::string&, Mat t, layers::Role role) {
       const Rng rng(seed, stream++);
       for (int64_t i = 0; i < t.size(); ++i)
         t.f32()[i] = role == layers::Role::expert_table
@@ -152,9 +152,9 @@ class SmallModel {
   model::Tape tape;
 
  private:
-  static reference::Tensors<double> tensors(model::Weights& w) {
+  static reference::Tensors<double> tensors(const model::Weights& w) {
     reference::Tensors<double> t;
-    w.for_each([&](const std::string& name, Mat& m, layers::Role) {
+    w.for_each([&](const std::string& name, CMat m, layers::Role) {
       t[name] = std::vector<double>(m.f32(), m.f32() + m.size());
     });
     return t;

@@ -48,7 +48,7 @@ Planner::Planner(const train::RunConfig& config, const Cluster& cluster) : confi
     if (!moe) continue;
     ++moe_layers_;
     for (auto& e : moe->experts)
-      e.for_each_linear([&](const layers::Linear& l) {
+      layers::for_each_linear(e, "", [&](const std::string&, const layers::Linear& l) {
         expert_.weights += static_cast<size_t>(l.w.size()) * sizeof(float);
         for (const ops::Packed* p : {&l.forward, &l.backward})
           expert_.weights += static_cast<size_t>(ops::Packed::bytes(p->dtype, p->k, p->n));

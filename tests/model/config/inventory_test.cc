@@ -93,7 +93,9 @@ TEST(Inventory, V4) {
     for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
       int64_t attention = 0, hyper = 0;
       std::visit(
-          [&](auto& a) { a.for_each("", [&](const std::string&, Mat& m, layers::Role) { attention += m.size(); }); },
+          [&](auto& a) {
+            layers::for_each_tensor(a, "", [&](const std::string&, Mat m, layers::Role) { attention += m.size(); });
+          },
           w.blocks[static_cast<size_t>(i)].attn);
       for (const ops::SiteWeights* site :
            {&w.blocks[static_cast<size_t>(i)].attn_site, &w.blocks[static_cast<size_t>(i)].ffn_site})
