@@ -52,7 +52,7 @@ class Plan {
         parameters_(parameters),
         rows_(rows),
         options_(o) {
-    if (o.type == SaveType::fp8 && config.model_type != "deepseek_v3" && config.model_type != "deepseek_v32")
+    if (o.type == SaveType::fp8 && !type_.fp8_files)
       throw Error("save",
                   "dtype fp8 is what deepseek_v3 and deepseek_v32 files use, this model is " + config.model_type,
                   "choose bf16 or fp32", ExitCode::usage);
@@ -269,9 +269,7 @@ void describe_types(nlohmann::json& config, const std::vector<Planned>& list, co
 }  // namespace
 
 SaveType parse_save_type(const std::string& name) {
-  if (name == "fp32") return SaveType::f32;
-  if (name == "bf16") return SaveType::bf16;
-  if (name == "fp8") return SaveType::fp8;
+  if (const auto type = find_named<SaveType>(name)) return *type;
   throw Error("dtype", "unknown value \"" + name + "\"", "one of bf16, fp32, fp8", ExitCode::usage);
 }
 

@@ -76,11 +76,10 @@ DType compute_type(const std::string& asked, const nlohmann::json& config) {
   if (name.empty() && config.contains("training")) name = model::field_or<std::string>(config["training"], "dtype", "");
   if (name.empty())
     name = model::field_or(config, "torch_dtype", model::field_or<std::string>(config, "dtype", "")) == "float32"
-               ? "fp32"
-               : "bf16";
-  if (name != "bf16" && name != "fp32")
-    throw Error("dtype", "unknown value \"" + name + "\"", "one of bf16, fp32", ExitCode::usage);
-  return name == "bf16" ? DType::bf16 : DType::f32;
+               ? dtype_name(DType::f32)
+               : dtype_name(DType::bf16);
+  if (const auto type = find_named<DType>(name)) return *type;
+  throw Error("dtype", "unknown value \"" + name + "\"", "one of bf16, fp32", ExitCode::usage);
 }
 
 model::ModelConfig config_with(nlohmann::json config, const std::vector<std::string>& settings, std::string& dtype) {

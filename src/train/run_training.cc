@@ -224,7 +224,7 @@ bool Run::measure(StepRecord& r) {
       at_.best_step = at_.step;
     }
   }
-  if (due(c.gain_every) && config_.model.residual != "plain")
+  if (due(c.gain_every) && config_.model.residual != ops::ResidualKind::plain)
     r.gain = state_.measure_gains(data_.batches->validation_batches(1, 1).front());
   return best;
 }
@@ -344,7 +344,7 @@ bool fixed_within_run(const std::string& key) { return key == "trainable" || key
 
 // All settings under our names, whatever the released type the run's config.json is written as.
 json settings_of(RunConfig c) {
-  c.model.model_type = "birkhoff";
+  c.model.model_type = model::kOwnType;
   c.model.unknown_keys = "{}";
   return run_config_to_json(c);
 }

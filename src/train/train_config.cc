@@ -141,12 +141,7 @@ void validate(const TrainConfig& c, const model::ModelConfig& m) {
                                {"seed", c.seed}})
     at_least(key, v, 0);
   if (!(c.mtp_loss >= 0)) fail("mtp_loss: must not be negative, is " + std::to_string(c.mtp_loss));
-  model::require_one_of("dtype", c.dtype, {"bf16", "fp32"});
-  model::require_one_of("recompute", c.recompute, {"none", "site", "layer"});
-  model::require_one_of("optimizer", c.optimizer, {"adamw", "muon"});
-  model::require_one_of("schedule", c.schedule, {"constant", "cosine", "step", "wsd"});
-  model::require_one_of("indexer_stage", c.indexer_stage, {"off", "dense", "sparse"});
-  if (c.indexer_stage == "dense" && !m.uses_indexer())
+  if (c.indexer_stage == IndexerStage::dense && !m.uses_indexer())
     fail("indexer_stage: dense trains indexers alone, and the model has none (index_topk is 0)",
          "set index_topk, or another indexer_stage");
   if (!(c.indexer_kl > 0))
@@ -164,14 +159,14 @@ void validate(const TrainConfig& c, const model::ModelConfig& m) {
   if (m.n_routed_experts && m.n_routed_experts % c.aux_devices)
     fail("aux_devices: " + std::to_string(c.aux_devices) + " does not divide n_routed_experts " +
          std::to_string(m.n_routed_experts));
-  if (c.bias_update_speed != 0 && m.n_routed_experts && m.topk_method != "noaux_tc")
-    fail("bias_update_speed: topk_method \"" + m.topk_method + "\" has no bias to move",
+  if (c.bias_update_speed != 0 && m.n_routed_experts && m.topk_method != model::TopkMethod::noaux_tc)
+    fail("bias_update_speed: topk_method \"" + std::string(name_of(m.topk_method)) + "\" has no bias to move",
          "set topk_method=noaux_tc, or bias_update_speed=0");
 }
 
 // All settings of a model under our names.
 json plain_settings(model::ModelConfig c) {
-  c.model_type = "birkhoff";
+  c.model_type = model::kOwnType;
   c.unknown_keys = "{}";
   return model::config_to_json(c);
 }
@@ -181,14 +176,14 @@ bool matters(const model::ModelConfig& c, const std::string& key) {
   const auto one_of = [&](std::initializer_list<const char*> keys) {
     return std::find(keys.begin(), keys.end(), key) != keys.end();
   };
-  if (key.rfind("hc_", 0) == 0) return c.residual != "plain";
+  if (key.rfind("hc_", 0) == 0) return c.residual != ops::ResidualKind::plain;
   if (key.rfind("index_", 0) == 0) return c.uses_indexer();
   if (one_of({"q_lora_rank", "qk_rope_head_dim"})) return c.uses_mla() || c.uses_compressed_attention();
   if (one_of({"qk_nope_head_dim", "v_head_dim", "rope_interleave"})) return c.uses_mla();
   if (one_of({"head_dim", "num_key_value_heads"})) return !c.uses_mla();
   if (one_of({"sliding_window", "o_groups", "o_lora_rank", "compress_rope_theta"}))
     return c.uses_compressed_attention();
-  if (one_of({"n_group", "topk_group"})) return c.n_routed_experts > 0 && c.topk_method != "greedy";
+  if (one_of({"n_group", "topk_group"})) return c.n_routed_experts > 0 && c.topk_method != model::TopkMethod::greedy;
   if (one_of({"n_shared_experts", "num_experts_per_tok", "moe_intermediate_size", "first_k_dense_replace",
               "moe_layer_freq", "scoring_func", "topk_method", "norm_topk_prob", "routed_scaling_factor"}))
     return c.n_routed_experts > 0;
@@ -198,7 +193,7 @@ bool matters(const model::ModelConfig& c, const std::string& key) {
 // A released type's files have no place for some settings: those nobody gave are what the type means, others are
 // refused rather than lost.
 void settle_type(model::ModelConfig& c, const std::set<std::string>& given) {
-  if (c.model_type == "birkhoff") return;
+  if (c.model_type == model::kOwnType) return;
   const json wanted = plain_settings(c), written = plain_settings(model::config_from_json(model::config_to_json(c)));
   for (const auto& [key, value] : written.items()) {
     if (key == "model_type" || wanted.value(key, json()) == value || !matters(c, key)) continue;
@@ -220,7 +215,7 @@ bool is_of_directory(const json& config) {
 // index_topk may differ: no weight depends on how many an indexer selects, and a model trained with all (index_topk as
 // long as its windows) becomes a sparse one this way.
 void require_same_model(const model::ModelConfig& has, const model::ModelConfig& asked) {
-  if (has.model_type != asked.model_type && asked.model_type != "birkhoff")
+  if (has.model_type != asked.model_type && asked.model_type != model::kOwnType)
     fail("model_type: the model has \"" + has.model_type + "\", asked for \"" + asked.model_type + "\"",
          "model settings come with the weights; leave them out");
   const json before = plain_settings(has), after = plain_settings(asked);
@@ -232,12 +227,6 @@ void require_same_model(const model::ModelConfig& has, const model::ModelConfig&
 }
 
 }  // namespace
-
-model::Recompute TrainConfig::policy() const {
-  return recompute == "none"   ? model::Recompute::none
-         : recompute == "site" ? model::Recompute::site
-                               : model::Recompute::layer;
-}
 
 model::TrainingScope TrainConfig::scope(const model::ModelConfig& m) const {
   model::TrainingScope s;
@@ -291,7 +280,7 @@ RunConfig make_run_config(const json& base, const std::vector<std::string>& over
 json run_config_to_json(const RunConfig& c) {
   json j = model::config_to_json(c.model);
   json t;
-  for_each_field(c.train, [&](const char* name, const auto& field) { t[name] = field; });
+  for_each_field(c.train, [&](const char* name, const auto& field) { t[name] = model::field_json(field); });
   j["training"] = t;
   return j;
 }

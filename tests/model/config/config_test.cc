@@ -304,10 +304,10 @@ TEST(ConfigJson, ReleasedTypes) {
   v3.erase("residual");
   const model::ModelConfig c = model::config_from_json(v3);
   EXPECT_EQ(c.q_lora_rank, 0);
-  EXPECT_EQ(c.scoring_func, "sigmoid");
-  EXPECT_EQ(c.topk_method, "noaux_tc");
+  EXPECT_STREQ(name_of(c.scoring_func), "sigmoid");
+  EXPECT_STREQ(name_of(c.topk_method), "noaux_tc");
   EXPECT_TRUE(c.norm_topk_prob);
-  EXPECT_EQ(c.residual, "plain");
+  EXPECT_STREQ(name_of(c.residual), "plain");
   const json back = model::config_to_json(c);
   EXPECT_EQ(back["architectures"], v3["architectures"]) << "unknown keys are kept";
   EXPECT_FALSE(back.contains("residual")) << "released types carry no setting of ours";
