@@ -11,6 +11,7 @@
 #include "checkpoint/tensor_map.h"
 #include "core/error.h"
 #include "model/config/json_fields.h"
+#include "model/config/notes.h"
 #include "model/memory_plan.h"
 
 namespace birkhoff::infer {
@@ -121,6 +122,7 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   model::ModelConfig config = config_with(j, options.set, dtype);
   const DType compute = compute_type(dtype, j);
   files_ = std::make_unique<checkpoint::WeightFiles>(directory_);
+  for (const std::string& note : model::reading_notes(config)) add_note(note);
   add_note(checkpoint::drop_absent_predictors(*files_, config));
   max_positions_ = options.max_positions ? options.max_positions
                                          : std::min(config.max_position_embeddings, options.enough_positions);

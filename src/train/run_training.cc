@@ -16,6 +16,7 @@
 #include "core/error.h"
 #include "io/json_file.h"
 #include "model/config/inventory.h"
+#include "model/config/notes.h"
 #include "ops/experts/routing.h"
 #include "optim/schedule.h"
 #include "report/report.h"
@@ -456,6 +457,8 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
       tokenizer = text::Tokenizer::open(dir->path());
     }
   }
+  for (auto of : {model::reading_notes, model::writing_notes})
+    for (std::string& note : of(config.model)) notes.push_back(std::move(note));
   for (const auto& n : notes) std::fprintf(stderr, "birkhoff: %s\n", n.c_str());
   if (const std::string keys = model::unknown_key_names(config.model); !keys.empty())
     std::fprintf(stderr, "birkhoff: kept in config.json, not used: %s\n", keys.c_str());

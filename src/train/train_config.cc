@@ -7,54 +7,57 @@
 #include "core/error.h"
 #include "core/nearest.h"
 #include "model/config/json_fields.h"
+#include "model/config/range.h"
 
 namespace birkhoff::train {
 namespace {
 
 using nlohmann::json;
 
+constexpr int64_t kMaxSteps = int64_t{1} << 40, kMaxRows = int64_t{1} << 24, kMaxSeed = int64_t{1} << 53;
+
 template <class C, class F>
 void for_each_field(C& c, F&& f) {
-  f("steps", c.steps);
-  f("seq_len", c.seq_len);
-  f("batch_size", c.batch_size);
-  f("grad_accum", c.grad_accum);
-  f("batch_ramp", c.batch_ramp);
-  f("seed", c.seed);
+  f("steps", c.steps, model::Range{0, kMaxSteps});
+  f("seq_len", c.seq_len, model::Range{1, kMaxRows});
+  f("batch_size", c.batch_size, model::Range{1, kMaxRows});
+  f("grad_accum", c.grad_accum, model::Range{1, kMaxRows});
+  f("batch_ramp", c.batch_ramp, model::Range{0, kMaxSteps});
+  f("seed", c.seed, model::Range{0, kMaxSeed});
   f("dtype", c.dtype);
   f("recompute", c.recompute);
   f("optimizer", c.optimizer);
   f("schedule", c.schedule);
-  f("lr", c.lr);
-  f("min_lr", c.min_lr);
-  f("warmup_steps", c.warmup_steps);
-  f("beta1", c.beta1);
-  f("beta2", c.beta2);
-  f("eps", c.eps);
-  f("weight_decay", c.weight_decay);
+  f("lr", c.lr, model::Range{0, 1e6});
+  f("min_lr", c.min_lr, model::Range{-1, 1e6});
+  f("warmup_steps", c.warmup_steps, model::Range{0, kMaxSteps});
+  f("beta1", c.beta1, model::Range{0, 1, model::Range::below});
+  f("beta2", c.beta2, model::Range{0, 1, model::Range::below});
+  f("eps", c.eps, model::Range{0, 1e6, model::Range::above});
+  f("weight_decay", c.weight_decay, model::Range{0, 1e4});
   f("decay_1d", c.decay_1d);
-  f("momentum", c.momentum);
-  f("grad_clip", c.grad_clip);
-  f("aux_expert", c.aux_expert);
-  f("aux_device", c.aux_device);
-  f("aux_devices", c.aux_devices);
-  f("aux_communication", c.aux_communication);
-  f("aux_sequence", c.aux_sequence);
-  f("aux_mixtral", c.aux_mixtral);
-  f("z_loss", c.z_loss);
-  f("mtp_loss", c.mtp_loss);
+  f("momentum", c.momentum, model::Range{0, 1, model::Range::below});
+  f("grad_clip", c.grad_clip, model::Range{-1, 1e6});
+  f("aux_expert", c.aux_expert, model::Range{0, 1e4});
+  f("aux_device", c.aux_device, model::Range{0, 1e4});
+  f("aux_devices", c.aux_devices, model::Range{1, 1024});
+  f("aux_communication", c.aux_communication, model::Range{0, 1e4});
+  f("aux_sequence", c.aux_sequence, model::Range{0, 1e4});
+  f("aux_mixtral", c.aux_mixtral, model::Range{0, 1e4});
+  f("z_loss", c.z_loss, model::Range{0, 1e4});
+  f("mtp_loss", c.mtp_loss, model::Range{0, 1e4});
   f("indexer_stage", c.indexer_stage);
-  f("indexer_kl", c.indexer_kl);
-  f("bias_update_speed", c.bias_update_speed);
-  f("checkpoint_every", c.checkpoint_every);
-  f("keep", c.keep);
+  f("indexer_kl", c.indexer_kl, model::Range{0, 1e4, model::Range::above});
+  f("bias_update_speed", c.bias_update_speed, model::Range{0, 1e4});
+  f("checkpoint_every", c.checkpoint_every, model::Range{0, kMaxSteps});
+  f("keep", c.keep, model::Range{1, kMaxRows});
   f("keep_best", c.keep_best);
-  f("eval_every", c.eval_every);
-  f("gain_every", c.gain_every);
-  f("fim_rate", c.fim_rate);
+  f("eval_every", c.eval_every, model::Range{0, kMaxSteps});
+  f("gain_every", c.gain_every, model::Range{0, kMaxSteps});
+  f("fim_rate", c.fim_rate, model::Range{0, 1});
   f("trainable", c.trainable);
-  f("lora.rank", c.lora_rank);
-  f("lora.alpha", c.lora_alpha);
+  f("lora.rank", c.lora_rank, model::Range{0, model::kMaxLoraRank});
+  f("lora.alpha", c.lora_alpha, model::Range{0, 1e6});
   f("lora.targets", c.lora_targets);
 }
 
@@ -62,7 +65,7 @@ void for_each_field(C& c, F&& f) {
 
 bool set_train_field(TrainConfig& c, const std::string& key, const json& value) {
   bool found = false;
-  for_each_field(c, [&](const char* name, auto& field) {
+  for_each_field(c, [&](const char* name, auto& field, const auto&...) {
     if (key != name) return;
     model::assign_field(key, value, field);
     found = true;
@@ -90,23 +93,9 @@ void set(RunConfig& c, const std::string& key, const json& given) {
               "docs/settings.md lists every setting", ExitCode::usage);
 }
 
-void at_least(const char* key, int64_t v, int64_t low) {
-  if (v < low) fail(std::string(key) + ": must be at least " + std::to_string(low) + ", is " + std::to_string(v));
-}
-
-void in_unit(const char* key, double v) {
-  if (!(v >= 0 && v < 1)) fail(std::string(key) + ": must be in [0, 1), is " + std::to_string(v));
-}
-
 // Tokens of one part of a step are addressed by 32-bit numbers.
 void validate_sizes(const TrainConfig& c) {
-  constexpr int64_t kMaxRows = int64_t{1} << 24, kMaxTokens = INT32_MAX;
-  at_least("seq_len", c.seq_len, 1);
-  at_least("batch_size", c.batch_size, 1);
-  at_least("grad_accum", c.grad_accum, 1);
-  if (c.batch_size > kMaxRows)
-    fail("batch_size: " + std::to_string(c.batch_size) + " is more than the largest supported, " +
-         std::to_string(kMaxRows));
+  constexpr int64_t kMaxTokens = INT32_MAX;
   if (c.batch_size % c.grad_accum)
     fail("grad_accum: " + std::to_string(c.grad_accum) + " does not divide batch_size " + std::to_string(c.batch_size));
   const int64_t rows = c.batch_size / c.grad_accum;
@@ -117,42 +106,18 @@ void validate_sizes(const TrainConfig& c) {
 }
 
 void validate_lora(const TrainConfig& c, const model::ModelConfig& m) {
-  at_least("lora.rank", c.lora_rank, 0);
-  if (c.lora_rank > model::kMaxLoraRank)
-    fail("lora.rank: " + std::to_string(c.lora_rank) + " is more than the largest supported, " +
-         std::to_string(model::kMaxLoraRank));
-  if (!(c.lora_alpha >= 0)) fail("lora.alpha: must be positive, is " + std::to_string(c.lora_alpha));
   if (c.lora_rank == 0 && (c.lora_alpha != 0 || !c.lora_targets.empty()))
     fail("lora.rank: must be at least 1 for adapters, is 0", "set lora.rank, or leave lora.alpha and lora.targets out");
   if (c.lora_rank) model::lora_modules(m, c.lora_targets);
 }
 
 void validate(const TrainConfig& c, const model::ModelConfig& m) {
+  for_each_field(c, model::CheckRange{});
   validate_sizes(c);
   validate_lora(c, m);
-  at_least("steps", c.steps, 0);
-  at_least("batch_ramp", c.batch_ramp, 0);
-  at_least("warmup_steps", c.warmup_steps, 0);
-  at_least("keep", c.keep, 1);
-  at_least("aux_devices", c.aux_devices, 1);
-  for (const auto& [key, v] : {std::pair{"checkpoint_every", c.checkpoint_every},
-                               {"eval_every", c.eval_every},
-                               {"gain_every", c.gain_every},
-                               {"seed", c.seed}})
-    at_least(key, v, 0);
-  if (!(c.mtp_loss >= 0)) fail("mtp_loss: must not be negative, is " + std::to_string(c.mtp_loss));
   if (c.indexer_stage == IndexerStage::dense && !m.uses_indexer())
     fail("indexer_stage: dense trains indexers alone, and the model has none (index_topk is 0)",
          "set index_topk, or another indexer_stage");
-  if (!(c.indexer_kl > 0))
-    fail("indexer_kl: must be positive, is " + std::to_string(c.indexer_kl),
-         "indexer_stage=off does not train indexers");
-  if (!(c.lr >= 0)) fail("lr: must not be negative");
-  for (const auto& [key, v] : {std::pair{"beta1", c.beta1}, {"beta2", c.beta2}, {"momentum", c.momentum}})
-    in_unit(key, v);
-  if (!(c.weight_decay >= 0)) fail("weight_decay: must not be negative, is " + std::to_string(c.weight_decay));
-  if (!(c.eps > 0)) fail("eps: must be positive");
-  if (!(c.fim_rate >= 0 && c.fim_rate <= 1)) fail("fim_rate: must be in [0, 1], is " + std::to_string(c.fim_rate));
   if (c.seq_len > m.max_position_embeddings)
     fail("seq_len: " + std::to_string(c.seq_len) + " is more than max_position_embeddings " +
          std::to_string(m.max_position_embeddings));
@@ -280,7 +245,8 @@ RunConfig make_run_config(const json& base, const std::vector<std::string>& over
 json run_config_to_json(const RunConfig& c) {
   json j = model::config_to_json(c.model);
   json t;
-  for_each_field(c.train, [&](const char* name, const auto& field) { t[name] = model::field_json(field); });
+  for_each_field(c.train,
+                 [&](const char* name, const auto& field, const auto&...) { t[name] = model::field_json(field); });
   j["training"] = t;
   return j;
 }
@@ -299,7 +265,7 @@ RunConfig run_config_from_json(const json& j) {
 std::vector<std::string> setting_names() {
   std::vector<std::string> names = model::model_setting_names();
   TrainConfig c;
-  for_each_field(c, [&](const char* name, auto&) { names.emplace_back(name); });
+  for_each_field(c, [&](const char* name, auto&, const auto&...) { names.emplace_back(name); });
   return names;
 }
 

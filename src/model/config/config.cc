@@ -10,17 +10,13 @@
 #include "model/config/rope_settings.h"
 
 namespace birkhoff::model {
-namespace {
-
 using nlohmann::json;
 
-[[noreturn]] void fail(const std::string& what, const std::string& hint = "") { throw Error("config", what, hint); }
-
-}  // namespace
+void refuse(const std::string& what, const std::string& hint) { throw Error("config", what, hint); }
 
 bool set_model_field(ModelConfig& c, const std::string& key, const json& value) {
   bool found = false;
-  for_each_field(c, [&](const char* name, auto& field) {
+  for_each_field(c, [&](const char* name, auto& field, const auto&...) {
     if (key == name) {
       assign_field(key, value, field);
       found = true;
@@ -36,14 +32,14 @@ bool set_model_field(ModelConfig& c, const std::string& key, const json& value) 
 std::vector<std::string> model_setting_names() {
   std::vector<std::string> names{"rope_scaling"};
   ModelConfig c;
-  for_each_field(c, [&](const char* name, auto&) { names.emplace_back(name); });
+  for_each_field(c, [&](const char* name, auto&, const auto&...) { names.emplace_back(name); });
   return names;
 }
 
 // config.json -> settings: the type's spelling is undone, defaults of what released files leave out are filled in.
 ModelConfig config_from_json(const json& j) {
-  if (!j.is_object()) fail("config.json is not a JSON object");
-  if (!j.contains("model_type")) fail("config.json has no model_type", "is this a Hugging Face model directory?");
+  if (!j.is_object()) refuse("config.json is not a JSON object");
+  if (!j.contains("model_type")) refuse("config.json has no model_type", "is this a Hugging Face model directory?");
   ModelConfig c;
   assign_field("model_type", j["model_type"], c.model_type);
   const ModelType& type = find_model_type(c.model_type);
@@ -81,7 +77,7 @@ json config_to_json(const ModelConfig& c) {
   const ModelType& type = find_model_type(c.model_type);
   const std::set<std::string> own(type.settings.begin(), type.settings.end());
   json j = json::parse(c.unknown_keys);
-  for_each_field(c, [&](const char* name, const auto& field) {
+  for_each_field(c, [&](const char* name, const auto& field, const auto&...) {
     if (own.empty() || own.count(name)) j[name] = field_json(field);
   });
   if (c.uses_mla() && c.q_lora_rank == 0) j["q_lora_rank"] = nullptr;

@@ -37,6 +37,8 @@ struct ModelType {
   bool (*ignores)(const ModelConfig& c, const std::string& file_name) = types::common_ignores;
   // Copies that files of the type carry: {file name, our name}.
   std::vector<std::pair<std::string, std::string>> (*copies)(const ModelConfig& c) = types::no_copies;
+  // What the type's usual readers would not open, or "".
+  std::string (*note_when_written)(const ModelConfig& c) = [](const ModelConfig&) { return std::string(); };
   bool always_normalises = false;  // weights of experts, of a single one too
   bool fp8_files = false;          // released with FP8 matrices and block factors
 };

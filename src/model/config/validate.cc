@@ -1,59 +1,50 @@
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "core/error.h"
 #include "model/config/config.h"
+#include "model/config/fields.h"
 #include "model/config/model_type.h"
 
 namespace birkhoff::model {
 namespace {
 
-[[noreturn]] void fail(const std::string& what, const std::string& hint = "") { throw Error("config", what, hint); }
-
-// Sizes are bounded so that products of three of them fit 64 bits.
-constexpr int64_t kMaxSize = int64_t{1} << 24, kMaxLayers = 10000, kMaxExperts = 1024;
-
-void in_range(const char* key, int64_t v, int64_t low, int64_t high = kMaxSize) {
-  if (v < low)
-    fail(std::string(key) + ": must " + (low > 0 ? "be positive" : "not be negative") + ", is " + std::to_string(v));
-  if (v > high)
-    fail(std::string(key) + ": " + std::to_string(v) + " is more than the largest supported, " + std::to_string(high));
+// Where a setting is used; what it may be anywhere, its range says.
+void positive(const char* key, int64_t v) {
+  if (v < 1) refuse(std::string(key) + ": must be positive, is " + std::to_string(v));
 }
-void positive(const char* key, int64_t v) { in_range(key, v, 1); }
 
 // An indexer of MLA (models.md F.1): its first channels rotate as the decoupled part of the keys does.
 void validate_indexer(const ModelConfig& c) {
   positive("index_n_heads", c.index_n_heads);
   positive("index_head_dim", c.index_head_dim);
   if (!c.uses_mla())
-    fail("index_topk: " + std::to_string(c.index_topk) + " needs latent attention, kv_lora_rank is 0",
-         "set index_topk to 0");
+    refuse("index_topk: " + std::to_string(c.index_topk) + " needs latent attention, kv_lora_rank is 0",
+           "set index_topk to 0");
   if (c.q_lora_rank == 0)
-    fail("q_lora_rank: 0, but the indexer reads the query latent", "set q_lora_rank, or index_topk to 0");
+    refuse("q_lora_rank: 0, but the indexer reads the query latent", "set q_lora_rank, or index_topk to 0");
   if (c.index_head_dim < c.qk_rope_head_dim)
-    fail("index_head_dim: " + std::to_string(c.index_head_dim) + " is less than qk_rope_head_dim " +
-             std::to_string(c.qk_rope_head_dim),
-         "the indexer rotates as many channels as the keys do");
+    refuse("index_head_dim: " + std::to_string(c.index_head_dim) + " is less than qk_rope_head_dim " +
+               std::to_string(c.qk_rope_head_dim),
+           "the indexer rotates as many channels as the keys do");
 }
 
 // V4: one latent head that is key and value, low-rank queries, grouped output projection.
 void validate_compressed_attention(ModelConfig& c) {
   if (c.uses_mla())
-    fail("compress_ratios: not together with kv_lora_rank " + std::to_string(c.kv_lora_rank),
-         "V4's attention has no latent expansion");
+    refuse("compress_ratios: not together with kv_lora_rank " + std::to_string(c.kv_lora_rank),
+           "V4's attention has no latent expansion");
   const auto listed = static_cast<int64_t>(c.compress_ratios.size());
   if (listed < c.num_hidden_layers || listed > c.num_hidden_layers + std::max<int64_t>(1, c.num_nextn_predict_layers))
-    fail("compress_ratios: " + std::to_string(listed) + " entries for num_hidden_layers " +
-             std::to_string(c.num_hidden_layers),
-         "one for every layer, and one for every prediction module after them");
+    refuse("compress_ratios: " + std::to_string(listed) + " entries for num_hidden_layers " +
+               std::to_string(c.num_hidden_layers),
+           "one for every layer, and one for every prediction module after them");
   bool indexed = false;
-  for (const int64_t r : c.compress_ratios) {
-    in_range("compress_ratios", r, 0);
-    indexed |= r == layers::CompressedAttention::Spec::kIndexedRatio;
-  }
+  for (const int64_t r : c.compress_ratios) indexed |= r == layers::CompressedAttention::Spec::kIndexedRatio;
   if (c.num_key_value_heads == 0) c.num_key_value_heads = 1;
   if (c.num_key_value_heads != 1)
-    fail("num_key_value_heads: V4's attention has one, not " + std::to_string(c.num_key_value_heads));
+    refuse("num_key_value_heads: V4's attention has one, not " + std::to_string(c.num_key_value_heads));
   positive("head_dim", c.head_dim);
   positive("qk_rope_head_dim", c.qk_rope_head_dim);
   positive("q_lora_rank", c.q_lora_rank);
@@ -61,16 +52,14 @@ void validate_compressed_attention(ModelConfig& c) {
   positive("o_groups", c.o_groups);
   positive("sliding_window", c.sliding_window);
   if (c.num_attention_heads % c.o_groups)
-    fail("o_groups: " + std::to_string(c.o_groups) + " does not divide num_attention_heads " +
-         std::to_string(c.num_attention_heads));
+    refuse("o_groups: " + std::to_string(c.o_groups) + " does not divide num_attention_heads " +
+           std::to_string(c.num_attention_heads));
   const auto holds_rope = [&](const char* key, int64_t dim) {
     if (c.qk_rope_head_dim > dim)
-      fail(std::string("qk_rope_head_dim: ") + std::to_string(c.qk_rope_head_dim) + " is more than " + key + " " +
-           std::to_string(dim));
+      refuse(std::string("qk_rope_head_dim: ") + std::to_string(c.qk_rope_head_dim) + " is more than " + key + " " +
+             std::to_string(dim));
   };
   holds_rope("head_dim", c.head_dim);
-  if (!(c.compress_rope_theta > 1))
-    fail("compress_rope_theta: must be more than 1, is " + std::to_string(c.compress_rope_theta));
   if (!indexed) return;
   positive("index_n_heads", c.index_n_heads);
   positive("index_head_dim", c.index_head_dim);
@@ -79,8 +68,6 @@ void validate_compressed_attention(ModelConfig& c) {
 }
 
 void validate_attention(ModelConfig& c) {
-  positive("num_attention_heads", c.num_attention_heads);
-  in_range("kv_lora_rank", c.kv_lora_rank, 0);
   if (c.uses_compressed_attention()) {
     validate_compressed_attention(c);
   } else if (c.uses_mla()) {
@@ -88,50 +75,45 @@ void validate_attention(ModelConfig& c) {
     positive("qk_nope_head_dim", c.qk_nope_head_dim);
     positive("qk_rope_head_dim", c.qk_rope_head_dim);
     positive("v_head_dim", c.v_head_dim);
-    in_range("q_lora_rank", c.q_lora_rank, 0);
   } else {
     if (c.num_key_value_heads == 0) c.num_key_value_heads = c.num_attention_heads;
     if (c.head_dim == 0) {
       if (c.hidden_size % c.num_attention_heads)
-        fail("num_attention_heads: " + std::to_string(c.num_attention_heads) + " does not divide hidden_size " +
-                 std::to_string(c.hidden_size),
-             "set head_dim, or a number of heads that divides hidden_size");
+        refuse("num_attention_heads: " + std::to_string(c.num_attention_heads) + " does not divide hidden_size " +
+                   std::to_string(c.hidden_size),
+               "set head_dim, or a number of heads that divides hidden_size");
       c.head_dim = c.hidden_size / c.num_attention_heads;
     }
     positive("head_dim", c.head_dim);
     positive("num_key_value_heads", c.num_key_value_heads);
     if (c.num_attention_heads % c.num_key_value_heads)
-      fail("num_key_value_heads: " + std::to_string(c.num_key_value_heads) + " does not divide num_attention_heads " +
-           std::to_string(c.num_attention_heads));
+      refuse("num_key_value_heads: " + std::to_string(c.num_key_value_heads) + " does not divide num_attention_heads " +
+             std::to_string(c.num_attention_heads));
   }
-  in_range("index_topk", c.index_topk, 0);
   if (c.uses_indexer() && !c.uses_compressed_attention()) validate_indexer(c);
   if (c.rope_dim() % 2)
-    fail(std::string(c.uses_mla() || c.uses_compressed_attention() ? "qk_rope_head_dim" : "head_dim") +
-         ": rotary width must be even, is " + std::to_string(c.rope_dim()));
+    refuse(std::string(c.uses_mla() || c.uses_compressed_attention() ? "qk_rope_head_dim" : "head_dim") +
+           ": rotary width must be even, is " + std::to_string(c.rope_dim()));
 }
 
 void validate_experts(const ModelConfig& c) {
   positive("moe_intermediate_size", c.moe_intermediate_size);
   positive("num_experts_per_tok", c.num_experts_per_tok);
-  in_range("n_shared_experts", c.n_shared_experts, 0, kMaxExperts);
-  if (!(c.routed_scaling_factor > 0))
-    fail("routed_scaling_factor: must be positive, is " + std::to_string(c.routed_scaling_factor));
   if (c.num_experts_per_tok > c.n_routed_experts)
-    fail("num_experts_per_tok: " + std::to_string(c.num_experts_per_tok) + " is more than n_routed_experts " +
-             std::to_string(c.n_routed_experts),
-         "a token cannot choose more experts than there are");
+    refuse("num_experts_per_tok: " + std::to_string(c.num_experts_per_tok) + " is more than n_routed_experts " +
+               std::to_string(c.n_routed_experts),
+           "a token cannot choose more experts than there are");
   if (c.topk_method == TopkMethod::greedy) return;
   positive("n_group", c.n_group);
   positive("topk_group", c.topk_group);
   if (c.n_routed_experts % c.n_group)
-    fail("n_group: " + std::to_string(c.n_group) + " does not divide n_routed_experts " +
-         std::to_string(c.n_routed_experts));
+    refuse("n_group: " + std::to_string(c.n_group) + " does not divide n_routed_experts " +
+           std::to_string(c.n_routed_experts));
   if (c.topk_group > c.n_group)
-    fail("topk_group: " + std::to_string(c.topk_group) + " is more than n_group " + std::to_string(c.n_group));
+    refuse("topk_group: " + std::to_string(c.topk_group) + " is more than n_group " + std::to_string(c.n_group));
   if (c.topk_group * (c.n_routed_experts / c.n_group) < c.num_experts_per_tok)
-    fail("num_experts_per_tok: " + std::to_string(c.num_experts_per_tok) + " is more than the " +
-         std::to_string(c.topk_group * (c.n_routed_experts / c.n_group)) + " experts of topk_group groups");
+    refuse("num_experts_per_tok: " + std::to_string(c.num_experts_per_tok) + " is more than the " +
+           std::to_string(c.topk_group * (c.n_routed_experts / c.n_group)) + " experts of topk_group groups");
 }
 
 // H_res without iterations: not for every number of streams.
@@ -139,51 +121,27 @@ void validate_res_form(const ModelConfig& c) {
   const std::string form = std::string("hc_res_form ") + name_of(c.hc_res_form),
                     streams = "hc_mult: " + std::to_string(c.hc_mult) + " streams";
   if (c.hc_res_form == ops::ResForm::lite && c.hc_mult > ops::kMaxLiteStreams)
-    fail(streams + " have more than 120 permutations, and " + form + " has a logit for each",
-         "at most " + std::to_string(ops::kMaxLiteStreams) + " streams, or hc_res_form=sinkhorn");
+    refuse(streams + " have more than 120 permutations, and " + form + " has a logit for each",
+           "at most " + std::to_string(ops::kMaxLiteStreams) + " streams, or hc_res_form=sinkhorn");
   if (c.hc_res_form == ops::ResForm::kron && (c.hc_mult & (c.hc_mult - 1)))
-    fail(streams + " are no power of two, and " + form + " is a product of 2x2 factors",
-         "1, 2, 4 or 8 streams, or hc_res_form=sinkhorn");
+    refuse(streams + " are no power of two, and " + form + " is a product of 2x2 factors",
+           "1, 2, 4 or 8 streams, or hc_res_form=sinkhorn");
   if (c.hc_sinkhorn_iters != ModelConfig{}.hc_sinkhorn_iters)
-    fail("hc_sinkhorn_iters: " + std::to_string(c.hc_sinkhorn_iters) + ", but " + form + " does not iterate",
-         "leave hc_sinkhorn_iters out, or set hc_res_form=sinkhorn");
-}
-
-void validate_residual(const ModelConfig& c) {
-  if (c.residual == ops::ResidualKind::plain) return;
-  if (c.hc_mult < 1 || c.hc_mult > 8) fail("hc_mult: 1 to 8 streams, got " + std::to_string(c.hc_mult));
-  if (!(c.hc_eps >= 0)) fail("hc_eps: must not be negative, is " + std::to_string(c.hc_eps));
-  if (c.hc_sinkhorn_iters < 1 || c.hc_sinkhorn_iters > 1000)
-    fail("hc_sinkhorn_iters: 1 to 1000, got " + std::to_string(c.hc_sinkhorn_iters));
-  if (c.residual == ops::ResidualKind::mhc && c.hc_res_form != ops::ResForm::sinkhorn) validate_res_form(c);
+    refuse("hc_sinkhorn_iters: " + std::to_string(c.hc_sinkhorn_iters) + ", but " + form + " does not iterate",
+           "leave hc_sinkhorn_iters out, or set hc_res_form=sinkhorn");
 }
 
 }  // namespace
 
 void validate(ModelConfig& c) {
   find_model_type(c.model_type);
-  positive("vocab_size", c.vocab_size);
-  positive("hidden_size", c.hidden_size);
-  in_range("num_hidden_layers", c.num_hidden_layers, 1, kMaxLayers);
-  in_range("num_nextn_predict_layers", c.num_nextn_predict_layers, 0, kMaxLayers);
-  positive("max_position_embeddings", c.max_position_embeddings);
-  if (!(c.rms_norm_eps > 0)) fail("rms_norm_eps: must be positive");
-  if (!(c.rope_theta > 1)) fail("rope_theta: must be more than 1, is " + std::to_string(c.rope_theta));
-  if (!(c.initializer_range >= 0))
-    fail("initializer_range: must not be negative, is " + std::to_string(c.initializer_range));
-  in_range("n_routed_experts", c.n_routed_experts, 0, kMaxExperts);
-  in_range("first_k_dense_replace", c.first_k_dense_replace, 0);
-  positive("moe_layer_freq", c.moe_layer_freq);
-  if (c.rope_scaling.kind == ops::RopeScaling::Kind::yarn && c.rope_scaling.original_max_position == 0)
-    c.rope_scaling.original_max_position = c.max_position_embeddings;
+  for_each_field(std::as_const(c), CheckRange{});
   validate_attention(c);
   bool any_dense = false;
   for (int64_t i = 0; i < c.blocks(); ++i) any_dense |= !c.is_moe_layer(i);
   if (any_dense) positive("intermediate_size", c.intermediate_size);
   if (c.n_routed_experts > 0) validate_experts(c);
-  in_range("num_hash_layers", c.num_hash_layers, 0);
-  if (!(c.swiglu_limit >= 0)) fail("swiglu_limit: must not be negative, is " + std::to_string(c.swiglu_limit));
-  validate_residual(c);
+  if (c.residual == ops::ResidualKind::mhc && c.hc_res_form != ops::ResForm::sinkhorn) validate_res_form(c);
   validate_type(c);
 }
 

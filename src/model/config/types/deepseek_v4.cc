@@ -259,6 +259,15 @@ bool deepseek_v4_ignores(const ModelConfig& c, const std::string& file_name) {
   return std::atoll(name.c_str() + 4) >= c.num_nextn_predict_layers;
 }
 
+// transformers knows the released kinds alone (KeyError: 16 for another).
+std::string deepseek_v4_note(const ModelConfig& c) {
+  for (const int64_t r : c.compress_ratios)
+    if (r != 0 && r != 4 && r != 128)
+      return "compress_ratios: transformers opens deepseek_v4 with ratios 0, 4 and 128 alone, this model has " +
+             std::to_string(r);
+  return "";
+}
+
 }  // namespace
 
 const ModelType deepseek_v4{.name = "deepseek_v4",
@@ -269,6 +278,7 @@ const ModelType deepseek_v4{.name = "deepseek_v4",
                             .from_settings = deepseek_v4_from_settings,
                             .validate = deepseek_v4_validate,
                             .file_names = deepseek_v4_file_names,
-                            .ignores = deepseek_v4_ignores};
+                            .ignores = deepseek_v4_ignores,
+                            .note_when_written = deepseek_v4_note};
 
 }  // namespace birkhoff::model::types
