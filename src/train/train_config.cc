@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/nearest.h"
+#include "model/config/fields.h"
 #include "model/config/json_fields.h"
 #include "model/config/range.h"
 
@@ -17,7 +18,7 @@ using nlohmann::json;
 constexpr int64_t kMaxSteps = int64_t{1} << 40, kMaxRows = int64_t{1} << 24, kMaxSeed = int64_t{1} << 53;
 
 template <class C, class F>
-void for_each_field(C& c, F&& f) {
+void for_each_train_field(C& c, F&& f) {
   f("steps", c.steps, model::Range{0, kMaxSteps});
   f("seq_len", c.seq_len, model::Range{1, kMaxRows});
   f("batch_size", c.batch_size, model::Range{1, kMaxRows});
@@ -65,7 +66,7 @@ void for_each_field(C& c, F&& f) {
 
 bool set_train_field(TrainConfig& c, const std::string& key, const json& value) {
   bool found = false;
-  for_each_field(c, [&](const char* name, auto& field, const auto&...) {
+  for_each_train_field(c, [&](const char* name, auto& field, const auto&...) {
     if (key != name) return;
     model::assign_field(key, value, field);
     found = true;
@@ -112,7 +113,7 @@ void validate_lora(const TrainConfig& c, const model::ModelConfig& m) {
 }
 
 void validate(const TrainConfig& c, const model::ModelConfig& m) {
-  for_each_field(c, model::CheckRange{});
+  for_each_train_field(c, model::CheckRange{});
   validate_sizes(c);
   validate_lora(c, m);
   if (c.indexer_stage == IndexerStage::dense && !m.uses_indexer())
@@ -245,8 +246,8 @@ RunConfig make_run_config(const json& base, const std::vector<std::string>& over
 json run_config_to_json(const RunConfig& c) {
   json j = model::config_to_json(c.model);
   json t;
-  for_each_field(c.train,
-                 [&](const char* name, const auto& field, const auto&...) { t[name] = model::field_json(field); });
+  for_each_train_field(
+      c.train, [&](const char* name, const auto& field, const auto&...) { t[name] = model::field_json(field); });
   j["training"] = t;
   return j;
 }
@@ -265,8 +266,26 @@ RunConfig run_config_from_json(const json& j) {
 std::vector<std::string> setting_names() {
   std::vector<std::string> names = model::model_setting_names();
   TrainConfig c;
-  for_each_field(c, [&](const char* name, auto&, const auto&...) { names.emplace_back(name); });
+  for_each_train_field(c, [&](const char* name, auto&, const auto&...) { names.emplace_back(name); });
   return names;
+}
+
+std::vector<std::pair<std::string, std::string>> setting_choices() {
+  std::vector<std::pair<std::string, std::string>> choices;
+  const auto add = [&]<class T>(const char* name, const T&, const auto&... range) {
+    if constexpr (sizeof...(range) > 0) {
+      (choices.emplace_back(name, range.text()), ...);
+    } else if constexpr (HasNames<T>) {
+      std::string words;
+      for (const std::string& word : names_of<T>()) words += (words.empty() ? "" : ", ") + word;
+      choices.emplace_back(name, words);
+    }
+  };
+  const model::ModelConfig model;
+  const TrainConfig train;
+  model::for_each_field(model, add);
+  for_each_train_field(train, add);
+  return choices;
 }
 
 }  // namespace birkhoff::train

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/config/config.h"
@@ -73,6 +74,8 @@ nlohmann::json run_config_to_json(const RunConfig& c);
 RunConfig run_config_from_json(const nlohmann::json& j);
 // Every name --set knows.
 std::vector<std::string> setting_names();
+// {name, what it may be} of those with a range or words: {"hc_mult", "1 .. 8"}, {"residual", "plain, hc, mhc"}.
+std::vector<std::pair<std::string, std::string>> setting_choices();
 
 }  // namespace birkhoff::train
 

@@ -1,6 +1,8 @@
 #include "model/config/inventory.h"
 
+#include <algorithm>
 #include <cmath>
+#include <compare>
 #include <nlohmann/json.hpp>
 
 #include "model/config/model_type.h"
@@ -37,25 +39,69 @@ const char* group_of(const std::string& name, Role role) {
   return "dense_ffn";
 }
 
+// What decides the tensors of a block.
+struct BlockKind {
+  bool experts = false, hashed = false;
+  int64_t ratio = 0;
+  auto operator<=>(const BlockKind&) const = default;
+};
+
+std::map<BlockKind, int64_t> kinds_of(const ModelConfig& c, int64_t begin, int64_t end) {
+  std::map<BlockKind, int64_t> kinds;
+  for (int64_t i = begin; i < end; ++i)
+    ++kinds[{c.is_moe_layer(i), i < std::min(c.num_hash_layers, c.num_hidden_layers), c.compress_ratio(i)}];
+  return kinds;
+}
+
+ModelConfig with_one_layer(ModelConfig c, const BlockKind& kind) {
+  c.num_hidden_layers = 1;
+  c.num_nextn_predict_layers = 0;
+  c.first_k_dense_replace = kind.experts ? 0 : 1;
+  c.moe_layer_freq = 1;
+  c.num_hash_layers = kind.hashed ? 1 : 0;
+  if (c.uses_compressed_attention()) c.compress_ratios = {kind.ratio};
+  return c;
+}
+
+// Behind one dense layer.
+ModelConfig with_one_module(ModelConfig c, const BlockKind& kind) {
+  c = with_one_layer(std::move(c), {});
+  c.num_nextn_predict_layers = 1;
+  c.first_k_dense_replace = kind.experts ? 1 : 2;
+  if (c.uses_compressed_attention()) c.compress_ratios = {0, kind.ratio};
+  return c;
+}
+
 }  // namespace
 
 Inventory take_inventory(const ModelConfig& c) {
   Inventory v;
   v.model_type = c.model_type;
-  Weights w(c);
   int64_t products = 0;  // weights that multiply every token
-  w.for_each([&](const std::string& name, Mat& m, Role role) {
-    if (role == Role::expert_table) return;              // whole numbers, not parameters
-    if (types::block_of(name) >= c.num_hidden_layers) {  // multi-token prediction: counted apart (models.md K.1)
-      v.mtp += m.size();
-      return;
-    }
-    const std::string group = group_of(name, role);
-    v.groups[group] += m.size();
-    v.total += m.size();
-    if (role == Role::matrix || role == Role::output_projection || role == Role::head || role == Role::router)
-      if (group != "routed_experts") products += m.size();
-  });
+  // Once for every kind of layer: a configuration may ask for 10,000 layers of 1,024 experts, whose names alone take
+  // gigabytes.
+  bool first = true;
+  for (const auto& [kind, layers] : kinds_of(c, 0, c.num_hidden_layers)) {
+    Weights w(with_one_layer(c, kind));
+    w.for_each([&, layers = layers](const std::string& name, Mat& m, Role role) {
+      if (role == Role::expert_table) return;  // whole numbers, not parameters
+      const bool of_layer = types::block_of(name) >= 0;
+      if (!of_layer && !first) return;
+      const int64_t elements = m.size() * (of_layer ? layers : 1);
+      const std::string group = group_of(name, role);
+      v.groups[group] += elements;
+      v.total += elements;
+      if (role == Role::matrix || role == Role::output_projection || role == Role::head || role == Role::router)
+        if (group != "routed_experts") products += elements;
+    });
+    first = false;
+  }
+  for (const auto& [kind, modules] : kinds_of(c, c.num_hidden_layers, c.blocks())) {  // counted apart (models.md K.1)
+    Weights w(with_one_module(c, kind));
+    w.for_each([&, modules = modules](const std::string& name, Mat& m, Role role) {
+      if (role != Role::expert_table && types::block_of(name) == 1) v.mtp += m.size() * modules;
+    });
+  }
   if (c.tie_word_embeddings) products += c.vocab_size * c.hidden_size;
   const int64_t experts = v.groups["routed_experts"];
   const int64_t active_experts = c.n_routed_experts ? experts / c.n_routed_experts * c.num_experts_per_tok : 0;

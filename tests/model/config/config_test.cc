@@ -1,10 +1,17 @@
 // Settings: what they mean, and a clear complaint about each one that cannot be.
 #include "model/config/config.h"
 
+#include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
 
+#include "model/config/json_fields.h"
+#include "model/config/notes.h"
 #include "model/config/presets.h"
 #include "model/memory_plan.h"
+#include "support/golden.h"
 #include "support/small_model.h"
 #include "support/temp_dir.h"
 #include "train/train_config.h"
@@ -451,6 +458,95 @@ TEST(ConfigJson, RopeScalingInItsSpellings) {
   EXPECT_EQ(yarn.kind, ops::RopeScaling::Kind::yarn);
   EXPECT_EQ(yarn.mscale_all_dim, 0.707);
   EXPECT_EQ(yarn.original_max_position, 4096);
+}
+
+// docs/settings.md states what every setting may be, in the words of the tables.
+TEST(Settings, ThePageStatesWhatTheTablesAllow) {
+  std::ifstream page(committed_dir() + "/../../docs/settings.md");
+  std::map<std::string, std::string> allowed;
+  for (std::string line; std::getline(page, line);) {
+    if (line.rfind("| `", 0) != 0) continue;
+    std::vector<std::string> cells;
+    std::istringstream row(line.substr(1));
+    for (std::string cell; std::getline(row, cell, '|');) cells.push_back(cell);
+    if (cells.size() < 3) continue;
+    std::istringstream keys(cells[0]);
+    std::erase(cells[2], '`');
+    for (std::string key; std::getline(keys, key, '`');) allowed[key] += cells[2];
+  }
+  const auto choices = train::setting_choices();
+  EXPECT_GT(choices.size(), 80u);
+  for (const auto& [key, text] : choices)
+    EXPECT_NE(allowed[key].find(text), std::string::npos) << key << ": " << text << ", the page has" << allowed[key];
+}
+
+template <class E>
+void expect_words_and_back() {
+  std::set<std::string> words;
+  for (const auto& [name, value] : NamesOf<E>::table) {
+    EXPECT_TRUE(words.insert(name).second) << name;
+    EXPECT_STREQ(name_of(value), name) << "a value has one name";
+    E read{};
+    model::assign_field("key", json(name), read);
+    EXPECT_EQ(read, value) << name;
+    EXPECT_EQ(json(model::field_json(read)), json(name));
+  }
+}
+
+TEST(Settings, WordsAndBack) {
+  expect_words_and_back<ops::ResidualKind>();
+  expect_words_and_back<ops::HcConvention>();
+  expect_words_and_back<ops::ResForm>();
+  expect_words_and_back<ops::Scoring>();
+  expect_words_and_back<ops::RopeScaling::Kind>();
+  expect_words_and_back<model::TopkMethod>();
+  expect_words_and_back<model::HcMap>();
+  expect_words_and_back<model::HcHead>();
+  expect_words_and_back<model::HcInitPre>();
+  expect_words_and_back<DType>();
+  expect_words_and_back<model::Recompute>();
+  expect_words_and_back<train::Optimizer>();
+  expect_words_and_back<optim::Schedule::Kind>();
+  expect_words_and_back<train::IndexerStage>();
+  EXPECT_EQ(model::named<ops::Scoring>("scoring_func", "sigmoid"), ops::Scoring::sigmoid);
+  EXPECT_EQ(model::named<ops::ResForm>("hc_res_form", "kron"), ops::ResForm::kron);
+  EXPECT_EQ(model::named<optim::Schedule::Kind>("schedule", "wsd"), optim::Schedule::Kind::wsd);
+  EXPECT_EQ(model::named<DType>("dtype", "fp32"), DType::f32);
+}
+
+TEST(ConfigJson, NotesOfWhatIsNotHonoured) {
+  const auto notes = [](const json& more) {
+    json j = gqa();
+    j.update({{"model_type", "llama"}, {"max_position_embeddings", 128}});
+    j.update(more);
+    std::string all;
+    for (const std::string& note : model::reading_notes(model::config_from_json(j))) all += note + "\n";
+    return all;
+  };
+  const std::pair<const char*, json> said[] = {{"partial_rotary_factor", 0.5}, {"final_logit_softcapping", 30.0},
+                                               {"sliding_window", 64},         {"attn_logit_softcapping", 50},
+                                               {"residual_multiplier", 0.2},   {"layer_types", {"sliding_attention"}}};
+  for (const auto& [key, value] : said) {
+    const std::string note = notes({{key, value}});
+    EXPECT_NE(note.find(std::string(key) + " " + value.dump()), std::string::npos) << key << ": " << note;
+  }
+  EXPECT_EQ(notes({{"partial_rotary_factor", 1.0},
+                   {"final_logit_softcapping", nullptr},
+                   {"sliding_window", 128},
+                   {"residual_multiplier", 1},
+                   {"layer_types", {"full_attention"}},
+                   {"pretraining_tp", 1}}),
+            "");
+  EXPECT_EQ(notes({{"sliding_window", 64}, {"use_sliding_window", false}}), "");
+}
+
+TEST(ConfigJson, RatiosThatTransformersDoesNotOpen) {
+  model::ModelConfig c = small_v4_config();
+  c.compress_ratios = {0, 4, 128, 0};
+  EXPECT_TRUE(model::writing_notes(c).empty());
+  c.compress_ratios = {0, 4, 16, 0};
+  ASSERT_EQ(model::writing_notes(c).size(), 1u);
+  EXPECT_NE(model::writing_notes(c)[0].find("16"), std::string::npos);
 }
 
 TEST(MemoryPlan, WhatDoesNotFitIsRefusedWithNumbersAndAHint) {
