@@ -111,7 +111,7 @@ SABOTAGES = [
     ("range-open-end", "model/config/range.h", "(ends == above ? v > low : v >= low)", "(v >= low)", "model_config_test"),
     ("range-unchecked", "model/config/validate.cc", "for_each_field(std::as_const(c), CheckRange{});", "", "model_config_test"),
     ("words-swapped", "model/config/names.h", '{"lite", ops::ResForm::lite}, {"kron", ops::ResForm::kron}', '{"lite", ops::ResForm::kron}, {"kron", ops::ResForm::lite}', "model_config_test"),
-    ("tokenizer-growth", "text/tokenizer/growth.h", "kGrowth * input_bytes + floor", "SIZE_MAX", "text_growth_test"),
+    ("tokenizer-growth", "text/tokenizer/growth.h", "kGrowth * input_bytes + floor", "SIZE_MAX", "text_tokenizer_test"),
     ("rope-parameters-beside", "model/config/config.cc", "if (settings.contains(kLast) && !scaled)", "if (settings.contains(kLast) || scaled)", "model_config_test"),
     ("v32-layer-kinds", "model/config/types/deepseek_v32.cc", 'j["first_k_dense_replace"] = dense;', 'j["first_k_dense_replace"] = index - dense;', "model_config_test"),
     ("v4-always-normalises", "model/config/types/deepseek_v4.cc", 'j["norm_topk_prob"] = true;', 'j["norm_topk_prob"].is_null();', "model_config_test"),

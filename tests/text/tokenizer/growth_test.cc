@@ -14,12 +14,12 @@ namespace {
 
 using nlohmann::json;
 
-json doubling() { return {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}}; }
-json many(const json& step, int n, const char* list) {
+json doubling_step() { return {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}}; }
+json many_steps(const json& step, int n, const char* list) {
   return {{"type", "Sequence"}, {list, json(std::vector<json>(static_cast<size_t>(n), step))}};
 }
 
-std::shared_ptr<JsonTokenizer> tokenizer(const json& normalizer, const json& decoder, const char* before = "") {
+std::shared_ptr<JsonTokenizer> growing_tokenizer(const json& normalizer, const json& decoder, const char* before = "") {
   const json file{{"version", "1.0"},
                   {"normalizer", normalizer},
                   {"decoder", decoder},
@@ -28,7 +28,7 @@ std::shared_ptr<JsonTokenizer> tokenizer(const json& normalizer, const json& dec
 }
 
 template <class F>
-void expect_refused(const char* kind, F f) {
+void expect_growth_refused(const char* kind, F f) {
   const auto start = std::chrono::steady_clock::now();
   try {
     f();
@@ -41,49 +41,53 @@ void expect_refused(const char* kind, F f) {
 }
 
 TEST(Growth, NormalizersThatDouble) {
-  const auto t = tokenizer(many(doubling(), 60, "normalizers"), nullptr);
+  const auto t = growing_tokenizer(many_steps(doubling_step(), 60, "normalizers"), nullptr);
   std::vector<int32_t> ids;
-  expect_refused("normalizer", [&] { t->encode("a", ids, Tokenizer::Added::match); });
+  expect_growth_refused("normalizer", [&] { t->encode("a", ids, Tokenizer::Added::match); });
 }
 
 TEST(Growth, NormalizersThatPrepend) {
   const json megabyte{{"type", "Prepend"}, {"prepend", std::string(1'000'000, 'a')}};
-  const auto t = tokenizer(many(megabyte, 100, "normalizers"), nullptr);
+  const auto t = growing_tokenizer(many_steps(megabyte, 100, "normalizers"), nullptr);
   std::vector<int32_t> ids;
-  expect_refused("normalizer", [&] { t->encode("b", ids, Tokenizer::Added::match); });
+  expect_growth_refused("normalizer", [&] { t->encode("b", ids, Tokenizer::Added::match); });
 }
 
 TEST(Growth, OneStepThatMultiplies) {
-  json step = doubling();
+  json step = doubling_step();
   step["content"] = std::string(1'000'000, 'a');
-  const auto t = tokenizer(step, step);
+  const auto t = growing_tokenizer(step, step);
   std::vector<int32_t> ids;
-  expect_refused("normalizer", [&] { t->encode(std::string(1'000'000, 'a'), ids, Tokenizer::Added::match); });
-  expect_refused("decoder", [&] { t->decode(std::vector<int32_t>(1'000'000, 0), false); });
+  expect_growth_refused("normalizer", [&] { t->encode(std::string(1'000'000, 'a'), ids, Tokenizer::Added::match); });
+  expect_growth_refused("decoder", [&] { t->decode(std::vector<int32_t>(1'000'000, 0), false); });
 }
 
 TEST(Growth, DecodersThatDouble) {
-  const auto t = tokenizer(nullptr, many(doubling(), 60, "decoders"));
-  expect_refused("decoder", [&] { t->decode(std::vector<int32_t>{0}, false); });
+  const auto t = growing_tokenizer(nullptr, many_steps(doubling_step(), 60, "decoders"));
+  expect_growth_refused("decoder", [&] { t->decode(std::vector<int32_t>{0}, false); });
 }
 
 TEST(Growth, EndlessSteps) {
-  expect_refused("normalizer", [&] { tokenizer(many({{"type", "NFC"}}, 100'000, "normalizers"), nullptr); });
-  expect_refused("decoder", [&] { tokenizer(nullptr, many({{"type", "Fuse"}}, 100'000, "decoders")); });
+  expect_growth_refused("normalizer", [&] {
+    growing_tokenizer(many_steps({{"type", "NFC"}}, 100'000, "normalizers"), nullptr);
+  });
+  expect_growth_refused("decoder", [&] {
+    growing_tokenizer(nullptr, many_steps({{"type", "Fuse"}}, 100'000, "decoders"));
+  });
 }
 
 // The limit is of a text, not of its characters: what real steps do is far from it.
 TEST(Growth, WhatCharactersBecomeIsNoGrowth) {
-  const auto t = tokenizer({{"type", "NFKD"}}, nullptr);
+  const auto t = growing_tokenizer({{"type", "NFKD"}}, nullptr);
   std::string text;
   for (int i = 0; i < 200'000; ++i) text += "\uFDFA";  // 3 bytes become 33
   std::vector<int32_t> ids;
   EXPECT_NO_THROW(t->encode(text, ids, Tokenizer::Added::match));
 }
 
-TEST(TokenizerJson, AByteOrderMarkIsReadPast) {
+TEST(Growth, AByteOrderMarkIsReadPast) {
   std::vector<int32_t> ids;
-  tokenizer(nullptr, nullptr, "\xEF\xBB\xBF")->encode("ab", ids, Tokenizer::Added::match);
+  growing_tokenizer(nullptr, nullptr, "\xEF\xBB\xBF")->encode("ab", ids, Tokenizer::Added::match);
   EXPECT_EQ(ids, (std::vector<int32_t>{0, 1}));
 }
 
