@@ -361,6 +361,7 @@ RunConfig resumed_config(const TrainOptions& o, const RunDirectory& dir, std::ve
   RunConfig now = make_run_config(base, o.settings_set);
   now.model.model_type = was.model.model_type;
   now.model.unknown_keys = was.model.unknown_keys;
+  now.model.quantisation = was.model.quantisation;
   const json after = settings_of(now);
   for (const auto& [key, value] : after.items()) {
     if (key == "training" || !before.contains(key) || before[key] == value) continue;

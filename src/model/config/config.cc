@@ -36,6 +36,22 @@ std::vector<std::string> model_setting_names() {
   return names;
 }
 
+// quantization_config.weight_block_size, [128, 128] where absent.
+static Quantisation read_quantisation(const json& config) {
+  Quantisation q;
+  const json said = config.value("quantization_config", json());
+  const json block = said.is_object() ? said.value("weight_block_size", json()) : json();
+  if (block.is_null()) return q;
+  const auto sensible = [](const json& v) {
+    return v.is_number_integer() && v.get<int64_t>() >= 1 && v.get<int64_t>() <= (1 << 20);
+  };
+  if (!block.is_array() || block.size() != 2 || !sensible(block[0]) || !sensible(block[1]))
+    refuse("weight_block_size: " + block.dump() + " is no pair of rows and columns", "released files have [128, 128]");
+  q.block_rows = block[0].get<int64_t>();
+  q.block_cols = block[1].get<int64_t>();
+  return q;
+}
+
 // config.json -> settings: the type's spelling is undone, defaults of what released files leave out are filled in.
 ModelConfig config_from_json(const json& j) {
   if (!j.is_object()) refuse("config.json is not a JSON object");
@@ -59,6 +75,7 @@ ModelConfig config_from_json(const json& j) {
       settings.contains("rope_scaling") && settings["rope_scaling"].is_object() && !settings["rope_scaling"].empty();
   if (settings.contains(kLast) && !scaled) set(kLast, settings[kLast]);
   c.unknown_keys = unknown.dump();
+  c.quantisation = read_quantisation(j);
   validate(c);
   return c;
 }

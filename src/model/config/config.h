@@ -18,6 +18,11 @@ struct RopeSpec {
   ops::RopeScaling scaling;
 };
 
+// Of quantization_config, what decides how files keep matrices in FP8: a factor for every block of that size.
+struct Quantisation {
+  int64_t block_rows = 128, block_cols = 128;
+};
+
 // The type that takes every setting, and that a run has when no released one can say what it is.
 inline constexpr const char* kOwnType = "birkhoff";
 
@@ -62,6 +67,7 @@ struct ModelConfig {
   bool hc_dynamic = true;
   double hc_init_scale = 0.01, hc_init_phi_std = 0.02, hc_init_res_off = -8;
 
+  Quantisation quantisation;        // read from quantization_config, which stays in unknown_keys
   std::string unknown_keys = "{}";  // JSON text of keys we do not use: kept on re-save
 
   bool uses_mla() const { return kv_lora_rank > 0; }
