@@ -109,8 +109,8 @@ SABOTAGES = [
     ("merge-queue-clear", "text/tokenizer/merge_queue.h", "    waiting_.clear();", "    waiting_.shrink_to_fit();", ("text_tokenizer_test", "MergeQueue")),
     ("merge-stale-pairs", "text/tokenizer/bpe.cc", "if (s.ranks[at] != rank) continue;", "if (s.next[at] < 0) continue;", ("text_tokenizer_test", "Bpe:SentencePiece:StreamDecoder:Tokenizer:WordCache")),
     ("whole-text-memory", "infer/engine.cc", "measure(*model_, T, nullptr);", "measure_piece(*model_, T, 0, layers::MlaForm::automatic);", ("infer_test", "AbsorbedCache:Cache:Engine:Session")),
-    ("mixtral-one-expert", "model/config/config.cc", ' || model_type == "mixtral"', "", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
-    ("prediction-not-hashed", "model/config/config.cc", "std::min(num_hash_layers, num_hidden_layers)", "num_hash_layers", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
+    ("mixtral-one-expert", "model/config/specs.cc", " || find_model_type(model_type).always_normalises", "", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
+    ("prediction-not-hashed", "model/config/specs.cc", "std::min(num_hash_layers, num_hidden_layers)", "num_hash_layers", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
     ("rope-parameters-beside", "model/config/config.cc", "if (settings.contains(kLast) && !scaled)", "if (settings.contains(kLast) || scaled)", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
     ("v32-layer-kinds", "model/config/types/deepseek_v32.cc", 'j["first_k_dense_replace"] = dense;', 'j["first_k_dense_replace"] = index - dense;', ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
     ("v4-always-normalises", "model/config/types/deepseek_v4.cc", 'j["norm_topk_prob"] = true;', 'j["norm_topk_prob"].is_null();', ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
@@ -135,6 +135,11 @@ SABOTAGES = [
     ("linear-parts", "layers/visit.h", "row += part.rows;", "row += 0 * part.rows;", ("layers_test", "Visit")),
     ("grouped-rows", "layers/linear.cc", "static_cast<int64_t>(g) * of[g].out(), of[g].out());", "0 * static_cast<int64_t>(g), of[g].out());", ("layers_test", "Visit")),
     ("adapter-rows", "model/lora.cc", "row += part.rows;", "row += 0 * part.rows;", ("train_test", "Trainable:Lora:Adapter:Init")),
+    ("rope-factor-guessed", "model/config/rope_settings.cc", "if (std::isnan(s.factor))", "if (std::isnan(s.factor) && (s.factor = 1) != 1)", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
+    ("range-open-end", "model/config/range.h", "(ends == above ? v > low : v >= low)", "(v >= low)", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
+    ("range-unchecked", "model/config/validate.cc", "for_each_field(std::as_const(c), CheckRange{});", "", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
+    ("words-swapped", "model/config/names.h", "{\"lite\", ops::ResForm::lite}, {\"kron\", ops::ResForm::kron}", "{\"lite\", ops::ResForm::kron}, {\"kron\", ops::ResForm::lite}", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
+    ("tokenizer-growth", "text/tokenizer/growth.h", "kGrowth * input_bytes + floor", "SIZE_MAX", ("text_tokenizer_test", "Bpe:SentencePiece:StreamDecoder:Tokenizer:WordCache")),
 ]
 
 

@@ -54,11 +54,11 @@ void initialise_base(const ModelConfig& c, int64_t site, Mat base) {
   float* pre = base.f32();
   float* post = pre + n;
   float* res = post + n;
-  const bool mhc = c.residual == "mhc";
+  const bool mhc = c.residual == ops::ResidualKind::mhc;
   for (int64_t j = 0; j < n; ++j) {
     const bool chosen = j == site % n;
     if (mhc)
-      pre[j] = c.hc_init_pre == "zero" ? 0.f : chosen ? 1.f : -1.f;
+      pre[j] = c.hc_init_pre == HcInitPre::zero ? 0.f : chosen ? 1.f : -1.f;
     else
       pre[j] = chosen ? 1.f : 0.f;
     post[j] = mhc ? 0.f : 1.f;  // 2 sigmoid(0) = 1
@@ -95,7 +95,7 @@ Weights::Weights(const ModelConfig& c)
     std::visit([&](const auto& s) { b.ffn = typename LayerOf<std::decay_t<decltype(s)>>::Weights(s); }, spec.ffn);
   }
   const auto collapse = [&] {
-    if (residual.kind != ops::ResidualKind::mhc || c.hc_head != "learned") return ops::HeadWeights{};
+    if (residual.kind != ops::ResidualKind::mhc || c.hc_head != HcHead::learned) return ops::HeadWeights{};
     return ops::HeadWeights{shape(residual.streams, residual.streams * residual.dim), shape(1, 1),
                             shape(1, residual.streams)};
   };
@@ -157,7 +157,7 @@ void initialise(const ModelConfig& c, Weights& w, uint64_t seed) {
         fill_experts(m, c.n_routed_experts, seed, name);
         break;
       case Role::hc_fn:
-        fill_normal(m, c.residual == "mhc" ? c.hc_init_phi_std : 0.0, seed, name);
+        fill_normal(m, c.residual == ops::ResidualKind::mhc ? c.hc_init_phi_std : 0.0, seed, name);
         break;
       case Role::hc_scale:
         fill(m, static_cast<float>(c.hc_init_scale));
@@ -167,7 +167,7 @@ void initialise(const ModelConfig& c, Weights& w, uint64_t seed) {
         break;
     }
   });
-  if (c.residual == "plain") return;
+  if (c.residual == ops::ResidualKind::plain) return;
   for (size_t i = 0; i < w.blocks.size(); ++i) {
     initialise_base(c, static_cast<int64_t>(2 * i), w.blocks[i].attn_site.base);
     initialise_base(c, static_cast<int64_t>(2 * i + 1), w.blocks[i].ffn_site.base);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "model/config/presets.h"
@@ -192,6 +193,18 @@ TEST(Inventory, RotaryScalars) {
   EXPECT_EQ(printed(squared(v3), 7), "1.8738542");
   EXPECT_EQ(printed(squared(v2) / std::sqrt(192.0), 8), "0.11472139");
   EXPECT_EQ(printed(squared(v3) / std::sqrt(192.0), 8), "0.13523378");
+}
+
+// Counted by kinds of layers: listing 31 million tensors took 46 s.
+TEST(Inventory, AbsurdSizesAreCountedAtOnce) {
+  model::ModelConfig c = preset("v3");
+  c.num_hidden_layers = 10000, c.n_routed_experts = 1024;
+  model::validate(c);
+  const auto start = std::chrono::steady_clock::now();
+  const model::Inventory v = model::take_inventory(c);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  EXPECT_LT(took.count(), 10);
+  EXPECT_EQ(v.groups.at("routed_experts"), int64_t{9997} * 1024 * 3 * 7168 * 2048);
 }
 
 }  // namespace
