@@ -1,4 +1,3 @@
-#include "support/golden.h"
 #include "text/tokenizer/directory_settings.h"
 
 #include <gtest/gtest.h>
@@ -6,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "support/golden.h"
 #include "support/temp_dir.h"
 
 namespace birkhoff::text {
@@ -66,7 +66,7 @@ TEST_F(NamedTokens, OldFilesAreReadWhereTheConfigHasNoTokenTable) {
 
 TEST(SentencePiece, SpecialTokensByNameAreCutOutOfText) {
   const test::TempDir dir;
-  std::filesystem::copy(test::committed_dir() + "/tokenizers/stories260K/tokenizer.model",
+  std::filesystem::copy(test::committed_dir() + "/tokenizers/sentencepiece/tokenizer.model",
                         dir.path() + "/tokenizer.model");
   const auto bare = Tokenizer::open(dir.path());
   std::ofstream(dir.path() + "/special_tokens_map.json")
