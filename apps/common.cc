@@ -1,4 +1,7 @@
+#include <unistd.h>
+
 #include <csignal>
+#include <cstring>
 #include <ctime>
 #include <fstream>
 #include <iterator>
@@ -13,6 +16,13 @@ namespace birkhoff::apps {
 namespace {
 std::atomic<bool> stop{false};
 std::atomic<int64_t> first_signal_ms{0};
+std::atomic<const char*> told_at_first{nullptr};
+
+// Of a signal handler, so write() alone. A line of progress may be open.
+void tell(const char* said) {
+  for (const char* part : {isatty(STDERR_FILENO) ? "\n" : "", "birkhoff: ", said, "\n"})
+    if (write(STDERR_FILENO, part, std::strlen(part)) < 0) return;
+}
 
 // A second signal ends the program at once. One that comes within a second is the same wish: a process group and its
 // leader both pass it on.
@@ -23,6 +33,7 @@ void on_signal(int number) {
   int64_t first = 0;
   if (first_signal_ms.compare_exchange_strong(first, ms)) {
     stop = true;
+    if (const char* said = told_at_first) tell(said);
   } else if (ms - first > 1000) {
     std::signal(number, SIG_DFL);
     std::raise(number);
@@ -54,11 +65,13 @@ nlohmann::json SettingsFlags::base() const {
 
 const std::atomic<bool>& stop_requested() { return stop; }
 
-void install_stop_handlers() {
+void install_stop_handlers(const char* said) {
+  told_at_first = said;
   struct sigaction action {};
   action.sa_handler = on_signal;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGHUP, &action, nullptr);
 }
 
 std::string read_text_file(const std::string& path) {

@@ -44,10 +44,10 @@ struct SettingsFlags {
   nlohmann::json base() const;  // preset, overlaid by the file; throws Error
 };
 
-// Raised by Ctrl-C and SIGTERM once install_stop_handlers() was called; another one, a second or more later, ends the
-// program at once.
+// Raised by Ctrl-C, SIGTERM and SIGHUP once install_stop_handlers() was called; another one, a second or more later,
+// ends the program at once. said: what stderr is told at the first; it must outlive the program.
 const std::atomic<bool>& stop_requested();
-void install_stop_handlers();
+void install_stop_handlers(const char* said = nullptr);
 
 // Whitespace-separated token ids, at least one; name: whose they are, for the message. Throws Error.
 std::vector<int32_t> parse_token_list(const std::string& text, const std::string& name);

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/nearest.h"
 #include "model/config/json_fields.h"
+#include "train/tensor_names.h"
 
 namespace birkhoff::train {
 namespace {
@@ -47,6 +48,7 @@ void for_each_field(C& c, F&& f) {
   f("indexer_kl", c.indexer_kl);
   f("bias_update_speed", c.bias_update_speed);
   f("checkpoint_every", c.checkpoint_every);
+  f("checkpoint_minutes", c.checkpoint_minutes);
   f("keep", c.keep);
   f("keep_best", c.keep_best);
   f("eval_every", c.eval_every);
@@ -140,6 +142,9 @@ void validate(const TrainConfig& c, const model::ModelConfig& m) {
                                {"gain_every", c.gain_every},
                                {"seed", c.seed}})
     at_least(key, v, 0);
+  if (!(c.checkpoint_minutes >= 0))
+    fail("checkpoint_minutes: must not be negative, is " + std::to_string(c.checkpoint_minutes));
+  tensors_matching(c.trainable);  // throws
   if (!(c.mtp_loss >= 0)) fail("mtp_loss: must not be negative, is " + std::to_string(c.mtp_loss));
   model::require_one_of("dtype", c.dtype, {"bf16", "fp32"});
   model::require_one_of("recompute", c.recompute, {"none", "site", "layer"});
@@ -242,6 +247,7 @@ model::Recompute TrainConfig::policy() const {
 model::TrainingScope TrainConfig::scope(const model::ModelConfig& m) const {
   model::TrainingScope s;
   s.trainable = trainable;
+  s.is_trained = tensors_matching(trainable);
   if (lora_rank)
     s.lora = {lora_rank, lora_alpha != 0 ? lora_alpha : static_cast<double>(lora_rank),
               model::lora_modules(m, lora_targets)};
