@@ -1,4 +1,3 @@
-#include "support/golden.h"
 #include "data/token_shard.h"
 
 #include <gtest/gtest.h>
@@ -8,6 +7,7 @@
 
 #include "core/error.h"
 #include "data/corpus.h"
+#include "support/golden.h"
 #include "support/temp_dir.h"
 #include "text/tokenizer/fim.h"
 
@@ -142,7 +142,7 @@ TEST(TokenShard, FillInTheMiddleReadsTextAsThePromptDoes) {
   EXPECT_EQ(Ids(prompt.begin() + begin, prompt.end()), Ids(ids.begin(), end + 1));
 }
 
-TEST(Corpus, TokensRestartAtDocuments) {
+TEST(ShardedCorpus, TokensRestartAtDocuments) {
   const TempDir dir;
   std::string lines;
   for (int i = 0; i < 30; ++i) lines += "{\"text\": \"document number " + std::to_string(i) + "\"}\n";

@@ -1,5 +1,4 @@
 // Text through a model with its tokenizer.
-#include "support/golden.h"
 #include "infer/text_model.h"
 
 #include <gtest/gtest.h>
@@ -9,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "eval/likelihood.h"
+#include "support/golden.h"
 #include "support/temp_dir.h"
 #include "support/tokenized_model.h"
 #include "text/tokenizer/fim.h"

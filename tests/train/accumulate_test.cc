@@ -9,13 +9,13 @@
 namespace birkhoff::test {
 namespace {
 
-constexpr int64_t kSeqLen = 40;
+constexpr int64_t kAccumulated = 40;
 
-train::RunConfig run_config() {
+train::RunConfig accumulate_config() {
   train::RunConfig c;
   c.model = wide_config("plain");
   model::validate(c.model);
-  c.train.seq_len = kSeqLen, c.train.batch_size = 16, c.train.dtype = "fp32", c.train.lr = 1e-3, c.train.steps = 6;
+  c.train.seq_len = kAccumulated, c.train.batch_size = 16, c.train.dtype = "fp32", c.train.lr = 1e-3, c.train.steps = 6;
   return c;
 }
 
@@ -52,8 +52,8 @@ data::Batch rows_of(const data::Batch& b, int64_t first, int64_t rows) {
 // A weight for every token is a mask when it is 0 or the same: the objective finds the tokens of every part, beyond the
 // head's chunks of 512 tokens.
 TEST(Accumulate, AnObjectiveThatIsAMaskTrainsAsIgnoredLabelsDo) {
-  train::RunConfig c = run_config();
-  const data::Batch whole = batch(1, 16, kSeqLen);
+  train::RunConfig c = accumulate_config();
+  const data::Batch whole = batch(1, 16, kAccumulated);
   const std::vector<data::Batch> parts{rows_of(whole, 0, 14), rows_of(whole, 14, 2)};
   const auto learnt = [](size_t part, int64_t t) { return part == 0 ? t % 7 < 3 || t > 520 : t % 2 == 0; };
   std::vector<data::Batch> masked = parts;
@@ -84,10 +84,10 @@ TEST(Accumulate, AnObjectiveThatIsAMaskTrainsAsIgnoredLabelsDo) {
 
 // A balance loss over sequences is their mean, however the parts cut them: three and one train as four at once.
 TEST(Accumulate, SequencesWeighAlikeInPartsOfUnequalSize) {
-  train::RunConfig c = run_config();
+  train::RunConfig c = accumulate_config();
   c.train.batch_size = 4;
   c.train.aux_sequence = 0.5;
-  const data::Batch whole = batch(2, 4, kSeqLen);
+  const data::Batch whole = batch(2, 4, kAccumulated);
   train::StepOutcome one, two;
   const auto at_once = weights_after(c, {whole}, nullptr, &one);
   const auto in_parts = weights_after(c, {rows_of(whole, 0, 3), rows_of(whole, 3, 1)}, nullptr, &two);
@@ -101,13 +101,13 @@ TEST(Accumulate, SequencesWeighAlikeInPartsOfUnequalSize) {
 }
 
 TEST(Accumulate, ApplyComesBetween) {
-  train::TrainState state(run_config(), 1);
+  train::TrainState state(accumulate_config(), 1);
   state.initialise();
   EXPECT_THROW(state.apply(0), ContractViolation);
-  state.accumulate({batch(1, 2, kSeqLen)});
-  EXPECT_THROW(state.accumulate({batch(1, 2, kSeqLen)}), ContractViolation);
+  state.accumulate({batch(1, 2, kAccumulated)});
+  EXPECT_THROW(state.accumulate({batch(1, 2, kAccumulated)}), ContractViolation);
   state.apply(0);
-  state.accumulate({batch(1, 2, kSeqLen)});
+  state.accumulate({batch(1, 2, kAccumulated)});
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ namespace {
 
 using nlohmann::json;
 
-train::RunConfig run_config() {
+train::RunConfig stage_config() {
   train::RunConfig c;
   c.model = wide_config("hc");
   model::validate(c.model);
@@ -69,7 +69,7 @@ struct RunOfAStage : testing::Test {
 };
 
 TEST_F(RunOfAStage, GoesOnWithWhatTheStageKept) {
-  train::RunConfig c = run_config();
+  train::RunConfig c = stage_config();
   c.train.steps = 3;
   Weighted first(c);
   EXPECT_EQ(run(first, c), 0);
@@ -84,7 +84,7 @@ TEST_F(RunOfAStage, GoesOnWithWhatTheStageKept) {
 }
 
 TEST_F(RunOfAStage, KeepsTheBestAndTheNewest) {
-  train::RunConfig c = run_config();
+  train::RunConfig c = stage_config();
   c.train.eval_every = 1, c.train.keep = 1;
   Weighted stage(c);
   stage.validation = {5, 2, 3, 4, 3, 3, 3};
@@ -93,7 +93,7 @@ TEST_F(RunOfAStage, KeepsTheBestAndTheNewest) {
 }
 
 TEST_F(RunOfAStage, KeepBestOff) {
-  train::RunConfig c = run_config();
+  train::RunConfig c = stage_config();
   c.train.eval_every = 1, c.train.keep = 1, c.train.keep_best = false;
   Weighted stage(c);
   stage.validation = {5, 2, 3, 4, 3, 3, 3};
@@ -102,7 +102,7 @@ TEST_F(RunOfAStage, KeepBestOff) {
 }
 
 TEST_F(RunOfAStage, ACheckpointWhenOneIsLate) {
-  train::RunConfig c = run_config();
+  train::RunConfig c = stage_config();
   c.train.keep = 10, c.train.checkpoint_minutes = 1e-9;
   Weighted often(c);
   EXPECT_EQ(run(often, c), 0);
@@ -127,7 +127,7 @@ struct CountedRows : data::BatchSource {
 };
 
 TEST(Pretraining, TheBatchGrowsLinearly) {
-  train::RunConfig c = run_config();
+  train::RunConfig c = stage_config();
   c.train.batch_size = 4, c.train.grad_accum = 2, c.train.batch_ramp = 5, c.train.steps = 7;
   std::vector<int64_t> rows;
   train::RunData data;
@@ -142,8 +142,8 @@ TEST(Pretraining, TheBatchGrowsLinearly) {
 }
 
 // Gains are those of the maps of every site, composed in order; forward by rows, backward by columns.
-TEST(Gains, AreThoseOfTheModelsMaps) {
-  const train::RunConfig c = run_config();
+TEST(GainsOfAModel, AreThoseOfTheModelsMaps) {
+  const train::RunConfig c = stage_config();
   train::TrainState state(c, 1);
   state.initialise();
   model::Model& m = state.model();

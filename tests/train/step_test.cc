@@ -19,7 +19,7 @@ namespace birkhoff::test {
 namespace {
 
 using nlohmann::json;
-using Tensors = std::map<std::string, std::vector<float>>;
+using FileTensors = std::map<std::string, std::vector<float>>;
 
 struct Variant {
   int threads = 2;
@@ -54,9 +54,9 @@ std::vector<data::Batch> parts_of(const json& step, size_t rows_a_part) {
   return parts;
 }
 
-Tensors read_tensors(const std::string& path) {
+FileTensors read_tensors(const std::string& path) {
   const io::SafetensorsFile file(path);
-  Tensors out;
+  FileTensors out;
   for (const auto& t : file.tensors()) {
     std::vector<float>& v = out[t.name];
     v.resize(static_cast<size_t>(t.size()));
@@ -101,7 +101,7 @@ class Replay {
   }
 
   void put_adapters() {
-    const Tensors given = read_tensors(dir_ + "/adapter_init.safetensors");
+    const FileTensors given = read_tensors(dir_ + "/adapter_init.safetensors");
     model::Model& m = state_.model();
     ASSERT_EQ(m.adapters.size(), given.size());
     for (const auto& p : m.adapters) {
@@ -114,10 +114,10 @@ class Replay {
   }
 
   // As files name them.
-  Tensors weights() {
+  FileTensors weights() {
     const TempDir out;
     checkpoint::save_weights(out / "", state_.model(), train::run_config_to_json(config_), f32_t);
-    Tensors t = read_tensors(out / "model.safetensors");
+    FileTensors t = read_tensors(out / "model.safetensors");
     const model::Model& m = state_.model();
     for (const auto& p : m.adapters)
       t[p.name].assign(m.adapter_block + p.offset, m.adapter_block + p.offset + p.size());
@@ -162,7 +162,7 @@ class Replay {
   }
 
   void check_weights(const char* when, const std::string& file) {
-    const Tensors now = weights(), moved = read_tensors(dir_ + "/" + file);
+    const FileTensors now = weights(), moved = read_tensors(dir_ + "/" + file);
     ASSERT_GT(moved.size(), 0u);
     for (const auto& [name, before] : start_) {
       const auto it = now.find(name);
@@ -202,7 +202,7 @@ class Replay {
   json steps_, tolerance_;
   train::RunConfig config_;
   train::TrainState state_;
-  Tensors start_;
+  FileTensors start_;
 };
 
 std::vector<std::string> all_runs() {
