@@ -14,6 +14,12 @@ namespace {
 
 std::atomic<bool> stop{false};
 std::atomic<int64_t> first_signal_ms{0};
+std::atomic<const char*> told_at_first{nullptr};
+
+// Of signal handlers, so write() alone. A line of progress may be open.
+void say(const char* text) {
+  if (::write(STDERR_FILENO, text, std::strlen(text)) < 0) return;
+}
 
 // A second signal ends the program at once. One that comes within a second is the same wish: a process group and its
 // leader both pass it on.
@@ -24,14 +30,13 @@ void on_signal(int number) {
   int64_t first = 0;
   if (first_signal_ms.compare_exchange_strong(first, ms)) {
     stop = true;
+    const char* said = told_at_first;
+    if (!said) return;
+    for (const char* part : {isatty(STDERR_FILENO) ? "\n" : "", "birkhoff: ", said, "\n"}) say(part);
   } else if (ms - first > 1000) {
     std::signal(number, SIG_DFL);
     std::raise(number);
   }
-}
-
-void say(const char* text) {
-  if (::write(STDERR_FILENO, text, std::strlen(text)) < 0) return;
 }
 
 // A mapped file lost its end, or its disk failed. Nothing can be gone on with: the thread that reads needs those bytes.
@@ -54,7 +59,8 @@ void on_bus_error(int number, siginfo_t* info, void*) {
 
 const std::atomic<bool>& stop_requested() { return stop; }
 
-void install_stop_handlers() {
+void install_stop_handlers(const char* said) {
+  told_at_first = said;
   struct sigaction action {};
   action.sa_handler = on_signal;
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) {

@@ -1,10 +1,12 @@
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
+#include <cstring>
 
 #include "apps/verbs.h"
 #include "core/error.h"
-#include "train/trainer.h"
+#include "train/run_training.h"
 
 namespace birkhoff::apps {
 namespace {
@@ -14,6 +16,11 @@ std::string default_token_cache() {
   const char *cache = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
   if (cache && *cache) return std::string(cache) + "/birkhoff/tokens";
   return home && *home ? std::string(home) + "/.cache/birkhoff/tokens" : "";
+}
+
+bool has_bar() {
+  const char* term = std::getenv("TERM");
+  return isatty(STDERR_FILENO) != 0 && !(term && std::strcmp(term, "dumb") == 0);
 }
 
 }  // namespace
@@ -48,11 +55,12 @@ void add_train(CLI::App& app, Program& p) {
     p.run = [f, &p] {
       f->options.threads = p.thread_count();
       f->options.command_line = p.command_line;
-      f->options.terminal = isatty(2) != 0;
+      f->options.terminal = has_bar();
       f->options.settings_base = f->settings.base();
       f->options.settings_set = f->settings.set;
       if (f->options.token_cache.empty()) f->options.token_cache = default_token_cache();
-      install_stop_handlers();
+      std::signal(SIGPIPE, SIG_IGN);  // a log that nobody reads any more is no reason to stop
+      install_stop_handlers("interrupting: the step is finished and the run saved; again to stop at once");
       return train::run_training(f->options, stop_requested());
     };
   });

@@ -48,9 +48,9 @@ struct SettingsFlags {
 };
 
 // Raised by Ctrl-C, SIGTERM and SIGHUP once install_stop_handlers() was called; another one, a second or more later,
-// ends the program at once.
+// ends the program at once. said: what stderr is told at the first; it must outlive the program.
 const std::atomic<bool>& stop_requested();
-void install_stop_handlers();
+void install_stop_handlers(const char* said = nullptr);
 // Signals that are failed reads and writes: pipes nobody reads, files at their size limit, mapped files that lost their
 // end, which are named (exit code 3).
 void install_fault_handlers();

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/label.h"
+
 namespace birkhoff::data {
 
 // rows sequences of seq_len tokens, flattened.
@@ -16,7 +18,6 @@ struct Batch {
   std::vector<int32_t> segment_start;   // flat indices where a row or a document begins
   std::vector<int32_t> sequence_start;  // flat index of every row
 };
-inline constexpr int32_t kIgnoreLabel = -100;  // as in ops/rows/cross_entropy.h
 
 class BatchSource {
  public:

@@ -17,7 +17,7 @@ Likelihood window_likelihood(const infer::Engine& engine, const std::vector<std:
         r.nats += s.cross_entropy;
         r.tokens += s.tokens;
         for (const int32_t label : b.labels)
-          if (label != data::kIgnoreLabel) r.bytes += text.tokenizer() ? text.tokenizer()->text_bytes(label) : 1;
+          if (label != kIgnoreLabel) r.bytes += text.tokenizer() ? text.tokenizer()->text_bytes(label) : 1;
       },
       advance);
   return r;

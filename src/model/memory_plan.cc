@@ -34,7 +34,7 @@ MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int6
   Model m(c, compute, seq_len, true, memory);
   set_indexer_training(m, indexer);
   m.attach_adapters(scope.lora, true, memory);
-  const TrainableSet set = choose_trainable(m, scope.trainable);
+  const TrainableSet set = choose_trainable(m, scope);
   Weights grads = bind_gradients(m, set, grad_memory.take<float>(set.gradient_elements));
   plan.weights = memory.peak();
   plan.gradients = grad_memory.peak();
@@ -80,8 +80,10 @@ void require_fits(const MemoryPlan& plan) {
   if (plan.total() <= have) return;
   throw Error(
       "memory", "the run needs " + mib(plan.total()) + ", this machine has " + mib(have) + "\n" + describe(plan),
-      plan.kept > plan.weights ? "use recompute=layer, a smaller batch_size with grad_accum, or a smaller seq_len"
-                               : "use a smaller model: fewer layers, experts or a smaller hidden_size");
+      plan.workers > plan.kept && plan.workers > plan.weights
+          ? "most of it is working memory of the threads: lower --threads"
+      : plan.kept > plan.weights ? "use recompute=layer, a smaller batch_size with grad_accum, or a smaller seq_len"
+                                 : "use a smaller model: fewer layers, experts or a smaller hidden_size");
 }
 
 std::string describe(const MemoryPlan& p) {

@@ -51,7 +51,7 @@ std::vector<MtpRows> mtp_rows(std::span<const int32_t> ids, std::span<const int3
 }
 
 int64_t mtp_targets(const MtpRows& rows) {
-  return std::count_if(rows.labels.begin(), rows.labels.end(), [](int32_t l) { return l != ops::kIgnoreLabel; });
+  return std::count_if(rows.labels.begin(), rows.labels.end(), [](int32_t l) { return l != kIgnoreLabel; });
 }
 
 namespace {
@@ -233,7 +233,7 @@ std::vector<ops::LossSums> backward_mtp(const StackRun& r, CMat source, std::vec
     const CMat d_later = followed ? CMat(all_d_source.row_block(0, tapes[k + 1].stack.tokens)) : CMat{};
     const std::span<const int32_t> labels = r.exec.dry() ? r.ctx.position : std::span<const int32_t>(t.rows.labels);
     sums[k] = ops::cross_entropy_backward(r.exec, t.hidden, m.weights.head.forward, m.weights.head.backward, labels,
-                                          scale[k], 0.f, d_h, grads.head.w, r.scratch);
+                                          {scale[k]}, d_h, grads.head.w, r.scratch);
     if (followed && !has_streams(m)) add_rows(r, tapes[k + 1], d_later, d_h);
     if (followed && has_streams(m)) {
       ops::zero(r.exec, dx);

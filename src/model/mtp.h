@@ -24,7 +24,7 @@ namespace birkhoff::model {
 // the model) without the last of each segment.
 struct MtpRows {
   std::vector<int32_t> ids,
-      labels;  // [T]: token i + k, and what follows it (ops::kIgnoreLabel where it does not count)
+      labels;  // [T]: token i + k, and what follows it (kIgnoreLabel where it does not count)
   std::vector<int32_t> position, first_key, segment_start, sequence_start;  // as layers::TokenContext
   struct Run {
     int64_t from, to, rows;  // rows [from, from + rows) before are rows [to, to + rows) here

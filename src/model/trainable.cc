@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <regex>
 
 #include "core/error.h"
 
@@ -32,18 +31,12 @@ std::string nearest_names(const std::string& pattern, const std::vector<Paramete
   return text;
 }
 
-std::vector<bool> matches(const std::string& pattern, const std::vector<ParameterInfo>& list) {
+std::vector<bool> accepted(const TrainingScope& scope, const std::vector<ParameterInfo>& list) {
   std::vector<bool> found;
-  try {
-    const std::regex expression(pattern, std::regex::ECMAScript | std::regex::optimize);
-    for (const ParameterInfo& p : list) found.push_back(std::regex_search(p.name, expression));
-  } catch (const std::regex_error& e) {
-    throw Error("settings", "trainable: \"" + pattern + "\" is no regular expression: " + e.what(),
-                "e.g. trainable=layers\\.[01]\\.self_attn");
-  }
+  for (const ParameterInfo& p : list) found.push_back(scope.is_trained(p.name));
   if (std::none_of(found.begin(), found.end(), [](bool b) { return b; }))
-    throw Error("settings", "trainable: \"" + pattern + "\" matches no tensor",
-                "the nearest names are " + nearest_names(pattern, list));
+    throw Error("settings", "trainable: \"" + scope.trainable + "\" matches no tensor",
+                "the nearest names are " + nearest_names(scope.trainable, list));
   return found;
 }
 
@@ -80,9 +73,9 @@ const TrainedParameter* TrainableSet::find(const std::string& name) const {
   return it == parameters.end() ? nullptr : &*it;
 }
 
-TrainableSet choose_trainable(const Model& m, const std::string& pattern) {
+TrainableSet choose_trainable(const Model& m, const TrainingScope& scope) {
   std::vector<bool> chosen =
-      pattern.empty() ? std::vector<bool>(m.parameters.size(), m.lora.empty()) : matches(pattern, m.parameters);
+      scope.is_trained ? accepted(scope, m.parameters) : std::vector<bool>(m.parameters.size(), m.lora.empty());
   for (size_t i = 0; i < chosen.size(); ++i)
     if (m.parameters[i].role == layers::Role::expert_table)
       chosen[i] = false;  // a table of whole numbers, part of the architecture

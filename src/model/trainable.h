@@ -1,6 +1,7 @@
 // Which parameters of a model are trained, and where their gradients and optimizer moments lie.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -10,7 +11,8 @@ namespace birkhoff::model {
 
 // What a run trains: settings `trainable` and `lora.*`.
 struct TrainingScope {
-  std::string trainable;
+  std::string trainable;                                    // as it was given, for messages
+  std::function<bool(const std::string& name)> is_trained;  // of the model's tensors; nullptr: see choose_trainable
   LoraSpec lora;
 };
 
@@ -29,11 +31,11 @@ struct TrainableSet {
   const TrainedParameter* find(const std::string& name) const;
 };
 
-// pattern: ECMAScript regular expression, searched for in the names of the model's tensors (V3's); the rest is frozen.
-// "": everything, or nothing but the adapters when the model has some. Adapters are always trained. Throws Error when
-// the expression is malformed or matches nothing, with the nearest names. Without memory (a model over a measuring
-// arena) the weights are addresses that nobody reads.
-TrainableSet choose_trainable(const Model& m, const std::string& pattern);
+// The tensors (names: V3's) that scope.is_trained accepts are trained, the rest is frozen. Without it: everything, or
+// nothing but the adapters when the model has some. Adapters are always trained. Throws Error when no tensor is
+// accepted, with the nearest names. Without memory (a model over a measuring arena) the weights are addresses that
+// nobody reads.
+TrainableSet choose_trainable(const Model& m, const TrainingScope& scope);
 
 // Shapes of the gradients of m: its weights and adapters, every matrix that needs a gradient bound into `block`; the
 // others have no memory, which tells backward to leave them out.

@@ -51,7 +51,7 @@ LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> i
   LossResult result;
   Mat dx = scratch.mat(m.compute, T, m.residual.streams * D), d_hidden = scratch.mat(m.compute, T, D);
   result.sums = ops::cross_entropy_backward(exec, t.hidden, m.weights.head.forward, m.weights.head.backward, labels,
-                                            loss.scale, loss.z_coef, d_hidden, grads.head.w, scratch);
+                                            loss, d_hidden, grads.head.w, scratch);
   const StackRun run{exec, m, ctx, scratch};
   LayerLosses layer_losses;
   layer_losses.balance.scale = loss.balance_scale;

@@ -22,9 +22,8 @@ Tape reserve_tape(Arena& arena, const Model& m, int64_t tokens, Tape::Keep keep,
 void forward(const Exec& exec, const Model& m, std::span<const int32_t> ids, const layers::TokenContext& ctx,
              Tape& tape, Arena& scratch, KvCache* cache = nullptr);
 
-struct LossOptions {
-  float scale = 1.f;  // of every token's loss: 1 / tokens of the step
-  float z_coef = 0.f;
+// scale, z_coef and objective are those of the model's own head.
+struct LossOptions : ops::HeadLoss {
   float balance_scale = 1.f;     // of the balance losses: the part's share of the step's sequences
   std::vector<float> mtp_scale;  // module k: coefficient / (modules * its targets of the step)
   float indexer_scale =

@@ -3,17 +3,17 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "core/cpu.h"
+#include "core/process.h"
 #include "core/rng.h"
 #include "model/config/inventory.h"
 #include "ops/gemm/gemm.h"
 #include "ops/rows/elementwise.h"
 #include "ops/rows/read_bandwidth.h"
-#include "train/trainer.h"
+#include "train/train_state.h"
 
 namespace birkhoff::train {
 namespace {
@@ -52,15 +52,6 @@ data::Batch synthetic_batch(const RunConfig& c, int64_t step) {
 double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
   return v[v.size() / 2];
-}
-
-// VmHWM after a reset: the peak of the measured steps alone.
-void reset_peak_rss() { std::ofstream("/proc/self/clear_refs") << "5"; }
-int64_t peak_rss_mib() {
-  std::ifstream in("/proc/self/status");
-  for (std::string line; std::getline(in, line);)
-    if (line.rfind("VmHWM:", 0) == 0) return std::atoll(line.c_str() + 6) / 1024;
-  return 0;
 }
 
 }  // namespace
@@ -103,11 +94,12 @@ nlohmann::json bench_train(const RunConfig& c, int64_t steps, int threads, Progr
     for (int64_t a = 0; a < c.train.grad_accum; ++a) parts.push_back(synthetic_batch(c, i * c.train.grad_accum + a));
     if (i == kWarmSteps) {
       progress.message("warmed up; measuring " + std::to_string(steps) + (steps == 1 ? " step" : " steps"));
-      reset_peak_rss();
+      reset_peak_rss();  // the peak of the measured steps alone
     }
     state.exec().seconds().fill(0);
     const auto t = Clock::now();
-    const StepOutcome s = state.step(i, parts);
+    state.accumulate(parts);
+    const StepOutcome s = state.apply(i);
     const double took = seconds_since(t);
     loss = s.loss;
     progress.show(i + 1);

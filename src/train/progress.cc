@@ -1,12 +1,22 @@
 #include "train/progress.h"
 
+#include <sys/ioctl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 
 namespace birkhoff::train {
 namespace {
 constexpr double kTerminalInterval = 0.1, kPlainInterval = 5.0;  // seconds
-constexpr int kBarWidth = 24;
+constexpr int kBarWidth = 24, kLeastBarWidth = 6;
+
+// Columns of the terminal behind stderr; 80 where it does not say.
+int terminal_columns() {
+  winsize size{};
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
 }  // namespace
 
 std::string format_duration(double seconds) {
@@ -33,17 +43,32 @@ void Progress::message(const std::string& text) {
   if (!quiet_) std::fprintf(stderr, "birkhoff: %s\n", text.c_str());
 }
 
-void Progress::step(int64_t done, double loss, double tokens_per_s, std::optional<double> val_loss) {
+void Progress::step(int64_t done, double loss, int64_t tokens, double seconds, std::optional<double> val_loss) {
   if (quiet_) return;
   if (val_loss) last_val_ = val_loss;
+  tokens_ += static_cast<double>(tokens);
+  seconds_ += seconds;
   char text[96], val[32] = "";
   if (last_val_) std::snprintf(val, sizeof val, "  val %.4f", *last_val_);
-  std::snprintf(text, sizeof text, "loss %.4f%s  %.0f %s", loss, val, tokens_per_s, terminal_ ? "tok/s" : "tokens/s");
-  show(done, text);
+  std::snprintf(text, sizeof text, "loss %.4f%s  %.0f %s", loss, val, seconds_ > 0 ? tokens_ / seconds_ : 0,
+                terminal_ ? "tok/s" : "tokens/s");
+  if (show(done, text)) tokens_ = seconds_ = 0;
 }
 
-void Progress::show(int64_t done, const std::string& details) {
-  if (quiet_) return;
+std::string progress_line(const std::string& count, const std::string& said, double share, int columns) {
+  const int room = columns - 1;  // a full line would wrap
+  const int words = static_cast<int>(count.size() + said.size()) + 2, width = std::min(kBarWidth, room - words - 3);
+  std::string line;
+  if (width >= kLeastBarWidth) {
+    const int filled = static_cast<int>(width * share);
+    line = "[" + std::string(static_cast<size_t>(filled), '#') + std::string(static_cast<size_t>(width - filled), '.') +
+           "] ";
+  }
+  return (line + count + "  " + said).substr(0, static_cast<size_t>(std::max(room, 0)));
+}
+
+bool Progress::show(int64_t done, const std::string& details) {
+  if (quiet_) return false;
   const auto now = std::chrono::steady_clock::now();
   const double took = std::chrono::duration<double>(now - last_call_).count() /
                       static_cast<double>(std::max<int64_t>(1, done - last_done_));
@@ -51,22 +76,20 @@ void Progress::show(int64_t done, const std::string& details) {
   last_done_ = done;
   seconds_each_ = seconds_each_ == 0 ? took : 0.95 * seconds_each_ + 0.05 * took;
   const double since = std::chrono::duration<double>(now - last_shown_).count();
-  if (done < total_ && since < (terminal_ ? kTerminalInterval : kPlainInterval)) return;
+  if (done < total_ && since < (terminal_ ? kTerminalInterval : kPlainInterval)) return false;
   last_shown_ = now;
   const std::string said = (details.empty() ? "" : details + "  ") +
                            format_duration(seconds_each_ * static_cast<double>(total_ - done)) + " left";
+  const std::string count = std::to_string(done) + "/" + std::to_string(total_);
   if (!terminal_) {
-    std::fprintf(stderr, "%s %lld/%lld  %s\n", unit_.c_str(), static_cast<long long>(done),
-                 static_cast<long long>(total_), said.c_str());
-    return;
+    std::fprintf(stderr, "%s %s  %s\n", unit_.c_str(), count.c_str(), said.c_str());
+    return true;
   }
-  const int filled = static_cast<int>(kBarWidth * done / std::max<int64_t>(1, total_));
-  std::string bar(static_cast<size_t>(filled), '#');
-  bar.resize(kBarWidth, '.');
-  std::fprintf(stderr, "\r\033[K[%s] %lld/%lld  %s", bar.c_str(), static_cast<long long>(done),
-               static_cast<long long>(total_), said.c_str());
+  const double share = static_cast<double>(done) / static_cast<double>(std::max<int64_t>(1, total_));
+  std::fprintf(stderr, "\r\033[K%s", progress_line(count, said, share, terminal_columns()).c_str());
   std::fflush(stderr);
   line_open_ = true;
+  return true;
 }
 
 }  // namespace birkhoff::train

@@ -1,10 +1,14 @@
 #include "train/run_data.h"
 
+#include <cstdio>
 #include <filesystem>
+#include <set>
 
 #include "core/error.h"
 #include "data/chat_corpus.h"
 #include "data/corpus.h"
+#include "data/documents.h"
+#include "io/manifest.h"
 #include "train/run_tokenizer.h"
 
 namespace birkhoff::train {
@@ -41,9 +45,25 @@ nlohmann::json to_json(const data::ChatCounts& c) {
 
 }  // namespace
 
+nlohmann::json describe_files(const std::vector<std::string>& training, const std::vector<std::string>& validation) {
+  std::set<std::string> names;
+  for (const auto* list : {&training, &validation})
+    for (const std::string& argument : *list)
+      for (const std::string& file : data::document_files(data::split_weight(argument).first)) names.insert(file);
+  nlohmann::json files = nlohmann::json::array();
+  for (const std::string& name : names) {
+    char checksum[17];
+    std::snprintf(checksum, sizeof checksum, "%016llx", static_cast<unsigned long long>(io::file_checksum(name)));
+    files.push_back({{"file", name}, {"bytes", fs::file_size(name)}, {"xxh64", checksum}});
+  }
+  return files;
+}
+
 RunData open_run_data(const TrainOptions& o, const RunConfig& c,
                       const std::shared_ptr<const text::Tokenizer>& tokenizer, const std::string& format_directory) {
   RunData out;
+  out.training = o.data;
+  out.validation = o.validation;
   const auto seed = static_cast<uint64_t>(c.train.seed);
   std::vector<std::string> all = o.data;
   all.insert(all.end(), o.validation.begin(), o.validation.end());
@@ -54,6 +74,7 @@ RunData open_run_data(const TrainOptions& o, const RunConfig& c,
     const std::optional<data::Tokenization> tokens = run_tokenization(tokenizer, c, o.token_cache, o.threads);
     out.batches =
         std::make_unique<data::Corpus>(o.data, o.validation, c.train.seq_len, seed, tokens ? &*tokens : nullptr);
+    out.files = describe_files(o.data, o.validation);
     return out;
   }
   if (!tokenizer)
@@ -73,6 +94,7 @@ RunData open_run_data(const TrainOptions& o, const RunConfig& c,
   out.notes = corpus->describe();
   out.counts = to_json(corpus->counts());
   out.batches = std::move(corpus);
+  out.files = describe_files(o.data, o.validation);
   return out;
 }
 

@@ -5,21 +5,76 @@
 
 #include "core/error.h"
 #include "io/atomic_file.h"
+#include "io/json_file.h"
 
 namespace birkhoff::train {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+// What a start that was killed before config.json was there leaves: nothing that anyone has use for.
+bool is_unfinished_start(const std::string& path) {
+  try {
+    const nlohmann::json run = io::read_json(path + "/run.json");
+    return run.is_object() && run.value("status", "") == "running" && run.contains("position") &&
+           run["position"].value("step", -1) == 0;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+// The names of a run that stand in the directory, "a, b". An empty checkpoints directory holds nothing.
+std::string names_of_a_run(const std::string& path) {
+  std::string found;
+  std::error_code ec;
+  for (const char* name : {"config.json", "run.json", "metrics.jsonl", "report.html", "latest", "checkpoints"}) {
+    const fs::path at = fs::path(path) / name;
+    if (fs::symlink_status(at, ec).type() == fs::file_type::not_found ||
+        fs::symlink_status(at, ec).type() == fs::file_type::none)
+      continue;
+    if (std::string(name) == "checkpoints" && fs::is_directory(at, ec) && fs::is_empty(at, ec)) continue;
+    found += (found.empty() ? "" : ", ") + std::string(name);
+  }
+  return found == "run.json" && is_unfinished_start(path) ? "" : found;
+}
+
+void require_no_run(const std::string& path) {
+  std::error_code ec;
+  if (fs::exists(path + "/config.json", ec))
+    throw Error("run", path + ": already holds a run", "add --resume to go on with it, or choose another --out");
+  if (const std::string found = names_of_a_run(path); !found.empty())
+    throw Error("run", path + ": already holds " + found + ", names that a run writes to",
+                "choose another --out, or move them away");
+}
+
+void require_run(const std::string& path) {
+  std::error_code ec;
+  if (fs::exists(path + "/trainer_state", ec) && !fs::exists(path + "/run.json", ec))
+    throw Error("run", path + ": is a checkpoint, not a run",
+                "give the run's directory, which holds run.json and checkpoints; --init starts a new run from a "
+                "checkpoint");
+  if (!fs::exists(path + "/config.json", ec))
+    throw Error("run", path + ": holds no run to resume", "leave out --resume to start one");
+  if (!fs::exists(path + "/run.json", ec))
+    throw Error("run", path + ": holds a model but no run.json, so no run to resume",
+                "--init starts a new run from it");
+}
+
+}  // namespace
+
 RunDirectory::RunDirectory(const std::string& path, Open how) : path_(path) {
   if (path.empty()) throw Error("run", "no run directory", "give --out DIR", ExitCode::usage);
   std::error_code ec;
-  if (fs::exists(path) && !fs::is_directory(path))
+  const fs::file_status status = fs::status(path, ec);
+  if (ec && status.type() != fs::file_type::not_found)
+    throw Error("run", path + ": " + ec.message(), "choose another --out");
+  if (fs::exists(status) && !fs::is_directory(status))
     throw Error("run", path + ": exists and is not a directory", "choose another --out");
-  const bool used = fs::exists(path + "/config.json");
-  if (how == Open::fresh && used)
-    throw Error("run", path + ": already holds a run", "add --resume to go on with it, or choose another --out");
-  if (how == Open::resume && !used)
-    throw Error("run", path + ": holds no run to resume", "leave out --resume to start one");
+  if (how == Open::fresh)
+    require_no_run(path);
+  else
+    require_run(path);
   fs::create_directories(path + "/checkpoints", ec);
   if (ec) throw Error("run", path + ": " + ec.message(), "choose a directory that can be written");
   lock_ = std::make_unique<io::DirectoryLock>(path);

@@ -13,8 +13,8 @@ namespace birkhoff::train {
 class RunDirectory {
  public:
   enum class Open { fresh, resume };
-  // fresh: creates it; refused when it already holds a run. resume: must hold a run. Both take the lock: a directory in
-  // use by another process is refused. Throws Error.
+  // fresh: creates it; refused when anything stands under a name that a run writes to. resume: must hold a run; a
+  // checkpoint is none. Both take the lock: a directory in use by another process is refused. Throws Error.
   RunDirectory(const std::string& path, Open how);
   ~RunDirectory();
   const std::string& path() const { return path_; }

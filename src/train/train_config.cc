@@ -9,6 +9,7 @@
 #include "model/config/fields.h"
 #include "model/config/json_fields.h"
 #include "model/config/range.h"
+#include "train/tensor_names.h"
 
 namespace birkhoff::train {
 namespace {
@@ -51,6 +52,7 @@ void for_each_train_field(C& c, F&& f) {
   f("indexer_kl", c.indexer_kl, model::Range{0, 1e4, model::Range::above});
   f("bias_update_speed", c.bias_update_speed, model::Range{0, 1e4});
   f("checkpoint_every", c.checkpoint_every, model::Range{0, kMaxSteps});
+  f("checkpoint_minutes", c.checkpoint_minutes, model::Range{0, 1e6});
   f("keep", c.keep, model::Range{1, kMaxRows});
   f("keep_best", c.keep_best);
   f("eval_every", c.eval_every, model::Range{0, kMaxSteps});
@@ -116,6 +118,7 @@ void validate(const TrainConfig& c, const model::ModelConfig& m) {
   for_each_train_field(c, model::CheckRange{});
   validate_sizes(c);
   validate_lora(c, m);
+  tensors_matching(c.trainable);  // throws
   if (c.indexer_stage == IndexerStage::dense && !m.uses_indexer())
     fail("indexer_stage: dense trains indexers alone, and the model has none (index_topk is 0)",
          "set index_topk, or another indexer_stage");
@@ -197,6 +200,7 @@ void require_same_model(const model::ModelConfig& has, const model::ModelConfig&
 model::TrainingScope TrainConfig::scope(const model::ModelConfig& m) const {
   model::TrainingScope s;
   s.trainable = trainable;
+  s.is_trained = tensors_matching(trainable);
   if (lora_rank)
     s.lora = {lora_rank, lora_alpha != 0 ? lora_alpha : static_cast<double>(lora_rank),
               model::lora_modules(m, lora_targets)};

@@ -34,6 +34,7 @@ struct TrainConfig {
   int64_t aux_devices = 1;  // contiguous expert groups of aux_device and aux_communication
   double bias_update_speed = 0;
   int64_t checkpoint_every = 0, keep = 3, eval_every = 0, gain_every = 0;
+  double checkpoint_minutes = 10;  // of wall time since the last checkpoint, after which a step ends with one; 0: never
   bool keep_best = true;
   double fim_rate =
       0;  // share of the documents rearranged for filling in the middle; needs a tokenizer that has the tokens
@@ -48,7 +49,7 @@ struct TrainConfig {
   model::IndexerTraining indexer() const {
     return {indexer_stage != IndexerStage::off, indexer_stage == IndexerStage::dense};
   }
-  // Throws Error for targets that the model does not have.
+  // Throws Error for targets that the model does not have, and what tensors_matching refuses.
   model::TrainingScope scope(const model::ModelConfig& m) const;
 };
 

@@ -1,14 +1,16 @@
+#include "train/train_state.h"
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include "core/error.h"
 #include "ops/experts/balance.h"
 #include "ops/experts/routing.h"
 #include "optim/schedule.h"
 #include "train/gains.h"
-#include "train/trainer.h"
 
 namespace birkhoff::train {
 namespace {
@@ -21,7 +23,7 @@ layers::TokenContext context(const data::Batch& b) {
 }
 
 int64_t counted(const data::Batch& b) {
-  return std::count_if(b.labels.begin(), b.labels.end(), [](int32_t l) { return l != ops::kIgnoreLabel; });
+  return std::count_if(b.labels.begin(), b.labels.end(), [](int32_t l) { return l != kIgnoreLabel; });
 }
 
 optim::Schedule schedule_of(const TrainConfig& c) {
@@ -105,12 +107,39 @@ int64_t count_indexers(const model::Model& m, int64_t blocks) {
   });
 }
 
-// Scales the losses for what the stage of the indexers lets move; places: positions of the step. In the warm-up every
-// gradient but theirs is zero, and so is its share of the norm.
-void scale_for_indexers(const TrainConfig& c, int64_t places, model::LossOptions& loss) {
-  if (c.indexer().learns)
-    loss.indexer_scale = static_cast<float>(c.indexer_kl / static_cast<double>(std::max<int64_t>(1, places)));
-  if (c.indexer().dense) loss.scale = 0;
+// The scales of one step's losses, and what they are means over.
+struct StepLosses {
+  model::LossOptions loss;  // but balance_scale and objective, which are a part's
+  int64_t tokens = 0, places = 0, sequences = 0, indexers = 0;
+  size_t modules = 0;                                 // prediction modules that are trained
+  std::vector<std::vector<model::MtpRows>> mtp_rows;  // [part][module]
+
+  StepLosses(const RunConfig& c, const model::Model& m, const std::vector<data::Batch>& parts);
+  // The balance losses of a step are the mean over its sequences: the step's over the part's.
+  double parts_like(const data::Batch& b) const {
+    return static_cast<double>(sequences) / static_cast<double>(std::max<int64_t>(1, b.rows));
+  }
+};
+
+double at_least_one(int64_t n) { return static_cast<double>(std::max<int64_t>(1, n)); }
+
+StepLosses::StepLosses(const RunConfig& c, const model::Model& m, const std::vector<data::Batch>& parts) {
+  const TrainConfig& t = c.train;
+  for (const auto& b : parts) {
+    tokens += counted(b);
+    places += static_cast<int64_t>(b.ids.size());
+    sequences += b.rows;
+  }
+  modules = t.mtp_loss > 0 && !t.indexer().dense ? m.weights.mtp.size() : 0;
+  for (const auto& b : parts) mtp_rows.push_back(model::mtp_rows(b.ids, b.labels, context(b), modules));
+  loss.scale = static_cast<float>(1.0 / at_least_one(tokens));
+  loss.z_coef = static_cast<float>(t.z_loss);
+  loss.mtp_scale = mtp_scales(mtp_rows, modules, t.mtp_loss);
+  if (t.indexer().learns) {
+    loss.indexer_scale = static_cast<float>(t.indexer_kl / at_least_one(places));
+    indexers = count_indexers(m, c.model.num_hidden_layers + static_cast<int64_t>(modules));
+  }
+  if (t.indexer().dense) loss.scale = 0;  // the warm-up: every gradient but the indexers' is zero
 }
 
 optim::OptimizerOptions optimizer_options(const TrainConfig& c, double lr) {
@@ -137,7 +166,7 @@ model::MemoryPlan plan_run(const RunConfig& c, int threads) {
   Arena memory = Arena::measuring(), scratch = Arena::measuring();
   model::Model m(c.model, t.compute(), t.seq_len, true, memory);
   m.attach_adapters(t.scope(c.model).lora, true, memory);
-  const model::TrainableSet set = model::choose_trainable(m, t.trainable);
+  const model::TrainableSet set = model::choose_trainable(m, t.scope(c.model));
   optim::ParameterBlocks blocks;
   blocks.size = set.gradient_elements;
   optim::optimizer_step(Exec::dry_run(threads), optimizer_view(set, t), blocks, optimizer_options(t, t.lr), 1, 1,
@@ -157,7 +186,7 @@ TrainState::TrainState(const RunConfig& config, int threads)
     if (auto* moe = std::get_if<layers::Moe::Spec>(&b.ffn)) *moe = with_balance(*moe, config);
   model::set_indexer_training(*model_, config.train.indexer());
   model_->attach_adapters(config.train.scope(config.model).lora, true, *memory_);
-  trainable_ = model::choose_trainable(*model_, config.train.trainable);
+  trainable_ = model::choose_trainable(*model_, config.train.scope(config.model));
   blocks_.size = trainable_.gradient_elements;
   blocks_.grad = memory_->take<float>(blocks_.size);
   blocks_.moment1 = memory_->take<float>(trainable_.moment_elements);
@@ -176,39 +205,27 @@ void TrainState::initialise(const std::function<void(model::Model&)>& load) {
   model_->refresh(exec_);
 }
 
-StepOutcome TrainState::step(int64_t step, const std::vector<data::Batch>& parts) {
-  StepOutcome out;
-  for (const auto& b : parts) out.tokens += counted(b);
-  model::LossOptions loss;
-  loss.scale = static_cast<float>(1.0 / static_cast<double>(std::max<int64_t>(1, out.tokens)));
-  loss.z_coef = static_cast<float>(config_.train.z_loss);
-  int64_t sequences = 0;
-  for (const auto& b : parts) sequences += b.rows;
-  const size_t modules = config_.train.mtp_loss > 0 && !config_.train.indexer().dense ? model_->weights.mtp.size() : 0;
-  std::vector<std::vector<model::MtpRows>> mtp_rows;
-  for (const auto& b : parts) mtp_rows.push_back(model::mtp_rows(b.ids, b.labels, context(b), modules));
-  loss.mtp_scale = mtp_scales(mtp_rows, modules, config_.train.mtp_loss);
-  int64_t places = 0;
-  for (const auto& b : parts) places += static_cast<int64_t>(b.ids.size());
-  scale_for_indexers(config_.train, places, loss);
-  const int64_t indexers =
-      config_.train.indexer().learns
-          ? count_indexers(*model_, config_.model.num_hidden_layers + static_cast<int64_t>(modules))
-          : 0;
-  double index_loss = 0;
+void TrainState::accumulate(const std::vector<data::Batch>& parts, const Objective& objective) {
+  BK_CHECK(!accumulated_);  // apply comes between
+  StepLosses step(config_, *model_, parts);
+  const bool dense = config_.train.indexer().dense;
+  StepOutcome& out = accumulated_.emplace();
+  out.tokens = step.tokens;
   ops::LossSums sums;
-  double mtp = 0;
+  double mtp = 0, index_loss = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     const data::Batch& b = parts[i];
     kept_->reset();
     scratch_->reset();
     const auto T = static_cast<int64_t>(b.ids.size());
-    // The balance losses of a step are the mean over its sequences.
-    const double part = static_cast<double>(sequences) / static_cast<double>(std::max<int64_t>(1, b.rows));
-    loss.balance_scale = config_.train.indexer().dense ? 0.f : 1.f / static_cast<float>(part);
+    model::LossOptions& loss = step.loss;
+    loss.balance_scale = dense ? 0.f : 1.f / static_cast<float>(step.parts_like(b));
+    if (objective && !dense)
+      loss.objective = [&objective, i](int64_t t, double log_p) { return objective(i, t, log_p); };
     const auto start = Clock::now();
     model::Tape tape = model::reserve_tape(*kept_, *model_, T, model::Tape::Keep::for_backward, config_.train.policy());
-    if (modules) tape.mtp = model::reserve_mtp(*kept_, *model_, std::move(mtp_rows[i]), config_.train.policy());
+    if (step.modules)
+      tape.mtp = model::reserve_mtp(*kept_, *model_, std::move(step.mtp_rows[i]), config_.train.policy());
     model::forward(exec_, *model_, b.ids, context(b), tape, *scratch_);
     out.forward_ms += ms_since(start);
     const auto middle = Clock::now();
@@ -217,7 +234,8 @@ StepOutcome TrainState::step(int64_t step, const std::vector<data::Batch>& parts
     out.backward_ms += ms_since(middle);
     sums.cross_entropy += r.sums.cross_entropy;
     sums.z += r.sums.z;
-    out.aux_loss += r.balance / part;
+    out.objective += r.sums.objective;
+    out.aux_loss += r.balance / step.parts_like(b);
     for (size_t k = 0; k < r.mtp.size(); ++k)
       mtp += r.mtp[k].cross_entropy * static_cast<double>(loss.mtp_scale[k]) / config_.train.mtp_loss;
     index_loss += r.indexer;
@@ -225,43 +243,47 @@ StepOutcome TrainState::step(int64_t step, const std::vector<data::Batch>& parts
     add_loads(tape, moe_layer, out.expert_load);
     for (const auto& module : tape.mtp) add_loads(module.stack, moe_layer, out.expert_load);
   }
-  if (modules) out.mtp_loss = mtp;
-  if (indexers) out.indexer_loss = index_loss / static_cast<double>(std::max<int64_t>(1, places) * indexers);
-  const double n = static_cast<double>(std::max<int64_t>(1, out.tokens));
-  out.loss = sums.cross_entropy / n;
-  out.z_loss = config_.train.z_loss * sums.z / n;
-  const auto start = Clock::now();
-  optimizer_step(step, out);
-  out.optimizer_ms = ms_since(start);
-  return out;
+  if (step.modules) out.mtp_loss = mtp;
+  if (step.indexers)
+    out.indexer_loss = index_loss / static_cast<double>(std::max<int64_t>(1, step.places) * step.indexers);
+  out.loss = sums.cross_entropy / at_least_one(out.tokens);
+  out.z_loss = config_.train.z_loss * sums.z / at_least_one(out.tokens);
 }
 
-void TrainState::optimizer_step(int64_t step, StepOutcome& out) {
+StepOutcome TrainState::apply(int64_t step) {
+  BK_CHECK(accumulated_);
+  StepOutcome out = *std::exchange(accumulated_, std::nullopt);
+  const auto start = Clock::now();
   Exec::Span span(exec_, Work::optimizer);
   const TrainConfig& c = config_.train;
   model::clear_frozen(trainable_, blocks_.grad);
   out.grad_norm = optim::global_norm(exec_, blocks_.grad, blocks_.size);
   out.lr = optim::learning_rate(schedule_of(c), step);
   if (!std::isfinite(out.loss) || !std::isfinite(out.grad_norm))
-    return;  // the loop stops and says why; weights stay as they are
+    return out;  // the run stops and says why; weights stay as they are
   const double factor = c.grad_clip > 0 ? optim::clip_factor(out.grad_norm, c.grad_clip) : 1.0;
   scratch_->reset();
   optim::optimizer_step(exec_, parameters_, blocks_, optimizer_options(c, out.lr), step + 1, factor, *scratch_);
-  if (c.bias_update_speed != 0 && !c.indexer().dense) {
-    std::set<const void*> moving;
-    for (const auto& p : trainable_.parameters)
-      if (p.trained && p.info.role == layers::Role::router_bias) moving.insert(p.weight);
-    size_t moe_layer = 0;
-    for (auto& b : model_->weights.blocks) {
-      auto* moe = std::get_if<layers::Moe::Weights>(&b.ffn);
-      if (!moe) continue;
-      if (moe_layer == out.expert_load.size()) break;  // prediction modules that are not trained
-      if (!moe->bias.empty() && moving.count(moe->bias.data))
-        ops::update_router_bias(out.expert_load[moe_layer], c.bias_update_speed, moe->bias);
-      ++moe_layer;
-    }
-  }
+  if (c.bias_update_speed != 0 && !c.indexer().dense) move_router_biases(out.expert_load);
   model_->refresh(exec_);
+  out.optimizer_ms = ms_since(start);
+  return out;
+}
+
+// Every layer by its own loads of the whole step.
+void TrainState::move_router_biases(const std::vector<std::vector<int64_t>>& expert_load) {
+  std::set<const void*> moving;
+  for (const auto& p : trainable_.parameters)
+    if (p.trained && p.info.role == layers::Role::router_bias) moving.insert(p.weight);
+  size_t moe_layer = 0;
+  for (auto& b : model_->weights.blocks) {
+    auto* moe = std::get_if<layers::Moe::Weights>(&b.ffn);
+    if (!moe) continue;
+    if (moe_layer == expert_load.size()) break;  // prediction modules that are not trained
+    if (!moe->bias.empty() && moving.count(moe->bias.data))
+      ops::update_router_bias(expert_load[moe_layer], config_.train.bias_update_speed, moe->bias);
+    ++moe_layer;
+  }
 }
 
 double TrainState::evaluate(const std::vector<data::Batch>& batches) {

@@ -167,7 +167,7 @@ TEST(Corpus, DocumentsOfAFolderAreMasked) {
   const Batch b = c.validation_batches(1, 1).front();
   EXPECT_EQ(b.ids, (std::vector<int32_t>{'a', 'a', 'a', 'a', 'a', 'b', 'b', 'b', 'c', 'c', 'c', 'c'}))
       << "in name order";
-  const int32_t no = data::kIgnoreLabel;
+  const int32_t no = kIgnoreLabel;
   EXPECT_EQ(b.labels, (std::vector<int32_t>{'a', 'a', 'a', 'a', no, 'b', 'b', no, 'c', 'c', 'c', 'c'}));
   EXPECT_EQ(b.position, (std::vector<int32_t>{0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2, 3}));
   EXPECT_EQ(b.first_key, (std::vector<int32_t>{0, 0, 0, 0, 0, 5, 5, 5, 8, 8, 8, 8}));
@@ -194,8 +194,7 @@ TEST(Corpus, RandomWindowsOfManyDocumentsAreConsistent) {
   for (const Batch& b : c.validation_batches(3, 0)) {
     for (size_t t = 0; t < b.ids.size(); ++t, ++at) {
       EXPECT_EQ(b.ids[t], static_cast<unsigned char>(all[at]));
-      EXPECT_EQ(b.labels[t],
-                document[at] == document[at + 1] ? static_cast<unsigned char>(all[at + 1]) : data::kIgnoreLabel);
+      EXPECT_EQ(b.labels[t], document[at] == document[at + 1] ? static_cast<unsigned char>(all[at + 1]) : kIgnoreLabel);
       const size_t row = t / 20 * 20;
       size_t first = t;
       while (first > row && document[at - (t - first) - 1] == document[at]) --first;

@@ -138,7 +138,7 @@ class Progress(Case):
             shown += part
         os.close(master)
         self.assertEqual(process.wait(60), DONE)
-        self.assertRegex(shown.decode(), r"\r\x1b\[K\[#{24}\] 400/400  loss \d\.\d{4}  val \d\.\d{4}  \d+ tok/s  0:00 left")
+        self.assertRegex(shown.decode(), r"\r\x1b\[K\[#{15,24}\] 400/400  loss \d\.\d{4}  val \d\.\d{4}  \d+ tok/s  0:00 left")
         self.assertNotIn("\nstep ", shown.decode())
         self.assertIn("report: ", shown.decode())
 

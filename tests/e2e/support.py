@@ -116,6 +116,16 @@ def xxh64(data):
     return f"{h ^ (h >> 32):016x}"
 
 
+def reseal(checkpoint):
+    """Makes the manifest of a checkpoint agree with its files after a test edited them."""
+    manifest = checkpoint / "manifest.json"
+    files = json.loads(manifest.read_text())
+    for f in files["files"]:
+        data = (checkpoint / f["file"]).read_bytes()
+        f.update(bytes=len(data), xxh64=xxh64(data))
+    manifest.write_text(json.dumps(files))
+
+
 def set_weight(checkpoint, tensor, value):
     """Writes `value` into the first element of a tensor and makes the manifest agree."""
     path = checkpoint / "model.safetensors"
@@ -124,9 +134,4 @@ def set_weight(checkpoint, tensor, value):
     header = json.loads(data[8:8 + header_bytes])
     struct.pack_into("<f", data, 8 + header_bytes + header[tensor]["data_offsets"][0], value)
     path.write_bytes(data)
-    manifest = checkpoint / "manifest.json"
-    files = json.loads(manifest.read_text())
-    for f in files["files"]:
-        if f["file"] == "model.safetensors":
-            f["xxh64"] = xxh64(bytes(data))
-    manifest.write_text(json.dumps(files))
+    reseal(checkpoint)

@@ -91,7 +91,7 @@ void expect_gradients(CaseRun& r) {
   Arena memory(size_t{32} << 20);
   model::Weights grads(m.config);
   model::bind(grads, memory.take<float>(model::parameter_elements(m.parameters)));
-  std::vector<int32_t> labels(r.tokens.ids.size(), ops::kIgnoreLabel);
+  std::vector<int32_t> labels(r.tokens.ids.size(), kIgnoreLabel);
   std::copy(r.tokens.ids.begin() + 1, r.tokens.ids.end(), labels.begin());
   model::LossOptions loss;
   loss.scale = static_cast<float>(1.0 / static_cast<double>(r.tokens.size() - 1));

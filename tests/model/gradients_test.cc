@@ -81,7 +81,7 @@ struct Data {
       labels.push_back(static_cast<int32_t>(rng.bits(100 + t) % static_cast<uint64_t>(vocab)));
     }
     ids[3] = ids[10] = ids[2];  // rows of the embedding that several tokens add to
-    labels[4] = labels[7] = labels[12] = ops::kIgnoreLabel;
+    labels[4] = labels[7] = labels[12] = kIgnoreLabel;
   }
   reference::Places places() const { return {at.position, at.first_key}; }
 };

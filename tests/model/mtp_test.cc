@@ -17,7 +17,7 @@ TEST(Mtp, ReferenceCheckpoint) {
   const io::SafetensorsFile f(case_dir(kCase) + "/golden.safetensors");
   const auto shape = golden_shape(f, "input_ids");
   const Tokens tokens(golden(f, "input_ids"), shape[0], shape[1]);
-  std::vector<int32_t> labels(tokens.ids.size(), ops::kIgnoreLabel);
+  std::vector<int32_t> labels(tokens.ids.size(), kIgnoreLabel);
   for (int64_t i = 0; i < tokens.size(); ++i)
     if ((i + 1) % shape[1]) labels[static_cast<size_t>(i)] = tokens.ids[static_cast<size_t>(i + 1)];
   for (const Isa isa : machine_isas()) {
@@ -68,11 +68,11 @@ TEST(Mtp, ReferenceCheckpoint) {
 TEST(Mtp, TargetsStayInTheirDocument) {
   const std::vector<int32_t> position{0, 1, 2, 0, 1, 2, 3}, first_key{0, 0, 0, 3, 3, 3, 3}, starts{0, 3};
   const layers::TokenContext ctx{position, first_key, starts, starts};
-  const std::vector<int32_t> labels{11, 12, 13, 21, ops::kIgnoreLabel, 23, 24};
+  const std::vector<int32_t> labels{11, 12, 13, 21, kIgnoreLabel, 23, 24};
   const std::vector<int32_t> ids{10, 11, 12, 20, 21, 22, 23};
   const auto rows = model::mtp_rows(ids, labels, ctx, 4);
   EXPECT_EQ(rows[0].ids, (std::vector<int32_t>{11, 12, 21, 22, 23}));
-  EXPECT_EQ(rows[0].labels, (std::vector<int32_t>{12, 13, ops::kIgnoreLabel, 23, 24}));
+  EXPECT_EQ(rows[0].labels, (std::vector<int32_t>{12, 13, kIgnoreLabel, 23, 24}));
   EXPECT_EQ(rows[0].position, (std::vector<int32_t>{0, 1, 0, 1, 2}));
   EXPECT_EQ(rows[0].first_key, (std::vector<int32_t>{0, 0, 2, 2, 2}));
   EXPECT_EQ(rows[0].segment_start, (std::vector<int32_t>{0, 2}));
@@ -99,7 +99,7 @@ void check_chain(model::ModelConfig c) {
   }
   std::vector<int32_t> labels(ids.begin() + 1, ids.end());
   labels.push_back(4);
-  labels[8] = ops::kIgnoreLabel;
+  labels[8] = kIgnoreLabel;
   const layers::TokenContext ctx{position, first_key, start, start};
   model::LossOptions loss;
   loss.scale = 1.f / 18;

@@ -70,7 +70,7 @@ TEST_P(OracleCase, LogitsHiddenStatesAndGradients) {
     if (!golden.contains("grad_tolerance")) continue;
     model::Weights grads(m.config);
     model::bind(grads, grad_memory.take<float>(model::parameter_elements(m.parameters)));
-    std::vector<int32_t> labels(tokens.ids.size(), ops::kIgnoreLabel);
+    std::vector<int32_t> labels(tokens.ids.size(), kIgnoreLabel);
     for (int64_t i = 0; i < tokens.size(); ++i)
       if ((i + 1) % shape[1]) labels[static_cast<size_t>(i)] = tokens.ids[static_cast<size_t>(i + 1)];
     model::LossOptions loss;

@@ -11,7 +11,7 @@ template <class S>
 struct CrossEntropy {
   S cross_entropy = 0, z = 0;
   int64_t tokens = 0;
-  std::vector<S> per_token;
+  std::vector<S> per_token;  // -log p
 };
 
 // hidden [T, dim], head [vocab, dim]; label -100 is not counted.

@@ -80,6 +80,7 @@ class Model {
       for (size_t i = 0; i < hc_.n; ++i)
         for (size_t d = 0; d < D; ++d)
           x[t].push_back(w.at("model.embed_tokens.weight")[static_cast<size_t>(ids[t]) * D + d]);
+    MixtralPool<S> pool;
     for (int64_t l = 0; l < c_.num_hidden_layers; ++l) {
       const std::string p = "model.layers." + std::to_string(l) + ".";
       site(w, x, p + "hc_attn_", p + "input_layernorm.weight", [&](const std::vector<S>& in) {
@@ -87,12 +88,13 @@ class Model {
       });
       site(w, x, p + "hc_ffn_", p + "post_attention_layernorm.weight", [&](const std::vector<S>& in) {
         if (!c_.is_moe_layer(l)) return SwiGlu{D, static_cast<size_t>(c_.intermediate_size)}(w, p + "mlp.", in, T);
-        auto r = moe_(w, p + "mlp.", in, T, sequences);
+        auto r = moe_(w, p + "mlp.", in, T, sequences, {}, &pool);
         if (balance) *balance += r.balance;
         if (choices) choices->push_back(r.index);
         return r.y;
       });
     }
+    if (balance && pool.tokens > 0) *balance += moe_.balance.mixtral * pool.loss();
     std::vector<S> h;
     for (size_t t = 0; t < T; ++t) {
       const auto o = hc_.collapse(w, x[t]);

@@ -69,6 +69,27 @@ struct Balance {
   size_t devices = 1, devices_per_token = 1;
 };
 
+// Mixtral's loss, E sum_e f_e P_e, over the tokens of all layers that were added.
+template <class S>
+struct MixtralPool {
+  double tokens = 0;
+  std::vector<double> count;
+  std::vector<S> affinity;
+  void add(const std::vector<std::vector<S>>& a, const std::vector<size_t>& index, size_t experts) {
+    count.resize(experts), affinity.resize(experts);
+    tokens += static_cast<double>(a.size());
+    for (size_t e : index) ++count[e];
+    for (const auto& row : a)
+      for (size_t e = 0; e < experts; ++e) affinity[e] += row[e];
+  }
+  S loss() const {
+    S sum = 0;
+    for (size_t e = 0; e < count.size(); ++e)
+      sum += static_cast<double>(count.size()) * (count[e] / tokens) * (affinity[e] / tokens);
+    return sum;
+  }
+};
+
 template <class S>
 struct MoeResult {
   std::vector<S> y;
@@ -100,7 +121,7 @@ S balance_of(const Balance& b, const Router& r, const std::vector<std::vector<S>
     if (as_sequence)
       loss += b.sequence * f * mean[e];
     else
-      loss += b.expert * f * mean[e] + b.mixtral * E * (count[e] / T) * mean[e];
+      loss += b.expert * f * mean[e];
   }
   if (as_sequence) return loss;
   for (size_t d = 0; d < b.devices; ++d) {
@@ -121,10 +142,12 @@ struct Moe {
   Balance balance;
   double limit = INFINITY;
 
-  // sequences: first token of each. ids: the tokens, where experts are looked up by them.
+  // sequences: first token of each. ids: the tokens, where experts are looked up by them. pool: of all layers, whose
+  // Mixtral loss then is not in the result; nullptr: this layer is all.
   template <class S>
   MoeResult<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, size_t T,
-                          const std::vector<int32_t>& sequences, const std::vector<int32_t>& ids = {}) const {
+                          const std::vector<int32_t>& sequences, const std::vector<int32_t>& ids = {},
+                          MixtralPool<S>* pool = nullptr) const {
     MoeResult<S> r;
     const auto logits = linear(x, w.at(p + "gate.weight"), T, dim, router.experts);
     const std::vector<S> bias = router.bias ? w.at(p + "gate.e_score_correction_bias") : std::vector<S>{};
@@ -164,6 +187,9 @@ struct Moe {
       r.balance +=
           balance_of(balance, router, affinity, r.index, first, last, true) / static_cast<double>(sequences.size());
     }
+    MixtralPool<S> own;
+    (pool ? *pool : own).add(affinity, r.index, router.experts);
+    if (!pool) r.balance += balance.mixtral * own.loss();
     return r;
   }
 };

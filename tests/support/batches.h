@@ -3,6 +3,7 @@
 #include "core/rng.h"
 #include "data/corpus.h"
 #include "support/places.h"
+#include "train/train_state.h"
 
 namespace birkhoff::test {
 
@@ -28,6 +29,12 @@ inline data::Batch batch(uint64_t step, int64_t rows, int64_t seq_len) {
   b.position = at.position, b.first_key = at.first_key, b.segment_start = at.segment_start,
   b.sequence_start = at.sequence_start;
   return b;
+}
+
+// One step of next-token prediction.
+inline train::StepOutcome take_step(train::TrainState& s, int64_t step, const std::vector<data::Batch>& parts) {
+  s.accumulate(parts);
+  return s.apply(step);
 }
 
 }  // namespace birkhoff::test

@@ -2,11 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "data/chat_corpus.h"
+#include "support/batches.h"
 #include "support/golden.h"
 #include "support/temp_dir.h"
-#include "train/trainer.h"
+#include "train/train_state.h"
 
 namespace birkhoff::test {
 namespace {
@@ -43,7 +45,7 @@ TEST(ChatGradient, TurnsOfUsersCarryNone) {
 
   train::TrainState state(config, 2);
   state.initialise();
-  const train::StepOutcome learnt = state.step(0, {batch});
+  const train::StepOutcome learnt = take_step(state, 0, {batch});
   EXPECT_GT(learnt.grad_norm, 0);
   EXPECT_EQ(learnt.tokens, corpus.counts().learnt_tokens) << "the mean is over what is learnt";
 
@@ -52,22 +54,22 @@ TEST(ChatGradient, TurnsOfUsersCarryNone) {
   const std::string answers = "It is a mask.<｜end▁of▁sentence｜>Yes.<｜end▁of▁sentence｜>";
   std::vector<int32_t> ids;
   for (int32_t& label : rest.labels)
-    if (label != data::kIgnoreLabel) ids.push_back(std::exchange(label, data::kIgnoreLabel));
+    if (label != kIgnoreLabel) ids.push_back(std::exchange(label, kIgnoreLabel));
   EXPECT_EQ(tokenizer->decode(ids), answers);
   train::TrainState other(config, 2);
   other.initialise();
-  EXPECT_EQ(other.step(0, {rest}).grad_norm, 0);
+  EXPECT_EQ(take_step(other, 0, {rest}).grad_norm, 0);
 
   // The answers' gradient does not depend on what stands behind the last of them: padding here, a question there.
   data::Batch changed = batch;
   size_t last = 0;
   for (size_t i = 0; i < batch.labels.size(); ++i)
-    if (batch.labels[i] != data::kIgnoreLabel) last = i;
+    if (batch.labels[i] != kIgnoreLabel) last = i;
   ASSERT_LT(last + 2, changed.ids.size());
   for (size_t i = last + 1; i < changed.ids.size(); ++i) changed.ids[i] = tokenizer->encode("x")[0];
   train::TrainState third(config, 2);
   third.initialise();
-  EXPECT_EQ(third.step(0, {changed}).grad_norm, learnt.grad_norm);
+  EXPECT_EQ(take_step(third, 0, {changed}).grad_norm, learnt.grad_norm);
 }
 
 }  // namespace

@@ -9,7 +9,8 @@
 #include "io/safetensors.h"
 #include "support/small_model.h"
 #include "support/temp_dir.h"
-#include "train/trainer.h"
+#include "train/metrics.h"
+#include "train/run_training.h"
 
 namespace birkhoff::test {
 namespace {

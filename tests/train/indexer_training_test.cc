@@ -8,7 +8,8 @@
 #include "support/batches.h"
 #include "support/small_model.h"
 #include "support/temp_dir.h"
-#include "train/trainer.h"
+#include "train/run_training.h"
+#include "train/train_state.h"
 
 namespace birkhoff::test {
 namespace {
@@ -47,7 +48,7 @@ Trained train_steps(const train::RunConfig& c, int threads, int steps) {
     std::vector<data::Batch> parts;
     for (int64_t p = 0; p < c.train.grad_accum; ++p)
       parts.push_back(batch(static_cast<uint64_t>(i * c.train.grad_accum + p), rows, c.train.seq_len));
-    const train::StepOutcome s = state.step(i, parts);
+    const train::StepOutcome s = take_step(state, i, parts);
     r.losses.push_back(s.loss);
     if (s.indexer_loss) r.indexer.push_back(*s.indexer_loss);
   }

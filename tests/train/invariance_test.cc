@@ -5,7 +5,7 @@
 
 #include "support/batches.h"
 #include "support/small_model.h"
-#include "train/trainer.h"
+#include "train/train_state.h"
 
 namespace birkhoff::test {
 namespace {
@@ -44,7 +44,7 @@ Curve curve_of(const train::RunConfig& c, int threads, int steps) {
     std::vector<data::Batch> parts;
     for (int64_t p = 0; p < c.train.grad_accum; ++p)
       parts.push_back(batch(static_cast<uint64_t>(i * c.train.grad_accum + p), rows, c.train.seq_len));
-    const train::StepOutcome s = state.step(i, parts);
+    const train::StepOutcome s = take_step(state, i, parts);
     curve.losses.push_back(s.loss);
     for (double v : {s.z_loss, s.aux_loss, s.grad_norm, s.mtp_loss.value_or(0), s.indexer_loss.value_or(0)})
       curve.others.push_back(v);

@@ -11,9 +11,10 @@
 #include "checkpoint/hf_directory.h"
 #include "infer/engine.h"
 #include "io/json_file.h"
+#include "support/batches.h"
 #include "support/small_model.h"
 #include "support/temp_dir.h"
-#include "train/trainer.h"
+#include "train/train_state.h"
 
 namespace birkhoff::test {
 namespace {
@@ -51,7 +52,7 @@ std::vector<data::Batch> batch(uint64_t step, const train::RunConfig& c) {
 }
 
 void steps(train::TrainState& s, int64_t from, int64_t to) {
-  for (int64_t i = from; i < to; ++i) s.step(i, batch(static_cast<uint64_t>(i), s.config()));
+  for (int64_t i = from; i < to; ++i) take_step(s, i, batch(static_cast<uint64_t>(i), s.config()));
 }
 
 // Bytes of every tensor, by name, adapters too.
@@ -139,7 +140,7 @@ TEST(Lora, GradientsInAWholeModelFollowFromThoseOfTheMergedWeights) {
         lora.m->adapter_block[p.offset + i] =
             static_cast<float>(0.3 * Rng(4, static_cast<uint64_t>(p.offset)).normal(static_cast<uint64_t>(i)));
     lora.m->refresh(exec);
-    const auto set = model::choose_trainable(*lora.m, "");
+    const auto set = model::choose_trainable(*lora.m, {});
     std::vector<float> block(static_cast<size_t>(set.gradient_elements));
     lora.grads = model::bind_gradients(*lora.m, set, block.data());
 
@@ -205,7 +206,7 @@ TEST(Lora, OnlyAdaptersMoveAndTheLossFalls) {
     s.initialise();
     const auto before = tensors(s);
     const double first = s.evaluate(batch(0, s.config()));
-    for (int64_t i = 0; i < 20; ++i) s.step(i, batch(0, s.config()));
+    for (int64_t i = 0; i < 20; ++i) take_step(s, i, batch(0, s.config()));
     EXPECT_LT(s.evaluate(batch(0, s.config())), first - 0.02) << targets;
     for (const auto& [name, values] : tensors(s))
       EXPECT_EQ(values != before.at(name), name.find(".lora_") != std::string::npos) << name;

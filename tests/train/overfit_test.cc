@@ -1,9 +1,12 @@
 // Every model type learns one batch by heart.
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "core/rng.h"
+#include "support/batches.h"
 #include "support/places.h"
-#include "train/trainer.h"
+#include "train/train_state.h"
 
 namespace birkhoff::test {
 namespace {
@@ -19,8 +22,8 @@ data::Batch one_batch(int64_t vocabulary) {
   for (uint64_t t = 0; t < 2 * kLength; ++t)
     b.ids.push_back(static_cast<int32_t>(rng.bits(t) % static_cast<uint64_t>(vocabulary)));
   b.labels.assign(b.ids.begin() + 1, b.ids.end());
-  b.labels.push_back(data::kIgnoreLabel);
-  b.labels[9] = b.labels[kLength - 1] = data::kIgnoreLabel;
+  b.labels.push_back(kIgnoreLabel);
+  b.labels[9] = b.labels[kLength - 1] = kIgnoreLabel;
   const Packed at(2 * kLength, {0, 10, kLength}, {0, kLength});
   b.position = at.position, b.first_key = at.first_key, b.segment_start = at.segment_start,
   b.sequence_start = at.sequence_start;
@@ -135,10 +138,10 @@ TEST_P(Overfit, OneBatch) {
   train::TrainState state(config, 2);
   state.initialise();
   const data::Batch batch = one_batch(config.model.vocab_size);
-  const train::StepOutcome first = state.step(0, {batch});
+  const train::StepOutcome first = take_step(state, 0, {batch});
   EXPECT_GT(first.loss, 3.5);
   train::StepOutcome last;
-  for (int64_t i = 1; i < config.train.steps; ++i) last = state.step(i, {batch});
+  for (int64_t i = 1; i < config.train.steps; ++i) last = take_step(state, i, {batch});
   EXPECT_LT(last.loss, 0.05);
   EXPECT_EQ(first.indexer_loss.has_value(), config.model.uses_indexer());
   EXPECT_EQ(first.mtp_loss.has_value(), config.model.num_nextn_predict_layers > 0);

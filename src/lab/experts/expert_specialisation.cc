@@ -52,7 +52,7 @@ class Counter {
       for (int64_t t = first; t < end; ++t) add_token(t, b.ids[static_cast<size_t>(t)], tape);
       in_unit_ += end - first;
     }
-    continues_ = b.labels.back() != data::kIgnoreLabel;  // the next token of the document is in the next window
+    continues_ = b.labels.back() != kIgnoreLabel;  // the next token of the document is in the next window
   }
 
   const std::vector<int64_t>& layers() const { return layers_; }

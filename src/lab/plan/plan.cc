@@ -5,7 +5,7 @@
 #include "core/error.h"
 #include "model/config/inventory.h"
 #include "optim/muon.h"
-#include "train/trainer.h"
+#include "train/train_state.h"
 
 namespace birkhoff::lab {
 namespace {
@@ -30,7 +30,7 @@ Planner::Planner(const train::RunConfig& config, const Cluster& cluster) : confi
   Arena memory = Arena::measuring();
   model::Model m(config_.model, t.compute(), t.seq_len, true, memory);
   m.attach_adapters(t.scope(config_.model).lora, true, memory);
-  const model::TrainableSet set = model::choose_trainable(m, t.trainable);
+  const model::TrainableSet set = model::choose_trainable(m, t.scope(config_.model));
   for (const auto& p : set.parameters) {
     if (p.state < 0) continue;
     const bool expert = p.info.name.find(".experts.") != std::string::npos;

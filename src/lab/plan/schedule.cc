@@ -9,7 +9,7 @@
 #include "io/json_file.h"
 #include "model/memory_plan.h"
 #include "train/run_data.h"
-#include "train/trainer.h"
+#include "train/train_state.h"
 
 namespace birkhoff::lab {
 namespace {
@@ -62,7 +62,8 @@ double run_seconds(const train::RunConfig& c, const std::vector<std::string>& da
     for (int64_t first = 0; first < c.train.batch_size; first += rows)
       parts.push_back(source.batches->training_batch(i, c.train.batch_size, first, rows));
     const auto start = Clock::now();
-    state.step(i, parts);
+    state.accumulate(parts);
+    state.apply(i);
     if (i > 0) step += std::chrono::duration<double>(Clock::now() - start).count() / kTimedSteps;
   }
   const double window = step * kForwardShare / static_cast<double>(c.train.batch_size);

@@ -9,9 +9,9 @@
 namespace birkhoff::ops {
 namespace {
 
-// Log-sum-exp and loss of the tokens of one chunk.
+// Log-sum-exp and losses of the tokens of one chunk.
 struct TokenLoss {
-  double lse, cross_entropy;
+  double lse, cross_entropy, objective;
 };
 
 void check_inputs(CMat hidden, const Packed& head_t, std::span<const int32_t> labels) {
@@ -33,7 +33,7 @@ TokenLoss token_loss_of(const float* logits, int64_t vocab, int32_t label, float
   kernels::cross_entropy_kernels().row_stats(logits, vocab, exps, &max, &sum);
   const double lse = static_cast<double>(max) + std::log(static_cast<double>(sum));
   if (inverse_sum) *inverse_sum = 1.0 / static_cast<double>(sum);
-  return {lse, lse - static_cast<double>(logits[label])};
+  return {lse, lse - static_cast<double>(logits[label]), 0};
 }
 
 // Adds a chunk's tokens one after another: the sum does not depend on threads, nor on where chunks are cut.
@@ -42,6 +42,7 @@ void add_losses(std::span<const int32_t> labels, const TokenLoss* losses, LossSu
     if (labels[t] == kIgnoreLabel) continue;
     sums.cross_entropy += losses[t].cross_entropy;
     sums.z += losses[t].lse * losses[t].lse;
+    sums.objective += losses[t].objective;
     ++sums.tokens;
   }
 }
@@ -52,32 +53,39 @@ void for_chunks(int64_t tokens, F&& f) {
   for (int64_t t = 0; t < tokens; t += kLossChunk) f(t, std::min(kLossChunk, tokens - t));
 }
 
-struct RowGradient {
-  float scale, z_coef;
-  DType dtype;
-};
+TokenValue value_of(const HeadLoss& loss, int64_t t, double log_p) {
+  if (loss.objective) return loss.objective(t, log_p);
+  const auto scale = static_cast<double>(loss.scale);
+  return {-scale * log_p, -scale};
+}
 
-// Turns a row of logits into scale * ((1 + 2 z_coef lse) softmax - onehot), stored as bf16 or fp32 over the logits
-// themselves.
-TokenLoss replace_by_gradient(float* logits, int64_t vocab, int32_t label, const RowGradient& g) {
+// Turns the row of logits of token t into the gradient, slope (onehot - softmax) + 2 scale z_coef lse softmax, stored
+// as bf16 or fp32 over the logits themselves.
+TokenLoss replace_by_gradient(float* logits, int64_t vocab, int64_t t, int32_t label, const HeadLoss& loss,
+                              DType dtype) {
   const auto& kernel = kernels::cross_entropy_kernels();
-  const bool f32 = g.dtype == f32_t;
+  const bool f32 = dtype == f32_t;
   if (label == kIgnoreLabel) {
-    std::fill_n(static_cast<char*>(static_cast<void*>(logits)), vocab * dtype_bytes(g.dtype), char{0});
-    return {0, 0};
+    std::fill_n(static_cast<char*>(static_cast<void*>(logits)), vocab * dtype_bytes(dtype), char{0});
+    return {0, 0, 0};
   }
   WorkerScratch memory;
   float* exps = memory.take<float>(vocab);
   double inverse_sum;
-  const TokenLoss loss = token_loss_of(logits, vocab, label, exps, &inverse_sum);
-  const float factor = static_cast<float>(g.scale * (1 + 2 * static_cast<double>(g.z_coef) * loss.lse) * inverse_sum);
+  TokenLoss token = token_loss_of(logits, vocab, label, exps, &inverse_sum);
+  const TokenValue v = value_of(loss, t, -token.cross_entropy);
+  token.objective = v.value;
+  const auto scale = static_cast<double>(loss.scale);
+  // The first term is zero, exactly, for next-token prediction.
+  const double weight = (-v.slope - scale) + scale * (1 + 2 * static_cast<double>(loss.z_coef) * token.lse);
+  const auto factor = static_cast<float>(weight * inverse_sum);
   (f32 ? kernel.scale_f32 : kernel.scale_bf16)(exps, vocab, factor, logits);
-  const float at_label = exps[label] * factor - g.scale;
+  const float at_label = exps[label] * factor + static_cast<float>(v.slope);
   if (f32)
     logits[label] = at_label;
   else
     static_cast<bf16*>(static_cast<void*>(logits))[label] = to_bf16(at_label);
-  return loss;
+  return token;
 }
 
 }  // namespace
@@ -102,7 +110,7 @@ LossSums cross_entropy_forward(const Exec& exec, CMat hidden, const Packed& head
       for (int64_t t = task * step; t < std::min(tokens, (task + 1) * step); ++t) {
         const int32_t label = chunk[static_cast<size_t>(t)];
         losses[t] =
-            label == kIgnoreLabel ? TokenLoss{0, 0} : token_loss_of(rows.f32(t), vocab, label, nullptr, nullptr);
+            label == kIgnoreLabel ? TokenLoss{0, 0, 0} : token_loss_of(rows.f32(t), vocab, label, nullptr, nullptr);
         if (!token_loss.empty())
           token_loss[static_cast<size_t>(first + t)] = static_cast<float>(losses[t].cross_entropy);
       }
@@ -113,7 +121,7 @@ LossSums cross_entropy_forward(const Exec& exec, CMat hidden, const Packed& head
 }
 
 LossSums cross_entropy_backward(const Exec& exec, CMat hidden, const Packed& head_t, const Packed& head,
-                                std::span<const int32_t> labels, float scale, float z_coef, Mat d_hidden, Mat d_head,
+                                std::span<const int32_t> labels, const HeadLoss& loss, Mat d_hidden, Mat d_head,
                                 Arena& scratch) {
   check_inputs(hidden, head_t, labels);
   const int64_t vocab = head_t.n, step = logit_rows_per_task(vocab);
@@ -125,7 +133,6 @@ LossSums cross_entropy_backward(const Exec& exec, CMat hidden, const Packed& hea
   Arena::Scope scope(scratch);
   const Mat logits = scratch.mat(f32_t, std::min(kLossChunk, hidden.rows), vocab);
   TokenLoss* losses = scratch.take<TokenLoss>(logits.rows);
-  const RowGradient gradient{scale, z_coef, hidden.dtype};
   LossSums sums;
   if (!exec.dry()) check_labels(labels, vocab);
   for_chunks(hidden.rows, [&](int64_t first, int64_t tokens) {
@@ -136,7 +143,8 @@ LossSums cross_entropy_backward(const Exec& exec, CMat hidden, const Packed& hea
       const auto chunk = labels.subspan(static_cast<size_t>(first), static_cast<size_t>(tokens));
       exec.parallel_for((tokens + step - 1) / step, [&](int64_t task) {
         for (int64_t t = task * step; t < std::min(tokens, (task + 1) * step); ++t)
-          losses[t] = replace_by_gradient(logits.f32(t), vocab, chunk[static_cast<size_t>(t)], gradient);
+          losses[t] =
+              replace_by_gradient(logits.f32(t), vocab, first + t, chunk[static_cast<size_t>(t)], loss, hidden.dtype);
       });
       add_losses(chunk, losses, sums);
     }

@@ -7,7 +7,7 @@
 #include "core/error.h"
 #include "model/config/inventory.h"
 #include "model/config/presets.h"
-#include "train/trainer.h"
+#include "train/train_state.h"
 
 namespace birkhoff::test {
 namespace {

@@ -9,7 +9,7 @@
 #include "lab/plan/plan_report.h"
 #include "model/config/inventory.h"
 #include "model/config/presets.h"
-#include "train/trainer.h"
+#include "train/train_state.h"
 
 namespace birkhoff::test {
 namespace {

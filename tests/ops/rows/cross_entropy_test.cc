@@ -18,7 +18,7 @@ struct LossCase {
     const Rng rng(3);
     for (int64_t i = 0; i < n; ++i)
       labels.push_back(i % 5 == 3
-                           ? ops::kIgnoreLabel
+                           ? kIgnoreLabel
                            : static_cast<int32_t>(rng.bits(static_cast<uint64_t>(i)) % static_cast<uint64_t>(v)));
   }
   // Logits are fp32 sums of dim products.
@@ -49,7 +49,7 @@ LossResult run(const LossCase& c, int threads, const Owned& d_head_before) {
   const size_t before = arena.used();
   r.forward = ops::cross_entropy_forward(exec, c.hidden, head_t, c.labels, r.per_token, arena);
   r.backward =
-      ops::cross_entropy_backward(exec, c.hidden, head_t, head, c.labels, kScale, kZ, r.d_hidden, r.d_head, arena);
+      ops::cross_entropy_backward(exec, c.hidden, head_t, head, c.labels, {kScale, kZ}, r.d_hidden, r.d_head, arena);
   EXPECT_EQ(arena.used(), before);
   return r;
 }
@@ -106,6 +106,83 @@ TEST(CrossEntropy, MatchesSpecification) {
   }
 }
 
+// An objective of its own for every token: value -a sin(log p) + b (log p)^2 with a, b of the token, so that the slope
+// is neither constant nor of one sign; with and without the z-loss beside it.
+TEST(CrossEntropy, ObjectiveOfEveryToken) {
+  const auto a = [](int64_t t) { return 0.3 - 0.2 * static_cast<double>(t % 4); };
+  const auto b = [](int64_t t) { return 0.05 * static_cast<double>(t % 3); };
+  for (Isa isa : machine_isas())
+    for (float z : {0.f, kZ}) {
+      const IsaScope scope(isa);
+      SCOPED_TRACE(std::string(isa_name(isa)) + " z " + std::to_string(z));
+      const LossCase c(33, 8, 20, f32_t);
+      ops::HeadLoss loss{kScale, z};
+      loss.objective = [&](int64_t t, double log_p) {
+        return ops::TokenValue{-a(t) * std::sin(log_p) + b(t) * log_p * log_p,
+                               -a(t) * std::cos(log_p) + 2 * b(t) * log_p};
+      };
+      const Exec exec(2);
+      Arena arena(size_t{16} << 20);
+      const auto head_t = ops::Packed::take(arena, c.t, c.dim, c.vocab),
+                 head = ops::Packed::take(arena, c.t, c.vocab, c.dim);
+      ops::pack_transposed(exec, c.head, head_t);
+      ops::pack(exec, c.head, head);
+      Owned d_hidden(c.tokens, c.dim), d_head(c.vocab, c.dim);
+      const ops::LossSums sums =
+          ops::cross_entropy_backward(exec, c.hidden, head_t, head, c.labels, loss, d_hidden, d_head, arena);
+
+      const auto x = c.hidden.values(), w = c.head.values();
+      const auto value = [&](const auto& h, const auto& m) {
+        const auto r = reference::cross_entropy(h, m, c.labels, c.dim);
+        auto sum = r.z * static_cast<double>(kScale) * static_cast<double>(z);
+        for (size_t t = 0; t < c.labels.size(); ++t) {
+          if (c.labels[t] == kIgnoreLabel) continue;
+          const auto i = static_cast<int64_t>(t);
+          const auto log_p = -r.per_token[t];
+          sum += -a(i) * std::sin(log_p) + b(i) * log_p * log_p;
+        }
+        return sum;
+      };
+      const auto want_dh = reference::complex_step(x, [&](const auto& v) { return value(v, reference::lift(w)); });
+      const auto want_dw = reference::complex_step(w, [&](const auto& v) { return value(reference::lift(x), v); });
+      // As above: logits off by logit_error; a slope changes by at most (a + 2 b) of that, and weighs twice.
+      const double per_token =
+          2 * c.logit_error() + 0x1p-24 * (std::sqrt(static_cast<double>(c.vocab)) + 8 + c.largest_logit());
+      const double range = c.largest_logit() + std::log(static_cast<double>(c.vocab));
+      const double slope = 0.3 + 2 * 0.1 * 2 * range + kScale * 2 * static_cast<double>(z) * range, e = 2 * per_token;
+      const double n = static_cast<double>(c.tokens);
+      EXPECT_NEAR(sums.objective, value(x, w) - static_cast<double>(kScale) * static_cast<double>(z) * sums.z,
+                  n * slope * per_token);
+      expect_close(d_hidden.values(), want_dh, 2 * slope * largest(w) * e + 0x1p-24 * largest(want_dh), "d_hidden");
+      expect_close(d_head.values(), want_dw, n * slope * largest(x) * e + 0x1p-22 * largest(want_dw), "d_head");
+    }
+}
+
+// The objective that next-token prediction is gives its bits.
+TEST(CrossEntropy, NextTokenPredictionIsAnObjective) {
+  for (DType t : {f32_t, bf16_t}) {
+    const LossCase c(ops::kLossChunk + 9, 16, 50, t);
+    const Exec exec(2);
+    Arena arena(size_t{16} << 20);
+    const auto head_t = ops::Packed::take(arena, c.t, c.dim, c.vocab),
+               head = ops::Packed::take(arena, c.t, c.vocab, c.dim);
+    ops::pack_transposed(exec, c.head, head_t);
+    ops::pack(exec, c.head, head);
+    Owned d_hidden[2] = {Owned(c.tokens, c.dim, t), Owned(c.tokens, c.dim, t)},
+          d_head[2] = {Owned(c.vocab, c.dim), Owned(c.vocab, c.dim)};
+    ops::HeadLoss own{kScale, kZ};
+    const double scale = static_cast<double>(kScale);
+    own.objective = [scale](int64_t, double log_p) { return ops::TokenValue{-scale * log_p, -scale}; };
+    const ops::LossSums plain = ops::cross_entropy_backward(exec, c.hidden, head_t, head, c.labels, {kScale, kZ},
+                                                            d_hidden[0], d_head[0], arena),
+                        given = ops::cross_entropy_backward(exec, c.hidden, head_t, head, c.labels, own, d_hidden[1],
+                                                            d_head[1], arena);
+    EXPECT_EQ(plain.objective, given.objective);
+    EXPECT_TRUE(d_hidden[0].same_bytes(d_hidden[1]));
+    EXPECT_TRUE(d_head[0].same_bytes(d_head[1]));
+  }
+}
+
 TEST(CrossEntropy, ThreadsDoNotChangeBits) {
   for (DType t : {f32_t, bf16_t}) {
     const LossCase c(ops::kLossChunk * 2 + 17, 32, 300, t);
@@ -139,7 +216,7 @@ TEST(CrossEntropy, TokensAreIndependent) {
 TEST(CrossEntropy, IgnoredAndExtreme) {
   LossCase c(6, 8, 20, f32_t);
   const Owned zero(20, 8);
-  std::fill(c.labels.begin(), c.labels.end(), ops::kIgnoreLabel);
+  std::fill(c.labels.begin(), c.labels.end(), kIgnoreLabel);
   const LossResult none = run(c, 1, zero);
   EXPECT_EQ(none.forward.tokens, 0);
   EXPECT_EQ(none.backward.cross_entropy, 0.0);
@@ -162,7 +239,7 @@ TEST(CrossEntropy, DryRunPlansTheScratch) {
   const auto head_t = ops::Packed::take(arena, bf16_t, 64, 1000), head = ops::Packed::take(arena, bf16_t, 1000, 64);
   const std::vector<int32_t> labels(4096);
   const size_t before = arena.used();
-  ops::cross_entropy_backward(exec, hidden, head_t, head, labels, 1.f, 0.f, hidden, d_head, arena);
+  ops::cross_entropy_backward(exec, hidden, head_t, head, labels, {1.f}, hidden, d_head, arena);
   EXPECT_EQ(arena.used(), before);
   EXPECT_GE(arena.peak(), before + static_cast<size_t>(ops::kLossChunk) * 1000 * 4);
 }

@@ -1,17 +1,15 @@
-// The training loop.
+// One optimizer step: gradients of an objective over the parts of a step, then the step itself. Knows no files.
 #pragma once
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "core/arena.h"
 #include "core/exec.h"
-#include "data/corpus.h"
+#include "data/batch.h"
 #include "model/memory_plan.h"
 #include "model/transformer.h"
 #include "optim/optimizer.h"
@@ -26,8 +24,9 @@ struct StepOutcome {
          aux_loss = 0;  // nats a token; the z-loss and the sum of the balance losses, with their coefficients
   std::optional<double> mtp_loss;      // mean over the prediction modules, without its coefficient
   std::optional<double> indexer_loss;  // KL of the indexers, nats a token and indexer, without its coefficient
+  double objective = 0;                // what was minimised of the tokens: of next-token prediction the loss
   double grad_norm = 0, lr = 0;
-  int64_t tokens = 0;
+  int64_t tokens = 0;  // with a label that counts
   double forward_ms = 0, backward_ms = 0, optimizer_ms = 0;
   std::vector<std::vector<int64_t>> expert_load;  // [MoE layer][expert]
 };
@@ -38,7 +37,12 @@ model::MemoryPlan plan_run(const RunConfig& config, int threads);
 // Whether Muon moves this parameter where it is trained; AdamW moves the others.
 bool moved_by_muon(const model::ParameterInfo& p, const TrainConfig& c);
 
-// Weights, gradients, moments and buffers of one training run, and the step that moves them. Knows no files.
+// What a step minimises: the sum over the counted tokens of its parts of value(part, token, log p), a token being a row
+// of its part. Called once a token, by several threads at once: a pure function. nullptr: next-token prediction, -log p
+// divided by the counted tokens of the step.
+using Objective = std::function<ops::TokenValue(size_t part, int64_t token, double log_p)>;
+
+// Weights, gradients, moments and buffers of one training run, and the step that moves them.
 class TrainState {
  public:
   // Plans first and refuses what does not fit, before anything is allocated.
@@ -46,8 +50,12 @@ class TrainState {
   // Fresh weights from the seed. `load` fills the model's own instead, when given; adapters are fresh in either case.
   void initialise(const std::function<void(model::Model&)>& load = nullptr);
 
-  // One step at position `step` on the given parts (equal to grad_accum, or fewer while the batch ramps up).
-  StepOutcome step(int64_t step, const std::vector<data::Batch>& parts);
+  // A step is accumulate, then apply. accumulate: gradients of the objective and of the losses that the settings add,
+  // over all parts of the step (grad_accum of them, fewer while the batch ramps up), the weights standing still.
+  void accumulate(const std::vector<data::Batch>& parts, const Objective& objective = nullptr);
+  // Moves the weights as step `step` (from 0) of the schedule; gradients become zero. A loss or norm that is not finite
+  // moves nothing.
+  StepOutcome apply(int64_t step);
   // Mean cross-entropy over the batches, nats a token; no gradients.
   double evaluate(const std::vector<data::Batch>& batches);
   // Gains of the residual maps over the tokens of one sequence (mhc.md 4).
@@ -66,7 +74,7 @@ class TrainState {
   std::string first_bad_tensor() const;
 
  private:
-  void optimizer_step(int64_t step, StepOutcome& out);
+  void move_router_biases(const std::vector<std::vector<int64_t>>& expert_load);
   RunConfig config_;
   model::MemoryPlan plan_;
   Exec exec_;
@@ -76,26 +84,7 @@ class TrainState {
   model::Weights grads_;
   optim::ParameterBlocks blocks_;
   std::vector<optim::Parameter> parameters_;
+  std::optional<StepOutcome> accumulated_;  // between accumulate and apply
 };
-
-// The run around the steps: directory, data, telemetry, checkpoints, report.
-struct TrainOptions {
-  nlohmann::json settings_base;               // preset or file
-  std::vector<std::string> settings_set;      // key=value, over the base
-  std::vector<std::string> data, validation;  // PATH[@WEIGHT]
-  std::string tokenizer;                      // directory; "": bytes are tokens, or what the resumed run has
-  std::string chat_template,
-      chat_encoder;         // format of conversations: a file, or "v3.2", "v4"; both "": the directory's own
-  std::string token_cache;  // directory where tokenized data is kept, "" keeps none
-  std::string out;
-  std::string init;  // a run, checkpoint or model directory whose weights the run starts from
-  bool resume = false;
-  int threads = 1;
-  std::string command_line;
-  bool terminal = false;  // progress bar on stderr
-  bool quiet = false;
-};
-// Returns 0, or 130 when `stop` was raised and the run was saved. Throws Error.
-int run_training(const TrainOptions& options, const std::atomic<bool>& stop);
 
 }  // namespace birkhoff::train
