@@ -104,7 +104,7 @@ SABOTAGES = [
     ("merge-queue-front", "text/tokenizer/merge_queue.h", "place <= list.places[list.read]) {", "place != list.places[list.read]) {", "text_merge_queue_test"),
     ("merge-queue-clear", "text/tokenizer/merge_queue.h", "    waiting_.clear();", "    waiting_.shrink_to_fit();", "text_merge_queue_test"),
     ("merge-stale-pairs", "text/tokenizer/bpe.cc", "if (s.ranks[at] != rank) continue;", "if (s.next[at] < 0) continue;", "text_tokenizer_test"),
-    ("whole-text-memory", "infer/engine.cc", "measure(*model_, T, nullptr);", "measure_piece(*model_, T, 0, layers::MlaForm::automatic);", "infer_engine_test"),
+    ("whole-text-memory", "infer/engine.cc", "pass(model::Pass::plan(run));", "pass(plan_piece(*model_, T, 0, layers::MlaForm::automatic));", "infer_engine_test"),
     ("mixtral-one-expert", "model/config/config.cc", ' || model_type == "mixtral"', "", "model_config_test"),
     ("prediction-not-hashed", "model/config/config.cc", "std::min(num_hash_layers, num_hidden_layers)", "num_hash_layers", "model_config_test"),
     ("rope-parameters-beside", "model/config/config.cc", "if (settings.contains(kLast) && !scaled)", "if (settings.contains(kLast) || scaled)", "model_config_test"),

@@ -30,6 +30,7 @@ void read_ends(const std::string& directory, const char* file, std::vector<int32
 // What was trained here without a tokenizer was trained on bytes.
 bool TextModel::has_text(const Engine& engine) {
   const int64_t vocab = engine.model().config.vocab_size;
+  if (engine.directory().empty()) return vocab == kByteVocabulary;  // lent by itself
   return text::Tokenizer::exists(engine.directory()) || vocab == kByteVocabulary ||
          (vocab > kByteVocabulary && checkpoint::read_config_json(engine.directory()).contains("training"));
 }
@@ -41,7 +42,7 @@ TextModel::TextModel(const Engine& engine) {
                 engine.directory() + ": the model has " + std::to_string(vocab) +
                     " tokens and no tokenizer; only byte models (256 tokens, or trained here) read text without one",
                 "put tokenizer.json beside the weights, or use --tokens-file");
-  if (!text::Tokenizer::exists(engine.directory())) {
+  if (engine.directory().empty() || !text::Tokenizer::exists(engine.directory())) {
     for (int64_t id = kByteVocabulary; id < vocab; ++id) padding_.push_back(static_cast<int32_t>(id));
     return;
   }

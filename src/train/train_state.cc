@@ -4,6 +4,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "eval/likelihood.h"
 #include "ops/experts/routing.h"
 #include "optim/schedule.h"
 #include "train/gains.h"
@@ -259,20 +260,9 @@ void TrainState::optimizer_step(int64_t step, StepOutcome& out) {
 }
 
 double TrainState::evaluate(const std::vector<data::Batch>& batches) {
-  double sum = 0;
-  int64_t n = 0;
-  for (const auto& b : batches) {
-    kept_->reset();
-    scratch_->reset();
-    model::Tape tape =
-        model::reserve_tape(*kept_, *model_, static_cast<int64_t>(b.ids.size()), model::Tape::Keep::nothing);
-    model::forward(exec_, *model_, b.ids, context(b), tape, *scratch_);
-    const ops::LossSums s =
-        ops::cross_entropy_forward(exec_, tape.hidden, model_->weights.head.forward, b.labels, {}, *scratch_);
-    sum += s.cross_entropy;
-    n += s.tokens;
-  }
-  return n ? sum / static_cast<double>(n) : 0;
+  model::Pass pass(*kept_, *scratch_);
+  const ops::LossSums sums = eval::batch_losses(exec_, *model_, pass, batches);
+  return sums.tokens ? sums.cross_entropy / static_cast<double>(sums.tokens) : 0;
 }
 
 GainRecord TrainState::measure_gains(const data::Batch& b) {
