@@ -36,6 +36,9 @@ void add_chat(CLI::App& app, Program& p);
 void add_chat_format(CLI::App& app, Program& p);
 void add_chat_parse(CLI::App& app, Program& p);
 
+// "bench gemm": dtype is bf16 or fp32. Returns the exit code.
+int bench_gemm(const std::string& dtype, bool as_json, int threads);
+
 // --preset P, --config FILE and --set key=value, in that order of precedence.
 struct SettingsFlags {
   std::string preset, config;
@@ -44,14 +47,18 @@ struct SettingsFlags {
   nlohmann::json base() const;  // preset, overlaid by the file; throws Error
 };
 
-// Raised by Ctrl-C and SIGTERM once install_stop_handlers() was called; another one, a second or more later, ends the
-// program at once.
+// Raised by Ctrl-C, SIGTERM and SIGHUP once install_stop_handlers() was called; another one, a second or more later,
+// ends the program at once.
 const std::atomic<bool>& stop_requested();
 void install_stop_handlers();
+// Signals that are failed reads and writes: pipes nobody reads, files at their size limit, mapped files that lost their
+// end, which are named (exit code 3).
+void install_fault_handlers();
 
 // Whitespace-separated token ids, at least one; name: whose they are, for the message. Throws Error.
 std::vector<int32_t> parse_token_list(const std::string& text, const std::string& name);
 std::vector<int32_t> read_token_file(const std::string& path);
+// A file, pipe or device of at most 64 MiB, which is read once. Throws Error.
 std::string read_text_file(const std::string& path);
 
 }  // namespace birkhoff::apps

@@ -37,6 +37,17 @@ SABOTAGES = [
     ("state-rms-term", "ops/residual/residual_backward.cc", "const float c = r * r * dot / static_cast<float>(width);", "const float c = 0 * r * r * dot / static_cast<float>(width);", "ops_residual_test"),
     ("gain-order", "train/gains.cc", "s += site[static_cast<size_t>(i * n_ + k)] * c[k * n_ + j];", "s += c[i * n_ + k] * site[static_cast<size_t>(k * n_ + j)];", "train_gains_test"),
     ("progress-resumed", "train/progress.h", "last_done_ = done;", "last_done_ = 0 * done;", "train_progress_test"),
+    # Files of the user
+    ("file-kind", "io/user_files.cc", "if (!S_ISREG(about.st_mode))", "if (S_ISDIR(about.st_mode))", "io_user_files_test"),
+    ("file-limit", "io/user_files.cc", "if (static_cast<size_t>(about.st_size) > max_bytes)", "if (false)", "io_user_files_test"),
+    ("link-replaced", "io/atomic_file.cc", "replace_file(follow_links(path), content,", "replace_file(path, content,", "io_user_files_test"),
+    ("output-mode", "io/atomic_file.cc", "exists ? there.st_mode & 07777 : 0644", "0644", "io_user_files_test"),
+    ("input-overwritten", "io/user_files.cc", "x.st_dev == y.st_dev && x.st_ino == y.st_ino;", "x.st_dev == y.st_dev && x.st_ino == y.st_ino && a == b;", "io_user_files_test"),
+    ("mapped-change-forgotten", "io/mapped_file.cc", "if (mapping_->changed()) changed_before()", "if (false) changed_before()", "io_user_files_test"),
+    ("mapped-end", "io/mapped_file.cc", "at >= begin + m->size", "at > begin + m->size", "io_user_files_test"),
+    ("value-not-cut", "core/error.cc", "append_cut(out, text.substr(open + 1, close - open - 1), kLongestValue);", "out += text.substr(open + 1, close - open - 1);", "core_core_test"),
+    ("mark-kept", "data/documents.cc", "all.remove_prefix(io::kByteOrderMark.size());", "all.remove_prefix(0);", "data_corpus_test"),
+    ("inventory-router", "model/config/inventory.cc", "group == \"routed_experts\" || group == \"router\"", "group == \"routed_experts\"", "config_inventory_test"),
     # Norms, rotary embedding, attention, gates
     ("norm-mean-term", "kernels/rows/norm.isa.cc", "const V mean = set1(-dot / static_cast<float>(a.dim));", "const V mean = set1(0 * dot / static_cast<float>(a.dim));", "ops_norm_test"),
     ("norm-eps", "kernels/rows/norm.isa.cc", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + a.eps)", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + 1e-5f)", "ops_norm_test"),

@@ -1,4 +1,3 @@
-#include "support/golden.h"
 #include "data/chat_corpus.h"
 
 #include <gtest/gtest.h>
@@ -6,6 +5,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "support/golden.h"
 #include "support/temp_dir.h"
 
 namespace birkhoff::data {

@@ -1,4 +1,3 @@
-#include "support/golden.h"
 #include "data/token_shard.h"
 
 #include <gtest/gtest.h>
@@ -8,6 +7,7 @@
 
 #include "core/error.h"
 #include "data/corpus.h"
+#include "support/golden.h"
 #include "support/temp_dir.h"
 #include "text/tokenizer/fim.h"
 
@@ -88,6 +88,20 @@ TEST(TokenShard, IsKeptByContent) {
   const TokenShard again(file, t);
   EXPECT_FALSE(again.cached());
   EXPECT_EQ(document(again, 0), document(third, 0));
+}
+
+TEST(TokenShard, IsMadeWithoutACacheThatCannotBeWritten) {
+  const TempDir dir;
+  Tokenization t = v3();
+  const std::string file = dir.path() + "/a.txt";
+  write(file, "some text");
+  t.cache = file + "/below";
+  std::string told;
+  t.note = [&](const std::string& reason) { told = reason; };
+  const TokenShard shard(file, t);
+  EXPECT_FALSE(shard.cached());
+  EXPECT_EQ(document(shard, 0), closed(t, "some text"));
+  EXPECT_NE(told.find("[file] " + t.cache), std::string::npos) << told;
 }
 
 TEST(TokenShard, FillInTheMiddleRearrangesWholeDocuments) {

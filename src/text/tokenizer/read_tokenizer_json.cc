@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "io/mapped_file.h"
+#include "io/user_files.h"
 #include "text/tokenizer/json_tokenizer.h"
 
 namespace birkhoff::text {
@@ -197,9 +198,10 @@ std::shared_ptr<JsonTokenizer> parse_tokenizer_json(std::string_view text, const
 
 std::shared_ptr<JsonTokenizer> read_tokenizer_json(const std::string& path, const std::vector<AddedToken>& more) {
   const io::MappedFile file(path);
-  const auto bytes = file.bytes();
+  std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  if (text.starts_with(io::kByteOrderMark)) text.remove_prefix(io::kByteOrderMark.size());
   try {
-    return parse_tokenizer_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, more);
+    return parse_tokenizer_json(text, more);
   } catch (const Error& e) {
     const std::string said = e.what();
     throw Error(e.where(), path + ": " + said.substr(said.find(']') + 2), e.hint(), e.code());
