@@ -1,7 +1,6 @@
 #include "infer/text_model.h"
 
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -68,13 +67,6 @@ std::vector<int32_t> TextModel::prompt(std::string_view text) const {
   if (ids.empty() && tokenizer_->bos()) ids.push_back(*tokenizer_->bos());
   if (ids.empty()) tokenizer_->encode("\n", ids);
   return ids;
-}
-
-int32_t TextModel::sample(std::span<const float> logits, const SamplerOptions& options, uint64_t index) const {
-  if (padding_.empty()) return infer::sample(logits, options, index);
-  masked_.assign(logits.begin(), logits.end());
-  for (const int32_t id : padding_) masked_[static_cast<size_t>(id)] = -INFINITY;
-  return infer::sample(masked_, options, index);
 }
 
 bool TextModel::ends(int32_t id) const { return std::find(ends_.begin(), ends_.end(), id) != ends_.end(); }

@@ -469,7 +469,9 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
     report_unfinished(*dir);
     throw;
   }  // the run's memory is returned before a model is opened to write the sample
-  report::write_report(dir->path(), sample_text(dir->path(), config.train.seq_len, options.threads));
+  infer::EngineOptions sampled;
+  sampled.threads = options.threads;
+  report::write_report(dir->path(), sample_text(infer::Engine(dir->path(), sampled), config.train.seq_len));
   std::fprintf(stderr, "birkhoff: report: %s\n", dir->file("report.html").c_str());
   return 0;
 }
