@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "data/chat_corpus.h"
 #include "data/corpus.h"
+#include "data/documents.h"
 #include "model/config/json_fields.h"
 
 namespace birkhoff::eval {
@@ -17,6 +18,10 @@ int64_t trained_seq_len(const std::string& directory) {
 
 std::vector<data::Batch> windows(const infer::Engine& engine, const infer::TextModel& text,
                                  const std::vector<std::string>& paths, int64_t seq_len, bool validation_only) {
+  for (const std::string& path : paths)
+    if (data::split_weight(path).first != path)
+      throw Error("eval", path + ": a weight says how often training draws from a source; here all of it is read once",
+                  "leave out what follows the last @", ExitCode::usage);
   if (seq_len == 0) seq_len = trained_seq_len(engine.directory());
   if (seq_len < 1 || seq_len > engine.max_positions())
     throw Error("eval", "--seq-len " + std::to_string(seq_len) + ", the model allows 1 to " +

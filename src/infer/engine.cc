@@ -148,8 +148,8 @@ void Engine::full_logits(std::span<const int32_t> ids,
                          const std::function<void(int64_t, std::span<const float>)>& row) const {
   const auto T = static_cast<int64_t>(ids.size());
   if (T > max_positions_)
-    throw Error("tokens", std::to_string(T) + " tokens, the engine was opened for " + std::to_string(max_positions_),
-                "shorten the input or raise the limit on positions");
+    throw Error("tokens", std::to_string(T) + " tokens, the model reads " + std::to_string(max_positions_),
+                "shorten the input: max_position_embeddings is the limit");
   check_ids(model_->config, ids);
   if (T == 0) return;
   const model::SequenceTokens places(T);
