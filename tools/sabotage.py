@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Breaks the source one line at a time and sees that a test notices: tools/sabotage.py [--list] [--only NAME,...] [--dir DIR].
+"""Breaks the source one line at a time and sees that a test notices: tools/sabotage.py [--list] [--only NAME,...] [--stale].
 
-Works on a copy of the tracked files (default build/sabotage, kept for the next run). For every sabotage: one text is replaced in one
-file, the one test program named is built and must fail; a test that cannot be built does not count. Every test must pass on the
-untouched copy first. Exit code 1 when a sabotage goes unnoticed."""
+Works on a copy of the tracked files (--dir, default build/sabotage, kept for the next run), or with --here in this tree and its
+build/release. For every sabotage: one text is replaced in one file, the one test program named is built and must fail; a test that cannot
+be built does not count. Every test must pass on the untouched source first. --stale builds nothing and only looks whether every text
+still stands once in its file and every suite in its program's folder. --tenth takes every tenth sabotage, others after every commit.
+Exit code 1 when a sabotage goes unnoticed or its text is gone."""
 import argparse
 import pathlib
 import re
@@ -11,129 +13,131 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# name, file under src/, the text (must stand there exactly once), what it becomes, the test that must notice.
+# name, file under src/, the text (must stand there exactly once), what it becomes, the test that must notice: its program and the suites to run
+# (separated by colons). One a line.
 SABOTAGES = [
     # Sinkhorn and the maps of hyper-connections
-    ("sinkhorn-order", "kernels/residual/sinkhorn.isa.cc", "normalise<N>(m, i % 2 == 0, veps,", "normalise<N>(m, i % 2 == 1, veps,", "ops_mhc_vectors_test"),
-    ("sinkhorn-eps", "kernels/residual/sinkhorn.isa.cc", "at(i) = at(i) * r + eps;", "at(i) = at(i) * r + (eps - eps);", "ops_mhc_properties_test"),
-    ("sinkhorn-vjp-dot", "kernels/residual/sinkhorn.isa.cc", "d[at] = (d[at] - dot) * r;", "d[at] = d[at] * r;", "ops_mhc_vectors_test"),
-    ("sinkhorn-vjp-walk-back", "kernels/residual/sinkhorn.isa.cc", "m[at] = m[at] * denominator;", "m[at] = m[at];", "ops_mhc_vectors_test"),
-    ("mixture-mean", "kernels/residual/permutations.isa.cc", "e[p] * r * (g - mean)", "e[p] * r * g", "ops_mixture_test"),
-    ("mixture-normaliser", "kernels/residual/permutations.isa.cc", "for (int i = 0; i < N * N; ++i) m[i] = m[i] * r;", "for (int i = 1; i < N * N; ++i) m[i] = m[i] * r;", "ops_mixture_test"),
-    ("mixture-permutation", "kernels/residual/permutations.isa.cc", "V g = d[kPermutations<N>.to[p][0]];", "V g = d[0];", "ops_mixture_test"),
-    ("kron-factor", "kernels/residual/permutations.isa.cc", "to[2 * x + 1] = from[x] * swap[f];", "to[2 * x + 1] = from[x] * keep[f];", "ops_mixture_test"),
-    ("kron-slope", "kernels/residual/permutations.isa.cc", "const V slope = a * b * (da - db);", "const V slope = a * (da - db);", "ops_mixture_test"),
-    ("res-form-init", "model/weights.cc", "form == ops::ResForm::lite ? i == 0 : i % 2 == 0;", "form == ops::ResForm::lite ? i == 0 : i % 2 == 1;", "model_res_form_test"),
-    ("res-form-transposed", "ops/residual/residual_coefficients.cc", "s.kind == ResidualKind::hc || s.convention == HcConvention::v4;", "s.kind == ResidualKind::hc || s.convention == HcConvention::v4 || s.res_form == ResForm::lite;", "ops_residual_test"),
-    ("map-transposed", "ops/residual/residual_coefficients.cc", "return transposed ? j * n + k : k * n + j;", "return transposed ? k * n + j : j * n + k;", "ops_mhc_vectors_test"),
-    ("post-factor", "ops/residual/residual_coefficients.cc", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 2.f, 0.f, y.v[i]);", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 1.f, 0.f, y.v[i]);", "ops_mhc_vectors_test"),
-    ("pre-eps", "ops/residual/residual_coefficients.cc", "scale[0], base[i], 1.f, s.hc_eps, y.v[i]);", "scale[0], base[i], 1.f, 0.f, y.v[i]);", "ops_mhc_properties_test"),
-    ("scale-gradient", "ops/residual/residual_coefficients.cc", "d_scale[group] += static_cast<float>(weighted);", "d_scale[group] += 0 * static_cast<float>(weighted);", "ops_mhc_vectors_test"),
-    ("collapse-scale-gradient", "ops/residual/residual_coefficients.cc", "d_scale[0] += static_cast<float>(weighted);", "d_scale[0] += 0 * static_cast<float>(weighted);", "ops_mhc_vectors_test"),
-    ("write-transposed", "kernels/residual/streams.isa.cc", "for (int j = 0; j < N; ++j) s = fma(set1(res[k * N + j]), in[j], s);", "for (int j = 0; j < N; ++j) s = fma(set1(res[j * N + k]), in[j], s);", "ops_mhc_vectors_test"),
-    ("state-rms-term", "ops/residual/residual_backward.cc", "const float c = r * r * dot / static_cast<float>(width);", "const float c = 0 * r * r * dot / static_cast<float>(width);", "ops_residual_test"),
-    ("gain-order", "train/gains.cc", "s += site[static_cast<size_t>(i * n_ + k)] * c[k * n_ + j];", "s += c[i * n_ + k] * site[static_cast<size_t>(k * n_ + j)];", "train_gains_test"),
-    ("progress-resumed", "train/progress.h", "last_done_ = done;", "last_done_ = 0 * done;", "train_progress_test"),
-    # Files of the user
-    ("file-kind", "io/user_files.cc", "if (!S_ISREG(about.st_mode))", "if (S_ISDIR(about.st_mode))", "io_user_files_test"),
-    ("file-limit", "io/user_files.cc", "if (static_cast<size_t>(about.st_size) > max_bytes)", "if (false)", "io_user_files_test"),
-    ("link-replaced", "io/atomic_file.cc", "replace_file(follow_links(path), content,", "replace_file(path, content,", "io_user_files_test"),
-    ("output-mode", "io/atomic_file.cc", "exists ? there.st_mode & 07777 : 0644", "0644", "io_user_files_test"),
-    ("input-overwritten", "io/user_files.cc", "x.st_dev == y.st_dev && x.st_ino == y.st_ino;", "x.st_dev == y.st_dev && x.st_ino == y.st_ino && a == b;", "io_user_files_test"),
-    ("mapped-change-forgotten", "io/mapped_file.cc", "if (mapping_->changed()) changed_before()", "if (false) changed_before()", "io_user_files_test"),
-    ("mapped-end", "io/mapped_file.cc", "at >= begin + m->size", "at > begin + m->size", "io_user_files_test"),
-    ("value-not-cut", "core/error.cc", "append_cut(out, text.substr(open + 1, close - open - 1), kLongestValue);", "out += text.substr(open + 1, close - open - 1);", "core_core_test"),
-    ("mark-kept", "data/documents.cc", "all.remove_prefix(io::kByteOrderMark.size());", "all.remove_prefix(0);", "data_corpus_test"),
-    ("inventory-router", "model/config/inventory.cc", "group == \"routed_experts\" || group == \"router\"", "group == \"routed_experts\"", "config_inventory_test"),
+    ("sinkhorn-order", "kernels/residual/sinkhorn.isa.cc", "normalise<N>(m, i % 2 == 0, veps,", "normalise<N>(m, i % 2 == 1, veps,", ("ops_residual_test", "Vectors")),
+    ("sinkhorn-eps", "kernels/residual/sinkhorn.isa.cc", "at(i) = at(i) * r + eps;", "at(i) = at(i) * r + (eps - eps);", ("ops_residual_test", "Properties")),
+    ("sinkhorn-vjp-dot", "kernels/residual/sinkhorn.isa.cc", "d[at] = (d[at] - dot) * r;", "d[at] = d[at] * r;", ("ops_residual_test", "Vectors")),
+    ("sinkhorn-vjp-walk-back", "kernels/residual/sinkhorn.isa.cc", "m[at] = m[at] * denominator;", "m[at] = m[at];", ("ops_residual_test", "Vectors")),
+    ("mixture-mean", "kernels/residual/permutations.isa.cc", "e[p] * r * (g - mean)", "e[p] * r * g", ("ops_residual_test", "Mixture")),
+    ("mixture-normaliser", "kernels/residual/permutations.isa.cc", "for (int i = 0; i < N * N; ++i) m[i] = m[i] * r;", "for (int i = 1; i < N * N; ++i) m[i] = m[i] * r;", ("ops_residual_test", "Mixture")),
+    ("mixture-permutation", "kernels/residual/permutations.isa.cc", "V g = d[kPermutations<N>.to[p][0]];", "V g = d[0];", ("ops_residual_test", "Mixture")),
+    ("kron-factor", "kernels/residual/permutations.isa.cc", "to[2 * x + 1] = from[x] * swap[f];", "to[2 * x + 1] = from[x] * keep[f];", ("ops_residual_test", "Mixture")),
+    ("kron-slope", "kernels/residual/permutations.isa.cc", "const V slope = a * b * (da - db);", "const V slope = a * (da - db);", ("ops_residual_test", "Mixture")),
+    ("res-form-init", "model/weights.cc", "form == ops::ResForm::lite ? i == 0 : i % 2 == 0;", "form == ops::ResForm::lite ? i == 0 : i % 2 == 1;", ("model_test", "ResForm")),
+    ("res-form-transposed", "ops/residual/residual_coefficients.cc", "s.kind == ResidualKind::hc || s.convention == HcConvention::v4;", "s.kind == ResidualKind::hc || s.convention == HcConvention::v4 || s.res_form == ResForm::lite;", ("ops_residual_test", "Residual")),
+    ("map-transposed", "ops/residual/residual_coefficients.cc", "return transposed ? j * n + k : k * n + j;", "return transposed ? k * n + j : j * n + k;", ("ops_residual_test", "Vectors")),
+    ("post-factor", "ops/residual/residual_coefficients.cc", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 2.f, 0.f, y.v[i]);", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 1.f, 0.f, y.v[i]);", ("ops_residual_test", "Vectors")),
+    ("pre-eps", "ops/residual/residual_coefficients.cc", "scale[0], base[i], 1.f, s.hc_eps, y.v[i]);", "scale[0], base[i], 1.f, 0.f, y.v[i]);", ("ops_residual_test", "Properties")),
+    ("scale-gradient", "ops/residual/residual_coefficients.cc", "d_scale[group] += static_cast<float>(weighted);", "d_scale[group] += 0 * static_cast<float>(weighted);", ("ops_residual_test", "Vectors")),
+    ("collapse-scale-gradient", "ops/residual/residual_coefficients.cc", "d_scale[0] += static_cast<float>(weighted);", "d_scale[0] += 0 * static_cast<float>(weighted);", ("ops_residual_test", "Vectors")),
+    ("write-transposed", "kernels/residual/streams.isa.cc", "for (int j = 0; j < N; ++j) s = fma(set1(res[k * N + j]), in[j], s);", "for (int j = 0; j < N; ++j) s = fma(set1(res[j * N + k]), in[j], s);", ("ops_residual_test", "Vectors")),
+    ("state-rms-term", "ops/residual/residual_backward.cc", "const float c = r * r * dot / static_cast<float>(width);", "const float c = 0 * r * r * dot / static_cast<float>(width);", ("ops_residual_test", "Residual")),
+    ("gain-order", "train/gains.cc", "s += site[static_cast<size_t>(i * n_ + k)] * c[k * n_ + j];", "s += c[i * n_ + k] * site[static_cast<size_t>(k * n_ + j)];", ("train_test", "Gains")),
+    ("progress-resumed", "train/progress.h", "last_done_ = done;", "last_done_ = 0 * done;", ("train_test", "Progress")),
     # Norms, rotary embedding, attention, gates
-    ("norm-mean-term", "kernels/rows/norm.isa.cc", "const V mean = set1(-dot / static_cast<float>(a.dim));", "const V mean = set1(0 * dot / static_cast<float>(a.dim));", "ops_norm_test"),
-    ("norm-eps", "kernels/rows/norm.isa.cc", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + a.eps)", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + 1e-5f)", "ops_norm_test"),
-    ("rope-inverse", "ops/attention/rope.cc", "inverse ? -1.f : 1.f", "inverse ? 1.f : 1.f", "ops_rope_test"),
-    ("yarn-ramp", "ops/attention/rope.cc", "base / scaling.factor * ramp + base * (1 - ramp)", "base / scaling.factor * (1 - ramp) + base * ramp", "ops_rope_test"),
-    ("attention-delta", "kernels/attention/attention_backward.isa.cc", "p0 * (load(b.dp + at) - delta)", "p0 * load(b.dp + at)", "ops_attention_test"),
-    ("attention-causal", "kernels/attention/attention_backward.isa.cc", "(j < columns ? j : columns - 1) + 1 - k0);", "(j < columns ? j : columns - 1) + 2 - k0);", "ops_attention_test"),
-    ("swiglu-gate", "kernels/experts/routing.isa.cc", "(one + gate * (one - s))", "(one + gate * s)", "ops_swiglu_test"),
-    ("embedding-last-column", "ops/rows/embedding.cc", "const int64_t c = task * kEmbeddingCols, n = std::min(kEmbeddingCols, d_table.cols - c);", "const int64_t c = task * kEmbeddingCols, n = std::min(kEmbeddingCols, d_table.cols - c - 1);", "ops_embedding_test"),
+    ("norm-mean-term", "kernels/rows/norm.isa.cc", "const V mean = set1(-dot / static_cast<float>(a.dim));", "const V mean = set1(0 * dot / static_cast<float>(a.dim));", ("ops_rows_test", "RmsNorm")),
+    ("norm-eps", "kernels/rows/norm.isa.cc", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + a.eps)", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + 1e-5f)", ("ops_rows_test", "RmsNorm")),
+    ("rope-inverse", "ops/attention/rope.cc", "inverse ? -1.f : 1.f", "inverse ? 1.f : 1.f", ("ops_attention_test", "Rope")),
+    ("yarn-ramp", "ops/attention/rope.cc", "base / scaling.factor * ramp + base * (1 - ramp)", "base / scaling.factor * (1 - ramp) + base * ramp", ("ops_attention_test", "Rope")),
+    ("attention-delta", "kernels/attention/attention_backward.isa.cc", "p0 * (load(b.dp + at) - delta)", "p0 * load(b.dp + at)", ("ops_attention_test", "Attention:MlaExpand")),
+    ("attention-causal", "kernels/attention/attention_backward.isa.cc", "(j < columns ? j : columns - 1) + 1 - k0);", "(j < columns ? j : columns - 1) + 2 - k0);", ("ops_attention_test", "Attention:MlaExpand")),
+    ("swiglu-gate", "kernels/experts/routing.isa.cc", "(one + gate * (one - s))", "(one + gate * s)", ("ops_rows_test", "SwiGlu")),
+    ("embedding-last-column", "ops/rows/embedding.cc", "const int64_t c = task * kEmbeddingCols, n = std::min(kEmbeddingCols, d_table.cols - c);", "const int64_t c = task * kEmbeddingCols, n = std::min(kEmbeddingCols, d_table.cols - c - 1);", ("ops_rows_test", "Embedding")),
     # Products
-    ("gemm-odd-panel", "kernels/gemm/gemm_vector.h", "if (odd) return run_rows<Kernel, 3, 4>", "if (odd) return run_rows<Kernel, 2, 4>", "ops_gemm_test"),
-    ("weight-grad-strips", "kernels/gemm/gemm_vector.h", "row / kRows * g.a_row", "row * g.a_row", "ops_gemm_test"),
-    ("attention-transpose", "kernels/gemm/block_pack.h", "store(out + (c + i) * ld + r, (V)v[i]);", "store(out + (c + i) * ld + r, (V)v[7 - i]);", "ops_attention_test"),
-    ("gemm-accumulate", "kernels/gemm/gemm_vector.h", "g.store == GemmStore::add_f32 ? load_some(c, n) + sum : sum", "g.store == GemmStore::add_f32 ? sum : sum", "ops_gemm_test"),
-    ("one-row-last-product", "kernels/gemm/gemm_row.h", "for (; k < g.k; ++k) {", "for (; k + 1 < g.k; ++k) {", "ops_stored_matrix_test"),
-    ("one-row-stored", "kernels/gemm/gemm_row.h", "g.store == GemmStore::add_f32 ? load_some(c, n) + sum : sum, n", "sum, n", "ops_stored_matrix_test"),
-    ("weight-grad-resume", "ops/gemm/weight_grad.cc", "g.first = t == 0;", "g.first = true;", "ops_gemm_test"),
+    ("gemm-odd-panel", "kernels/gemm/gemm_vector.h", "if (odd) return run_rows<Kernel, 3, 4>", "if (odd) return run_rows<Kernel, 2, 4>", ("ops_gemm_test", "Gemm:GemmContract")),
+    ("weight-grad-strips", "kernels/gemm/gemm_vector.h", "row / kRows * g.a_row", "row * g.a_row", ("ops_gemm_test", "Gemm:GemmContract")),
+    ("attention-transpose", "kernels/gemm/block_pack.h", "store(out + (c + i) * ld + r, (V)v[i]);", "store(out + (c + i) * ld + r, (V)v[7 - i]);", ("ops_attention_test", "Attention:MlaExpand")),
+    ("gemm-accumulate", "kernels/gemm/gemm_vector.h", "g.store == GemmStore::add_f32 ? load_some(c, n) + sum : sum", "g.store == GemmStore::add_f32 ? sum : sum", ("ops_gemm_test", "Gemm:GemmContract")),
+    ("one-row-last-product", "kernels/gemm/gemm_row.h", "for (; k < g.k; ++k) {", "for (; k + 1 < g.k; ++k) {", ("ops_gemm_test", "Stored:StoredContract")),
+    ("one-row-stored", "kernels/gemm/gemm_row.h", "g.store == GemmStore::add_f32 ? load_some(c, n) + sum : sum, n", "sum, n", ("ops_gemm_test", "Stored:StoredContract")),
+    ("weight-grad-resume", "ops/gemm/weight_grad.cc", "g.first = t == 0;", "g.first = true;", ("ops_gemm_test", "Gemm:GemmContract")),
     # Experts
-    ("router-bias-in-weight", "ops/experts/routing.cc", "r.weights.f32(t)[k] = s[index[k]] * factor;", "r.weights.f32(t)[k] = (s[index[k]] + (rule.bias ? 0.01f : 0.f)) * factor;", "ops_routing_vectors_test"),
-    ("router-group-score", "ops/experts/routing.cc", "? first + second : first;", "? first : first;", "ops_routing_vectors_test"),
-    ("router-mask-after-groups", "ops/experts/routing.cc", "  if (r.masked) mask_best(r, scores, choice);\n  mask_groups(r, choice);", "  mask_groups(r, choice);\n  if (r.masked) mask_best(r, scores, choice);", "ops_routing_mask_test"),
-    ("router-mask-biased", "ops/experts/routing.cc", "std::copy(scores, scores + r.experts, left);", "std::copy(choice, choice + r.experts + 0 * (scores == nullptr), left);", "ops_routing_mask_test"),
-    ("domains-by-size", "lab/experts/expert_information.cc", "row[e] /= sum * static_cast<double>(domains);", "row[e] /= 1000 + 0 * sum * static_cast<double>(domains);", "lab_expert_information_test"),
-    ("probe-keeps-shared", "model/routing_probe.cc", "if (p.replace_shared) moe->shared_inter = 0;", "if (p.replace_shared) moe->shared_inter += 0;", "lab_expert_probe_test"),
-    ("document-per-window", "lab/experts/expert_specialisation.cc", "const bool goes_on = i == 0 && continues_;", "const bool goes_on = i == 0 && continues_ && false;", "lab_expert_specialisation_test"),
-    ("router-scaling", "ops/experts/routing.cc", "rule.normalise ? rule.scaling / (sum + 1e-20f)", "rule.normalise ? 1.f / (sum + 1e-20f)", "ops_routing_vectors_test"),
-    ("router-normalised-vjp", "ops/experts/routing.cc", "(dw[k] - dot / denominator) / denominator", "dw[k] / denominator", "ops_routing_vectors_test"),
-    ("balance-vjp", "ops/experts/balance.cc", "normalised ? w[e] : (w[e] - value) / sum", "normalised ? w[e] : w[e] / sum", "ops_routing_vectors_test"),
-    ("bias-rule-sign", "ops/experts/routing.cc", "over > 0 ? -speed : over < 0 ? speed : 0.0", "over > 0 ? speed : over < 0 ? -speed : 0.0", "ops_routing_vectors_test"),
-    ("softplus-slope", "ops/experts/router_scores.cc", "d = ds[i] * sigmoid(z[i]) / (2 * s[i]);", "d = ds[i] * sigmoid(z[i]) / s[i];", "ops_dispatch_test"),
-    ("combine-accumulates", "kernels/experts/routing.isa.cc", "V sum = accumulate ? load_some(out + i, k) : set1(0.f);", "V sum = accumulate ? set1(0.f) : set1(0.f);", "ops_dispatch_test"),
-    ("router-input-gradient", "layers/moe.cc", "  ops::add(exec, dx_router, dx);\n", "", "layers_moe_test"),
-    ("latent-key-rotation", "layers/mla.cc", "da, s.q_in() + s.kv_lora, 1, s.rope, /*inverse=*/true);", "da, s.q_in() + s.kv_lora, 0, s.rope, /*inverse=*/true);", "layers_mla_test"),
+    ("router-bias-in-weight", "ops/experts/routing.cc", "r.weights.f32(t)[k] = s[index[k]] * factor;", "r.weights.f32(t)[k] = (s[index[k]] + (rule.bias ? 0.01f : 0.f)) * factor;", ("ops_experts_test", "BiasRule:Vectors")),
+    ("router-group-score", "ops/experts/routing.cc", "? first + second : first;", "? first : first;", ("ops_experts_test", "BiasRule:Vectors")),
+    ("router-mask-after-groups", "ops/experts/routing.cc", "  if (r.masked) mask_best(r, scores, choice);\n  mask_groups(r, choice);", "  mask_groups(r, choice);\n  if (r.masked) mask_best(r, scores, choice);", ("ops_experts_test", "RoutingMask")),
+    ("router-mask-biased", "ops/experts/routing.cc", "std::copy(scores, scores + r.experts, left);", "std::copy(choice, choice + r.experts + 0 * (scores == nullptr), left);", ("ops_experts_test", "RoutingMask")),
+    ("domains-by-size", "lab/experts/expert_information.cc", "row[e] /= sum * static_cast<double>(domains);", "row[e] /= 1000 + 0 * sum * static_cast<double>(domains);", ("lab_experts_test", "MutualInformation:ShuffledInformation")),
+    ("probe-keeps-shared", "model/routing_probe.cc", "if (p.replace_shared) moe->shared_inter = 0;", "if (p.replace_shared) moe->shared_inter += 0;", ("lab_experts_test", "ExpertProbe")),
+    ("document-per-window", "lab/experts/expert_specialisation.cc", "const bool goes_on = i == 0 && continues_;", "const bool goes_on = i == 0 && continues_ && false;", ("lab_experts_test", "ExpertSpecialisation")),
+    ("router-scaling", "ops/experts/routing.cc", "rule.normalise ? rule.scaling / (sum + 1e-20f)", "rule.normalise ? 1.f / (sum + 1e-20f)", ("ops_experts_test", "BiasRule:Vectors")),
+    ("router-normalised-vjp", "ops/experts/routing.cc", "(dw[k] - dot / denominator) / denominator", "dw[k] / denominator", ("ops_experts_test", "BiasRule:Vectors")),
+    ("balance-vjp", "ops/experts/balance.cc", "normalised ? w[e] : (w[e] - value) / sum", "normalised ? w[e] : w[e] / sum", ("ops_experts_test", "BiasRule:Vectors")),
+    ("bias-rule-sign", "ops/experts/routing.cc", "over > 0 ? -speed : over < 0 ? speed : 0.0", "over > 0 ? speed : over < 0 ? -speed : 0.0", ("ops_experts_test", "BiasRule:Vectors")),
+    ("softplus-slope", "ops/experts/router_scores.cc", "d = ds[i] * sigmoid(z[i]) / (2 * s[i]);", "d = ds[i] * sigmoid(z[i]) / s[i];", ("ops_experts_test", "Dispatch:RouterScores")),
+    ("combine-accumulates", "kernels/experts/routing.isa.cc", "V sum = accumulate ? load_some(out + i, k) : set1(0.f);", "V sum = accumulate ? set1(0.f) : set1(0.f);", ("ops_experts_test", "Dispatch:RouterScores")),
+    ("router-input-gradient", "layers/moe.cc", "  ops::add(exec, dx_router, dx);\n", "", ("layers_test", "Moe")),
+    ("latent-key-rotation", "layers/mla.cc", "da, s.q_in() + s.kv_lora, 1, s.rope, /*inverse=*/true);", "da, s.q_in() + s.kv_lora, 0, s.rope, /*inverse=*/true);", ("layers_test", "Mla")),
     # Studies
-    ("student-tail", "lab/compare/statistics.cc", "0.5 * regularised_beta(df / 2, 0.5,", "0.5 * regularised_beta(df / 2, 0.4,", "lab_statistics_test"),
-    ("sample-deviation", "lab/compare/statistics.cc", "std::sqrt(squares / (n - 1))", "std::sqrt(squares / n)", "lab_statistics_test"),
-    ("pair-sign", "lab/compare/statistics.cc", "differences.push_back(b[i] - a[i]);", "differences.push_back(a[i] - b[i]);", "lab_statistics_test"),
-    ("pairs-by-place", "lab/compare/summary.cc", "if (const auto it = b.find(seed); it != b.end()) {", "if (const auto it = b.begin(); it != b.end() && seed > 0) {", "lab_summary_test"),
-    ("failed-runs-count", "lab/compare/summary.cc", "if (r[\"status\"] == \"done\" && r[\"figures\"].contains(key)", "if (r.contains(\"figures\") && r[\"figures\"].contains(key)", "lab_summary_test"),
-    ("steps-not-common", "lab/compare/study_page.cc", "it->second.size() == curves.size() ? std::next(it) : at.erase(it)", "it->second.size() <= curves.size() ? std::next(it) : at.erase(it)", "lab_summary_test"),
-    ("variant-under-study", "lab/compare/study.cc", "r.settings.update(study.variants[v].set);", "r.settings.update(study.variants[v].set);\n      r.settings.update(study.set);", "lab_study_test"),
+    ("student-tail", "lab/compare/statistics.cc", "0.5 * regularised_beta(df / 2, 0.5,", "0.5 * regularised_beta(df / 2, 0.4,", ("lab_compare_test", "Statistics")),
+    ("sample-deviation", "lab/compare/statistics.cc", "std::sqrt(squares / (n - 1))", "std::sqrt(squares / n)", ("lab_compare_test", "Statistics")),
+    ("pair-sign", "lab/compare/statistics.cc", "differences.push_back(b[i] - a[i]);", "differences.push_back(a[i] - b[i]);", ("lab_compare_test", "Statistics")),
+    ("pairs-by-place", "lab/compare/summary.cc", "if (const auto it = b.find(seed); it != b.end()) {", "if (const auto it = b.begin(); it != b.end() && seed > 0) {", ("lab_compare_test", "Progress:Results:StudyPage:Summary")),
+    ("failed-runs-count", "lab/compare/summary.cc", "if (r[\"status\"] == \"done\" && r[\"figures\"].contains(key)", "if (r.contains(\"figures\") && r[\"figures\"].contains(key)", ("lab_compare_test", "Progress:Results:StudyPage:Summary")),
+    ("steps-not-common", "lab/compare/study_page.cc", "it->second.size() == curves.size() ? std::next(it) : at.erase(it)", "it->second.size() <= curves.size() ? std::next(it) : at.erase(it)", ("lab_compare_test", "Progress:Results:StudyPage:Summary")),
+    ("variant-under-study", "lab/compare/study.cc", "r.settings.update(study.variants[v].set);", "r.settings.update(study.variants[v].set);\n      r.settings.update(study.set);", ("lab_compare_test", "Schedule:Study")),
     # Loss and optimizer
-    ("z-loss-vjp", "ops/rows/cross_entropy.cc", "g.scale * (1 + 2 * static_cast<double>(g.z_coef) * loss.lse)", "g.scale * (1 + static_cast<double>(g.z_coef) * loss.lse)", "ops_cross_entropy_test"),
-    ("ignored-label", "ops/rows/cross_entropy.cc", "if (labels[t] == kIgnoreLabel) continue;", "", "ops_cross_entropy_test"),
-    ("adamw-bias-correction", "optim/optimizer.cc", "f.inv_sqrt_bias2 = static_cast<float>(1 / std::sqrt(1 - std::pow(o.beta2, static_cast<double>(step))));", "f.inv_sqrt_bias2 = 1.f;", "optim_training_vectors_test"),
-    ("adamw-decay", "kernels/rows/optimizer.isa.cc", "load_some(w + i, k) * decay - step * mm / denominator", "load_some(w + i, k) * (decay / decay) - step * mm / denominator", "optim_training_vectors_test"),
-    ("muon-nesterov", "kernels/rows/optimizer.isa.cc", "store_some(out + i, fma(vmu, mm, grad), k);", "store_some(out + i, mm, k);", "optim_training_vectors_test"),
-    ("muon-rate", "optim/optimizer.cc", "std::sqrt(static_cast<double>(std::max(p.rows, p.cols)))", "std::sqrt(static_cast<double>(std::min(p.rows, p.cols)))", "optim_training_vectors_test"),
-    ("clip-lifts", "optim/optimizer.cc", "return std::min(1.0, limit / (norm + 1e-6));", "return limit / (norm + 1e-6);", "optim_training_vectors_test"),
-    ("cosine-start", "optim/schedule.cc", "std::cos(std::numbers::pi * (at - start) / (total - start))", "std::cos(std::numbers::pi * at / total)", "optim_training_vectors_test"),
+    ("z-loss-vjp", "ops/rows/cross_entropy.cc", "g.scale * (1 + 2 * static_cast<double>(g.z_coef) * loss.lse)", "g.scale * (1 + static_cast<double>(g.z_coef) * loss.lse)", ("ops_rows_test", "CrossEntropy")),
+    ("ignored-label", "ops/rows/cross_entropy.cc", "if (labels[t] == kIgnoreLabel) continue;", "", ("ops_rows_test", "CrossEntropy")),
+    ("adamw-bias-correction", "optim/optimizer.cc", "f.inv_sqrt_bias2 = static_cast<float>(1 / std::sqrt(1 - std::pow(o.beta2, static_cast<double>(step))));", "f.inv_sqrt_bias2 = 1.f;", ("optim_test", "Schedule:Training")),
+    ("adamw-decay", "kernels/rows/optimizer.isa.cc", "load_some(w + i, k) * decay - step * mm / denominator", "load_some(w + i, k) * (decay / decay) - step * mm / denominator", ("optim_test", "Schedule:Training")),
+    ("muon-nesterov", "kernels/rows/optimizer.isa.cc", "store_some(out + i, fma(vmu, mm, grad), k);", "store_some(out + i, mm, k);", ("optim_test", "Schedule:Training")),
+    ("muon-rate", "optim/optimizer.cc", "std::sqrt(static_cast<double>(std::max(p.rows, p.cols)))", "std::sqrt(static_cast<double>(std::min(p.rows, p.cols)))", ("optim_test", "Schedule:Training")),
+    ("clip-lifts", "optim/optimizer.cc", "return std::min(1.0, limit / (norm + 1e-6));", "return limit / (norm + 1e-6);", ("optim_test", "Schedule:Training")),
+    ("cosine-start", "optim/schedule.cc", "std::cos(std::numbers::pi * (at - start) / (total - start))", "std::cos(std::numbers::pi * at / total)", ("optim_test", "Schedule:Training")),
     # Data, checkpoints, inference
-    ("label-across-documents", "data/corpus.cc", "at + i + 1 < s.start[document + 1] ? s.token(at + i + 1, document) : kIgnoreLabel", "at + i + 1 < s.start[document + 1] ? s.token(at + i + 1, document) : 0", "data_corpus_test"),
-    ("learn-users", "data/chat_corpus.cc", "s.learn.resize(s.ids.size(), stretch.learn);", "s.learn.resize(s.ids.size(), true);", "train_chat_gradient_test"),
-    ("held-back-conversations", "data/chat_corpus.cc", "keep -= std::max<size_t>(1, keep / 20);", "keep -= 1;", "data_chat_corpus_test"),
-    ("turn-in-a-tag", "text/chat/training_sample.cc", "if (c == '<' || c == '[') return i - 1;", "", "chat_training_sample_test"),
-    ("turn-in-the-answer", "text/chat/training_sample.cc", " && prompt.marked_at(at) == text.marked_at(at)", "", "chat_training_sample_test"),
-    ("swallowed-token", "text/tokenizer/added_tokens.cc", "if (stop <= begin) continue;", "", "text_added_tokens_test"),
-    ("deaf-prompt", "infer/generation.cc", 'if (cancel) return {Finish::cancelled, 0, ""};', 'if (cancel && false) return {Finish::cancelled, 0, ""};', "infer_conversation_test"),
-    ("forgotten-text", "infer/conversation.cc", "&& std::equal(fed_.begin(), fed_.end(), ids.begin())) return;", ") return;", "infer_conversation_test"),
-    ("absorbed-early", "layers/mla.cc", "form == MlaForm::automatic && cached > 0 && cached >= tokens", "form == MlaForm::automatic && cached > 0", "infer_mla_form_test"),
-    ("stop-at-border", "infer/generation.cc", "tail_.find(s, before >= s.size() ? before - s.size() + 1 : 0);", "tail_.find(s, before);", "infer_generation_test"),
-    ("logprob-norm", "infer/generation.cc", "return top + std::log(sum);", "return top + 0 * std::log(sum);", "infer_generation_test"),
-    ("sampler-ties", "infer/sampler.cc", "x > y || (x == y && a < b)", "x > y || (x == y && a > b)", "infer_sampler_test"),
-    ("lent-positions", "infer/engine.cc", "if (rope.dim) max_positions_ = std::min(max_positions_, rope.positions());", "if (rope.dim) max_positions_ = std::max(max_positions_, rope.positions());", "infer_lent_model_test"),
-    ("second-moment", "checkpoint/checkpoint.cc", 'std::pair{"moment2", state.moment2}', 'std::pair{"moment1", state.moment2}', "checkpoint_checkpoint_test"),
-    ("not-finite-saved", "checkpoint/checkpoint.cc", "if (!std::isfinite(v)) return", "if (false) return", "checkpoint_checkpoint_test"),
-    ("cache-length", "model/transformer.cc", "if (cache) cache->length += T;", "if (cache) cache->length += T > 1 ? T : 0;", "infer_engine_test"),
-    ("sampler-top-p", "infer/sampler.cc", "if (mass >= o.top_p * sum) break;", "if (mass >= o.top_p) break;", "infer_sampler_test"),
+    ("label-across-documents", "data/corpus.cc", "at + i + 1 < s.start[document + 1] ? s.token(at + i + 1, document) : kIgnoreLabel", "at + i + 1 < s.start[document + 1] ? s.token(at + i + 1, document) : 0", ("data_test", "Corpus")),
+    ("learn-users", "data/chat_corpus.cc", "s.learn.resize(s.ids.size(), stretch.learn);", "s.learn.resize(s.ids.size(), true);", ("train_test", "ChatGradient")),
+    ("held-back-conversations", "data/chat_corpus.cc", "keep -= std::max<size_t>(1, keep / 20);", "keep -= 1;", ("data_test", "ChatCorpusTest")),
+    ("turn-in-a-tag", "text/chat/training_sample.cc", "if (c == '<' || c == '[') return i - 1;", "", ("text_chat_test", "TrainingSample")),
+    ("turn-in-the-answer", "text/chat/training_sample.cc", " && prompt.marked_at(at) == text.marked_at(at)", "", ("text_chat_test", "TrainingSample")),
+    ("swallowed-token", "text/tokenizer/added_tokens.cc", "if (stop <= begin) continue;", "", ("text_tokenizer_test", "AddedTokens")),
+    ("deaf-prompt", "infer/generation.cc", 'if (cancel) return {Finish::cancelled, 0, ""};', 'if (cancel && false) return {Finish::cancelled, 0, ""};', ("infer_test", "GenerationTest")),
+    ("forgotten-text", "infer/conversation.cc", "&& std::equal(fed_.begin(), fed_.end(), ids.begin())) return;", ") return;", ("infer_test", "ConversationTest")),
+    ("absorbed-early", "layers/mla.cc", "form == MlaForm::automatic && cached > 0 && cached >= tokens", "form == MlaForm::automatic && cached > 0", ("infer_test", "MlaForm")),
+    ("stop-at-border", "infer/generation.cc", "tail_.find(s, before >= s.size() ? before - s.size() + 1 : 0);", "tail_.find(s, before);", ("infer_test", "GenerationTest")),
+    ("logprob-norm", "infer/generation.cc", "return top + std::log(sum);", "return top + 0 * std::log(sum);", ("infer_test", "GenerationTest")),
+    ("sampler-ties", "infer/sampler.cc", "x > y || (x == y && a < b)", "x > y || (x == y && a > b)", ("infer_test", "Sampler")),
+    ("lent-positions", "infer/engine.cc", "if (rope.dim) max_positions_ = std::min(max_positions_, rope.positions());", "if (rope.dim) max_positions_ = std::max(max_positions_, rope.positions());", ("infer_test", "LentModel")),
+    ("second-moment", "checkpoint/checkpoint.cc", 'std::pair{"moment2", state.moment2}', 'std::pair{"moment1", state.moment2}', ("checkpoint_test", "Run")),
+    ("not-finite-saved", "checkpoint/checkpoint.cc", "if (!std::isfinite(v)) return", "if (false) return", ("checkpoint_test", "Run")),
+    ("cache-length", "model/transformer.cc", "if (cache) cache->length += T;", "if (cache) cache->length += T > 1 ? T : 0;", ("infer_test", "AbsorbedCache:Cache:Engine:Session")),
+    ("sampler-top-p", "infer/sampler.cc", "if (mass >= o.top_p * sum) break;", "if (mass >= o.top_p) break;", ("infer_test", "Sampler")),
     # Opening and reading what others wrote
-    ("merge-queue-order", "text/tokenizer/merge_queue.h", "std::sort(list.places.begin() + static_cast<std::ptrdiff_t>(list.read), list.places.end());", "list.places.shrink_to_fit();", "text_merge_queue_test"),
-    ("merge-queue-front", "text/tokenizer/merge_queue.h", "place <= list.places[list.read]) {", "place != list.places[list.read]) {", "text_merge_queue_test"),
-    ("merge-queue-clear", "text/tokenizer/merge_queue.h", "    waiting_.clear();", "    waiting_.shrink_to_fit();", "text_merge_queue_test"),
-    ("merge-stale-pairs", "text/tokenizer/bpe.cc", "if (s.ranks[at] != rank) continue;", "if (s.next[at] < 0) continue;", "text_tokenizer_test"),
-    ("whole-text-memory", "infer/engine.cc", "pass(model::Pass::plan(run));", "pass(plan_piece(*model_, T, 0, layers::MlaForm::automatic));", "infer_engine_test"),
-    ("mixtral-one-expert", "model/config/config.cc", ' || model_type == "mixtral"', "", "model_config_test"),
-    ("prediction-not-hashed", "model/config/config.cc", "std::min(num_hash_layers, num_hidden_layers)", "num_hash_layers", "model_config_test"),
-    ("rope-parameters-beside", "model/config/config.cc", "if (settings.contains(kLast) && !scaled)", "if (settings.contains(kLast) || scaled)", "model_config_test"),
-    ("v32-layer-kinds", "model/config/types/deepseek_v32.cc", 'j["first_k_dense_replace"] = dense;', 'j["first_k_dense_replace"] = index - dense;', "model_config_test"),
-    ("v4-always-normalises", "model/config/types/deepseek_v4.cc", 'j["norm_topk_prob"] = true;', 'j["norm_topk_prob"].is_null();', "model_config_test"),
-    ("v4-attention-factor", "model/config/types/deepseek_v4.cc", "!factor.is_null() && factor != 1.0", "factor.is_string()", "model_config_test"),
-    ("tied-head-copied", "checkpoint/tensor_map.cc", "std::memcmp(head.data, embedding->data, head.bytes) == 0", "head.data", "checkpoint_hf_directory_test"),
-    ("empty-tensors", "checkpoint/tensor_map.cc", "e->bytes == 0 || ", "", "checkpoint_hf_directory_test"),
+    ("merge-queue-order", "text/tokenizer/merge_queue.h", "std::sort(list.places.begin() + static_cast<std::ptrdiff_t>(list.read), list.places.end());", "list.places.shrink_to_fit();", ("text_tokenizer_test", "MergeQueue")),
+    ("merge-queue-front", "text/tokenizer/merge_queue.h", "place <= list.places[list.read]) {", "place != list.places[list.read]) {", ("text_tokenizer_test", "MergeQueue")),
+    ("merge-queue-clear", "text/tokenizer/merge_queue.h", "    waiting_.clear();", "    waiting_.shrink_to_fit();", ("text_tokenizer_test", "MergeQueue")),
+    ("merge-stale-pairs", "text/tokenizer/bpe.cc", "if (s.ranks[at] != rank) continue;", "if (s.next[at] < 0) continue;", ("text_tokenizer_test", "Bpe:SentencePiece:StreamDecoder:Tokenizer:WordCache")),
+    ("whole-text-memory", "infer/engine.cc", "pass(model::Pass::plan(run));", "pass(plan_piece(*model_, T, 0, layers::MlaForm::automatic));", ("infer_test", "AbsorbedCache:Cache:Engine:Session")),
+    ("mixtral-one-expert", "model/config/config.cc", ' || model_type == "mixtral"', "", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
+    ("prediction-not-hashed", "model/config/config.cc", "std::min(num_hash_layers, num_hidden_layers)", "num_hash_layers", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
+    ("rope-parameters-beside", "model/config/config.cc", "if (settings.contains(kLast) && !scaled)", "if (settings.contains(kLast) || scaled)", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
+    ("v32-layer-kinds", "model/config/types/deepseek_v32.cc", 'j["first_k_dense_replace"] = dense;', 'j["first_k_dense_replace"] = index - dense;', ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
+    ("v4-always-normalises", "model/config/types/deepseek_v4.cc", 'j["norm_topk_prob"] = true;', 'j["norm_topk_prob"].is_null();', ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
+    ("v4-attention-factor", "model/config/types/deepseek_v4.cc", "!factor.is_null() && factor != 1.0", "factor.is_string()", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
+    ("tied-head-copied", "checkpoint/tensor_map.cc", "std::memcmp(head.data, embedding->data, head.bytes) == 0", "head.data", ("checkpoint_test", "Directory:TiedDirectory")),
+    ("empty-tensors", "checkpoint/tensor_map.cc", "e->bytes == 0 || ", "", ("checkpoint_test", "Directory:TiedDirectory")),
     # Runs on paper
-    ("plan-ring", "lab/plan/plan.cc", "p.gradient_bytes = 2.0 * others", "p.gradient_bytes = 1.0 * others", "lab_plan_test"),
-    ("plan-busiest-machine", "lab/plan/plan.cc", "static_cast<double>(divided_up(E, machines)) / static_cast<double>(E)", "static_cast<double>(E / machines) / static_cast<double>(E)", "lab_plan_test"),
-    ("plan-fewest", "lab/plan/plan.cc", "      low = middle + 1;", "      low = middle + 2;", "lab_plan_test"),
+    ("plan-ring", "lab/plan/plan.cc", "p.gradient_bytes = 2.0 * others", "p.gradient_bytes = 1.0 * others", ("lab_plan_test", "Plan")),
+    ("plan-busiest-machine", "lab/plan/plan.cc", "static_cast<double>(divided_up(E, machines)) / static_cast<double>(E)", "static_cast<double>(E / machines) / static_cast<double>(E)", ("lab_plan_test", "Plan")),
+    ("plan-fewest", "lab/plan/plan.cc", "      low = middle + 1;", "      low = middle + 2;", ("lab_plan_test", "Plan")),
+    # Files of the user
+    ("file-kind", "io/user_files.cc", "if (!S_ISREG(about.st_mode))", "if (S_ISDIR(about.st_mode))", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("file-limit", "io/user_files.cc", "if (static_cast<size_t>(about.st_size) > max_bytes)", "if (false)", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("link-replaced", "io/atomic_file.cc", "replace_file(follow_links(path), content,", "replace_file(path, content,", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("output-mode", "io/atomic_file.cc", "exists ? there.st_mode & 07777 : 0644", "0644", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("input-overwritten", "io/user_files.cc", "x.st_dev == y.st_dev && x.st_ino == y.st_ino;", "x.st_dev == y.st_dev && x.st_ino == y.st_ino && a == b;", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("mapped-change-forgotten", "io/mapped_file.cc", "if (mapping_->changed()) changed_before()", "if (false) changed_before()", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("mapped-end", "io/mapped_file.cc", "at >= begin + m->size", "at > begin + m->size", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("value-not-cut", "core/error.cc", "append_cut(out, text.substr(open + 1, close - open - 1), kLongestValue);", "out += text.substr(open + 1, close - open - 1);", ("core_test", "Bf16:Arena:Nearest:Error:Exec:View")),
+    ("mark-kept", "data/documents.cc", "all.remove_prefix(io::kByteOrderMark.size());", "all.remove_prefix(0);", ("data_test", "Corpus")),
+    ("inventory-router", "model/config/inventory.cc", "group == \"routed_experts\" || group == \"router\"", "group == \"routed_experts\"", ("model_config_test", "Inventory")),
 ]
 
 
@@ -165,20 +169,46 @@ def pattern(text):
     return re.compile(r"\s*".join(re.escape(word) for word in re.findall(r"\w+|[^\w\s]", text)))
 
 
+def stale(sabotage):
+    """Why the sabotage can no longer be tried; '' when it can."""
+    _, file, old, _, (program, suites) = sabotage
+    path = ROOT / "src" / file
+    if not path.is_file():
+        return f"there is no src/{file}"
+    count = len(pattern(old).findall(path.read_text()))
+    if count != 1:
+        return f"the text stands {count} times in src/{file}: {old}"
+    folders = [p for p in (ROOT / "tests").rglob("*") if p.is_dir() and program_of(p) == program]
+    if not folders:
+        return f"no folder of tests/ makes {program}"
+    tests = "".join(p.read_text() for p in folders[0].glob("*_test.cc"))
+    gone = [s for s in suites.split(":") if not re.search(rf"^TEST(_F|_P)?\({s},", tests, re.MULTILINE)]
+    return f"{program} has no suite {', '.join(gone)}" if gone else ""
+
+
+def program_of(folder):
+    """As tests/CMakeLists.txt names it."""
+    return "_".join(folder.relative_to(ROOT / "tests").parts) + "_test"
+
+
+def test_command(copy, test):
+    program, suites = test
+    chosen = ":".join(f"{s}.*:*/{s}.*" for s in suites.split(":"))
+    return [copy / "build" / "release" / "bin" / program, f"--gtest_filter={chosen}"]
+
+
 def check(copy, sabotage):
     """What happened: '' when the test noticed."""
-    name, file, old, new, test = sabotage
+    _, file, old, new, test = sabotage
     path = copy / "src" / file
     text = path.read_text()
-    places = list(pattern(old).finditer(text))
-    if len(places) != 1:
-        return f"the text stands {len(places)} times in src/{file}"
+    place = pattern(old).search(text)
     try:
-        path.write_text(text[:places[0].start()] + new + text[places[0].end():])
-        built = build(copy, [test])
+        path.write_text(text[:place.start()] + new + text[place.end():])
+        built = build(copy, [test[0]])
         if built.returncode:
             return "does not build:\n" + built.stdout[-1500:]
-        tested = run(copy / "build" / "release" / "bin" / test, timeout=600)
+        tested = run(*test_command(copy, test), timeout=600)
         return "" if tested.returncode else "UNNOTICED"
     except subprocess.TimeoutExpired:
         return ""  # a test that no longer ends is noticed as well
@@ -186,39 +216,76 @@ def check(copy, sabotage):
         path.write_text(text)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--list", action="store_true", help="print the sabotages and stop")
-    parser.add_argument("--only", help="names, comma-separated")
-    parser.add_argument("--dir", type=pathlib.Path, default=ROOT / "build" / "sabotage")
-    options = parser.parse_args()
-    chosen = [s for s in SABOTAGES if not options.only or s[0] in options.only.split(",")]
-    if options.only and len(chosen) != len(set(options.only.split(","))):
-        parser.error("--only names what is not in the list; see --list")
-    if options.list:
-        for name, file, old, new, test in chosen:
-            print(f"{name:26} src/{file}: {old.strip()}  ->  {new.strip()}   ({test})")
-        return 0
-    copy = options.dir.resolve()
-    make_copy(copy)
+def prepare(copy, tests):
+    """Builds the programs; what is wrong, or '' when every test passes on the untouched source."""
     configured = run("cmake", "--preset", "release", "-DBIRKHOFF_TESTS=ON", cwd=copy)
-    tests = sorted({s[4] for s in chosen})
-    built = build(copy, tests) if configured.returncode == 0 else configured
+    if configured.returncode:
+        return configured.stdout[-3000:]
+    built = build(copy, sorted({program for program, _ in tests}))
     if built.returncode:
-        print(built.stdout[-3000:], file=sys.stderr)
-        return 1
-    for test in tests:
-        if run(copy / "build" / "release" / "bin" / test).returncode:
-            print(f"{test} fails on the untouched source", file=sys.stderr)
-            return 1
+        return built.stdout[-3000:]
+    for test in sorted(tests):
+        if run(*test_command(copy, test)).returncode:
+            return f"{test[0]} ({test[1]}) fails on the untouched source"
+    return ""
+
+
+def tenth(sabotages):
+    """Every tenth, beginning with another one after every commit."""
+    head = run("git", "-C", ROOT, "rev-parse", "HEAD").stdout
+    return sabotages[zlib.crc32(head.encode()) % 10::10]
+
+
+def select(parser, options):
+    if not options.only:
+        return tenth(SABOTAGES) if options.tenth else SABOTAGES
+    names = options.only.split(",")
+    unknown = set(names) - {s[0] for s in SABOTAGES}
+    if unknown:
+        parser.error(f"--only names what is not in the list: {', '.join(sorted(unknown))}; see --list")
+    return [s for s in SABOTAGES if s[0] in names]
+
+
+def try_all(copy, chosen):
+    """The number of sabotages that no test noticed."""
     unnoticed = 0
     for sabotage in chosen:
         start = time.monotonic()
         problem = check(copy, sabotage)
         unnoticed += bool(problem)
-        print(f"{sabotage[0]:26} {problem or 'noticed by ' + sabotage[4]}  ({time.monotonic() - start:.0f} s)", flush=True)
+        test = " ".join(sabotage[4])
+        print(f"{sabotage[0]:26} {problem or 'noticed by ' + test}  ({time.monotonic() - start:.0f} s)", flush=True)
     print(f"{len(chosen) - unnoticed} of {len(chosen)} sabotages noticed")
-    return 1 if unnoticed else 0
+    return unnoticed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="print the sabotages and stop")
+    parser.add_argument("--stale", action="store_true", help="only look whether every text and every test is still there")
+    parser.add_argument("--only", help="names, comma-separated")
+    parser.add_argument("--tenth", action="store_true", help="every tenth, others after every commit")
+    parser.add_argument("--here", action="store_true", help="break this tree instead of a copy; for a clone that nobody else uses")
+    parser.add_argument("--dir", type=pathlib.Path, default=ROOT / "build" / "sabotage")
+    options = parser.parse_args()
+    chosen = select(parser, options)
+    if options.list:
+        for name, file, old, new, test in chosen:
+            print(f"{name:26} src/{file}: {old.strip()}  ->  {new.strip()}   ({' '.join(test)})")
+        return 0
+    gone = [(s[0], why) for s in chosen if (why := stale(s))]
+    for name, why in gone:
+        print(f"tools/sabotage.py: {name}: {why}", file=sys.stderr)
+    if gone or options.stale:
+        return 1 if gone else 0
+    copy = ROOT if options.here else options.dir.resolve()
+    if not options.here:
+        make_copy(copy)
+    wrong = prepare(copy, {s[4] for s in chosen})
+    if wrong:
+        print(wrong, file=sys.stderr)
+        return 1
+    return 1 if try_all(copy, chosen) else 0
 
 
 if __name__ == "__main__":

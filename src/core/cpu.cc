@@ -19,19 +19,24 @@ bool request_amx() {
   return syscall(SYS_arch_prctl, kArchReqXcompPerm, kXfeatureTileData) == 0;
 }
 
+struct CpuidLeaf {
+  unsigned a, b = 0, c = 0, d = 0;
+  explicit CpuidLeaf(unsigned leaf) : a(leaf) { __asm__ volatile("cpuid" : "+a"(a), "+b"(b), "+c"(c), "+d"(d)); }
+};
+bool cpuid_has_f16c() { return CpuidLeaf(1).c >> 29 & 1; }
 bool cpuid_has_amx_bf16() {
-  unsigned a = 7, b = 0, c = 0, d = 0;
-  __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-  return (d >> 22 & 1) && (d >> 24 & 1);  // AMX-BF16, AMX-TILE
+  const CpuidLeaf features(7);
+  return (features.d >> 22 & 1) && (features.d >> 24 & 1);  // AMX-BF16, AMX-TILE
 }
 
+// As cmake/isa.cmake compiles them: every extension that a level's flags name is asked for.
 Isa detect() {
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpuid_has_f16c();
   if (!avx2) return Isa::scalar;
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512bf16");
+                      __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
   if (!avx512) return Isa::avx2;
   return cpuid_has_amx_bf16() && request_amx() ? Isa::amx : Isa::avx512;
 }

@@ -15,15 +15,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const Exec& exec() {
-  static const Exec e(1);
-  return e;
-}
-
 // A run directory with a model, moments and a position.
 class Run : public testing::Test {
  protected:
-  Run() : model(small_config("mhc"), f32_t, 3, exec()) {
+  Run() : model(small_config("mhc"), f32_t, 3, one_thread()) {
     fs::create_directories(run + "/checkpoints");
     for (auto* m : {&moment1, &moment2}) m->resize(static_cast<size_t>(model.elements));
     touch(0);
@@ -50,7 +45,7 @@ class Run : public testing::Test {
       EXPECT_EQ(said, "");
     else
       EXPECT_NE(said.find(note), std::string::npos) << said;
-    SmallModel other(model.m->config, f32_t, 77, exec());
+    SmallModel other(model.m->config, f32_t, 77, one_thread());
     std::vector<float> m1(moment1.size()), m2(moment2.size());
     checkpoint::TrainerState s{m1.data(), m2.data(), other.elements, {}};
     checkpoint::load_checkpoint(from, *other.m, s);
@@ -214,13 +209,13 @@ TEST_F(Run, ACheckpointOfAnotherModelIsRefused) {
   save_steps({1});
   model::ModelConfig c = small_config("mhc");
   c.hidden_size = 24;
-  SmallModel other(c, f32_t, 1, exec());
+  SmallModel other(c, f32_t, 1, one_thread());
   std::vector<float> m(static_cast<size_t>(other.elements));
   checkpoint::TrainerState s{m.data(), m.data(), other.elements, {}};
   expect_error([&] { checkpoint::load_checkpoint(run + "/checkpoints/step-1", *other.m, s); },
                {"model.embed_tokens.weight: expected [23,24], file has [23,20]"});
   s.elements = 7;
-  SmallModel same(small_config("mhc"), f32_t, 1, exec());
+  SmallModel same(small_config("mhc"), f32_t, 1, one_thread());
   expect_error([&] { checkpoint::load_checkpoint(run + "/checkpoints/step-1", *same.m, s); },
                {"moment1", "expected 7", std::to_string(model.elements)});
 }

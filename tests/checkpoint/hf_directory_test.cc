@@ -15,11 +15,6 @@ namespace fs = std::filesystem;
 using io::TensorEntry;
 using io::TensorType;
 
-const Exec& exec() {
-  static const Exec e(1);
-  return e;
-}
-
 // Tensors of a file as an editable list that owns its bytes.
 struct Editable {
   std::vector<TensorEntry> entries;
@@ -55,13 +50,13 @@ struct Editable {
 
 class Directory : public testing::Test {
  protected:
-  Directory() : model(small_config("mhc"), f32_t, 3, exec()) {
+  Directory() : model(small_config("mhc"), f32_t, 3, one_thread()) {
     checkpoint::save_weights(dir.path(), *model.m, model::config_to_json(model.m->config), f32_t);
   }
   std::string weights() const { return dir / "model.safetensors"; }
   // Loads into a second model and returns its block.
   std::vector<float> load() {
-    SmallModel other(model.m->config, f32_t, 99, exec());
+    SmallModel other(model.m->config, f32_t, 99, one_thread());
     checkpoint::load_weights(dir.path(), *other.m);
     return {other.m->block, other.m->block + other.elements};
   }
@@ -208,7 +203,7 @@ TEST(TiedDirectory, TheHeadIsTheEmbedding) {
   TempDir dir;
   model::ModelConfig c = small_config();
   c.tie_word_embeddings = true;
-  SmallModel m(c, f32_t, 3, exec()), other(c, f32_t, 4, exec());
+  SmallModel m(c, f32_t, 3, one_thread()), other(c, f32_t, 4, one_thread());
   checkpoint::save_weights(dir.path(), *m.m, model::config_to_json(m.m->config), f32_t);
   EXPECT_EQ(io::SafetensorsFile(dir / "model.safetensors").find("lm_head.weight"), nullptr);
   Editable e(dir / "model.safetensors");

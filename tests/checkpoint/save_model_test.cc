@@ -19,11 +19,6 @@ using checkpoint::SaveType;
 using io::TensorEntry;
 using io::TensorType;
 
-const Exec& exec() {
-  static const Exec e(1);
-  return e;
-}
-
 model::ModelConfig v3_config() {
   model::ModelConfig c = small_config();
   c.model_type = "deepseek_v3";
@@ -34,7 +29,7 @@ model::ModelConfig v3_config() {
 struct Saved {
   TempDir dir;
   SmallModel model;
-  explicit Saved(const model::ModelConfig& c, uint64_t seed = 5) : model(c, f32_t, seed, exec()) {}
+  explicit Saved(const model::ModelConfig& c, uint64_t seed = 5) : model(c, f32_t, seed, one_thread()) {}
   nlohmann::json config() const { return model::config_to_json(model.m->config); }
   checkpoint::RowReader rows() const {
     return [this](size_t i, int64_t first, int64_t count, Mat out) {
@@ -49,7 +44,7 @@ struct Saved {
 };
 
 std::vector<float> load(const std::string& dir, const model::ModelConfig& c) {
-  SmallModel other(c, f32_t, 99, exec());
+  SmallModel other(c, f32_t, 99, one_thread());
   checkpoint::load_weights(dir, *other.m);
   return {other.m->block, other.m->block + other.elements};
 }

@@ -156,7 +156,7 @@ TEST(TokenShard, FillInTheMiddleReadsTextAsThePromptDoes) {
   EXPECT_EQ(Ids(prompt.begin() + begin, prompt.end()), Ids(ids.begin(), end + 1));
 }
 
-TEST(Corpus, TokensRestartAtDocuments) {
+TEST(ShardedCorpus, TokensRestartAtDocuments) {
   const TempDir dir;
   std::string lines;
   for (int i = 0; i < 30; ++i) lines += "{\"text\": \"document number " + std::to_string(i) + "\"}\n";

@@ -36,7 +36,7 @@ reference::CompressedAttention reference_of(const Attn::Spec& s) {
           static_cast<double>(s.eps)};
 }
 
-struct Case {
+struct CompressedCase {
   Attn::Spec s;
   Packed at;
   DType t;
@@ -46,7 +46,7 @@ struct Case {
   ops::RopeTable rope;
   std::vector<std::vector<size_t>> chosen;
 
-  Case(const Attn::Spec& spec, const Packed& places, DType type)
+  CompressedCase(const Attn::Spec& spec, const Packed& places, DType type)
       : s(spec),
         at(places),
         t(type),
@@ -96,7 +96,7 @@ struct Case {
   }
 };
 
-double tolerance(const Case& c) {
+double tolerance(const CompressedCase& c) {
   return chain_tolerance(12, std::max({c.s.dim, c.s.heads * c.s.head_dim, c.tokens()}), c.t);
 }
 
@@ -104,7 +104,7 @@ void check(const Attn::Spec& s, const Packed& places, size_t most) {
   for (DType t : {f32_t, bf16_t}) {
     SCOPED_TRACE("ratio " + std::to_string(s.ratio) + ", " + std::to_string(places.position.size()) + " tokens, " +
                  dtype_name(t));
-    Case c(s, places, t);
+    CompressedCase c(s, places, t);
     const reference::CompressedAttention spec = reference_of(s);
     const reference::Places at{places.position, places.first_key};
     Tensors<double> values = c.lw.values();
@@ -154,7 +154,7 @@ TEST(CompressedAttention, ForwardAndGradients) {
 
 TEST(CompressedAttention, NoTokens) {
   for (const int64_t ratio : {0, 4, 6}) {
-    Case c(spec_of(ratio), Packed(0), f32_t);
+    CompressedCase c(spec_of(ratio), Packed(0), f32_t);
     c.run(1);
     for (const auto& [name, g] : c.lw.gradients()) EXPECT_EQ(largest(g), 0.0) << name;
     EXPECT_EQ(c.kl.sum, 0);
@@ -167,7 +167,7 @@ TEST(CompressedAttention, CacheIsTheFullForward) {
     for (const int64_t window : {1, 5, 16})
       for (DType t : {f32_t, bf16_t}) {
         SCOPED_TRACE("ratio " + std::to_string(ratio) + " window " + std::to_string(window) + " " + dtype_name(t));
-        Case c(spec_of(ratio, window), Packed(83), t);
+        CompressedCase c(spec_of(ratio, window), Packed(83), t);
         c.run(1);
         for (const int64_t piece : {1, 2, 7, 16, 64, 83})
           EXPECT_EQ(c.through_cache(piece), c.y.values()) << "pieces of " << piece;
@@ -176,7 +176,7 @@ TEST(CompressedAttention, CacheIsTheFullForward) {
 
 TEST(CompressedAttention, DocumentsDoNotSeeEachOther) {
   for (const int64_t ratio : {0, 4, 5}) {
-    Case packed(spec_of(ratio), Packed(40, {0, 9, 26}), f32_t), alone(spec_of(ratio), Packed(17), f32_t);
+    CompressedCase packed(spec_of(ratio), Packed(40, {0, 9, 26}), f32_t), alone(spec_of(ratio), Packed(17), f32_t);
     for (int64_t i = 0; i < 17 * 10; ++i)
       alone.x.set(i, packed.x.at(9 * 10 + i)), alone.dy.set(i, packed.dy.at(9 * 10 + i));
     packed.run(1);
@@ -189,7 +189,7 @@ TEST(CompressedAttention, DocumentsDoNotSeeEachOther) {
 }
 
 TEST(CompressedAttention, TheIndexerLearnsFromItsLossAlone) {
-  Case c(spec_of(4), Packed(30), f32_t);
+  CompressedCase c(spec_of(4), Packed(30), f32_t);
   c.run(1);
   const auto with = c.lw.gradients();
   const Owned dx = c.dx;
@@ -209,7 +209,7 @@ TEST(CompressedAttention, ThreadsDoNotMatter) {
       Attn::Spec s = spec_of(ratio, 20);
       s.dim = 40, s.heads = 8, s.head_dim = 32, s.rope = 8, s.q_lora = 24;
       if (s.indexed()) s.index_dim = 16, s.index_topk = 9;
-      Case one(s, Packed(300, {0, 130}), t), three(s, Packed(300, {0, 130}), t);
+      CompressedCase one(s, Packed(300, {0, 130}), t), three(s, Packed(300, {0, 130}), t);
       one.run(1);
       three.run(3);
       EXPECT_TRUE(one.y.same_bytes(three.y) && one.dx.same_bytes(three.dx));

@@ -8,13 +8,13 @@ namespace {
 
 using layers::DenseFfn;
 
-struct Case {
+struct FfnCase {
   int64_t tokens, dim, inter;
   DType t;
   LayerWeights<DenseFfn::Weights> lw;
   Owned x, dy, y, dx;
 
-  Case(int64_t T, int64_t D, int64_t F, DType type)
+  FfnCase(int64_t T, int64_t D, int64_t F, DType type)
       : tokens(T),
         dim(D),
         inter(F),
@@ -36,7 +36,7 @@ struct Case {
   }
 };
 
-void check(Case& c, const Tensors<double>& want, const std::vector<double>& want_y) {
+void check(FfnCase& c, const Tensors<double>& want, const std::vector<double>& want_y) {
   c.run(1);
   const double e = chain_tolerance(4, std::max(c.dim, c.inter), c.t);
   expect_close(c.y.values(), want_y, e * largest(want_y), "y");
@@ -50,7 +50,7 @@ TEST(DenseFfn, ForwardAndGradients) {
        std::vector<std::array<int64_t, 3>>{{0, 8, 8}, {1, 1, 1}, {3, 17, 15}, {17, 12, 24}, {70, 33, 9}}) {
     for (DType t : {f32_t, bf16_t}) {
       SCOPED_TRACE(std::to_string(T) + "x" + std::to_string(D) + " inter " + std::to_string(F) + " " + dtype_name(t));
-      Case c(T, D, F, t);
+      FfnCase c(T, D, F, t);
       Tensors<double> at = c.lw.values();
       at["x"] = c.x.values();
       const reference::SwiGlu spec{static_cast<size_t>(D), static_cast<size_t>(F)};
@@ -69,7 +69,7 @@ TEST(DenseFfn, ForwardAndGradients) {
 
 TEST(DenseFfn, ThreadsDoNotMatter) {
   for (DType t : {f32_t, bf16_t}) {
-    Case one(200, 40, 72, t), three(200, 40, 72, t);
+    FfnCase one(200, 40, 72, t), three(200, 40, 72, t);
     one.run(1);
     three.run(3);
     EXPECT_TRUE(one.y.same_bytes(three.y) && one.dx.same_bytes(three.dx));

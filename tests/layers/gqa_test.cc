@@ -18,14 +18,14 @@ Gqa::Spec spec_of(int64_t dim, int64_t heads, int64_t kv_heads, int64_t head_dim
           ops::RopeLayout::half_split};
 }
 
-struct Case {
+struct GqaCase {
   Gqa::Spec s;
   Packed at;
   DType t;
   LayerWeights<Gqa::Weights> lw;
   Owned x, dy, y, dx;
 
-  Case(const Gqa::Spec& spec, const Packed& places, DType type)
+  GqaCase(const Gqa::Spec& spec, const Packed& places, DType type)
       : s(spec),
         at(places),
         t(type),
@@ -52,7 +52,7 @@ void check(const Gqa::Spec& s, const Packed& places, size_t most) {
   for (DType t : {f32_t, bf16_t}) {
     SCOPED_TRACE(std::to_string(places.position.size()) + " tokens, heads " + std::to_string(s.heads) + "/" +
                  std::to_string(s.kv_heads) + " " + dtype_name(t));
-    Case c(s, places, t);
+    GqaCase c(s, places, t);
     const auto n = [](int64_t i) { return static_cast<size_t>(i); };
     const reference::Gqa spec{n(s.dim), n(s.heads), n(s.kv_heads), n(s.head_dim), static_cast<double>(s.scale)};
     const reference::Places at{places.position, places.first_key};
@@ -84,14 +84,14 @@ TEST(Gqa, ForwardAndGradients) {
 }
 
 TEST(Gqa, NoTokens) {
-  Case c(spec_of(8, 2, 1, 4), Packed(0), f32_t);
+  GqaCase c(spec_of(8, 2, 1, 4), Packed(0), f32_t);
   c.run(1);
   for (const auto& [name, g] : c.lw.gradients()) EXPECT_EQ(largest(g), 0.0) << name;
 }
 
 TEST(Gqa, ThreadsDoNotMatter) {
   for (DType t : {f32_t, bf16_t}) {
-    Case one(spec_of(48, 4, 2, 16), Packed(150, {0, 70}), t), three(spec_of(48, 4, 2, 16), Packed(150, {0, 70}), t);
+    GqaCase one(spec_of(48, 4, 2, 16), Packed(150, {0, 70}), t), three(spec_of(48, 4, 2, 16), Packed(150, {0, 70}), t);
     one.run(1);
     three.run(3);
     EXPECT_TRUE(one.y.same_bytes(three.y) && one.dx.same_bytes(three.dx));

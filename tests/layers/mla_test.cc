@@ -31,14 +31,14 @@ reference::Mla reference_of(const Mla::Spec& s) {
           s.layout == ops::RopeLayout::interleaved};
 }
 
-struct Case {
+struct MlaCase {
   Mla::Spec s;
   Packed at;
   DType t;
   LayerWeights<Mla::Weights> lw;
   Owned x, dy, y, dx;
 
-  Case(const Mla::Spec& spec, const Packed& places, DType type)
+  MlaCase(const Mla::Spec& spec, const Packed& places, DType type)
       : s(spec),
         at(places),
         t(type),
@@ -62,7 +62,7 @@ struct Case {
 };
 
 // Products in a row, norms, rotation, softmax, and the chain back.
-double tolerance(const Case& c) {
+double tolerance(const MlaCase& c) {
   return chain_tolerance(8, std::max({c.s.dim, c.s.heads * c.s.qk(), c.tokens()}), c.t);
 }
 
@@ -70,7 +70,7 @@ void check(const Mla::Spec& s, const Packed& places, size_t most) {
   for (DType t : {f32_t, bf16_t}) {
     SCOPED_TRACE(std::to_string(places.position.size()) + " tokens, q_lora " + std::to_string(s.q_lora) + " " +
                  dtype_name(t));
-    Case c(s, places, t);
+    MlaCase c(s, places, t);
     const reference::Mla spec = reference_of(s);
     const reference::Places at{places.position, places.first_key};
     Tensors<double> values = c.lw.values();
@@ -112,7 +112,7 @@ TEST(Mla, CacheInPieces) {
     const IsaScope scope(isa);
     for (DType t : {f32_t, bf16_t}) {
       for (const int64_t q_lora : {0, 9}) {
-        Case c(spec_of(24, 3, 10, 4, 17, q_lora, 15), Packed(90, {0, 40}), t);
+        MlaCase c(spec_of(24, 3, 10, 4, 17, q_lora, 15), Packed(90, {0, 40}), t);
         c.run(1);
         const ops::RopeTable rope = ops::make_rope_table(90, 4, 10000, {});
         for (const int64_t piece : {1, 7, 64}) {
@@ -136,7 +136,7 @@ TEST(Mla, CacheInPieces) {
 }
 
 TEST(Mla, NoTokens) {
-  Case c(spec_of(8, 2, 4, 2, 4, 0, 4), Packed(0), f32_t);
+  MlaCase c(spec_of(8, 2, 4, 2, 4, 0, 4), Packed(0), f32_t);
   c.run(1);
   for (const auto& [name, g] : c.lw.gradients()) EXPECT_EQ(largest(g), 0.0) << name;
 }
@@ -144,7 +144,7 @@ TEST(Mla, NoTokens) {
 TEST(Mla, ThreadsDoNotMatter) {
   for (DType t : {f32_t, bf16_t}) {
     const Mla::Spec s = spec_of(48, 4, 16, 8, 16, 24, 32);
-    Case one(s, Packed(150, {0, 70}), t), three(s, Packed(150, {0, 70}), t);
+    MlaCase one(s, Packed(150, {0, 70}), t), three(s, Packed(150, {0, 70}), t);
     one.run(1);
     three.run(3);
     EXPECT_TRUE(one.y.same_bytes(three.y) && one.dx.same_bytes(three.dx));

@@ -54,7 +54,7 @@ reference::Moe reference_of(const Moe::Spec& s) {
   return m;
 }
 
-struct Case {
+struct MoeCase {
   Moe::Spec s;
   Packed at;
   DType t;
@@ -64,7 +64,7 @@ struct Case {
   std::vector<size_t> index;
   std::vector<int32_t> ids;
 
-  Case(const Moe::Spec& spec, const Packed& places, DType type)
+  MoeCase(const Moe::Spec& spec, const Packed& places, DType type)
       : s(spec),
         at(places),
         t(type),
@@ -102,7 +102,7 @@ struct Case {
 void check(const Moe::Spec& s, const Packed& places, size_t most) {
   for (DType t : {f32_t, bf16_t}) {
     SCOPED_TRACE(std::to_string(places.position.size()) + " tokens " + dtype_name(t));
-    Case c(s, places, t);
+    MoeCase c(s, places, t);
     const reference::Moe spec = reference_of(s);
     const auto T = static_cast<size_t>(c.tokens());
     Tensors<double> values = c.lw.values();
@@ -186,7 +186,7 @@ TEST(Moe, EveryBalanceLoss) {
 TEST(Moe, BalancedLoadCostsTheCoefficient) {
   Moe::Spec s = spec_of(rule_of(Scoring::softmax, 4, 4, 1, 1, false, false, 1), 6, 4, 0);
   s.balance.expert = 0.003;
-  Case c(s, Packed(33), f32_t);
+  MoeCase c(s, Packed(33), f32_t);
   c.run(1);
   EXPECT_NEAR(c.balance - 0.25, 0.003, 1e-8);
 }
@@ -195,7 +195,7 @@ TEST(Moe, NoTokens) {
   for (const int64_t shared : {0, 4}) {
     Moe::Spec s = spec_of(rules()[3].rule, 8, 4, shared);
     s.balance.sequence = 1;
-    Case c(s, Packed(0), f32_t);
+    MoeCase c(s, Packed(0), f32_t);
     c.run(1);
     for (const auto& [name, g] : c.lw.gradients()) EXPECT_EQ(largest(g), 0.0) << name;
     EXPECT_EQ(c.balance, 0.25);
@@ -207,7 +207,7 @@ TEST(Moe, ThreadsDoNotMatter) {
     Moe::Spec s = spec_of(rule_of(Scoring::sigmoid, 16, 4, 1, 1, true, true, 1), 40, 24, 48);
     s.balance.sequence = 0.1;
     const Packed at(500, {0, 200, 300}, {0, 300});
-    Case one(s, at, t), three(s, at, t);
+    MoeCase one(s, at, t), three(s, at, t);
     one.run(1);
     three.run(3);
     EXPECT_TRUE(one.y.same_bytes(three.y) && one.dx.same_bytes(three.dx));

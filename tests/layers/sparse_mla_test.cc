@@ -43,9 +43,9 @@ reference::SparseMla reference_of(const SparseMla::Spec& s) {
   return {mla, n(s.indexer.heads), n(s.indexer.head_dim), n(s.indexer.topk), static_cast<double>(s.indexer.norm_eps)};
 }
 
-constexpr float kLossScale = 0.02f;
+constexpr float kDivergenceScale = 0.02f;
 
-struct Case {
+struct SparseMlaCase {
   SparseMla::Spec s;
   Packed at;
   DType t;
@@ -56,7 +56,7 @@ struct Case {
   IndexerLoss kl;
   Stage stage;
 
-  Case(const SparseMla::Spec& spec, const Packed& places, DType type, Stage what = Stage::off)
+  SparseMlaCase(const SparseMla::Spec& spec, const Packed& places, DType type, Stage what = Stage::off)
       : s(spec),
         at(places),
         t(type),
@@ -75,7 +75,7 @@ struct Case {
     y = random(tokens(), s.mla.dim, 4, 1.0, t),
     dx = random(tokens(), s.mla.dim, 5, 1.0, t);  // assigned: old values must not matter
     lw.reset_gradients();
-    kl = {stage == Stage::off ? 0.f : kLossScale, 0};
+    kl = {stage == Stage::off ? 0.f : kDivergenceScale, 0};
     auto saved = SparseMla::reserve(memory, s, t, tokens(), true);
     SparseMla::forward(exec, s, lw.w, rope, at.context(), x, saved, y, scratch);
     SparseMla::backward(exec, s, lw.w, rope, at.context(), x, saved, dy, dx, lw.grad, kl, scratch);
@@ -94,7 +94,7 @@ struct Case {
   }
 };
 
-double tolerance(const Case& c) {
+double tolerance(const SparseMlaCase& c) {
   return chain_tolerance(8, std::max({c.s.mla.dim, c.s.mla.heads * c.s.mla.qk(), c.tokens()}), c.t);
 }
 
@@ -103,7 +103,7 @@ bool of_indexer(const std::string& name) { return name.rfind("indexer.", 0) == 0
 void check(const SparseMla::Spec& s, const Packed& places, DType t, Stage stage, size_t most) {
   SCOPED_TRACE(std::to_string(places.position.size()) + " tokens, stage " + std::to_string(static_cast<int>(stage)) +
                " " + dtype_name(t));
-  Case c(s, places, t, stage);
+  SparseMlaCase c(s, places, t, stage);
   c.run(1);
   const reference::SparseMla spec = reference_of(s);
   const reference::Places at{places.position, places.first_key};
@@ -123,7 +123,7 @@ void check(const SparseMla::Spec& s, const Packed& places, DType t, Stage stage,
   const auto cotangent = c.dy.values();
   auto want = reference::complex_gradient(
       main, [&](const auto& z) { return reference::dot(cotangent, spec(z, "", z.at("x"), at, lists)); }, most);
-  const double factor = static_cast<double>(kLossScale);
+  const double factor = static_cast<double>(kDivergenceScale);
   for (const auto& [name, v] : reference::complex_gradient(
            index, [&](const auto& z) { return factor * spec.divergence(values, z, "", x, at, lists); }, most))
     want[name] = stage == Stage::off ? std::vector<double>(v.size()) : v;
@@ -156,7 +156,7 @@ TEST(SparseMla, ForwardAndGradients) {
 // Sequences no longer than topk are Mla to the bit, gradients included, whatever the indexer says.
 TEST(SparseMla, ShortSequencesAreDense) {
   for (DType t : {f32_t, bf16_t}) {
-    Case c(spec_of(20, 3, 2, 8, 16), Packed(40, {0, 15, 30}), t);
+    SparseMlaCase c(spec_of(20, 3, 2, 8, 16), Packed(40, {0, 15, 30}), t);
     c.run(1);
     LayerWeights<Mla::Weights> lw(Mla::Weights(c.s.mla), t, 3);
     Owned y(40, 20, t), dx(40, 20, t);
@@ -173,7 +173,7 @@ TEST(SparseMla, ShortSequencesAreDense) {
 TEST(SparseMla, ThreadsDoNotMatter) {
   for (Stage stage : {Stage::dense, Stage::sparse}) {
     for (DType t : {f32_t, bf16_t}) {
-      Case one(spec_of(48, 4, 5, 16, 20), Packed(150, {0, 70}), t, stage), three(one.s, one.at, t, stage);
+      SparseMlaCase one(spec_of(48, 4, 5, 16, 20), Packed(150, {0, 70}), t, stage), three(one.s, one.at, t, stage);
       one.run(1);
       three.run(3);
       EXPECT_TRUE(one.y.same_bytes(three.y) && one.dx.same_bytes(three.dx));
@@ -187,7 +187,7 @@ TEST(SparseMla, CacheInPieces) {
   for (Isa isa : machine_isas()) {
     const IsaScope scope(isa);
     for (DType t : {f32_t, bf16_t}) {
-      Case c(spec_of(24, 3, 4, 12, 12), Packed(80), t);
+      SparseMlaCase c(spec_of(24, 3, 4, 12, 12), Packed(80), t);
       c.run(1);
       for (int64_t piece : {1, 7, 64}) {
         SCOPED_TRACE(std::string(isa_name(isa)) + " " + dtype_name(t) + " pieces of " + std::to_string(piece));

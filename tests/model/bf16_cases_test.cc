@@ -14,7 +14,7 @@ namespace {
 
 using test::case_dir;
 
-std::vector<std::string> cases() {
+std::vector<std::string> bf16_cases() {
   std::vector<std::string> found;
   for (const char* name : {"llama", "llama_bf16", "llama_gqa", "llama_linear_rope", "mixtral", "deepseek_moe",
                            "deepseek_v2", "deepseek_v2_lite", "deepseek_v3", "deepseek_v3_mtp", "deepseek_v3_fp8",
@@ -121,7 +121,7 @@ TEST_P(Bf16Case, ErrorOfLogitsAndOtherExperts) {
   EXPECT_GT(alike.value(), 0x1p-10) << "bf16 was not used";
 }
 
-INSTANTIATE_TEST_SUITE_P(Goldens, Bf16Case, testing::ValuesIn(cases()), [](const auto& p) { return p.param; });
+INSTANTIATE_TEST_SUITE_P(Goldens, Bf16Case, testing::ValuesIn(bf16_cases()), [](const auto& p) { return p.param; });
 
 }  // namespace
 }  // namespace birkhoff

@@ -12,7 +12,7 @@ namespace {
 
 using test::case_dir;
 
-std::vector<std::string> cases() {
+std::vector<std::string> oracle_cases() {
   std::vector<std::string> found;
   for (const char* name : {"deepseek_v3", "deepseek_v32", "deepseek_v2_lite", "llama_gqa", "deepseek_v2", "llama",
                            "llama_linear_rope", "llama_bf16", "mixtral", "deepseek_moe", "deepseek_v3_fp8"})
@@ -88,7 +88,7 @@ TEST_P(OracleCase, LogitsHiddenStatesAndGradients) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Goldens, OracleCase, testing::ValuesIn(cases()), [](const auto& p) { return p.param; });
+INSTANTIATE_TEST_SUITE_P(Goldens, OracleCase, testing::ValuesIn(oracle_cases()), [](const auto& p) { return p.param; });
 
 }  // namespace
 }  // namespace birkhoff

@@ -13,6 +13,11 @@
 
 namespace birkhoff::test {
 
+inline const Exec& one_thread() {
+  static const Exec exec(1);
+  return exec;
+}
+
 // Two layers, the second with experts; sizes that are no multiples of vector widths.
 inline model::ModelConfig small_config(const std::string& residual = "plain", int64_t streams = 4, bool mla = true) {
   model::ModelConfig c;

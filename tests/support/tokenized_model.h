@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "support/golden.h"
 #include "checkpoint/hf_directory.h"
+#include "support/golden.h"
 #include "support/small_model.h"
 #include "text/tokenizer/tokenizer.h"
 

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "support/golden.h"
 #include "data/chat_corpus.h"
+#include "support/golden.h"
 #include "support/temp_dir.h"
 #include "train/trainer.h"
 

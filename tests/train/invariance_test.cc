@@ -34,7 +34,7 @@ struct Curve {
   }
 };
 
-Curve train_steps(const train::RunConfig& c, int threads, int steps) {
+Curve curve_of(const train::RunConfig& c, int threads, int steps) {
   train::TrainState state(c, threads);
   state.initialise();
   Curve curve;
@@ -60,20 +60,20 @@ class Training : public testing::TestWithParam<std::tuple<std::string, std::stri
 
 TEST_P(Training, TwentyStepsTheSameBitsForAnyThreadsAndPolicy) {
   const auto& [residual, dtype] = GetParam();
-  const Curve one = train_steps(run_config(residual, dtype, "none"), 1, 20);
+  const Curve one = curve_of(run_config(residual, dtype, "none"), 1, 20);
   expect_learning(one);
   for (int threads : {2, 3, 7})
-    EXPECT_TRUE(train_steps(run_config(residual, dtype, "none"), threads, 20) == one) << threads << " threads";
+    EXPECT_TRUE(curve_of(run_config(residual, dtype, "none"), threads, 20) == one) << threads << " threads";
   for (const char* policy : {"site", "layer"})
-    EXPECT_TRUE(train_steps(run_config(residual, dtype, policy), 2, 20) == one) << "recompute " << policy;
+    EXPECT_TRUE(curve_of(run_config(residual, dtype, policy), 2, 20) == one) << "recompute " << policy;
 }
 
 TEST_P(Training, OnEveryInstructionSet) {
   const auto& [residual, dtype] = GetParam();
   for (Isa isa : machine_isas()) {
     const IsaScope scope(isa);
-    const Curve one = train_steps(run_config(residual, dtype, "none"), 1, 2);
-    EXPECT_TRUE(train_steps(run_config(residual, dtype, "layer"), 3, 2) == one) << isa_name(isa);
+    const Curve one = curve_of(run_config(residual, dtype, "none"), 1, 2);
+    EXPECT_TRUE(curve_of(run_config(residual, dtype, "layer"), 3, 2) == one) << isa_name(isa);
   }
 }
 
@@ -81,8 +81,8 @@ TEST_P(Training, Muon) {
   const auto& [residual, dtype] = GetParam();
   train::RunConfig c = run_config(residual, dtype, "none");
   c.train.optimizer = "muon";
-  const Curve one = train_steps(c, 1, 4);
-  EXPECT_TRUE(train_steps(c, 3, 4) == one);
+  const Curve one = curve_of(c, 1, 4);
+  EXPECT_TRUE(curve_of(c, 3, 4) == one);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, Training,

@@ -23,12 +23,12 @@ std::vector<int32_t> window(int64_t rows, int64_t width) {
   return first;
 }
 
-struct Case {
+struct AttentionCase {
   Attention ref;
   Owned q, k, v, d_o;
   DType t;
 
-  Case(Attention r, DType type, double sd = 1.0)
+  AttentionCase(Attention r, DType type, double sd = 1.0)
       : ref(std::move(r)),
         q(random(ref.queries, ref.heads * ref.qk, 1, sd, type)),
         k(random(ref.keys, ref.kv_heads * ref.qk, 2, sd, type)),
@@ -44,16 +44,16 @@ struct Case {
   }
 };
 
-struct Result {
+struct AttentionResult {
   Owned o, lse, dq, dk, dv;
-  bool same(const Result& r) const {
+  bool same(const AttentionResult& r) const {
     return o.same_bytes(r.o) && lse.same_bytes(r.lse) && dq.same_bytes(r.dq) && dk.same_bytes(r.dk) &&
            dv.same_bytes(r.dv);
   }
 };
 
-Result run(const Case& c, const Exec& exec, const std::vector<int32_t>& segments, bool backward) {
-  Result r{Owned(c.ref.queries, c.ref.heads * c.ref.vd, c.t), Owned(c.ref.queries, c.ref.heads), {}, {}, {}};
+AttentionResult run(const AttentionCase& c, const Exec& exec, const std::vector<int32_t>& segments, bool backward) {
+  AttentionResult r{Owned(c.ref.queries, c.ref.heads * c.ref.vd, c.t), Owned(c.ref.queries, c.ref.heads), {}, {}, {}};
   Arena scratch(1 << 20);
   ops::attention_forward(exec, c.shape(), c.q, c.k, c.v, c.ref.first_key, r.o, r.lse, scratch);
   if (!backward) return r;
@@ -67,18 +67,18 @@ Result run(const Case& c, const Exec& exec, const std::vector<int32_t>& segments
 
 double storage_error(DType t) { return t == f32_t ? 0x1p-24 : 0x1p-9; }
 
-void check_forward(const Case& c) {
+void check_forward(const AttentionCase& c) {
   const auto want = c.ref.forward(c.q.values(), c.k.values(), c.v.values());
-  const Result got = run(c, Exec(1), {}, false);
+  const AttentionResult got = run(c, Exec(1), {}, false);
   const double e = c.probability_error();
   // Probabilities are rounded to the storage type, o once more.
   expect_close(got.o.values(), want.o, largest(c.v.values()) * (2 * e + 2 * storage_error(c.t)), "o");
   expect_close(got.lse.values(), want.lse, e * (1 + largest(want.lse)), "lse");
 }
 
-void check_backward(const Case& c, const std::vector<int32_t>& segments) {
+void check_backward(const AttentionCase& c, const std::vector<int32_t>& segments) {
   const auto want = c.ref.backward(c.q.values(), c.k.values(), c.v.values(), c.d_o.values());
-  const Result got = run(c, Exec(1), segments, true);
+  const AttentionResult got = run(c, Exec(1), segments, true);
   // Roundings to the storage type: P or dS, o inside delta, and the result; everything else is fp32.
   const double e = 4 * c.probability_error() + 3 * storage_error(c.t);
   expect_close(got.dq.values(), want.dq, e * largest(want.size_dq), "dq");
@@ -94,7 +94,7 @@ std::string name(const Attention& a) {
 TEST(Attention, ReferenceGradientIsTheDerivative) {
   for (const Attention& ref :
        {Attention{2, 1, 3, 2, 0.7, 9, 9, documents(9, {0, 4})}, Attention{2, 2, 4, 3, 0.5, 7, 7, window(7, 3)}}) {
-    const Case c(ref, f32_t);
+    const AttentionCase c(ref, f32_t);
     const auto q = c.q.values(), k = c.k.values(), v = c.v.values(), g = c.d_o.values();
     const auto want = ref.backward(q, k, v, g);
     const auto loss = [&](const auto& a, const auto& b, const auto& x) {
@@ -121,8 +121,8 @@ TEST(Attention, ForwardMatchesSpecification) {
           const Attention ref{
               h, kv, qk, vd, 1 / std::sqrt(static_cast<double>(qk)), queries, keys, documents(queries, {0})};
           SCOPED_TRACE(std::string(isa_name(isa)) + " " + dtype_name(t) + " " + name(ref));
-          check_forward(Case(ref, t));
-          check_forward(Case(ref, t, 4.0));  // scores of tens: the reference of the powers moves
+          check_forward(AttentionCase(ref, t));
+          check_forward(AttentionCase(ref, t, 4.0));  // scores of tens: the reference of the powers moves
         }
       }
     }
@@ -144,10 +144,10 @@ TEST(Attention, BackwardMatchesSpecification) {
     for (DType t : {f32_t, bf16_t}) {
       for (const Attention& ref : shapes) {
         SCOPED_TRACE(std::string(isa_name(isa)) + " " + dtype_name(t) + " " + name(ref));
-        check_backward(Case(ref, t), {0});
+        check_backward(AttentionCase(ref, t), {0});
       }
-      check_backward(Case({2, 1, 24, 16, 0.2, 90, 90, documents(90, {0, 30, 31, 60})}, t), {0, 30, 60, 90});
-      check_backward(Case({2, 1, 24, 16, 0.2, 0, 0, {}}, t), {});
+      check_backward(AttentionCase({2, 1, 24, 16, 0.2, 90, 90, documents(90, {0, 30, 31, 60})}, t), {0, 30, 60, 90});
+      check_backward(AttentionCase({2, 1, 24, 16, 0.2, 0, 0, {}}, t), {});
     }
   }
 }
@@ -159,8 +159,8 @@ TEST(Attention, DecodeEqualsFullForward) {
     const IsaScope scope(isa);
     for (DType t : {f32_t, bf16_t}) {
       const int64_t rows = 300, start = 37;
-      const Case c({4, 2, 48, 32, 0.15, rows, rows, documents(rows, {0, static_cast<int32_t>(start)})}, t);
-      const Result full = run(c, Exec(1), {}, false);
+      const AttentionCase c({4, 2, 48, 32, 0.15, rows, rows, documents(rows, {0, static_cast<int32_t>(start)})}, t);
+      const AttentionResult full = run(c, Exec(1), {}, false);
       Arena scratch(1 << 10);
       const auto expect_rows = [&](int64_t from, int64_t to, int64_t origin) {  // queries [from, to), keys [origin, to)
         const int64_t n = to - from;
@@ -192,13 +192,13 @@ TEST(Attention, DocumentsAndCausality) {
     SCOPED_TRACE(isa_name(isa));
     for (DType t : {f32_t, bf16_t}) {
       const int64_t rows = 180, begin = 50, end = 131;
-      Case c({2, 1, 33, 17, 0.2, rows, rows, documents(rows, {0, 50, 131})}, t);
-      const Result before = run(c, Exec(1), {0}, true);
-      Case other = c;
+      AttentionCase c({2, 1, 33, 17, 0.2, rows, rows, documents(rows, {0, 50, 131})}, t);
+      const AttentionResult before = run(c, Exec(1), {0}, true);
+      AttentionCase other = c;
       for (Owned* m : {&other.q, &other.k, &other.v, &other.d_o})
         for (int64_t i = 0; i < m->size(); ++i)
           if (const int64_t r = i / m->view().cols; r < begin || r >= end) m->set(i, NAN);
-      const Result after = run(other, Exec(1), {0, 50, 131}, true);
+      const AttentionResult after = run(other, Exec(1), {0, 50, 131}, true);
       const auto expect_rows_equal = [&](const Owned& a, const Owned& b, int64_t from, int64_t to) {
         for (int64_t r = from; r < to; ++r)
           for (int64_t j = 0; j < a.view().cols; ++j) ASSERT_EQ(a.at(r, j), b.at(r, j)) << "row " << r;
@@ -209,10 +209,10 @@ TEST(Attention, DocumentsAndCausality) {
       expect_rows_equal(before.dk, after.dk, begin, end);
       expect_rows_equal(before.dv, after.dv, begin, end);
 
-      Case later = c;
+      AttentionCase later = c;
       for (Owned* m : {&later.k, &later.v})
         for (int64_t i = 90 * m->view().cols; i < m->size(); ++i) m->set(i, -3.5);
-      const Result causal = run(later, Exec(1), {0}, false);
+      const AttentionResult causal = run(later, Exec(1), {0}, false);
       expect_rows_equal(before.o, causal.o, 0, 90);
       EXPECT_NE(before.o.at(90, 0), causal.o.at(90, 0));
     }
@@ -221,8 +221,8 @@ TEST(Attention, DocumentsAndCausality) {
 
 TEST(Attention, ThreadsAndSegmentsDoNotChangeBits) {
   for (DType t : {f32_t, bf16_t}) {
-    const Case c({4, 2, 48, 32, 0.15, 500, 500, documents(500, {0, 100, 256, 300})}, t);
-    const Result one = run(c, Exec(1), {0, 256}, true);
+    const AttentionCase c({4, 2, 48, 32, 0.15, 500, 500, documents(500, {0, 100, 256, 300})}, t);
+    const AttentionResult one = run(c, Exec(1), {0, 256}, true);
     EXPECT_TRUE(one.same(run(c, Exec(3), {0, 256}, true)));
     EXPECT_TRUE(one.same(run(c, Exec(2), {0}, true)));
     EXPECT_TRUE(one.same(run(c, Exec(2), {0, 100, 256, 300}, true)));
@@ -234,8 +234,8 @@ TEST(Attention, ViewsAndExtremes) {
   for (Isa isa : machine_isas()) {
     const IsaScope scope(isa);
     SCOPED_TRACE(isa_name(isa));
-    const Case c({2, 1, 8, 8, 0.3, 70, 70, documents(70, {0})}, f32_t);
-    const Result plain = run(c, Exec(1), {0}, true);
+    const AttentionCase c({2, 1, 8, 8, 0.3, 70, 70, documents(70, {0})}, f32_t);
+    const AttentionResult plain = run(c, Exec(1), {0}, true);
     Owned wide(70, 100);
     const Mat q = wide.view().col_block(0, 16), k = wide.view().col_block(17, 8), v = wide.view().col_block(26, 8);
     for (int64_t r = 0; r < 70; ++r) {
@@ -251,8 +251,8 @@ TEST(Attention, ViewsAndExtremes) {
 
     for (double sd : {0.0, 300.0}) {  // all keys alike: the mean of the values; scores of 1e5: one key takes all
       for (DType t : {f32_t, bf16_t}) {
-        const Case extreme({2, 1, 8, 8, 0.3, 70, 70, documents(70, {0})}, t, sd);
-        const Result r = run(extreme, Exec(1), {0}, true);
+        const AttentionCase extreme({2, 1, 8, 8, 0.3, 70, 70, documents(70, {0})}, t, sd);
+        const AttentionResult r = run(extreme, Exec(1), {0}, true);
         if (sd == 0) check_forward(extreme);
         for (const Owned* m : {&r.o, &r.lse, &r.dq, &r.dk, &r.dv})
           for (double x : m->values()) ASSERT_TRUE(std::isfinite(x));
@@ -262,9 +262,9 @@ TEST(Attention, ViewsAndExtremes) {
 }
 
 TEST(Attention, Contracts) {
-  const Case c({2, 1, 8, 8, 0.3, 4, 4, {0, 0, 3, 0}}, f32_t);  // row 2 would see nothing
+  const AttentionCase c({2, 1, 8, 8, 0.3, 4, 4, {0, 0, 3, 0}}, f32_t);  // row 2 would see nothing
   EXPECT_THROW(run(c, Exec(1), {0}, false), ContractViolation);
-  const Case d({2, 1, 8, 8, 0.3, 4, 4, {0, 0, 1, 1}}, f32_t);
+  const AttentionCase d({2, 1, 8, 8, 0.3, 4, 4, {0, 0, 1, 1}}, f32_t);
   EXPECT_THROW(run(d, Exec(1), {0, 2}, true), ContractViolation);  // row 2 reaches back across a segment
   EXPECT_NO_THROW(run(d, Exec(1), {0}, true));
 }

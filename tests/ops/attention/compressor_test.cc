@@ -34,15 +34,15 @@ std::vector<double> half(const Owned& kz, int64_t rows, int64_t cols, int64_t fi
   return v;
 }
 
-struct Result {
+struct CompressorResult {
   Owned entries, d_kz, d_ape;
 };
-Result run(const CompressorShape& s, const std::vector<CompressorWindow>& w, const Owned& kz, const Owned& ape,
-           const Owned& cotangent, int threads) {
+CompressorResult run(const CompressorShape& s, const std::vector<CompressorWindow>& w, const Owned& kz,
+                     const Owned& ape, const Owned& cotangent, int threads) {
   const Exec exec(threads);
   const auto n = static_cast<int64_t>(w.size());
-  Result r{random(n, s.dim, 5), random(kz.size() / (2 * s.row_cols()), 2 * s.row_cols(), 6),
-           random(s.ratio, s.row_cols(), 7)};  // old values
+  CompressorResult r{random(n, s.dim, 5), random(kz.size() / (2 * s.row_cols()), 2 * s.row_cols(), 6),
+                     random(s.ratio, s.row_cols(), 7)};  // old values
   ops::compress_forward(exec, s, w, kz, ape, r.entries);
   ops::compress_backward(exec, s, w, kz, ape, cotangent, r.d_kz, r.d_ape);
   return r;
@@ -68,7 +68,7 @@ void check(const CompressorShape& s, int64_t tokens, const std::vector<int32_t>&
   for (Isa isa : machine_isas()) {
     const IsaScope scope(isa);
     SCOPED_TRACE(isa_name(isa));
-    const Result got = run(s, w, kz, ape, cotangent, 1);
+    const CompressorResult got = run(s, w, kz, ape, cotangent, 1);
     expect_close(got.entries.values(), want, e * size, "entries");
     const double d = largest(cotangent.values());
     expect_close(half(got.d_kz, tokens, C, 0), gradient.at("k"), e * d, "dk");
@@ -146,7 +146,7 @@ TEST(Compressor, NeighboursAndThreadsDoNotMatter) {
   const auto w = windows_of(s, {0, 1001}, tokens);
   const Owned kz = random(tokens, 2 * C, 1), ape = random(s.ratio, C, 2),
               cotangent = random(static_cast<int64_t>(w.size()), s.dim, 3);
-  const Result one = run(s, w, kz, ape, cotangent, 1), three = run(s, w, kz, ape, cotangent, 3);
+  const CompressorResult one = run(s, w, kz, ape, cotangent, 1), three = run(s, w, kz, ape, cotangent, 3);
   EXPECT_TRUE(one.entries.same_bytes(three.entries) && one.d_kz.same_bytes(three.d_kz) &&
               one.d_ape.same_bytes(three.d_ape));
   const Exec exec(1);

@@ -11,13 +11,13 @@ namespace {
 using reference::Indexer;
 using reference::KeyLists;
 
-struct Case {
+struct IndexerCase {
   int64_t queries, keys, heads, dim;
   DType t;
   Owned q, k, w;
   std::vector<int32_t> first, end;
 
-  Case(int64_t n_queries, int64_t n_keys, int64_t n_heads, int64_t d, DType type, int32_t document = 0)
+  IndexerCase(int64_t n_queries, int64_t n_keys, int64_t n_heads, int64_t d, DType type, int32_t document = 0)
       : queries(n_queries),
         keys(n_keys),
         heads(n_heads),
@@ -42,7 +42,7 @@ struct Case {
 };
 
 // Scores of fp32 sums: a choice may differ from the specification's only between keys that nearly tie.
-void expect_same_choice(const Case& c, const KeyLists& got, const KeyLists& want, const std::string& what) {
+void expect_same_choice(const IndexerCase& c, const KeyLists& got, const KeyLists& want, const std::string& what) {
   const auto q = c.q.values(), k = c.k.values(), w = c.w.values();
   for (size_t t = 0; t < want.size(); ++t) {
     if (got[t] == want[t]) continue;
@@ -69,7 +69,7 @@ TEST(Indexer, SelectsTheBestVisibleKeys) {
                                                                                                {2, 4500, 2, 8, 100},
                                                                                                {35, 600, 2, 24, 1},
                                                                                                {16, 300, 4, 16, 290}}) {
-        const Case c(queries, keys, heads, dim, t, static_cast<int32_t>(std::min<int64_t>(3, keys - queries)));
+        const IndexerCase c(queries, keys, heads, dim, t, static_cast<int32_t>(std::min<int64_t>(3, keys - queries)));
         const std::string what = std::string(isa_name(isa)) + " " + dtype_name(t) + " " + std::to_string(queries) +
                                  " of " + std::to_string(keys);
         expect_same_choice(
@@ -81,7 +81,7 @@ TEST(Indexer, SelectsTheBestVisibleKeys) {
 }
 
 TEST(Indexer, EqualScoresGoToTheLowerKeyAndNanIsLast) {
-  Case c(2, 20, 1, 4, f32_t);
+  IndexerCase c(2, 20, 1, 4, f32_t);
   for (int64_t i = 0; i < c.q.size(); ++i) c.q.set(i, 1);
   for (int64_t s = 0; s < 20; ++s)
     for (int64_t d = 0; d < 4; ++d) c.k.set(s * 4 + d, s % 3 == 0 ? 1 : -1);  // 0 3 6 ... score 4 w, the others 0
@@ -95,11 +95,11 @@ TEST(Indexer, RowsAndThreadsDoNotMatter) {
   for (Isa isa : machine_isas()) {
     const IsaScope scope(isa);
     for (DType t : {f32_t, bf16_t}) {
-      const Case c(50, 2600, 6, 24, t, 20);  // more keys than a task of a single query takes on
+      const IndexerCase c(50, 2600, 6, 24, t, 20);  // more keys than a task of a single query takes on
       const KeyLists whole = c.select(30);
       EXPECT_EQ(whole, c.select(30, 3));
       for (int64_t row : {0, 20, 49}) {
-        Case one(1, 2600, 6, 24, t);
+        IndexerCase one(1, 2600, 6, 24, t);
         for (int64_t i = 0; i < one.q.size(); ++i) one.q.set(i, c.q.at(row * one.q.size() + i));
         for (int64_t i = 0; i < 6; ++i) one.w.set(i, c.w.at(row, i));
         one.first = {c.first[static_cast<size_t>(row)]}, one.end = {c.end[static_cast<size_t>(row)]};
@@ -136,7 +136,7 @@ struct Divergence {
   double loss;
   Owned dq, dk, dw;
 };
-Divergence divergence(const Case& c, const OwnedLists& lists, const Owned& p, float scale, int threads = 1) {
+Divergence divergence(const IndexerCase& c, const OwnedLists& lists, const Owned& p, float scale, int threads = 1) {
   Arena scratch(size_t{64} << 20);
   Divergence r{0, random(c.queries, c.heads * c.dim, 9, 1.0, c.t), random(c.keys, c.dim, 9, 1.0, c.t),
                random(c.queries, c.heads, 9)};
@@ -163,7 +163,7 @@ TEST(Indexer, DivergenceAndGradients) {
   for (const auto& [queries, keys, heads, dim, most] : std::vector<std::array<int64_t, 5>>{
            {1, 1, 1, 1, 1}, {20, 20, 3, 9, 20}, {33, 70, 5, 16, 12}, {7, 150, 2, 33, 90}}) {
     for (DType t : {f32_t, bf16_t}) {
-      const Case c(queries, keys, heads, dim, t);
+      const IndexerCase c(queries, keys, heads, dim, t);
       KeyLists lists = random_lists(queries, keys, 1, most, 8);
       if (queries > 10) lists[4].clear();
       const int64_t width = most + 2;

@@ -11,7 +11,7 @@ namespace {
 using reference::KeyLists;
 using reference::SparseAttention;
 
-struct Case {
+struct SparseCase {
   SparseAttention ref;
   int64_t keys, width;
   DType t;
@@ -19,7 +19,7 @@ struct Case {
   OwnedLists lists;
   Owned q, k, v, sink, d_o;
 
-  Case(SparseAttention r, int64_t n_keys, DType type, bool shared_values, bool with_sink, double sd = 1.0)
+  SparseCase(SparseAttention r, int64_t n_keys, DType type, bool shared_values, bool with_sink, double sd = 1.0)
       : ref(std::move(r)),
         keys(n_keys),
         width(most(ref.lists) + 3),
@@ -67,23 +67,23 @@ struct Case {
   }
 };
 
-struct Result {
+struct SparseResult {
   Owned o, lse, dq, dk, dv, d_sink;
-  bool same(const Result& r) const {
+  bool same(const SparseResult& r) const {
     return o.same_bytes(r.o) && lse.same_bytes(r.lse) && dq.same_bytes(r.dq) && dk.same_bytes(r.dk) &&
            dv.same_bytes(r.dv) && d_sink.same_bytes(r.d_sink);
   }
 };
 
-Result run(const Case& c, int threads, bool backward = true) {
+SparseResult run(const SparseCase& c, int threads, bool backward = true) {
   const Exec exec(threads);
   Arena scratch(size_t{64} << 20);
-  Result r{random(c.queries(), c.n(c.ref.heads * c.ref.vd), 7, 1.0, c.t),
-           random(c.queries(), c.n(c.ref.heads), 8),
-           {},
-           {},
-           {},
-           {}};
+  SparseResult r{random(c.queries(), c.n(c.ref.heads * c.ref.vd), 7, 1.0, c.t),
+                 random(c.queries(), c.n(c.ref.heads), 8),
+                 {},
+                 {},
+                 {},
+                 {}};
   ops::sparse_attention_forward(exec, c.shape(), c.q, c.k, c.values(), c.lists, c.sink, r.o, r.lse, scratch);
   if (!backward) return r;
   r.dq = random(c.queries(), c.n(c.ref.heads * c.ref.qk), 9, 1.0, c.t);  // assigned, so old values must not matter
@@ -96,7 +96,7 @@ Result run(const Case& c, int threads, bool backward = true) {
   return r;
 }
 
-void check(const Case& c, size_t most) {
+void check(const SparseCase& c, size_t most) {
   const Tensors<double> at = {{"q", c.q.values()}, {"k", c.k.values()}, {"v", c.v.values()}, {"sink", c.sink_values()}};
   const auto output = [&](const auto& z) {
     return c.ref.forward(z.at("q"), z.at("k"), c.reference_values(z.at("k"), z.at("v")), z.at("sink"));
@@ -108,7 +108,7 @@ void check(const Case& c, size_t most) {
   for (Isa isa : machine_isas()) {
     const IsaScope scope(isa);
     SCOPED_TRACE(isa_name(isa));
-    const Result got = run(c, 1);
+    const SparseResult got = run(c, 1);
     expect_close(got.o.values(), want.o, c.tolerance() * largest(c.shared ? c.k.values() : c.v.values()), "o");
     expect_close(got.lse.values(), want.lse, c.tolerance() * (1 + largest(want.lse)), "lse");
     const double slack = c.tolerance() * c.term();
@@ -137,35 +137,35 @@ TEST(SparseAttention, MatchesSpecification) {
       SCOPED_TRACE(std::to_string(f.heads) + "/" + std::to_string(f.kv_heads) + " heads, " + std::to_string(f.queries) +
                    " of " + std::to_string(f.keys) + " " + dtype_name(t));
       const KeyLists lists = random_lists(f.queries, f.keys, f.least, f.most, 11);
-      check(Case({f.heads, f.kv_heads, f.qk, f.vd, 1 / std::sqrt(static_cast<double>(f.qk)), lists}, f.keys, t,
-                 f.shared, f.sink),
+      check(SparseCase({f.heads, f.kv_heads, f.qk, f.vd, 1 / std::sqrt(static_cast<double>(f.qk)), lists}, f.keys, t,
+                       f.shared, f.sink),
             40);
     }
   }
 }
 
 TEST(SparseAttention, LargeScoresAndSinks) {
-  Case c({2, 1, 16, 8, 1.0, random_lists(12, 20, 1, 9, 3)}, 20, f32_t, false, true, 3.0);  // scores of tens
+  SparseCase c({2, 1, 16, 8, 1.0, random_lists(12, 20, 1, 9, 3)}, 20, f32_t, false, true, 3.0);  // scores of tens
   c.sink.set(0, 40), c.sink.set(1, -200);
   check(c, 30);
 }
 
 TEST(SparseAttention, NothingListed) {
-  Case c({2, 1, 8, 8, 0.5, KeyLists(3)}, 4, f32_t, true, true);
-  const Result r = run(c, 1);
+  SparseCase c({2, 1, 8, 8, 0.5, KeyLists(3)}, 4, f32_t, true, true);
+  const SparseResult r = run(c, 1);
   for (const Owned* m : {&r.o, &r.dq, &r.dk, &r.d_sink}) EXPECT_EQ(largest(m->values()), 0.0);
   for (int64_t t = 0; t < 3; ++t)
     for (int64_t h = 0; h < 2; ++h) EXPECT_NEAR(r.lse.at(t, h), c.sink.at(h), 1e-6);
-  EXPECT_THROW(run(Case({2, 1, 8, 8, 0.5, KeyLists(3)}, 4, f32_t, true, false), 1), ContractViolation);
+  EXPECT_THROW(run(SparseCase({2, 1, 8, 8, 0.5, KeyLists(3)}, 4, f32_t, true, false), 1), ContractViolation);
 }
 
 TEST(SparseAttention, ListsAreChecked) {
   for (const KeyLists& bad : {KeyLists{{1, 1}}, KeyLists{{2, 1}}, KeyLists{{0, 4}}, KeyLists{{-1, 2}}, KeyLists{{-2}}})
     for (size_t heads : {1, 16})
-      EXPECT_THROW(run(Case({heads, 1, 4, 4, 0.5, bad}, 4, f32_t, false, true), 1, false), ContractViolation);
+      EXPECT_THROW(run(SparseCase({heads, 1, 4, 4, 0.5, bad}, 4, f32_t, false, true), 1, false), ContractViolation);
 }
 
-TEST(SparseAttention, NoQueries) { run(Case({2, 1, 8, 8, 0.5, {}}, 4, f32_t, true, true), 1); }
+TEST(SparseAttention, NoQueries) { run(SparseCase({2, 1, 8, 8, 0.5, {}}, 4, f32_t, true, true), 1); }
 
 // One query alone, with a neighbour, and in the whole; a list is the same keys wherever their rows are cut into tiles.
 TEST(SparseAttention, OtherQueriesDoNotMatter) {
@@ -174,12 +174,12 @@ TEST(SparseAttention, OtherQueriesDoNotMatter) {
     for (DType t : {f32_t, bf16_t}) {
       for (const auto& [heads, kv] : {std::pair<size_t, size_t>{3, 3}, {20, 1}}) {
         const KeyLists lists = random_lists(40, 150, 1, 90, 5);
-        const Case all({heads, kv, 24, 16, 0.2, lists}, 150, t, false, false);
-        const Result whole = run(all, 1, false);
+        const SparseCase all({heads, kv, 24, 16, 0.2, lists}, 150, t, false, false);
+        const SparseResult whole = run(all, 1, false);
         for (int64_t row : {0, 17, 39}) {
-          Case one({heads, kv, 24, 16, 0.2, {lists[static_cast<size_t>(row)]}}, 150, t, false, false);
+          SparseCase one({heads, kv, 24, 16, 0.2, {lists[static_cast<size_t>(row)]}}, 150, t, false, false);
           for (int64_t i = 0; i < one.q.size(); ++i) one.q.set(i, all.q.at(row * one.q.size() + i));
-          const Result alone = run(one, 1, false);
+          const SparseResult alone = run(one, 1, false);
           for (int64_t i = 0; i < alone.o.size(); ++i)
             ASSERT_EQ(alone.o.at(i), whole.o.at(row * alone.o.size() + i)) << row;
           for (int64_t h = 0; h < alone.lse.size(); ++h)
@@ -193,7 +193,7 @@ TEST(SparseAttention, OtherQueriesDoNotMatter) {
 TEST(SparseAttention, ThreadsDoNotMatter) {
   for (DType t : {f32_t, bf16_t}) {
     for (const auto& [heads, kv] : {std::pair<size_t, size_t>{2, 2}, {17, 1}}) {
-      const Case c({heads, kv, 40, 24, 0.2, random_lists(130, 300, 1, 60, 5)}, 300, t, false, true);
+      const SparseCase c({heads, kv, 40, 24, 0.2, random_lists(130, 300, 1, 60, 5)}, 300, t, false, true);
       EXPECT_TRUE(run(c, 1).same(run(c, 3)));
     }
   }
@@ -204,11 +204,11 @@ TEST(SparseAttention, Target) {
     const KeyLists lists = random_lists(35, 90, 1, 40, 5);
     KeyLists part = lists;  // the target of some of the keys that attention saw
     for (auto& l : part) l.resize((l.size() + 1) / 2);
-    const Case c({heads, kv, 24, 16, 0.3, lists}, 90, f32_t, false, true);
-    const Result r = run(c, 1, false);
+    const SparseCase c({heads, kv, 24, 16, 0.3, lists}, 90, f32_t, false, true);
+    const SparseResult r = run(c, 1, false);
     SparseAttention ref = c.ref;
     ref.lists = part;
-    const int64_t width = Case::most(part) + 2;
+    const int64_t width = SparseCase::most(part) + 2;
     const auto want = ref.target(c.q.values(), c.k.values(), r.lse.values(), static_cast<size_t>(width));
     for (Isa isa : machine_isas()) {
       const IsaScope scope(isa);

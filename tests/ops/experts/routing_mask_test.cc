@@ -17,7 +17,7 @@ using ops::RouterRule;
 using ops::Scoring;
 using test::Owned;
 
-constexpr int64_t kExperts = 12, kActive = 3, kTokens = 97;
+constexpr int64_t kMaskExperts = 12, kMaskActive = 3, kMaskTokens = 97;
 
 struct Named {
   const char* name;
@@ -26,7 +26,7 @@ struct Named {
 std::vector<Named> rules() {
   const auto make = [](Scoring scoring, int64_t groups, int64_t kept, bool bias) {
     RouterRule r;
-    r.scoring = scoring, r.experts = kExperts, r.active = kActive, r.groups = groups, r.active_groups = kept,
+    r.scoring = scoring, r.experts = kMaskExperts, r.active = kMaskActive, r.groups = groups, r.active_groups = kept,
     r.bias = bias, r.normalise = bias;
     return r;
   };
@@ -74,16 +74,16 @@ std::vector<int32_t> chosen_by_sorting(const RouterRule& r, const float* scores,
 }
 
 struct Routed {
-  Owned logits{kTokens, kExperts}, bias{1, kExperts};
+  Owned logits{kMaskTokens, kMaskExperts}, bias{1, kMaskExperts};
   Arena memory{size_t{1} << 20};
-  ops::Routing r = ops::Routing::take(memory, kTokens, kExperts, kActive);
+  ops::Routing r = ops::Routing::take(memory, kMaskTokens, kMaskExperts, kMaskActive);
   explicit Routed(const RouterRule& rule, int threads = 1) {
-    for (int64_t i = 0; i < kTokens * kExperts; ++i) logits.set(i, Rng(3).normal(static_cast<uint64_t>(i)));
-    for (int64_t e = 0; e < kExperts; ++e) bias.set(e, 0.3 * Rng(4).normal(static_cast<uint64_t>(e)));
+    for (int64_t i = 0; i < kMaskTokens * kMaskExperts; ++i) logits.set(i, Rng(3).normal(static_cast<uint64_t>(i)));
+    for (int64_t e = 0; e < kMaskExperts; ++e) bias.set(e, 0.3 * Rng(4).normal(static_cast<uint64_t>(e)));
     ops::route_forward(Exec(threads), rule, logits, rule.bias ? CMat(bias) : CMat{}, r);
   }
   std::vector<int32_t> of(int64_t t) const {
-    return {r.index.begin() + t * kActive, r.index.begin() + (t + 1) * kActive};
+    return {r.index.begin() + t * kMaskActive, r.index.begin() + (t + 1) * kMaskActive};
   }
 };
 
@@ -93,10 +93,10 @@ TEST(RoutingMask, TheBestOfTheRestIsChosen) {
       RouterRule rule = n.rule;
       rule.masked = masked;
       const Routed got(rule);
-      for (int64_t t = 0; t < kTokens; ++t)
+      for (int64_t t = 0; t < kMaskTokens; ++t)
         ASSERT_EQ(got.of(t), chosen_by_sorting(rule, got.r.scores.f32(t), got.bias.view().f32()))
             << n.name << " masked " << masked << " token " << t;
-      EXPECT_EQ(std::accumulate(got.r.count.begin(), got.r.count.end(), 0), kTokens * kActive) << n.name;
+      EXPECT_EQ(std::accumulate(got.r.count.begin(), got.r.count.end(), 0), kMaskTokens * kMaskActive) << n.name;
     }
   }
 }
@@ -107,11 +107,11 @@ TEST(RoutingMask, ScoresAndWeightsFollowTheRule) {
     rule.masked = 3;
     rule.scaling = 1.5f;
     const Routed plain(n.rule), got(rule);
-    for (int64_t t = 0; t < kTokens; ++t) {
+    for (int64_t t = 0; t < kMaskTokens; ++t) {
       double sum = 0;
-      for (int64_t k = 0; k < kActive; ++k) sum += got.r.scores.f32(t)[got.of(t)[static_cast<size_t>(k)]];
-      for (int64_t e = 0; e < kExperts; ++e) ASSERT_EQ(got.r.scores.f32(t)[e], plain.r.scores.f32(t)[e]) << n.name;
-      for (int64_t k = 0; k < kActive; ++k) {
+      for (int64_t k = 0; k < kMaskActive; ++k) sum += got.r.scores.f32(t)[got.of(t)[static_cast<size_t>(k)]];
+      for (int64_t e = 0; e < kMaskExperts; ++e) ASSERT_EQ(got.r.scores.f32(t)[e], plain.r.scores.f32(t)[e]) << n.name;
+      for (int64_t k = 0; k < kMaskActive; ++k) {
         const double want = 1.5 * got.r.scores.f32(t)[got.of(t)[static_cast<size_t>(k)]] / (rule.normalise ? sum : 1);
         ASSERT_NEAR(got.r.weights.f32(t)[k], want, 8 * 0x1p-24 * want) << n.name;
       }
@@ -124,13 +124,13 @@ TEST(RoutingMask, GivenChoicesStay) {
   rule.bias = false;
   rule.masked = 4;
   Routed got(rule);
-  Owned given(kTokens, kActive);
-  for (int64_t i = 0; i < kTokens * kActive; ++i)
-    given.set(i, static_cast<double>((i / kActive + i % kActive * 5) % kExperts));
+  Owned given(kMaskTokens, kMaskActive);
+  for (int64_t i = 0; i < kMaskTokens * kMaskActive; ++i)
+    given.set(i, static_cast<double>((i / kMaskActive + i % kMaskActive * 5) % kMaskExperts));
   ops::route_given(Exec(1), rule, got.logits, given, got.r);
-  for (int64_t t = 0; t < kTokens; ++t) {
+  for (int64_t t = 0; t < kMaskTokens; ++t) {
     std::vector<int32_t> want;
-    for (int64_t k = 0; k < kActive; ++k) want.push_back(static_cast<int32_t>((t + k * 5) % kExperts));
+    for (int64_t k = 0; k < kMaskActive; ++k) want.push_back(static_cast<int32_t>((t + k * 5) % kMaskExperts));
     std::sort(want.begin(), want.end());
     ASSERT_EQ(got.of(t), want);
   }

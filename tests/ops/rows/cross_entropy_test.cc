@@ -7,13 +7,13 @@
 namespace birkhoff::test {
 namespace {
 
-struct Case {
+struct LossCase {
   int64_t tokens, dim, vocab;
   DType t;
   Owned hidden, head;
   std::vector<int32_t> labels;
 
-  Case(int64_t n, int64_t d, int64_t v, DType type)
+  LossCase(int64_t n, int64_t d, int64_t v, DType type)
       : tokens(n), dim(d), vocab(v), t(type), hidden(random(n, d, 1, 1.0, type)), head(random(v, d, 2, 0.5, type)) {
     const Rng rng(3);
     for (int64_t i = 0; i < n; ++i)
@@ -30,7 +30,7 @@ struct Case {
   }
 };
 
-struct Result {
+struct LossResult {
   ops::LossSums forward, backward;
   std::vector<float> per_token;
   Owned d_hidden, d_head;
@@ -38,14 +38,14 @@ struct Result {
 
 constexpr float kScale = 0.37f, kZ = 0.05f;
 
-Result run(const Case& c, int threads, const Owned& d_head_before) {
+LossResult run(const LossCase& c, int threads, const Owned& d_head_before) {
   const Exec exec(threads);
   Arena arena(size_t{96} << 20);
   const auto head_t = ops::Packed::take(arena, c.t, c.dim, c.vocab),
              head = ops::Packed::take(arena, c.t, c.vocab, c.dim);
   ops::pack_transposed(exec, c.head, head_t);
   ops::pack(exec, c.head, head);
-  Result r{{}, {}, std::vector<float>(c.labels.size()), random(c.tokens, c.dim, 8, 1.0, c.t), d_head_before};
+  LossResult r{{}, {}, std::vector<float>(c.labels.size()), random(c.tokens, c.dim, 8, 1.0, c.t), d_head_before};
   const size_t before = arena.used();
   r.forward = ops::cross_entropy_forward(exec, c.hidden, head_t, c.labels, r.per_token, arena);
   r.backward =
@@ -54,11 +54,11 @@ Result run(const Case& c, int threads, const Owned& d_head_before) {
   return r;
 }
 
-void check(const Case& c, bool gradients) {
+void check(const LossCase& c, bool gradients) {
   SCOPED_TRACE(std::to_string(c.tokens) + "x" + std::to_string(c.dim) + "x" + std::to_string(c.vocab) + " " +
                dtype_name(c.t));
   const Owned before = random(c.vocab, c.dim, 6);
-  const Result got = run(c, 1, before);
+  const LossResult got = run(c, 1, before);
   const auto x = c.hidden.values(), w = c.head.values();
   const auto want = reference::cross_entropy(x, w, c.labels, c.dim);
   // Per token: two logits, and a sum of vocab terms in fp32.
@@ -97,20 +97,20 @@ TEST(CrossEntropy, MatchesSpecification) {
     const IsaScope scope(isa);
     SCOPED_TRACE(isa_name(isa));
     for (DType t : {f32_t, bf16_t}) {
-      for (int64_t vocab : {1, 2, 15, 16, 17, 63, 64, 65, 257}) check(Case(9, 8, vocab, t), vocab <= 65);
-      check(Case(0, 8, 20, t), true);
-      check(Case(1, 1, 3, t), true);
-      check(Case(33, 24, 40, t), true);
-      check(Case(ops::kLossChunk + 3, 16, 50, t), false);  // more than one chunk
+      for (int64_t vocab : {1, 2, 15, 16, 17, 63, 64, 65, 257}) check(LossCase(9, 8, vocab, t), vocab <= 65);
+      check(LossCase(0, 8, 20, t), true);
+      check(LossCase(1, 1, 3, t), true);
+      check(LossCase(33, 24, 40, t), true);
+      check(LossCase(ops::kLossChunk + 3, 16, 50, t), false);  // more than one chunk
     }
   }
 }
 
 TEST(CrossEntropy, ThreadsDoNotChangeBits) {
   for (DType t : {f32_t, bf16_t}) {
-    const Case c(ops::kLossChunk * 2 + 17, 32, 300, t);
+    const LossCase c(ops::kLossChunk * 2 + 17, 32, 300, t);
     const Owned zero(c.vocab, c.dim);
-    const Result one = run(c, 1, zero), three = run(c, 3, zero);
+    const LossResult one = run(c, 1, zero), three = run(c, 3, zero);
     EXPECT_EQ(one.forward.cross_entropy, three.forward.cross_entropy);
     EXPECT_EQ(one.forward.z, three.forward.z);
     EXPECT_EQ(one.per_token, three.per_token);
@@ -121,15 +121,15 @@ TEST(CrossEntropy, ThreadsDoNotChangeBits) {
 
 // A token's loss and gradient do not depend on the tokens around it, even across chunks.
 TEST(CrossEntropy, TokensAreIndependent) {
-  const Case all(ops::kLossChunk + 40, 16, 70, bf16_t);
+  const LossCase all(ops::kLossChunk + 40, 16, 70, bf16_t);
   const Owned zero(all.vocab, all.dim);
-  const Result whole = run(all, 2, zero);
-  Case part(45, 16, 70, bf16_t);
+  const LossResult whole = run(all, 2, zero);
+  LossCase part(45, 16, 70, bf16_t);
   const int64_t from = ops::kLossChunk - 5;
   part.head = all.head;
   for (int64_t i = 0; i < part.hidden.size(); ++i) part.hidden.set(i, all.hidden.at(from * all.dim + i));
   part.labels.assign(all.labels.begin() + from, all.labels.begin() + from + 45);
-  const Result few = run(part, 1, zero);
+  const LossResult few = run(part, 1, zero);
   for (int64_t t = 0; t < 45; ++t)
     EXPECT_EQ(few.per_token[static_cast<size_t>(t)], whole.per_token[static_cast<size_t>(from + t)]);
   for (int64_t i = 0; i < few.d_hidden.size(); ++i)
@@ -137,18 +137,18 @@ TEST(CrossEntropy, TokensAreIndependent) {
 }
 
 TEST(CrossEntropy, IgnoredAndExtreme) {
-  Case c(6, 8, 20, f32_t);
+  LossCase c(6, 8, 20, f32_t);
   const Owned zero(20, 8);
   std::fill(c.labels.begin(), c.labels.end(), ops::kIgnoreLabel);
-  const Result none = run(c, 1, zero);
+  const LossResult none = run(c, 1, zero);
   EXPECT_EQ(none.forward.tokens, 0);
   EXPECT_EQ(none.backward.cross_entropy, 0.0);
   EXPECT_EQ(largest(none.d_hidden.values()), 0.0);
   EXPECT_EQ(largest(none.d_head.values()), 0.0);
 
-  Case far(6, 8, 20, f32_t);  // logits of thousands: the softmax is one-hot, nothing overflows
+  LossCase far(6, 8, 20, f32_t);  // logits of thousands: the softmax is one-hot, nothing overflows
   for (int64_t i = 0; i < far.hidden.size(); ++i) far.hidden.set(i, 3000 * far.hidden.at(i));
-  const Result r = run(far, 1, zero);
+  const LossResult r = run(far, 1, zero);
   EXPECT_TRUE(std::isfinite(r.forward.cross_entropy) && std::isfinite(r.forward.z));
   for (double x : r.d_hidden.values()) ASSERT_TRUE(std::isfinite(x));
   far.labels[0] = 20;

@@ -1,10 +1,10 @@
-#include "support/golden.h"
 #include "text/chat/marked_encode.h"
 
 #include <gtest/gtest.h>
 
 #include <random>
 
+#include "support/golden.h"
 #include "text/chat/chat_data.h"
 
 namespace birkhoff::text::chat {

@@ -1,11 +1,11 @@
 // Templates against Jinja2 itself: tests/golden/chat/jinja.jsonl holds templates, one context and what Jinja2 3.1.6
 // made of them in the environment that transformers uses.
-#include "support/golden.h"
 #include "text/jinja/jinja.h"
 
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "support/golden.h"
 #include "text/chat/chat_data.h"
 #include "text/jinja/python_print.h"
 

@@ -1,4 +1,3 @@
-#include "support/golden.h"
 #include "text/tokenizer/bpe_trainer.h"
 
 #include <gtest/gtest.h>
@@ -9,6 +8,7 @@
 #include <random>
 
 #include "core/error.h"
+#include "support/golden.h"
 #include "support/temp_dir.h"
 #include "text/tokenizer/tokenizer.h"
 

@@ -1,4 +1,3 @@
-#include "support/golden.h"
 #include "text/tokenizer/directory_settings.h"
 
 #include <gtest/gtest.h>
@@ -6,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "support/golden.h"
 #include "support/temp_dir.h"
 
 namespace birkhoff::text {
@@ -64,7 +64,7 @@ TEST_F(NamedTokens, OldFilesAreReadWhereTheConfigHasNoTokenTable) {
   EXPECT_ANY_THROW(with(R"({"<y>": "ten"})", "added_tokens.json"));
 }
 
-TEST(SentencePiece, SpecialTokensByNameAreCutOutOfText) {
+TEST(SentencePieceDirectory, SpecialTokensByNameAreCutOutOfText) {
   const test::TempDir dir;
   std::filesystem::copy(test::committed_dir() + "/tokenizers/stories260K/tokenizer.model",
                         dir.path() + "/tokenizer.model");

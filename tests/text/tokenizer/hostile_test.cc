@@ -5,14 +5,14 @@
 #include <chrono>
 #include <functional>
 
-#include "support/golden.h"
 #include "core/error.h"
+#include "support/golden.h"
 #include "text/tokenizer/tokenizer.h"
 
 namespace birkhoff::text {
 namespace {
 
-const std::string kGolden = test::committed_dir() + "/tokenizers/";
+const std::string kTokenizers = test::committed_dir() + "/tokenizers/";
 constexpr double kSeconds = 10;  // a quadratic scan of the long form takes minutes; sanitizers take ten times the time
 
 struct Hostile {
@@ -66,7 +66,7 @@ double seconds(const std::function<void()>& f) {
 
 TEST(Hostile, TimeGrowsWithTheLengthAndTheTextComesBack) {
   for (const std::string name : {"v3", "llm", "coder", "stories260K"}) {
-    const auto t = Tokenizer::open(kGolden + name);
+    const auto t = Tokenizer::open(kTokenizers + name);
     for (const Hostile& h : hostile()) {
       const std::string text = repeated(h, 300'000);
       std::vector<int32_t> ids;
@@ -80,14 +80,14 @@ TEST(Hostile, TimeGrowsWithTheLengthAndTheTextComesBack) {
 
 // A long piece is cut as a short one: ids of a repetition settle into a period.
 TEST(Hostile, LongPiecesAreMergedLikeShortOnes) {
-  const auto t = Tokenizer::open(kGolden + "v3");
+  const auto t = Tokenizer::open(kTokenizers + "v3");
   const std::vector<int32_t> some = t->encode(std::string(4096, 'a')), more = t->encode(std::string(65536, 'a'));
   EXPECT_EQ(more.size(), 16 * some.size());
   EXPECT_TRUE(std::equal(some.begin(), some.end(), more.begin()));
 }
 
 TEST(Hostile, BytesThatAreNoTextAreRefused) {
-  const auto t = Tokenizer::open(kGolden + "v3");
+  const auto t = Tokenizer::open(kTokenizers + "v3");
   for (const std::string bytes : {"\xFF", "\xC3", "\xED\xA0\x80", "\xF5\x80\x80\x80", "\x80"}) {
     std::string text(100'000, 'a');
     EXPECT_THROW(t->encode(text + bytes), Error);

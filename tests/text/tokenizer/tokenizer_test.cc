@@ -1,4 +1,3 @@
-#include "support/golden.h"
 #include "text/tokenizer/tokenizer.h"
 
 #include <gtest/gtest.h>
@@ -12,6 +11,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "support/golden.h"
 #include "support/temp_dir.h"
 #include "text/tokenizer/bpe.h"
 #include "text/tokenizer/json_tokenizer.h"

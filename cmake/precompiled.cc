@@ -1,1 +1,0 @@
-// Owns the precompiled headers that the layers share (CMakeLists.txt).
