@@ -7,6 +7,7 @@
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "infer/generation.h"
+#include "io/user_files.h"
 #include "text/tokenizer/fim.h"
 
 namespace birkhoff::apps {
@@ -44,7 +45,7 @@ std::vector<std::string> read_prompt_lines(const std::string& path) {
   size_t number = 0;
   for (std::string line; std::getline(in, line);) {
     ++number;
-    if (number == 1 && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);
+    if (number == 1 && line.starts_with(io::kByteOrderMark)) line.erase(0, io::kByteOrderMark.size());
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     const json j = json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!j.is_object() || !j.contains("prompt") || !j["prompt"].is_string())
