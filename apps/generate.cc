@@ -172,12 +172,15 @@ int generate(const GenerateFlags& f, int threads) {
   std::vector<std::vector<int32_t>> fed;
   if (prompts.are_ids) fed.push_back(prompts.ids);
   for (const std::string& text : prompts.texts) fed.push_back(encode(f, *model, text));
-  for (const auto& ids : fed) require_room(engine, ids.size(), std::max<int64_t>(o.max_tokens, 1));
+  size_t longest = 0;
+  for (const auto& ids : fed) longest = std::max(longest, ids.size());
+  require_room(engine, longest, std::max<int64_t>(o.max_tokens, 1));
+  const int64_t capacity = static_cast<int64_t>(longest) + std::max<int64_t>(o.max_tokens, 1);
 
   Printer printer(f.json_lines, prompts.are_ids, o.top_logprobs > 0);
   for (size_t i = 0; i < fed.size(); ++i) {
     for (int64_t s = 0; s < f.samples && !stop_requested(); ++s) {
-      infer::Session session(engine, static_cast<int64_t>(fed[i].size()) + std::max<int64_t>(o.max_tokens, 1), form);
+      infer::Session session(engine, capacity, form);
       o.sampling.seed = f.options.sampling.seed + static_cast<uint64_t>(s);
       const infer::Generated g = infer::generate(infer::feed_of(session), model ? &*model : nullptr, fed[i], o,
                                                  stop_requested(), [&](const infer::GeneratedToken& t) {

@@ -144,6 +144,19 @@ void Engine::add_note(const std::string& text) {
   if (!text.empty()) note_ += (note_.empty() ? "" : "; ") + text;
 }
 
+void Engine::plan_sessions(int64_t capacity, layers::MlaForm form) const {
+  if (sessions_.planned.contains({capacity, form})) return;
+  model::Pass::Need need = plan_session(*model_, std::min(kPiece, capacity), capacity, form);
+  need.include(sessions_.need);
+  if (need != sessions_.need) {
+    sessions_.pass.reset();  // before a larger one is taken
+    sessions_.need = {};
+    sessions_.pass = std::make_unique<model::Pass>(need);
+    sessions_.need = need;
+  }
+  sessions_.planned.emplace(capacity, form);
+}
+
 void Engine::full_logits(std::span<const int32_t> ids,
                          const std::function<void(int64_t, std::span<const float>)>& row) const {
   const auto T = static_cast<int64_t>(ids.size());
@@ -189,9 +202,10 @@ Session::Session(const Engine& engine, int64_t capacity, layers::MlaForm form)
       memory_(take_cache(engine, capacity)),
       cache_(model::KvCache::take(*memory_, engine.model(), capacity, form)),
       piece_(std::min(kPiece, capacity)),
-      pass_(plan_session(engine.model(), piece_, capacity, form)),
       places_(0),
-      logits_(static_cast<size_t>(engine.model().config.vocab_size)) {}
+      logits_(static_cast<size_t>(engine.model().config.vocab_size)) {
+  engine.plan_sessions(capacity, form);
+}
 
 std::span<const float> Session::feed(std::span<const int32_t> ids) {
   const model::Model& m = engine_.model();
@@ -205,11 +219,12 @@ std::span<const float> Session::feed(std::span<const int32_t> ids) {
   for (size_t done = 0; done < ids.size();) {
     const size_t n = std::min(ids.size() - done, static_cast<size_t>(piece_));
     places_.place(static_cast<int64_t>(n), length());
-    pass_.forward(engine_.exec(), m, ids.subspan(done, n), places_.context(),
-                  {model::Tape::Keep::nothing, model::Recompute::none, &cache_});
+    model::Pass& pass = engine_.session_pass();
+    pass.forward(engine_.exec(), m, ids.subspan(done, n), places_.context(),
+                 {model::Tape::Keep::nothing, model::Recompute::none, &cache_});
     done += n;
     if (done < ids.size()) continue;
-    const Mat last = pass_.logits(engine_.exec(), m, static_cast<int64_t>(n) - 1, 1);
+    const Mat last = pass.logits(engine_.exec(), m, static_cast<int64_t>(n) - 1, 1);
     std::copy_n(last.f32(0), logits_.size(), logits_.begin());
   }
   require_finite(logits_, length() - 1);

@@ -3,8 +3,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "checkpoint/weight_files.h"
@@ -27,8 +29,8 @@ struct EngineOptions {
   model::RoutingProbe probe;  // experts that are disabled, for analysis
 };
 
-// A model to run: of a directory, or lent by somebody who has it in memory. Const after construction; any number of
-// sessions may share it from one thread at a time.
+// A model to run: of a directory, or lent by somebody who has it in memory. Any number of sessions may share it, from
+// one thread at a time: their working memory is the engine's.
 class Engine {
  public:
   // Weights and tables of one model directory, as checkpoint::resolve_model_directory finds it. Matrices are read where
@@ -45,7 +47,11 @@ class Engine {
   const Exec& exec() const { return *exec_; }
   int64_t max_positions() const { return max_positions_; }
   const std::string& directory() const { return directory_; }  // "" of a lent model without text
-  const std::string& note() const { return note_; }            // what had to be worked around while opening, or ""
+  // Working memory of a forward in sessions, of which one runs at a time: planned once for every (capacity, form), as
+  // large as the largest needs, and shared by all.
+  void plan_sessions(int64_t capacity, layers::MlaForm form) const;
+  model::Pass& session_pass() const { return *sessions_.pass; }
+  const std::string& note() const { return note_; }  // what had to be worked around while opening, or ""
 
   // Logits [T, V] fp32 of one whole sequence, row by row to `row(t, logits)`; memory does not grow with T * V.
   void full_logits(std::span<const int32_t> ids, const std::function<void(int64_t, std::span<const float>)>& row) const;
@@ -60,10 +66,17 @@ class Engine {
   std::unique_ptr<model::Model> own_model_;
   const Exec* exec_ = nullptr;
   const model::Model* model_ = nullptr;
+  struct Sessions {
+    std::set<std::pair<int64_t, layers::MlaForm>> planned;
+    model::Pass::Need need;
+    std::unique_ptr<model::Pass> pass;
+  };
+  mutable Sessions sessions_;  // scratch: what runs leaves nothing there
 };
 
-// One conversation with the model. Feeding tokens one by one or in pieces gives the bits of the full forward; models
-// with latent attention do so in its expanded form, and in the absorbed one, which is faster, to rounding.
+// One conversation with the model: a cache and what predicts the next token. Feeding tokens one by one or in pieces
+// gives the bits of the full forward; models with latent attention do so in its expanded form, and in the absorbed one,
+// which is faster, to rounding.
 class Session {
  public:
   Session(const Engine& engine, int64_t capacity, layers::MlaForm form = layers::MlaForm::automatic);
@@ -78,7 +91,6 @@ class Session {
   std::unique_ptr<Arena> memory_;
   model::KvCache cache_;
   int64_t piece_;  // tokens that are fed at once
-  model::Pass pass_;
   model::SequenceTokens places_;
   std::vector<float> logits_;
 };

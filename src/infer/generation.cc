@@ -8,7 +8,7 @@
 namespace birkhoff::infer {
 namespace {
 
-constexpr size_t kPiece = 256;  // tokens of a prompt between two looks at cancel
+constexpr size_t kPromptPiece = 256;  // tokens of a prompt between two looks at cancel
 
 // Finds the first end of a stop string in a text that grows.
 class StopStrings {
@@ -131,9 +131,9 @@ Generated generate(const Feed& feed, const TextModel* text, std::span<const int3
   Generated out;
   Generation generation(text, prompt, options);
   std::span<const float> logits;
-  for (size_t at = 0; at < prompt.size(); at += kPiece) {
+  for (size_t at = 0; at < prompt.size(); at += kPromptPiece) {
     if (cancel) return {Finish::cancelled, 0, ""};
-    logits = feed(prompt.subspan(at, std::min(kPiece, prompt.size() - at)));
+    logits = feed(prompt.subspan(at, std::min(kPromptPiece, prompt.size() - at)));
   }
   while (out.tokens < options.max_tokens) {
     if (cancel) {

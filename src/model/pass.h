@@ -35,6 +35,7 @@ class Pass {
   struct Need {
     size_t kept = 0, scratch = 0;
     void include(const Need& other);  // the larger of each
+    bool operator==(const Need&) const = default;
   };
 
   // What `use` takes at most, which runs once on a dry Exec and over a pass of measuring arenas: it must take what the
