@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "io/atomic_file.h"
 #include "io/user_files.h"
+#include "model/config/notes.h"
 
 namespace birkhoff::apps {
 namespace {
@@ -43,6 +44,8 @@ int convert(const ConvertFlags& f) {
   nlohmann::json config_json = checkpoint::read_config_json(from);
   config_json.erase("training");
   model::ModelConfig config = model::config_from_json(config_json);
+  for (auto of : {model::reading_notes, model::writing_notes})
+    for (const std::string& text : of(config)) std::fprintf(stderr, "birkhoff: %s\n", text.c_str());
   const checkpoint::WeightFiles files(from);
   if (const std::string text = checkpoint::drop_absent_predictors(files, config); !text.empty())
     std::fprintf(stderr, "birkhoff: %s\n", text.c_str());

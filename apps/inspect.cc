@@ -7,6 +7,7 @@
 #include "io/manifest.h"
 #include "io/user_files.h"
 #include "model/config/inventory.h"
+#include "model/config/notes.h"
 #include "model/config/presets.h"
 #include "train/train_config.h"
 
@@ -82,6 +83,7 @@ void add_inspect(CLI::App& app, Program& p) {
         throw Error("inspect", f->what + ": no such directory to verify", "presets have no files", ExitCode::usage);
       if (f->verify) verify(f->what, f->json ? stderr : stdout);
       const model::ModelConfig config = config_of(f->what, f->set);
+      for (const std::string& note : model::reading_notes(config)) std::fprintf(stderr, "birkhoff: %s\n", note.c_str());
       const model::Inventory v = model::take_inventory(config);
       if (f->json)
         std::printf("%s\n", model::to_json(v).dump(2).c_str());

@@ -9,37 +9,49 @@
 namespace birkhoff::model {
 namespace {
 
-// One past the last row of every row's segment.
-std::vector<int64_t> segment_ends(const layers::TokenContext& ctx) {
-  const int64_t T = ctx.tokens();
-  std::vector<int64_t> end(static_cast<size_t>(T), T);
-  for (size_t s = 0; s + 1 < ctx.segment_start.size(); ++s)
-    for (int64_t t = ctx.segment_start[s]; t < ctx.segment_start[s + 1]; ++t)
-      end[static_cast<size_t>(t)] = ctx.segment_start[s + 1];
-  return end;
-}
-
-// What module k reads and predicts. Rows past the last token of a segment read token 0 and predict nothing; no later
-// row sees them.
-void shift(std::span<const int32_t> ids, std::span<const int32_t> labels, const layers::TokenContext& ctx, int64_t k,
-           std::vector<int32_t>& next_ids, std::vector<int32_t>& targets) {
-  const std::vector<int64_t> end = segment_ends(ctx);
-  next_ids.assign(end.size(), 0);
-  targets.assign(end.size(), ops::kIgnoreLabel);
-  for (size_t i = 0; i < end.size(); ++i) {
-    const size_t at = i + static_cast<size_t>(k);
-    if (static_cast<int64_t>(at) >= end[i]) continue;
-    next_ids[i] = ids[at];
-    targets[i] = labels[at];
+// `before`, its ids and labels one further, without the last row of each segment.
+MtpRows next_rows(std::span<const int32_t> ids, std::span<const int32_t> labels, const layers::TokenContext& before) {
+  const auto T = static_cast<int32_t>(ids.size());
+  std::vector<int32_t> moved(ids.size());  // where a row is now; of a row left out, where the next kept one is
+  MtpRows out;
+  for (size_t s = 0; s < before.segment_start.size(); ++s) {
+    const int32_t first = before.segment_start[s],
+                  end = s + 1 < before.segment_start.size() ? before.segment_start[s + 1] : T;
+    const auto to = static_cast<int32_t>(out.ids.size());
+    for (int32_t i = first; i < end; ++i) moved[static_cast<size_t>(i)] = to + (i - first);
+    if (end - first < 2) continue;
+    out.segment_start.push_back(to);
+    out.runs.push_back({first, to, end - first - 1});
+    for (auto i = static_cast<size_t>(first); i + 1 < static_cast<size_t>(end); ++i) {
+      out.ids.push_back(ids[i + 1]);
+      out.labels.push_back(labels[i + 1]);
+      out.position.push_back(before.position[i]);
+      out.first_key.push_back(moved[static_cast<size_t>(before.first_key[i])]);
+    }
   }
+  const auto kept = static_cast<int32_t>(out.ids.size());
+  for (size_t s = 0; s < before.sequence_start.size(); ++s) {  // a sequence that keeps no row is none
+    const auto start = [&](size_t i) {
+      return i < before.sequence_start.size() ? moved[static_cast<size_t>(before.sequence_start[i])] : kept;
+    };
+    if (start(s) < start(s + 1)) out.sequence_start.push_back(start(s));
+  }
+  return out;
 }
 
 }  // namespace
 
-int64_t mtp_targets(std::span<const int32_t> labels, const layers::TokenContext& ctx, int64_t k) {
-  std::vector<int32_t> next_ids, targets;
-  shift(labels, labels, ctx, k, next_ids, targets);
-  return std::count_if(targets.begin(), targets.end(), [](int32_t l) { return l != ops::kIgnoreLabel; });
+std::vector<MtpRows> mtp_rows(std::span<const int32_t> ids, std::span<const int32_t> labels,
+                              const layers::TokenContext& ctx, size_t modules) {
+  std::vector<MtpRows> all;
+  for (size_t k = 0; k < modules; ++k)
+    all.push_back(k == 0 ? next_rows(ids, labels, ctx)
+                         : next_rows(all.back().ids, all.back().labels, all.back().context()));
+  return all;
+}
+
+int64_t mtp_targets(const MtpRows& rows) {
+  return std::count_if(rows.labels.begin(), rows.labels.end(), [](int32_t l) { return l != ops::kIgnoreLabel; });
 }
 
 namespace {
@@ -50,6 +62,40 @@ bool has_streams(const Model& m) { return m.residual.kind != ops::ResidualKind::
 template <class M>
 M by_stream(const Model& m, M x) {
   return x.reshaped(x.rows * m.residual.streams, m.residual.dim);
+}
+
+// Calls f(rows of what the module reads, its own rows) for every run; in a dry pass for all rows at once.
+template <class F>
+void for_runs(const MtpTape& t, int64_t rows, F&& f) {
+  if (t.rows.runs.empty()) f(int64_t{0}, int64_t{0}, rows);
+  for (const MtpRows::Run& run : t.rows.runs) f(run.from, run.to, run.rows);
+}
+
+// The module's rows of what it reads, [tokens, ...] in scratch.
+Mat take_rows(const StackRun& r, const MtpTape& t, CMat source) {
+  const Mat own = r.scratch.mat(source.dtype, t.stack.tokens, source.cols);
+  for_runs(t, own.rows, [&](int64_t from, int64_t to, int64_t rows) {
+    ops::copy(r.exec, source.row_block(from, rows), own.row_block(to, rows));
+  });
+  return own;
+}
+
+// Adds the module's rows to the rows they came from.
+void add_rows(const StackRun& r, const MtpTape& t, CMat own, Mat source) {
+  for_runs(t, own.rows, [&](int64_t from, int64_t to, int64_t rows) {
+    ops::add(r.exec, own.row_block(to, rows), source.row_block(from, rows));
+  });
+}
+
+// A module whose rows are all left out does nothing, and no module after it has any.
+size_t running(const std::vector<MtpTape>& tapes) {
+  size_t n = 0;
+  while (n < tapes.size() && tapes[n].stack.tokens > 0) ++n;
+  return n;
+}
+
+StackRun run_of(const StackRun& r, const MtpTape& t, const layers::TokenContext& own) {
+  return {r.exec, r.m, t.rows.ids.empty() ? r.ctx : own, r.scratch};
 }
 
 // embedding, source -> state that the module's block starts from.
@@ -105,40 +151,61 @@ CMat source_of(const Model& m, CMat source, const std::vector<MtpTape>& tapes, s
 
 CMat mtp_source(const Model& m, const StackTape& t, CMat hidden) { return has_streams(m) ? CMat(t.x.back()) : hidden; }
 
-std::vector<MtpTape> reserve_mtp(Arena& arena, const Model& m, int64_t tokens, Recompute policy) {
+namespace {
+
+void reserve_module(Arena& arena, const Model& m, int64_t k, int64_t tokens, Recompute policy, MtpTape& t) {
   const int64_t D = m.config.hidden_size, rows = tokens * m.residual.streams;
-  std::vector<MtpTape> tapes(m.weights.mtp.size());
+  reserve_stack(arena, m, {m.config.num_hidden_layers + k, 1}, tokens, StackTape::Keep::for_backward, policy, nullptr,
+                t.stack);
+  t.embedding = arena.mat(m.compute, tokens, D);
+  if (has_streams(m)) {
+    t.e_normed = arena.mat(m.compute, tokens, D);
+    t.h_normed = arena.mat(m.compute, rows, D);
+  } else {
+    t.joined = arena.mat(m.compute, tokens, 2 * D);
+    t.e_normed = t.joined.col_block(0, D);
+    t.h_normed = t.joined.col_block(D, D);
+  }
+  t.e_rstd = arena.mat(f32_t, tokens, 1);
+  t.h_rstd = arena.mat(f32_t, rows, 1);
+  t.hidden = arena.mat(m.compute, tokens, D);
+  t.final_rstd = arena.mat(f32_t, tokens, 1);
+}
+
+}  // namespace
+
+std::vector<MtpTape> reserve_mtp(Arena& arena, const Model& m, std::vector<MtpRows> rows, Recompute policy) {
+  BK_CHECK_EQ(rows.size(), m.weights.mtp.size());
+  std::vector<MtpTape> tapes(rows.size());
   for (size_t k = 0; k < tapes.size(); ++k) {
-    MtpTape& t = tapes[k];
-    reserve_stack(arena, m, m.config.num_hidden_layers + static_cast<int64_t>(k), 1, tokens,
-                  StackTape::Keep::for_backward, policy, nullptr, t.stack);
-    t.embedding = arena.mat(m.compute, tokens, D);
-    if (has_streams(m)) {
-      t.e_normed = arena.mat(m.compute, tokens, D);
-      t.h_normed = arena.mat(m.compute, rows, D);
-    } else {
-      t.joined = arena.mat(m.compute, tokens, 2 * D);
-      t.e_normed = t.joined.col_block(0, D);
-      t.h_normed = t.joined.col_block(D, D);
-    }
-    t.e_rstd = arena.mat(f32_t, tokens, 1);
-    t.h_rstd = arena.mat(f32_t, rows, 1);
-    t.hidden = arena.mat(m.compute, tokens, D);
-    t.final_rstd = arena.mat(f32_t, tokens, 1);
+    tapes[k].rows = std::move(rows[k]);
+    reserve_module(arena, m, static_cast<int64_t>(k), tapes[k].rows.tokens(), policy, tapes[k]);
+    for (LayerTape& layer : tapes[k].stack.layers)
+      if (auto* moe = std::get_if<layers::Moe::Saved>(&layer.ffn); moe && tapes[k].stack.tokens == 0)
+        std::fill(moe->routing.count.begin(), moe->routing.count.end(), 0);
   }
   return tapes;
 }
 
-void forward_mtp(const StackRun& r, std::span<const int32_t> ids, std::span<const int32_t> labels, CMat source,
-                 std::vector<MtpTape>& tapes) {
+std::vector<MtpTape> reserve_mtp(Arena& arena, const Model& m, int64_t tokens, Recompute policy) {
+  std::vector<MtpTape> tapes(m.weights.mtp.size());
+  for (size_t k = 0; k < tapes.size(); ++k) reserve_module(arena, m, static_cast<int64_t>(k), tokens, policy, tapes[k]);
+  return tapes;
+}
+
+void forward_mtp(const StackRun& r, std::span<const int32_t> ids, CMat source, std::vector<MtpTape>& tapes) {
   const Model& m = r.m;
-  for (size_t k = 0; k < tapes.size(); ++k) {
+  for (size_t k = 0; k < running(tapes); ++k) {
     MtpTape& t = tapes[k];
     const MtpWeights& w = m.weights.mtp[k];
-    if (!r.exec.dry()) shift(ids, labels, r.ctx, static_cast<int64_t>(k) + 1, t.next_ids, t.labels);
-    m.embed(r.exec, r.exec.dry() ? ids : std::span<const int32_t>(t.next_ids), t.embedding);
-    join(r, w, source_of(m, source, tapes, k), t);
-    forward_stack(r, w.hc_head, t.stack);
+    const layers::TokenContext own = t.rows.context();
+    const StackRun run = run_of(r, t, own);
+    m.embed(r.exec, r.exec.dry() ? ids : std::span<const int32_t>(t.rows.ids), t.embedding);
+    {
+      Arena::Scope scope(r.scratch);
+      join(run, w, take_rows(r, t, source_of(m, source, tapes, k)), t);
+    }
+    forward_stack(run, w.hc_head, t.stack);
     ops::rms_norm_forward(r.exec, t.stack.h, w.norm, m.residual.norm_eps, t.hidden, t.final_rstd);
   }
 }
@@ -151,25 +218,36 @@ std::vector<ops::LossSums> backward_mtp(const StackRun& r, CMat source, std::vec
   BK_CHECK_EQ(scale.size(), tapes.size());
   std::vector<ops::LossSums> sums(tapes.size());
   Arena::Scope whole(r.scratch);
-  Mat d_h = r.scratch.mat(m.compute, T, D), dx = r.scratch.mat(m.compute, T, wide),
-      d_later = r.scratch.mat(m.compute, T, wide);
-  for (size_t k = tapes.size(); k-- > 0;) {
+  const Mat all_d_h = r.scratch.mat(m.compute, T, D), all_dx = r.scratch.mat(m.compute, T, wide),
+            all_d_source = r.scratch.mat(m.compute, T, d_source.cols);
+  const size_t modules = running(tapes);
+  for (size_t k = modules; k-- > 0;) {
     MtpTape& t = tapes[k];
     const MtpWeights& w = m.weights.mtp[k];
     MtpWeights& g = grads.mtp[k];
-    const bool followed = k + 1 < tapes.size();  // then d_later is what the next module asks of this one's output
-    const std::span<const int32_t> labels = r.exec.dry() ? r.ctx.position : std::span<const int32_t>(t.labels);
+    const layers::TokenContext own = t.rows.context();
+    const StackRun run = run_of(r, t, own);
+    const int64_t rows = t.stack.tokens;
+    const Mat d_h = all_d_h.row_block(0, rows), dx = all_dx.row_block(0, rows);
+    const bool followed = k + 1 < modules;  // then the next module's rows ask something of this one's output
+    const CMat d_later = followed ? CMat(all_d_source.row_block(0, tapes[k + 1].stack.tokens)) : CMat{};
+    const std::span<const int32_t> labels = r.exec.dry() ? r.ctx.position : std::span<const int32_t>(t.rows.labels);
     sums[k] = ops::cross_entropy_backward(r.exec, t.hidden, m.weights.head.forward, m.weights.head.backward, labels,
                                           scale[k], 0.f, d_h, grads.head.w, r.scratch);
-    if (followed && !has_streams(m)) ops::add(r.exec, d_later, d_h);
-    if (followed && has_streams(m)) ops::copy(r.exec, d_later, dx);
+    if (followed && !has_streams(m)) add_rows(r, tapes[k + 1], d_later, d_h);
+    if (followed && has_streams(m)) {
+      ops::zero(r.exec, dx);
+      add_rows(r, tapes[k + 1], d_later, dx);
+    }
     ops::rms_norm_backward(r.exec, t.stack.h, w.norm, t.final_rstd, d_h, d_h, g.norm, r.scratch);
-    backward_stack(r, w.hc_head, t.stack, d_h, losses, dx, grads, g.hc_head, followed && has_streams(m));
-    join_backward(r, w, source_of(m, source, tapes, k), t, dx, d_h, d_later, g);
-    ops::embedding_backward(r.exec, r.exec.dry() ? r.ctx.position : std::span<const int32_t>(t.next_ids), d_h,
+    backward_stack(run, w.hc_head, t.stack, {d_h, dx, followed && has_streams(m)}, losses, grads, g.hc_head);
+    Arena::Scope scope(r.scratch);
+    join_backward(run, w, take_rows(r, t, source_of(m, source, tapes, k)), t, dx, d_h, all_d_source.row_block(0, rows),
+                  g);
+    ops::embedding_backward(r.exec, r.exec.dry() ? r.ctx.position : std::span<const int32_t>(t.rows.ids), d_h,
                             grads.embed);
   }
-  if (!tapes.empty()) ops::add(r.exec, d_later, d_source);
+  if (modules) add_rows(r, tapes[0], all_d_source.row_block(0, tapes[0].stack.tokens), d_source);
   return sums;
 }
 

@@ -19,29 +19,48 @@
 
 namespace birkhoff::model {
 
-// Rows whose module k has a target: token i + k + 1 of its own segment counts in labels.
-int64_t mtp_targets(std::span<const int32_t> labels, const layers::TokenContext& ctx, int64_t k);
+// The rows that a module runs over: those whose segment holds token i + k. The last k of every segment have nothing to
+// read and are left out, so they count in no loss, no load and no balance. Rows are those of the module before (or of
+// the model) without the last of each segment.
+struct MtpRows {
+  std::vector<int32_t> ids,
+      labels;  // [T]: token i + k, and what follows it (ops::kIgnoreLabel where it does not count)
+  std::vector<int32_t> position, first_key, segment_start, sequence_start;  // as layers::TokenContext
+  struct Run {
+    int64_t from, to, rows;  // rows [from, from + rows) before are rows [to, to + rows) here
+  };
+  std::vector<Run> runs;
+  int64_t tokens() const { return static_cast<int64_t>(ids.size()); }
+  layers::TokenContext context() const { return {position, first_key, segment_start, sequence_start}; }
+};
+// Of modules 1, 2, ...; labels [T] as the model's own loss.
+std::vector<MtpRows> mtp_rows(std::span<const int32_t> ids, std::span<const int32_t> labels,
+                              const layers::TokenContext& ctx, size_t modules);
+// Rows with a label that counts.
+int64_t mtp_targets(const MtpRows& rows);
 
+// Of one module over T rows of its own.
 struct MtpTape {
   StackTape stack;
-  std::vector<int32_t> next_ids, labels;  // [T]: token i + k, token i + k + 1 (ops::kIgnoreLabel where there is none)
-  Mat embedding;                          // [T, D]
-  Mat e_normed, h_normed;                 // [T, D], [T*n, D]; of one stream the halves of `joined` [T, 2D]
+  MtpRows rows;            // empty in a dry pass
+  Mat embedding;           // [T, D]
+  Mat e_normed, h_normed;  // [T, D], [T*n, D]; of one stream the halves of `joined` [T, 2D]
   Mat joined;
   Mat e_rstd, h_rstd;      // [T, 1], [T*n, 1]
   Mat hidden, final_rstd;  // [T, D] after the module's norm, [T, 1]
 };
 
-// Memory of all modules over T tokens, for backward.
+// Memory of all modules over their rows, for backward.
+std::vector<MtpTape> reserve_mtp(Arena& arena, const Model& m, std::vector<MtpRows> rows, Recompute policy);
+// The most that any rows need: every module as long as the model's T tokens. For a dry pass.
 std::vector<MtpTape> reserve_mtp(Arena& arena, const Model& m, int64_t tokens, Recompute policy);
 
 // What module 1 reads of the model: hidden [T, D] after the final norm, or with several streams its last state [T,
 // n*D].
 CMat mtp_source(const Model& m, const StackTape& t, CMat hidden);
 
-// labels [T] as the model's own loss.
-void forward_mtp(const StackRun& r, std::span<const int32_t> ids, std::span<const int32_t> labels, CMat source,
-                 std::vector<MtpTape>& tapes);
+// ids [T] of the model's pass stand for every module's in a dry pass; otherwise the tapes have their own.
+void forward_mtp(const StackRun& r, std::span<const int32_t> ids, CMat source, std::vector<MtpTape>& tapes);
 
 // Losses of every module, and gradients, grads += ; d_source += the gradient of `source`. scale[k]: of the loss of
 // every target of module k + 1.

@@ -33,7 +33,7 @@ struct TrainableSet {
 // "": everything, or nothing but the adapters when the model has some. Adapters are always trained. Throws Error when
 // the expression is malformed or matches nothing, with the nearest names. Without memory (a model over a measuring
 // arena) the weights are addresses that nobody reads.
-TrainableSet choose_trainable(Model& m, const std::string& pattern);
+TrainableSet choose_trainable(const Model& m, const std::string& pattern);
 
 // Shapes of the gradients of m: its weights and adapters, every matrix that needs a gradient bound into `block`; the
 // others have no memory, which tells backward to leave them out.

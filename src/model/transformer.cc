@@ -1,5 +1,7 @@
 #include "model/transformer.h"
 
+#include "ops/experts/balance.h"
+#include "ops/gemm/gemm.h"
 #include "ops/rows/elementwise.h"
 #include "ops/rows/embedding.h"
 #include "ops/rows/norm.h"
@@ -8,7 +10,7 @@ namespace birkhoff::model {
 
 Tape reserve_tape(Arena& arena, const Model& m, int64_t tokens, Tape::Keep keep, Recompute policy, KvCache* cache) {
   Tape t;
-  reserve_stack(arena, m, 0, m.config.num_hidden_layers, tokens, keep, policy, cache, t);
+  reserve_stack(arena, m, {0, m.config.num_hidden_layers}, tokens, keep, policy, cache, t);
   t.hidden = arena.mat(m.compute, tokens, m.config.hidden_size);
   t.final_rstd = arena.mat(f32_t, tokens, 1);
   return t;
@@ -33,6 +35,15 @@ void forward(const Exec& exec, const Model& m, std::span<const int32_t> ids, con
   if (cache) cache->length += T;
 }
 
+namespace {
+
+void pool_choices(const StackTape& t, ops::BalanceLoss& loss) {
+  for (const LayerTape& layer : t.layers)
+    if (const auto* moe = std::get_if<layers::Moe::Saved>(&layer.ffn)) ops::pool_choices(moe->routing, loss);
+}
+
+}  // namespace
+
 LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> ids, std::span<const int32_t> labels,
                     const layers::TokenContext& ctx, Tape& t, const LossOptions& loss, Weights& grads, Arena& scratch) {
   Arena::Scope whole(scratch);
@@ -42,17 +53,22 @@ LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> i
   result.sums = ops::cross_entropy_backward(exec, t.hidden, m.weights.head.forward, m.weights.head.backward, labels,
                                             loss.scale, loss.z_coef, d_hidden, grads.head.w, scratch);
   const StackRun run{exec, m, ctx, scratch};
-  LayerLosses layer_losses{loss.balance_scale, 0, {loss.indexer_scale, 0}};
+  LayerLosses layer_losses;
+  layer_losses.balance.scale = loss.balance_scale;
+  layer_losses.indexer.scale = loss.indexer_scale;
+  if (!exec.dry()) pool_choices(t, layer_losses.balance);
   const bool streams = m.residual.kind != ops::ResidualKind::plain, from_streams = streams && !t.mtp.empty();
   if (!t.mtp.empty()) {
     if (streams) ops::zero(exec, dx);
     const CMat source = mtp_source(m, t, t.hidden);
-    forward_mtp(run, ids, labels, source, t.mtp);
+    forward_mtp(run, ids, source, t.mtp);
+    if (!exec.dry())
+      for (const MtpTape& module : t.mtp) pool_choices(module.stack, layer_losses.balance);
     result.mtp = backward_mtp(run, source, t.mtp, loss.mtp_scale, layer_losses, streams ? dx : d_hidden, grads);
   }
   ops::rms_norm_backward(exec, t.h, m.weights.norm, t.final_rstd, d_hidden, d_hidden, grads.norm, scratch);
-  backward_stack(run, m.weights.hc_head, t, d_hidden, layer_losses, dx, grads, grads.hc_head, from_streams);
-  result.balance = layer_losses.balance;
+  backward_stack(run, m.weights.hc_head, t, {d_hidden, dx, from_streams}, layer_losses, grads, grads.hc_head);
+  result.balance = layer_losses.balance.sum;
   result.indexer = layer_losses.indexer.sum;
   ops::expand_backward(exec, m.residual, dx, d_hidden);
   ops::embedding_backward(exec, ids, d_hidden, grads.embed);

@@ -25,7 +25,7 @@ void forward(const Exec& exec, const Model& m, std::span<const int32_t> ids, con
 struct LossOptions {
   float scale = 1.f;  // of every token's loss: 1 / tokens of the step
   float z_coef = 0.f;
-  float balance_scale = 1.f;     // of the balance losses: 1 / parts the step is cut into
+  float balance_scale = 1.f;     // of the balance losses: the part's share of the step's sequences
   std::vector<float> mtp_scale;  // module k: coefficient / (modules * its targets of the step)
   float indexer_scale =
       0.f;  // of every token's KL of an indexer: its coefficient / tokens of the step; 0: they do not learn

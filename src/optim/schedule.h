@@ -20,8 +20,8 @@ struct Schedule {
 // The rate used for the step after `steps_taken` steps. Warm-up: lr (steps_taken + 1) / warmup_steps.
 double learning_rate(const Schedule& s, int64_t steps_taken);
 
-// Sequences of the step after `steps_taken` while the batch grows linearly from 1 to batch_size over ramp_steps;
-// batch_size after.
+// Sequences of the step after `steps_taken` while the batch grows linearly to batch_size over ramp_steps: batch_size
+// (steps_taken + 1) / ramp_steps, rounded down, at least one; batch_size after.
 int64_t ramped_batch(int64_t batch_size, int64_t ramp_steps, int64_t steps_taken);
 
 }  // namespace birkhoff::optim

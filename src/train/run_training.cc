@@ -16,6 +16,8 @@
 #include "core/error.h"
 #include "io/json_file.h"
 #include "model/config/inventory.h"
+#include "ops/experts/balance.h"
+#include "model/config/notes.h"
 #include "ops/experts/routing.h"
 #include "optim/schedule.h"
 #include "report/report.h"
@@ -224,7 +226,7 @@ bool Run::measure(StepRecord& r) {
       at_.best_step = at_.step;
     }
   }
-  if (due(c.gain_every) && config_.model.residual != "plain")
+  if (due(c.gain_every) && config_.model.residual != ops::ResidualKind::plain)
     r.gain = state_.measure_gains(data_.batches->validation_batches(1, 1).front());
   return best;
 }
@@ -344,7 +346,7 @@ bool fixed_within_run(const std::string& key) { return key == "trainable" || key
 
 // All settings under our names, whatever the released type the run's config.json is written as.
 json settings_of(RunConfig c) {
-  c.model.model_type = "birkhoff";
+  c.model.model_type = model::kOwnType;
   c.model.unknown_keys = "{}";
   return run_config_to_json(c);
 }
@@ -360,6 +362,7 @@ RunConfig resumed_config(const TrainOptions& o, const RunDirectory& dir, std::ve
   RunConfig now = make_run_config(base, o.settings_set);
   now.model.model_type = was.model.model_type;
   now.model.unknown_keys = was.model.unknown_keys;
+  now.model.quantisation = was.model.quantisation;
   const json after = settings_of(now);
   for (const auto& [key, value] : after.items()) {
     if (key == "training" || !before.contains(key) || before[key] == value) continue;
@@ -456,6 +459,8 @@ int run_training(const TrainOptions& o, const std::atomic<bool>& stop) {
       tokenizer = text::Tokenizer::open(dir->path());
     }
   }
+  for (auto of : {model::reading_notes, model::writing_notes})
+    for (std::string& note : of(config.model)) notes.push_back(std::move(note));
   for (const auto& n : notes) std::fprintf(stderr, "birkhoff: %s\n", n.c_str());
   if (const std::string keys = model::unknown_key_names(config.model); !keys.empty())
     std::fprintf(stderr, "birkhoff: kept in config.json, not used: %s\n", keys.c_str());

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "eval/likelihood.h"
+#include "ops/experts/balance.h"
 #include "ops/experts/routing.h"
 #include "optim/schedule.h"
 #include "train/gains.h"
@@ -26,10 +27,7 @@ int64_t counted(const data::Batch& b) {
 
 optim::Schedule schedule_of(const TrainConfig& c) {
   optim::Schedule s;
-  s.kind = c.schedule == "constant" ? optim::Schedule::Kind::constant
-           : c.schedule == "cosine" ? optim::Schedule::Kind::cosine
-           : c.schedule == "step"   ? optim::Schedule::Kind::step
-                                    : optim::Schedule::Kind::wsd;
+  s.kind = c.schedule;
   s.lr = c.lr;
   s.min_lr = c.final_lr();
   s.warmup_steps = c.warmup_steps;
@@ -77,11 +75,12 @@ layers::Moe::Spec with_balance(layers::Moe::Spec s, const RunConfig& c) {
 }
 
 // mtp.h: coefficient / (modules * targets of the step), for every module.
-std::vector<float> mtp_scales(const std::vector<data::Batch>& parts, size_t modules, double coefficient) {
+std::vector<float> mtp_scales(const std::vector<std::vector<model::MtpRows>>& parts, size_t modules,
+                              double coefficient) {
   std::vector<float> scales;
   for (size_t k = 0; k < modules; ++k) {
     int64_t targets = 0;
-    for (const auto& b : parts) targets += model::mtp_targets(b.labels, context(b), static_cast<int64_t>(k) + 1);
+    for (const auto& rows : parts) targets += model::mtp_targets(rows[k]);
     scales.push_back(static_cast<float>(
         coefficient / static_cast<double>(static_cast<int64_t>(modules) * std::max<int64_t>(1, targets))));
   }
@@ -112,7 +111,7 @@ int64_t count_indexers(const model::Model& m, int64_t blocks) {
 void scale_for_indexers(const TrainConfig& c, int64_t places, model::LossOptions& loss) {
   if (c.indexer().learns)
     loss.indexer_scale = static_cast<float>(c.indexer_kl / static_cast<double>(std::max<int64_t>(1, places)));
-  if (c.indexer().dense) loss.scale = loss.balance_scale = 0;
+  if (c.indexer().dense) loss.scale = 0;
 }
 
 optim::OptimizerOptions optimizer_options(const TrainConfig& c, double lr) {
@@ -129,7 +128,7 @@ optim::OptimizerOptions optimizer_options(const TrainConfig& c, double lr) {
 }  // namespace
 
 bool moved_by_muon(const model::ParameterInfo& p, const TrainConfig& c) {
-  return c.optimizer == "muon" && is_product(p.role);
+  return c.optimizer == Optimizer::muon && is_product(p.role);
 }
 
 model::MemoryPlan plan_run(const RunConfig& c, int threads) {
@@ -184,9 +183,12 @@ StepOutcome TrainState::step(int64_t step, const std::vector<data::Batch>& parts
   model::LossOptions loss;
   loss.scale = static_cast<float>(1.0 / static_cast<double>(std::max<int64_t>(1, out.tokens)));
   loss.z_coef = static_cast<float>(config_.train.z_loss);
-  loss.balance_scale = 1.f / static_cast<float>(parts.size());
+  int64_t sequences = 0;
+  for (const auto& b : parts) sequences += b.rows;
   const size_t modules = config_.train.mtp_loss > 0 && !config_.train.indexer().dense ? model_->weights.mtp.size() : 0;
-  loss.mtp_scale = mtp_scales(parts, modules, config_.train.mtp_loss);
+  std::vector<std::vector<model::MtpRows>> mtp_rows;
+  for (const auto& b : parts) mtp_rows.push_back(model::mtp_rows(b.ids, b.labels, context(b), modules));
+  loss.mtp_scale = mtp_scales(mtp_rows, modules, config_.train.mtp_loss);
   int64_t places = 0;
   for (const auto& b : parts) places += static_cast<int64_t>(b.ids.size());
   scale_for_indexers(config_.train, places, loss);
@@ -197,13 +199,17 @@ StepOutcome TrainState::step(int64_t step, const std::vector<data::Batch>& parts
   double index_loss = 0;
   ops::LossSums sums;
   double mtp = 0;
-  for (const auto& b : parts) {
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const data::Batch& b = parts[i];
     kept_->reset();
     scratch_->reset();
     const auto T = static_cast<int64_t>(b.ids.size());
+    // The balance losses of a step are the mean over its sequences.
+    const double part = static_cast<double>(sequences) / static_cast<double>(std::max<int64_t>(1, b.rows));
+    loss.balance_scale = config_.train.indexer().dense ? 0.f : 1.f / static_cast<float>(part);
     const auto start = Clock::now();
     model::Tape tape = model::reserve_tape(*kept_, *model_, T, model::Tape::Keep::for_backward, config_.train.policy());
-    if (modules) tape.mtp = model::reserve_mtp(*kept_, *model_, T, config_.train.policy());
+    if (modules) tape.mtp = model::reserve_mtp(*kept_, *model_, std::move(mtp_rows[i]), config_.train.policy());
     model::forward(exec_, *model_, b.ids, context(b), tape, *scratch_);
     out.forward_ms += ms_since(start);
     const auto middle = Clock::now();
@@ -212,7 +218,7 @@ StepOutcome TrainState::step(int64_t step, const std::vector<data::Batch>& parts
     out.backward_ms += ms_since(middle);
     sums.cross_entropy += r.sums.cross_entropy;
     sums.z += r.sums.z;
-    out.aux_loss += r.balance / static_cast<double>(parts.size());
+    out.aux_loss += r.balance / part;
     for (size_t k = 0; k < r.mtp.size(); ++k)
       mtp += r.mtp[k].cross_entropy * static_cast<double>(loss.mtp_scale[k]) / config_.train.mtp_loss;
     index_loss += r.indexer;

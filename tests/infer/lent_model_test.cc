@@ -77,7 +77,7 @@ TEST_P(LentModel, WeightsAreReadWhenItRuns) {
   const Engine lent(*model.m, exec);
   const auto ids = some_ids(50);
   const auto before = all_logits(lent, ids);
-  model.m->weights.for_each([&](const std::string&, Mat& t, layers::Role role) {
+  model.m->weights.for_each([&](const std::string&, Mat t, layers::Role role) {
     if (role != layers::Role::expert_table)
       for (int64_t i = 0; i < t.size(); ++i) t.f32()[i] *= 1.25f;
   });

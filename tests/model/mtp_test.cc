@@ -30,14 +30,15 @@ TEST(Mtp, ReferenceCheckpoint) {
     for (auto policy : {model::Recompute::none, model::Recompute::site, model::Recompute::layer}) {
       Arena kept(size_t{64} << 20), scratch(size_t{64} << 20), grad_memory(size_t{16} << 20);
       model::Tape tape = model::reserve_tape(kept, m, tokens.size(), model::Tape::Keep::for_backward, policy);
-      tape.mtp = model::reserve_mtp(kept, m, tokens.size(), policy);
+      auto rows = model::mtp_rows(tokens.ids, labels, tokens.context(), 1);
+      const int64_t targets = model::mtp_targets(rows[0]);
+      EXPECT_EQ(targets, shape[0] * (shape[1] - 2));
+      tape.mtp = model::reserve_mtp(kept, m, std::move(rows), policy);
       model::forward(exec, m, tokens.ids, tokens.context(), tape, scratch);
       model::Weights grads(m.config);
       model::bind(grads, grad_memory.take<float>(model::parameter_elements(m.parameters)));
       model::LossOptions loss;
       loss.scale = static_cast<float>(1.0 / static_cast<double>(shape[0] * (shape[1] - 1)));
-      const int64_t targets = model::mtp_targets(labels, tokens.context(), 1);
-      EXPECT_EQ(targets, shape[0] * (shape[1] - 2));
       loss.mtp_scale = {static_cast<float>(0.3 / static_cast<double>(targets))};
       const model::LossResult r =
           model::backward(exec, m, tokens.ids, labels, tokens.context(), tape, loss, grads, scratch);
@@ -45,17 +46,13 @@ TEST(Mtp, ReferenceCheckpoint) {
       EXPECT_EQ(r.mtp[0].tokens, targets);
       EXPECT_NEAR(r.mtp[0].cross_entropy / static_cast<double>(targets), golden(f, "mtp_loss")[0], 1e-5);
 
-      Owned logits(tokens.size(), m.config.vocab_size);
+      ASSERT_EQ(tape.mtp[0].hidden.rows, shape[0] * (shape[1] - 1));
+      Owned logits(tape.mtp[0].hidden.rows, m.config.vocab_size);
       model::logits(exec, m, tape.mtp[0].hidden, logits);
-      std::vector<double> got;
-      for (int64_t i = 0; i < tokens.size(); ++i)
-        if ((i + 1) % shape[1])
-          for (int64_t v = 0; v < m.config.vocab_size; ++v)
-            got.push_back(logits.values()[static_cast<size_t>(i * m.config.vocab_size + v)]);
-      expect_close(got, golden(f, "mtp_logits"), golden_json["mtp"]["tolerance"], "mtp_logits");
+      expect_close(logits.values(), golden(f, "mtp_logits"), golden_json["mtp"]["tolerance"], "mtp_logits");
 
       size_t compared = 0;
-      grads.for_each([&](const std::string& name, Mat& g, layers::Role role) {
+      grads.for_each([&](const std::string& name, Mat g, layers::Role role) {
         if (role == layers::Role::router_bias) return;
         ASSERT_TRUE(f.find("mtp_grad." + name)) << name;
         ++compared;
@@ -72,9 +69,20 @@ TEST(Mtp, TargetsStayInTheirDocument) {
   const std::vector<int32_t> position{0, 1, 2, 0, 1, 2, 3}, first_key{0, 0, 0, 3, 3, 3, 3}, starts{0, 3};
   const layers::TokenContext ctx{position, first_key, starts, starts};
   const std::vector<int32_t> labels{11, 12, 13, 21, ops::kIgnoreLabel, 23, 24};
-  EXPECT_EQ(model::mtp_targets(labels, ctx, 1), 4);  // rows 0, 1 | 4, 5; row 3 would predict the ignored one
-  EXPECT_EQ(model::mtp_targets(labels, ctx, 2), 3);
-  EXPECT_EQ(model::mtp_targets(labels, ctx, 7), 0);
+  const std::vector<int32_t> ids{10, 11, 12, 20, 21, 22, 23};
+  const auto rows = model::mtp_rows(ids, labels, ctx, 4);
+  EXPECT_EQ(rows[0].ids, (std::vector<int32_t>{11, 12, 21, 22, 23}));
+  EXPECT_EQ(rows[0].labels, (std::vector<int32_t>{12, 13, ops::kIgnoreLabel, 23, 24}));
+  EXPECT_EQ(rows[0].position, (std::vector<int32_t>{0, 1, 0, 1, 2}));
+  EXPECT_EQ(rows[0].first_key, (std::vector<int32_t>{0, 0, 2, 2, 2}));
+  EXPECT_EQ(rows[0].segment_start, (std::vector<int32_t>{0, 2}));
+  EXPECT_EQ(rows[0].sequence_start, (std::vector<int32_t>{0, 2}));
+  EXPECT_EQ(model::mtp_targets(rows[0]), 4);  // rows 0, 1 | 4, 5; row 3 would predict the ignored one
+  EXPECT_EQ(rows[1].ids, (std::vector<int32_t>{12, 22, 23}));
+  EXPECT_EQ(model::mtp_targets(rows[1]), 3);
+  EXPECT_EQ(rows[2].ids, (std::vector<int32_t>{23}));  // the first document is over, and no sequence any more
+  EXPECT_EQ(rows[2].sequence_start, (std::vector<int32_t>{0}));
+  EXPECT_EQ(rows[3].tokens(), 0);
 }
 
 // Two modules in a chain, gradient along a random direction against central differences of the loss that the model
@@ -101,7 +109,7 @@ void check_chain(model::ModelConfig c) {
     s.scratch.reset();
     std::fill(s.grad_block, s.grad_block + s.elements, 0.f);
     s.tape = model::reserve_tape(s.kept, *s.m, 19, model::Tape::Keep::for_backward);
-    s.tape.mtp = model::reserve_mtp(s.kept, *s.m, 19, model::Recompute::none);
+    s.tape.mtp = model::reserve_mtp(s.kept, *s.m, model::mtp_rows(ids, labels, ctx, 2), model::Recompute::none);
     model::forward(exec, *s.m, ids, ctx, s.tape, s.scratch);
     const auto r = model::backward(exec, *s.m, ids, labels, ctx, s.tape, loss, s.grads, s.scratch);
     return r.sums.cross_entropy * static_cast<double>(loss.scale) +
@@ -164,10 +172,9 @@ TEST(Mtp, JoinOfStreams) {
   labels.push_back(1);
   const layers::TokenContext ctx{position, first_key, start, start};
   s.tape = model::reserve_tape(s.kept, *s.m, T, model::Tape::Keep::for_backward);
-  s.tape.mtp = model::reserve_mtp(s.kept, *s.m, T, model::Recompute::none);
+  s.tape.mtp = model::reserve_mtp(s.kept, *s.m, model::mtp_rows(ids, labels, ctx, 1), model::Recompute::none);
   model::forward(exec, *s.m, ids, ctx, s.tape, s.scratch);
-  model::forward_mtp({exec, *s.m, ctx, s.scratch}, ids, labels, model::mtp_source(*s.m, s.tape, s.tape.hidden),
-                     s.tape.mtp);
+  model::forward_mtp({exec, *s.m, ctx, s.scratch}, ids, model::mtp_source(*s.m, s.tape, s.tape.hidden), s.tape.mtp);
   const auto w = s.values();
   const std::string p = "model.layers.3.";
   const auto normed = [&](const float* x, const std::vector<double>& weight) {

@@ -45,9 +45,9 @@ Inventory take_inventory(const ModelConfig& c) {
   v.model_type = c.model_type;
   ModelConfig one = c;  // the experts of a layer are alike: one of them is visited, in its router too
   one.n_routed_experts = std::min<int64_t>(c.n_routed_experts, 1);
-  Weights w(one);
+  const Weights w(one);
   int64_t products = 0;  // weights that multiply every token
-  w.for_each([&](const std::string& name, Mat& m, Role role) {
+  w.for_each([&](const std::string& name, CMat m, Role role) {
     if (role == Role::expert_table) return;  // whole numbers, not parameters
     const std::string group = group_of(name, role);
     const int64_t size = m.size() * (group == "routed_experts" || group == "router" ? c.n_routed_experts : 1);

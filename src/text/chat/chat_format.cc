@@ -139,7 +139,11 @@ ChatFormat ChatFormat::from_template(std::string_view source) {
 }
 
 std::string ChatFormat::encoder_of_type(const std::string& model_type) {
-  return model_type == "deepseek_v32" ? "v3.2" : model_type == "deepseek_v4" ? "v4" : "";
+  // A table of its own, not a member of model's types: text stands below model and formats are opened without one.
+  static constexpr std::pair<const char*, const char*> kEncoders[] = {{"deepseek_v32", "v3.2"}, {"deepseek_v4", "v4"}};
+  for (const auto& [type, encoder] : kEncoders)
+    if (model_type == type) return encoder;
+  return "";
 }
 
 ChatFormat ChatFormat::open(const std::string& directory, const std::string& template_file) {

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "io/mapped_file.h"
 #include "io/user_files.h"
+#include "text/tokenizer/growth.h"
 #include "text/tokenizer/json_tokenizer.h"
 
 namespace birkhoff::text {
@@ -151,7 +152,8 @@ void add_token(AddedToken t, JsonTokenizer::Parts& parts) {
              ", its place in the file is that of id " + std::to_string(id),
          "ids of added tokens must follow the vocabulary without a gap");
   std::string normalized = t.content;
-  for (const auto& n : parts.normalizers) n->apply(normalized);
+  constexpr size_t kFloor = 4096;  // of one token, of which a file has many
+  apply_all(parts.normalizers, normalized, output_limit(t.content.size(), kFloor));
   parts.added.add(std::move(t), std::move(normalized));
 }
 
@@ -182,6 +184,8 @@ std::shared_ptr<JsonTokenizer> build(dom::object root, const std::vector<AddedTo
 }  // namespace
 
 std::shared_ptr<JsonTokenizer> parse_tokenizer_json(std::string_view text, const std::vector<AddedToken>& more) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // editors of Windows write one
+  if (text.substr(0, kByteOrderMark.size()) == kByteOrderMark) text.remove_prefix(kByteOrderMark.size());
   if (text.size() > kMaxFileBytes)
     fail(std::to_string(text.size()) + " bytes, at most " + std::to_string(kMaxFileBytes) + " are read");
   dom::parser parser;

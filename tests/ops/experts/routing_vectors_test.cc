@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/experts/balance.h"
 #include "ops/experts/routing.h"
 #include "support/golden.h"
 #include "support/matrix.h"
@@ -33,6 +34,15 @@ class Vectors : public testing::TestWithParam<Isa> {
  protected:
   void SetUp() override { limit_isa(GetParam()); }
   void TearDown() override { limit_isa(Isa::amx); }
+  // The losses of one layer.
+  double loss_of(const RouterRule& rule, const ops::BalanceCoefficients& on, CMat logits, const ops::Routing& r,
+                 const std::vector<int32_t>& starts, float scale, Mat d_logits) {
+    ops::BalanceLoss loss;
+    loss.scale = scale;
+    ops::pool_choices(r, loss);
+    ops::balance_losses(exec_, rule, on, logits, r, starts, loss, d_logits, scratch_);
+    return loss.sum;
+  }
   Exec exec_{2};
   Arena memory_{size_t{4} << 20}, scratch_{size_t{4} << 20};
 };
@@ -141,19 +151,15 @@ TEST_P(Vectors, BalanceLosses) {
     const std::string key = std::string("balance.") + c.name;
     Owned d(T, kExperts), twice(T, kExperts);
     const double value = golden(file(), key + ".value")[0];
-    EXPECT_NEAR(ops::balance_losses(exec_, c.rule, c.on, logits, r, starts, 1.f, d, scratch_), value,
-                64 * 0x1p-24 * value)
-        << key;
+    EXPECT_NEAR(loss_of(c.rule, c.on, logits, r, starts, 1.f, d), value, 64 * 0x1p-24 * value) << key;
     const auto want = golden(file(), key + ".d_logits");
     // The gradient is a difference of coefficients of the size of the value, over T tokens: 16 roundings of what
     // cancels.
     const double limit = 16 * 0x1p-24 * value / static_cast<double>(T);
     test::expect_close(d.values(), want, limit, key);
     // Accumulates, and the scale multiplies the gradient alone.
-    ops::balance_losses(exec_, c.rule, c.on, logits, r, starts, 1.f, twice, scratch_);
-    EXPECT_NEAR(ops::balance_losses(exec_, c.rule, c.on, logits, r, starts, 0.5f, twice, scratch_), value,
-                64 * 0x1p-24 * value)
-        << key;
+    loss_of(c.rule, c.on, logits, r, starts, 1.f, twice);
+    EXPECT_NEAR(loss_of(c.rule, c.on, logits, r, starts, 0.5f, twice), value, 64 * 0x1p-24 * value) << key;
     std::vector<double> more(want);
     for (double& x : more) x *= 1.5;
     test::expect_close(twice.values(), more, 2 * limit, key + " twice");
@@ -172,7 +178,7 @@ TEST_P(Vectors, SeveralLossesAtOnceAreTheirSum) {
   all.expert = 0.1, all.device = 0.2, all.communication = 0.3, all.sequence = 0.4, all.mixtral = 0.5;
   all.devices = kGroups, all.devices_per_token = kKept;
   Owned together(T, kExperts), apart(T, kExperts);
-  const double sum = ops::balance_losses(exec_, limited, all, logits, r, starts, 1.f, together, scratch_);
+  const double sum = loss_of(limited, all, logits, r, starts, 1.f, together);
   double parts = 0;
   for (double ops::BalanceCoefficients::*one :
        {&ops::BalanceCoefficients::expert, &ops::BalanceCoefficients::device, &ops::BalanceCoefficients::communication,
@@ -180,7 +186,7 @@ TEST_P(Vectors, SeveralLossesAtOnceAreTheirSum) {
     ops::BalanceCoefficients c;
     c.devices = kGroups, c.devices_per_token = kKept;
     c.*one = all.*one;
-    parts += ops::balance_losses(exec_, limited, c, logits, r, starts, 1.f, apart, scratch_);
+    parts += loss_of(limited, c, logits, r, starts, 1.f, apart);
   }
   EXPECT_NEAR(sum, parts, 64 * 0x1p-24 * sum);
   test::expect_close(together.values(), apart.values(), 128 * 0x1p-24 * test::largest(apart.values()), "gradient");
