@@ -1,7 +1,8 @@
-// A real trained model (stories260K, tests/golden/README.md): greedy continuations token for token, token losses and
-// logits, through the cache and without, on every instruction set.
+// Real trained models (tests/golden/README.md): greedy continuations token for token, token losses and logits, through
+// the cache and without, on every instruction set.
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "infer/engine.h"
@@ -17,7 +18,12 @@ using infer::Engine;
 using infer::Session;
 using Rows = std::vector<std::vector<float>>;
 
-const std::string kModel = test::committed_dir() + "/stories260K";
+// Our own, which read Shakespeare, and stories260K of BIRKHOFF_DATA. "" where that is not there.
+std::string directory_of(const std::string& name) {
+  if (name == "shakespeare") return committed_dir() + "/trained";
+  const char* data = std::getenv("BIRKHOFF_DATA");
+  return data ? std::string(data) + "/weights/" + name : "";
+}
 
 infer::EngineOptions fp32() {
   infer::EngineOptions o;
@@ -47,15 +53,21 @@ double token_loss(const std::vector<float>& logits, int32_t label) {
   return most + std::log(sum) - logits[static_cast<size_t>(label)];
 }
 
-class Stories : public testing::TestWithParam<Isa> {
+class TrainedModel : public testing::TestWithParam<std::tuple<std::string, Isa>> {
  protected:
-  void SetUp() override { limit_isa(GetParam()); }
+  void SetUp() override {
+    directory = directory_of(std::get<0>(GetParam()));
+    if (directory.empty()) GTEST_SKIP() << "BIRKHOFF_DATA, which holds weights/stories260K, is not set";
+    golden = io::read_json(directory + "/golden.json");
+    limit_isa(std::get<1>(GetParam()));
+  }
   void TearDown() override { limit_isa(Isa::amx); }
-  const nlohmann::json golden = io::read_json(kModel + "/golden.json");
+  std::string directory;
+  nlohmann::json golden;
 };
 
-TEST_P(Stories, GreedyContinuationsTokenForToken) {
-  const Engine engine(kModel, fp32());
+TEST_P(TrainedModel, GreedyContinuationsTokenForToken) {
+  const Engine engine(directory, fp32());
   ASSERT_EQ(golden["greedy"].size(), 5u);
   for (const auto& g : golden["greedy"]) {
     std::vector<int32_t> ids = g["prompt_ids"];
@@ -79,11 +91,11 @@ TEST_P(Stories, GreedyContinuationsTokenForToken) {
   }
 }
 
-TEST_P(Stories, TokenLossesAndLogits) {
+TEST_P(TrainedModel, TokenLossesAndLogits) {
   // 1e-5 is five units in the last place of fp32 at the largest of these losses, 30 nats. The reference carries 2e-6 of
   // its own.
   const double tolerance = 1e-5;
-  const Engine engine(kModel, fp32());
+  const Engine engine(directory, fp32());
   for (const auto& forward : {by_full_forward, by_cache}) {
     for (const auto& g : golden["nll"]) {
       const std::vector<int32_t> ids = g["ids"];
@@ -100,8 +112,10 @@ TEST_P(Stories, TokenLossesAndLogits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, Stories, testing::ValuesIn(machine_isas()),
-                         [](const auto& p) { return std::string(isa_name(p.param)); });
+INSTANTIATE_TEST_SUITE_P(Models, TrainedModel,
+                         testing::Combine(testing::Values("shakespeare", "stories260K"),
+                                          testing::ValuesIn(machine_isas())),
+                         [](const auto& p) { return std::get<0>(p.param) + "_" + isa_name(std::get<1>(p.param)); });
 
 }  // namespace
 }  // namespace birkhoff::test
