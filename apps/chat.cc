@@ -3,9 +3,11 @@
 #include <fstream>
 
 #include "apps/chat_terminal.h"
+#include "apps/flags.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "infer/conversation.h"
+#include "io/user_files.h"
 #include "text/jinja/json_value.h"
 #include "text/jinja/python_print.h"
 
@@ -21,8 +23,8 @@ constexpr const char* kHelp =
     "/think on|off      let the model think before it answers\n"
     "/tool TEXT         answer a tool call with its result\n"
     "/retry             take the last answer back and ask again\n"
-    "/save FILE         write the conversation as a JSON line\n"
-    "/load FILE         read one back\n"
+    "/save FILE         add the conversation to the file, as a line of JSON\n"
+    "/load FILE         read the last line back\n"
     "/help, /exit       (Ctrl-D leaves as well; Ctrl-C stops an answer)\n"
     "A line that ends with a backslash goes on in the next.\n";
 
@@ -42,6 +44,32 @@ Value read_json_file(const std::string& path) {
     const std::string said = e.what();  // "[where] what"
     throw Error("chat", path + ": " + said.substr(said.find(']') + 2), e.hint(), e.code());
   }
+}
+
+// The last line of a file of lines, or all of a file that is one value.
+Value last_of_json_lines(const std::string& path) {
+  const std::string content = read_text_file(path);
+  const size_t end = content.find_last_not_of(" \t\r\n");
+  const size_t before = end == std::string::npos ? end : content.rfind('\n', end);
+  if (before != std::string::npos) {
+    try {
+      return text::chat::parse_json(content.substr(before + 1, end - before));
+    } catch (const Error&) {  // then it is no file of lines
+    }
+  }
+  return read_json_file(path);
+}
+
+// Would a line that is added go on in another?
+bool ends_inside_a_line(const std::string& path) {
+  if (!io::is_file(path)) {
+    if (io::is_directory(path)) throw Error("chat", path + ": is a directory");
+    return false;
+  }
+  std::ifstream in(path, std::ios::binary | std::ios::ate);
+  if (in.tellg() <= 0) return false;
+  in.seekg(-1, std::ios::end);
+  return in.get() != '\n';
 }
 
 // A list of objects, in a file that holds that alone.
@@ -142,16 +170,17 @@ class Chat {
     if (path.empty()) throw Error("chat", "/save needs a file");
     auto line = std::make_shared<text::chat::DictObject>();
     line->set("messages", Value::list(conversation_.messages()));
-    std::ofstream out(path, std::ios::binary);
-    out << json_dump(Value::dict(std::move(line))).bytes() << "\n";
+    const bool joins = ends_inside_a_line(path);
+    std::ofstream out(path, std::ios::binary | std::ios::app);
+    out << (joins ? "\n" : "") << json_dump(Value::dict(std::move(line))).bytes() << "\n";
     out.close();
     if (!out) throw Error("chat", path + ": cannot be written");
-    std::fprintf(stderr, "%zu messages written to %s\n", conversation_.messages().size(), path.c_str());
+    std::fprintf(stderr, "%zu messages added to %s\n", conversation_.messages().size(), path.c_str());
   }
 
   void load(const std::string& path) {
     if (path.empty()) throw Error("chat", "/load needs a file");
-    const Value messages = get(read_json_file(path), "messages");
+    const Value messages = get(last_of_json_lines(path), "messages");
     if (!messages.is_sequence())
       throw Error("chat", path + ": no \"messages\"", "one line that /save wrote was expected");
     try {
@@ -180,7 +209,8 @@ void add_chat(CLI::App& app, Program& p) {
   verb->add_option("--tools", f->tools, "JSON file with a list of tools");
   verb->add_flag("--think", f->reply.thinking, "let the model think first");
   verb->add_option("-n,--count", f->reply.max_tokens, "longest answer in tokens; 0: what fits")->capture_default_str();
-  verb->add_option("--context", f->context, "longest conversation in tokens; default: the model's, at most 4096");
+  verb->add_option("--context", f->context, "longest conversation in tokens; default: the model's, at most 4096")
+      ->check(whole_number(1, INT32_MAX));
   verb->add_option("--temp", f->reply.sampling.temperature, "temperature; 0 takes the most probable")
       ->capture_default_str();
   verb->add_option("--top-k", f->reply.sampling.top_k, "0: all")->capture_default_str();
@@ -199,8 +229,13 @@ void add_chat(CLI::App& app, Program& p) {
       options.compute = f->dtype;
       options.set = f->set;
       options.threads = p.thread_count();
-      options.max_positions = f->context;
+      if (f->context) options.enough_positions = f->context;
       const infer::Engine engine(f->model, options);
+      if (f->context > engine.max_positions())
+        throw Error("chat",
+                    "--context " + std::to_string(f->context) + ": the model has max_position_embeddings " +
+                        std::to_string(engine.max_positions()),
+                    "lower it, or leave it out", ExitCode::usage);
       if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
       Chat chat(engine, *f);
       listen_to_interrupts();

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "apps/flags.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "eval/likelihood.h"
@@ -20,7 +21,7 @@ void add_eval(CLI::App& app, Program& p) {
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
   verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");
   verb->add_option("--data", f->data, "file or folder; repeatable")->required()->allow_extra_args(false);
-  verb->add_option("--seq-len", f->seq_len, "window; default: as trained");
+  verb->add_option("--seq-len", f->seq_len, "window; default: as trained")->check(whole_number(1, INT32_MAX));
   verb->add_flag("--validation", f->validation, "only the last 5 % of each source, as in training");
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
   verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);

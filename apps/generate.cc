@@ -2,68 +2,89 @@
 #include <cstdio>
 #include <optional>
 
+#include "apps/flags.h"
 #include "apps/output.h"
 #include "apps/verbs.h"
 #include "core/error.h"
-#include "infer/engine.h"
-#include "infer/sampler.h"
-#include "infer/text_model.h"
+#include "infer/generation.h"
+#include "io/user_files.h"
 #include "text/tokenizer/fim.h"
 
 namespace birkhoff::apps {
 namespace {
 
+using nlohmann::json;
+
 struct GenerateFlags {
-  std::string model, adapter, prompt, prompt_file, tokens_file, dtype, mla = "auto";
-  std::vector<std::string> stop, fim, set;
-  int64_t count = 200;
-  bool special = false;
-  infer::SamplerOptions sampling;
+  std::string model, adapter, prompt, prompt_file, prompts, tokens_file, dtype, mla = "auto";
+  std::vector<std::string> fim, set;
+  int64_t samples = 1;
+  bool json_lines = false;
+  infer::GenerationOptions options;
 };
 
-// The prompt, or the list of ids, that is given; files are read once, since they may be pipes.
-std::string given_text(const GenerateFlags& f) {
-  const int given = !f.prompt.empty() + !f.prompt_file.empty() + !f.tokens_file.empty() + !f.fim.empty();
-  if (given > 1)
-    throw Error("generate", "more than one of --prompt, --prompt-file, --tokens-file, --fim", "give one",
-                ExitCode::usage);
-  const std::string& file = f.prompt_file.empty() ? f.tokens_file : f.prompt_file;
-  return file.empty() ? f.prompt : read_text_file(file);
+// What the flags give to continue, before there is a model that reads it.
+struct Prompts {
+  std::vector<std::string> texts;
+  std::vector<int32_t> ids;  // of --tokens-file
+  bool are_ids = false;
+
+  // No prompt has more tokens: one a byte, and those that models want around a text.
+  int64_t most_tokens() const {
+    constexpr size_t kAround = 16;
+    size_t most = ids.size();
+    for (const std::string& t : texts) most = std::max(most, t.size() + kAround);
+    return static_cast<int64_t>(most);
+  }
+};
+
+// Lines {"prompt": "..."}; empty ones are passed over.
+std::vector<std::string> read_prompt_lines(const std::string& path) {
+  std::vector<std::string> texts;
+  std::istringstream in(read_text_file(path));
+  size_t number = 0;
+  for (std::string line; std::getline(in, line);) {
+    ++number;
+    if (number == 1 && line.starts_with(io::kByteOrderMark)) line.erase(0, io::kByteOrderMark.size());
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    const json j = json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!j.is_object() || !j.contains("prompt") || !j["prompt"].is_string())
+      throw Error("generate", path + ":" + std::to_string(number) + ": no {\"prompt\": \"...\"}",
+                  "every line is a JSON object with the text to continue");
+    texts.push_back(j["prompt"].get<std::string>());
+  }
+  if (texts.empty()) throw Error("generate", path + ": no prompts");
+  return texts;
 }
 
-std::vector<int32_t> prompt_ids(const GenerateFlags& f, const std::string& given, const infer::TextModel* model) {
-  if (!model) return parse_token_list(given, f.tokens_file);
-  if (f.fim.empty()) return model->prompt(given);
-  if (!model->tokenizer())
+Prompts read_prompts(const GenerateFlags& f) {
+  const int given =
+      !f.prompt.empty() + !f.prompt_file.empty() + !f.prompts.empty() + !f.tokens_file.empty() + !f.fim.empty();
+  if (given > 1)
+    throw Error("generate", "more than one of --prompt, --prompt-file, --prompts, --tokens-file, --fim", "give one",
+                ExitCode::usage);
+  Prompts p;
+  if (!f.tokens_file.empty()) {
+    p.ids = read_token_file(f.tokens_file);
+    p.are_ids = true;
+  } else if (!f.prompts.empty()) {
+    p.texts = read_prompt_lines(f.prompts);
+  } else if (!f.fim.empty()) {
+    p.texts = {f.fim[0] + f.fim[1]};  // for its size
+  } else if (f.prompt == "-") {
+    p.texts = {read_text_file("/dev/stdin")};
+  } else {
+    p.texts = {f.prompt_file.empty() ? f.prompt : read_text_file(f.prompt_file)};
+  }
+  return p;
+}
+
+std::vector<int32_t> encode(const GenerateFlags& f, const infer::TextModel& model, const std::string& text) {
+  if (f.fim.empty()) return model.prompt(text);
+  if (!model.tokenizer())
     throw Error("generate", "--fim: a byte model has no tokens for filling in the middle",
                 "use a model with a tokenizer that has them");
-  return text::fim_prompt(*model->tokenizer(), f.fim[0], f.fim[1]);
-}
-
-// No prompt has more tokens: one a byte, and those that models want around a text.
-int64_t most_tokens(const GenerateFlags& f, const std::string& given) {
-  size_t bytes = given.size() + 16;
-  for (const std::string& part : f.fim) bytes += part.size();
-  return static_cast<int64_t>(bytes);
-}
-
-// Writes text as it becomes complete; true when one of the stop strings was written.
-bool write(const std::string& part, const std::vector<std::string>& stops, std::string& text) {
-  if (part.empty()) return false;
-  const size_t before = text.size();
-  text += part;
-  size_t end = text.size();
-  for (const std::string& s : stops) {
-    if (s.empty()) continue;
-    const size_t at = text.find(s, before >= s.size() ? before - s.size() + 1 : 0);
-    if (at != std::string::npos) end = std::min(end, at + s.size());
-  }
-  const bool stopped = end < text.size() || std::any_of(stops.begin(), stops.end(), [&](const std::string& s) {
-                         return !s.empty() && end >= s.size() && text.compare(end - s.size(), s.size(), s) == 0;
-                       });
-  std::fwrite(text.data() + before, 1, end - before, stdout);
-  flush_output();
-  return stopped;
+  return text::fim_prompt(*model.tokenizer(), f.fim[0], f.fim[1]);
 }
 
 layers::MlaForm mla_form(const std::string& name) {
@@ -73,46 +94,117 @@ layers::MlaForm mla_form(const std::string& name) {
   throw Error("generate", "--mla " + name + ": unknown form", "one of auto, expanded, absorbed", ExitCode::usage);
 }
 
+// Prints what is generated: text or ids as they come, or a line of JSON at the end.
+class Printer {
+ public:
+  Printer(bool as_json, bool ids, bool top) : json_(as_json), ids_(ids), top_(top) {}
+
+  void token(const infer::GeneratedToken& t) {
+    if (json_) {
+      text_ += t.text;
+      tokens_.push_back(t.id);
+      logprobs_.push_back(t.logprob);
+      if (top_) top_ids_.push_back(t.top);
+      return;
+    }
+    if (ids_)
+      std::printf("%s%d", t.index ? " " : "", t.id);
+    else
+      std::fwrite(t.text.data(), 1, t.text.size(), stdout);
+    if (ids_ || !t.text.empty()) flush_output();
+  }
+
+  // place: which prompt and sample it was, and what else is known of it.
+  void end(const infer::Generated& g, json place) {
+    if (!json_) {
+      std::printf("%s\n", g.rest.c_str());
+      flush_output();
+      return;
+    }
+    if (!ids_) place["text"] = text_ + g.rest;
+    place["tokens"] = tokens_;
+    place["logprobs"] = logprobs_;
+    if (top_) place["top"] = top_ids_;
+    place["finish"] = infer::finish_name(g.finish);
+    write_line(place.dump(-1, ' ', false, json::error_handler_t::replace));
+    flush_output();
+    text_.clear(), tokens_.clear(), logprobs_.clear(), top_ids_.clear();
+  }
+
+ private:
+  bool json_, ids_, top_;
+  std::string text_;
+  std::vector<int32_t> tokens_;
+  std::vector<double> logprobs_;
+  std::vector<std::vector<std::pair<int32_t, double>>> top_ids_;
+};
+
+// The rule for all that is read: prompt and continuation stand at positions that the model has.
+void require_room(const infer::Engine& engine, size_t prompt, int64_t count) {
+  const int64_t all = static_cast<int64_t>(prompt) + count;
+  if (all <= engine.max_positions()) return;
+  throw Error("generate",
+              "a prompt of " + std::to_string(prompt) + " tokens and -n " + std::to_string(count) + " make " +
+                  std::to_string(all) + " positions, the model has max_position_embeddings " +
+                  std::to_string(engine.model().config.max_position_embeddings),
+              "shorten the prompt or lower -n");
+}
+
 int generate(const GenerateFlags& f, int threads) {
   const layers::MlaForm form = mla_form(f.mla);
-  infer::validate(f.sampling);
-  if (f.count < 0)
-    throw Error("generate", "-n must not be negative, is " + std::to_string(f.count), "", ExitCode::usage);
-  const std::string given = given_text(f);
+  infer::GenerationOptions o = f.options;
+  infer::validate(o);
+  o.logprobs = f.json_lines;
+  if (o.top_logprobs > 0 && !f.json_lines)
+    throw Error("generate", "--top-logprobs without --json", "log-probabilities are written as JSON", ExitCode::usage);
+  const Prompts prompts = read_prompts(f);
   infer::EngineOptions options;
   options.set = f.set;
   options.compute = f.dtype;
-  options.enough_positions = std::max(options.enough_positions, most_tokens(f, given) + f.count);
+  options.enough_positions = std::max(options.enough_positions, prompts.most_tokens() + o.max_tokens);
   options.adapter = f.adapter;
   options.threads = threads;
   const infer::Engine engine(f.model, options);
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
   // Ids in, ids out: no tokenizer is needed then, and none is looked for.
   std::optional<infer::TextModel> model;
-  if (f.tokens_file.empty()) model.emplace(engine);
-  const std::vector<int32_t> ids = prompt_ids(f, given, model ? &*model : nullptr);
-  std::optional<infer::TextWriter> writer;
-  if (model) writer.emplace(*model, ids, !f.special);
-  infer::Session session(engine, static_cast<int64_t>(ids.size()) + std::max<int64_t>(f.count, 1), form);
-  std::span<const float> logits = session.feed(ids);
-  std::string text;  // what was written so far, to look for stop strings
-  bool stopped = false;
-  for (int64_t i = 0; i < f.count && !stopped && !stop_requested(); ++i) {
-    const auto index = static_cast<uint64_t>(i);
-    const int32_t id = model ? model->sample(logits, f.sampling, index) : infer::sample(logits, f.sampling, index);
-    if (!model) {
-      std::printf("%s%d", i ? " " : "", id);
-      flush_output();
-    } else if (model->ends(id)) {
-      break;
-    } else {
-      stopped = write(writer->push(id), f.stop, text);
+  if (!prompts.are_ids) model.emplace(engine);
+  std::vector<std::vector<int32_t>> fed;
+  if (prompts.are_ids) fed.push_back(prompts.ids);
+  for (const std::string& text : prompts.texts) fed.push_back(encode(f, *model, text));
+  size_t longest = 0;
+  for (const auto& ids : fed) longest = std::max(longest, ids.size());
+  require_room(engine, longest, std::max<int64_t>(o.max_tokens, 1));
+  const int64_t capacity = static_cast<int64_t>(longest) + std::max<int64_t>(o.max_tokens, 1);
+
+  Printer printer(f.json_lines, prompts.are_ids, o.top_logprobs > 0);
+  for (size_t i = 0; i < fed.size(); ++i) {
+    for (int64_t s = 0; s < f.samples && !stop_requested(); ++s) {
+      infer::Session session(engine, capacity, form);
+      o.sampling.seed = f.options.sampling.seed + static_cast<uint64_t>(s);
+      const infer::Generated g = infer::generate(infer::feed_of(session), model ? &*model : nullptr, fed[i], o,
+                                                 stop_requested(), [&](const infer::GeneratedToken& t) {
+                                                   printer.token(t);
+                                                   return true;
+                                                 });
+      printer.end(g, {{"prompt", i}, {"sample", s}, {"prompt_tokens", fed[i].size()}});
     }
-    if (i + 1 < f.count && !stopped) logits = session.feed({&id, 1});
   }
-  if (writer && !stopped) write(writer->finish(), f.stop, text);
-  std::printf("\n");
   return 0;
+}
+
+void add_sampling(CLI::App& verb, infer::GenerationOptions& o) {
+  o.max_tokens = 200;
+  verb.add_option("-n,--count", o.max_tokens, "tokens to write")->capture_default_str();
+  verb.add_option("--temp", o.sampling.temperature, "temperature; 0 takes the most probable")->capture_default_str();
+  verb.add_option("--top-k", o.sampling.top_k, "0: all")->capture_default_str();
+  verb.add_option("--top-p", o.sampling.top_p)->capture_default_str();
+  verb.add_option("--min-p", o.sampling.min_p)->capture_default_str();
+  verb.add_option("--repetition-penalty", o.repetition_penalty, "above 1: ids that were there are less probable")
+      ->capture_default_str();
+  verb.add_option("--seed", o.sampling.seed)->capture_default_str();
+  verb.add_option("--stop", o.stop, "stop after this text; repeatable")->allow_extra_args(false);
+  verb.add_flag("--special", o.special, "write special tokens too");
 }
 
 }  // namespace
@@ -122,18 +214,17 @@ void add_generate(CLI::App& app, Program& p) {
   CLI::App* verb = app.add_subcommand("generate", "Continue a prompt");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
   verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");
-  verb->add_option("-p,--prompt", f->prompt, "text to continue");
+  verb->add_option("-p,--prompt", f->prompt, "text to continue; -: standard input");
   verb->add_option("--prompt-file", f->prompt_file, "the same from a file");
+  verb->add_option("--prompts", f->prompts, "JSON lines {\"prompt\": ...}: each is continued");
   verb->add_option("--tokens-file", f->tokens_file, "whitespace-separated ids; ids are written too");
   verb->add_option("--fim", f->fim, "PREFIX SUFFIX: write what belongs between the two")->expected(2);
-  verb->add_flag("--special", f->special, "write special tokens too");
-  verb->add_option("-n,--count", f->count, "tokens to write")->capture_default_str();
-  verb->add_option("--temp", f->sampling.temperature, "temperature; 0 takes the most probable")->capture_default_str();
-  verb->add_option("--top-k", f->sampling.top_k, "0: all")->capture_default_str();
-  verb->add_option("--top-p", f->sampling.top_p)->capture_default_str();
-  verb->add_option("--min-p", f->sampling.min_p)->capture_default_str();
-  verb->add_option("--seed", f->sampling.seed)->capture_default_str();
-  verb->add_option("--stop", f->stop, "stop after this text; repeatable")->allow_extra_args(false);
+  add_sampling(*verb, f->options);
+  verb->add_option("--samples", f->samples, "continuations of each prompt, of seeds one after another")
+      ->check(whole_number(1, 1000000))
+      ->capture_default_str();
+  verb->add_flag("--json", f->json_lines, "a line of JSON for each continuation");
+  verb->add_option("--top-logprobs", f->options.top_logprobs, "with --json: the N most probable ids at every token");
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
   verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
   verb->add_option("--mla", f->mla, "how latent attention reads its cache: auto, expanded, absorbed")

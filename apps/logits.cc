@@ -31,7 +31,7 @@ void add_logits(CLI::App& app, Program& p) {
       options.set = f->set;
       options.adapter = f->adapter;
       options.threads = p.thread_count();
-      options.max_positions = std::max<int64_t>(static_cast<int64_t>(ids.size()), 1);
+      options.enough_positions = static_cast<int64_t>(ids.size());
       const infer::Engine engine(f->model, options);
       if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
       const int64_t V = engine.model().config.vocab_size;

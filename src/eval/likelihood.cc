@@ -4,6 +4,20 @@
 
 namespace birkhoff::eval {
 
+ops::LossSums batch_losses(const Exec& exec, const model::Model& m, model::Pass& pass,
+                           const std::vector<data::Batch>& batches) {
+  ops::LossSums sums;
+  over_batches(exec, m, pass, batches, model::Tape::Keep::nothing,
+               [&](const Exec& run, const data::Batch& b, const model::Tape& tape, Arena& scratch) {
+                 const ops::LossSums s =
+                     ops::cross_entropy_forward(run, tape.hidden, m.weights.head.forward, b.labels, {}, scratch);
+                 sums.cross_entropy += s.cross_entropy;
+                 sums.z += s.z;
+                 sums.tokens += s.tokens;
+               });
+  return sums;
+}
+
 Likelihood window_likelihood(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len,
                              bool validation_only, const Advance& advance) {
   Likelihood r;

@@ -23,6 +23,11 @@ struct IndexerQuality {
   ops::SelectionQuality total() const;
 };
 
+// Sums over the labels of all batches, of a model in memory: what training validates with. The pass has room for a
+// forward of the largest batch that keeps nothing, and for ops::cross_entropy_forward.
+ops::LossSums batch_losses(const Exec& exec, const model::Model& m, model::Pass& pass,
+                           const std::vector<data::Batch>& batches);
+
 // data: files or folders, cut into windows of seq_len, 0: as trained. validation_only: the last 5 % of each source.
 // Throws Error.
 Likelihood window_likelihood(const infer::Engine& engine, const std::vector<std::string>& data, int64_t seq_len,

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "data/chat_corpus.h"
 #include "data/corpus.h"
+#include "data/documents.h"
 #include "model/config/json_fields.h"
 
 namespace birkhoff::eval {
@@ -17,6 +18,10 @@ int64_t trained_seq_len(const std::string& directory) {
 
 std::vector<data::Batch> windows(const infer::Engine& engine, const infer::TextModel& text,
                                  const std::vector<std::string>& paths, int64_t seq_len, bool validation_only) {
+  for (const std::string& path : paths)
+    if (data::split_weight(path).first != path)
+      throw Error("eval", path + ": a weight says how often training draws from a source; here all of it is read once",
+                  "leave out what follows the last @", ExitCode::usage);
   if (seq_len == 0) seq_len = trained_seq_len(engine.directory());
   if (seq_len < 1 || seq_len > engine.max_positions())
     throw Error("eval", "--seq-len " + std::to_string(seq_len) + ", the model allows 1 to " +
@@ -42,25 +47,23 @@ layers::TokenContext context(const data::Batch& b) {
   return {b.position, b.first_key, b.segment_start, b.sequence_start};
 }
 
+void over_batches(const Exec& exec, const model::Model& m, model::Pass& pass, const std::vector<data::Batch>& batches,
+                  model::Tape::Keep keep, const WindowUse& use, const Advance& advance) {
+  const auto all = static_cast<int64_t>(batches.size());
+  for (int64_t i = 0; i < all; ++i) {
+    const data::Batch& b = batches[static_cast<size_t>(i)];
+    use(exec, b, pass.forward(exec, m, b.ids, context(b), {keep}), pass.scratch());
+    if (advance) advance(i + 1, all);
+  }
+}
+
 void over_windows(const infer::Engine& engine, const std::vector<data::Batch>& batches, model::Tape::Keep keep,
                   const WindowUse& use, const Advance& advance) {
   if (batches.empty()) return;
-  const model::Model& m = engine.model();
-  const auto pass = [&](const Exec& exec, const data::Batch& b, Arena& tape_memory, Arena& scratch) {
-    model::Tape tape = model::reserve_tape(tape_memory, m, static_cast<int64_t>(b.ids.size()), keep);
-    model::forward(exec, m, b.ids, context(b), tape, scratch);
-    use(exec, b, tape, scratch);
-  };
-  Arena tape_need = Arena::measuring(), scratch_need = Arena::measuring();
-  pass(Exec::dry_run(1), batches[0], tape_need, scratch_need);
-  Arena tape_memory(tape_need.peak()), scratch(scratch_need.peak());
-  const auto all = static_cast<int64_t>(batches.size());
-  for (int64_t i = 0; i < all; ++i) {
-    tape_memory.reset();
-    scratch.reset();
-    pass(engine.exec(), batches[static_cast<size_t>(i)], tape_memory, scratch);
-    if (advance) advance(i + 1, all);
-  }
+  const model::Pass::Need need = model::Pass::plan(
+      [&](const Exec& dry, model::Pass& pass) { over_batches(dry, engine.model(), pass, {batches[0]}, keep, use); });
+  model::Pass pass(need);
+  over_batches(engine.exec(), engine.model(), pass, batches, keep, use, advance);
 }
 
 }  // namespace birkhoff::eval

@@ -7,7 +7,7 @@
 
 #include "data/batch.h"
 #include "infer/text_model.h"
-#include "model/transformer.h"
+#include "model/pass.h"
 
 namespace birkhoff::eval {
 
@@ -22,12 +22,16 @@ std::vector<data::Batch> windows(const infer::Engine& engine, const infer::TextM
 // Where the tokens of a batch stand; views of it.
 layers::TokenContext context(const data::Batch& b);
 
-// What is done with a window after the forward pass. Also called once on a dry run (exec.dry()), which finds the
-// memory: reserve alike, read nothing.
+// What is done with a batch after the forward pass. When memory is planned also called on a dry run (exec.dry()):
+// reserve alike, read nothing.
 using WindowUse = std::function<void(const Exec& exec, const data::Batch& b, const model::Tape& tape, Arena& scratch)>;
-// Called after every window: how many are done, of how many.
+// Called after every batch: how many are done, of how many.
 using Advance = std::function<void(int64_t done, int64_t all)>;
-// Runs the model over every window, in memory that is taken once. All windows have the same length.
+
+// Runs a model in memory over every batch, in memory that the caller planned for the largest of them.
+void over_batches(const Exec& exec, const model::Model& m, model::Pass& pass, const std::vector<data::Batch>& batches,
+                  model::Tape::Keep keep, const WindowUse& use, const Advance& advance = {});
+// The same of an engine, in memory that is taken once. All windows have the same length.
 void over_windows(const infer::Engine& engine, const std::vector<data::Batch>& batches, model::Tape::Keep keep,
                   const WindowUse& use, const Advance& advance = {});
 

@@ -9,6 +9,7 @@
 
 #include "checkpoint/hf_directory.h"
 #include "core/cpu.h"
+#include "core/error.h"
 
 namespace birkhoff::infer {
 namespace {
@@ -67,6 +68,11 @@ struct Opened {
 double time_opening(const std::string& directory, const EngineOptions& options, int64_t capacity, Opened& o) {
   const auto start = Clock::now();
   o.engine = std::make_unique<Engine>(directory, options);
+  if (capacity > o.engine->max_positions())
+    throw Error("bench",
+                "prompt and decoded tokens make " + std::to_string(capacity) + " positions, the model has " +
+                    "max_position_embeddings " + std::to_string(o.engine->max_positions()),
+                "lower --prompt or --decode", ExitCode::usage);
   o.session = std::make_unique<Session>(*o.engine, capacity);
   const int32_t first = 0;
   o.session->feed({&first, 1});
@@ -76,7 +82,8 @@ double time_opening(const std::string& directory, const EngineOptions& options, 
 }  // namespace
 
 nlohmann::json bench_infer(const std::string& directory, EngineOptions options, int64_t prompt, int64_t decode) {
-  options.max_positions = prompt + decode + 1;
+  const int64_t capacity = prompt + decode + 1;
+  options.enough_positions = capacity;
   const std::string weights = checkpoint::resolve_model_directory(directory);
   const Exec exec(options.threads);
   uint64_t sum = 0;
@@ -85,7 +92,7 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
   for (int i = 0; i < kTurns; ++i) {
     o = {};  // the mapping goes before it is made again
     pass = std::min(pass, time_pass(weights, exec, sum));
-    opening = std::min(opening, time_opening(weights, options, options.max_positions, o));
+    opening = std::min(opening, time_opening(weights, options, capacity, o));
   }
   const int64_t rss_opened = peak_rss_mib();
   const int64_t vocab = o.engine->model().config.vocab_size;

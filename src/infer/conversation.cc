@@ -81,11 +81,9 @@ std::span<const float> Conversation::feed(std::span<const int32_t> ids) {
   return logits;
 }
 
-// Feeds what the session does not hold yet, until stop becomes true; the logits are then none. A prompt that departs
-// from what the session holds (formats forget old reasoning) starts a new one.
-std::span<const float> Conversation::feed_prompt(const std::vector<int32_t>& ids, const std::atomic<bool>& stop,
-                                                 Reply& reply) {
-  constexpr size_t kPiece = 256;  // between two looks at stop
+// Leaves in the session a beginning of ids that is short of all of them: what it held, or nothing. A prompt that
+// departs from what was fed (formats forget old reasoning) starts a new session.
+void Conversation::keep_beginning(const std::vector<int32_t>& ids) {
   const int64_t room = engine_.max_positions();
   if (static_cast<int64_t>(ids.size()) >= room)
     throw Error(
@@ -93,18 +91,9 @@ std::span<const float> Conversation::feed_prompt(const std::vector<int32_t>& ids
         "the conversation has " + std::to_string(ids.size()) + " tokens, the model reads " + std::to_string(room),
         "/reset starts over");
   const bool whole = session_ && session_->length() == static_cast<int64_t>(fed_.size());
-  if (!whole || fed_.size() >= ids.size() || !std::equal(fed_.begin(), fed_.end(), ids.begin())) {
-    session_ = std::make_unique<Session>(engine_, room);
-    fed_.clear();
-  }
-  reply.prompt_tokens = static_cast<int64_t>(ids.size());
-  reply.reused_tokens = static_cast<int64_t>(fed_.size());
-  std::span<const float> logits;
-  while (fed_.size() < ids.size()) {
-    if (stop) return {};
-    logits = feed(std::span(ids).subspan(fed_.size(), std::min(kPiece, ids.size() - fed_.size())));
-  }
-  return logits;
+  if (whole && fed_.size() < ids.size() && std::equal(fed_.begin(), fed_.end(), ids.begin())) return;
+  session_ = std::make_unique<Session>(engine_, room);
+  fed_.clear();
 }
 
 Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& stop,
@@ -112,30 +101,30 @@ Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& 
   const text::chat::MaskedText prompt =
       format_.render(Value::list(messages_), tools_, format_options(format_, options.thinking));
   const std::vector<int32_t> ids = text::chat::encode_marked(*text_.tokenizer(), prompt);
+  keep_beginning(ids);
   Reply reply;
-  std::span<const float> logits = feed_prompt(ids, stop, reply);
-  text::chat::AnswerParser parser(format_.parser(), opens_thought(prompt.bytes()));
-  text::StreamDecoder decoder(text_.tokenizer());  // with special tokens: the parser looks for them
+  reply.prompt_tokens = static_cast<int64_t>(ids.size());
+  reply.reused_tokens = static_cast<int64_t>(fed_.size());
   const int64_t room = engine_.max_positions() - reply.prompt_tokens;
-  const int64_t most = options.max_tokens > 0 ? std::min(options.max_tokens, room) : room;
-  reply.end = ReplyEnd::length;
-  while (reply.tokens < most) {
-    if (stop) {
-      reply.end = ReplyEnd::interrupted;
-      break;
-    }
-    const int32_t id = text_.sample(logits, options.sampling, static_cast<uint64_t>(reply.tokens));
-    ++reply.tokens;
-    if (text_.ends(id) || id == turn_end_) {
-      reply.end = ReplyEnd::finished;
-      break;
-    }
-    on_delta(parser.feed(decoder.push(id)));
-    if (reply.tokens == most) break;
-    logits = feed({&id, 1});
-  }
-  on_delta(parser.feed(decoder.finish()));
+  GenerationOptions g;
+  g.sampling = options.sampling;
+  g.max_tokens = options.max_tokens > 0 ? std::min(options.max_tokens, room) : room;
+  g.turn_end = turn_end_;
+  g.special = true;  // the parser looks for them
+  g.follows_prompt = false;
+  text::chat::AnswerParser parser(format_.parser(), opens_thought(prompt.bytes()));
+  const Generated r = generate([this](std::span<const int32_t> fresh) { return feed(fresh); }, &text_,
+                               std::span(ids).subspan(fed_.size()), g, stop,
+                               [&](const GeneratedToken& t) {
+                                 if (!t.ends) on_delta(parser.feed(t.text));
+                                 return true;
+                               });
+  on_delta(parser.feed(r.rest));
   on_delta(parser.finish());
+  reply.tokens = r.tokens;
+  reply.end = r.finish == Finish::cancelled ? ReplyEnd::interrupted
+              : r.finish == Finish::length  ? ReplyEnd::length
+                                            : ReplyEnd::finished;
   reply.answer = parser.answer();
   messages_.push_back(reply.answer.to_history(object_arguments_));
   return reply;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "infer/engine.h"
-#include "infer/sampler.h"
+#include "infer/generation.h"
 #include "infer/text_model.h"
 #include "text/chat/answer_parser.h"
 #include "text/chat/chat_format.h"
@@ -54,7 +54,7 @@ class Conversation {
 
  private:
   std::span<const float> feed(std::span<const int32_t> ids);
-  std::span<const float> feed_prompt(const std::vector<int32_t>& ids, const std::atomic<bool>& stop, Reply& reply);
+  void keep_beginning(const std::vector<int32_t>& ids);
 
   const Engine& engine_;
   TextModel text_;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <optional>
 
 #include "checkpoint/adapter.h"
@@ -19,42 +18,25 @@ namespace {
 
 constexpr int64_t kPiece = 256;  // tokens a session feeds at once; bounds its working memory
 
-// What one forward needs, found by a dry run.
-struct Need {
-  size_t tape = 0, scratch = 0;
-};
-// `tokens` as a whole (cache null: the keys of every layer are in the tape and the scratch), or after those of the
-// cache.
-Need measure(const model::Model& m, int64_t tokens, model::KvCache* cache) {
-  Arena tape_memory = Arena::measuring(), scratch = Arena::measuring();
-  const Exec dry = Exec::dry_run(1);
-  const std::vector<int32_t> zeros(static_cast<size_t>(tokens));
-  const int32_t start = 0;
-  const layers::TokenContext ctx{zeros, zeros, {&start, 1}, {&start, 1}};
-  model::Tape tape =
-      model::reserve_tape(tape_memory, m, tokens, model::Tape::Keep::nothing, model::Recompute::none, cache);
-  model::forward(dry, m, zeros, ctx, tape, scratch, cache);
-  const int64_t rows = std::min(tokens, kPiece);
-  Mat out = scratch.mat(f32_t, rows, m.config.vocab_size);
-  model::logits(dry, m, tape.hidden.row_block(0, rows), out);
-  return {tape_memory.peak(), scratch.peak()};
-}
-Need measure_piece(const model::Model& m, int64_t tokens, int64_t past, layers::MlaForm form) {
+// What a piece of `tokens` after `past` others needs in a session.
+model::Pass::Need plan_piece(const model::Model& m, int64_t tokens, int64_t past, layers::MlaForm form) {
   Arena cache_memory = Arena::measuring();
   model::KvCache cache = model::KvCache::take(cache_memory, m, past + tokens, form);
   cache.length = past;
-  return measure(m, tokens, &cache);
+  const std::vector<int32_t> ids(static_cast<size_t>(tokens));
+  const model::SequenceTokens places(tokens, past);
+  return model::Pass::plan([&](const Exec& dry, model::Pass& pass) {
+    pass.forward(dry, m, ids, places.context(), {model::Tape::Keep::nothing, model::Recompute::none, &cache});
+    pass.logits(dry, m, 0, 1);
+  });
 }
 
 // The most that any piece of up to `tokens` needs in a session: with as many earlier tokens as fit, and with few, which
 // attention may expand. How a few tokens are attended depends on their number.
-Need measure_session(const model::Model& m, int64_t tokens, int64_t capacity, layers::MlaForm form) {
+model::Pass::Need plan_session(const model::Model& m, int64_t tokens, int64_t capacity, layers::MlaForm form) {
   constexpr int64_t kFew = 64;
-  Need most;
-  const auto add = [&](int64_t n, int64_t past) {
-    const Need need = measure_piece(m, n, past, form);
-    most.tape = std::max(most.tape, need.tape), most.scratch = std::max(most.scratch, need.scratch);
-  };
+  model::Pass::Need most;
+  const auto add = [&](int64_t n, int64_t past) { most.include(plan_piece(m, n, past, form)); };
   for (int64_t n = 1; n <= std::min(tokens, kFew); ++n) add(n, capacity - n);
   add(tokens, capacity - tokens);
   add(tokens, std::min(tokens - 1, capacity - tokens));
@@ -116,7 +98,9 @@ void check_ids(const model::ModelConfig& c, std::span<const int32_t> ids) {
 }
 
 Engine::Engine(const std::string& directory, const EngineOptions& options)
-    : directory_(checkpoint::resolve_model_directory(directory, &note_)), exec_(options.threads) {
+    : directory_(checkpoint::resolve_model_directory(directory, &note_)),
+      own_exec_(std::make_unique<Exec>(options.threads)),
+      exec_(own_exec_.get()) {
   nlohmann::json j = checkpoint::read_config_json(directory_);
   std::string dtype = options.compute;
   model::ModelConfig config = config_with(j, options.set, dtype);
@@ -139,65 +123,89 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   if (adapter) measured.attach_adapters(adapter->spec(), false, measuring);
   require_memory(directory_, files_->bytes(), measuring.peak());
   memory_ = std::make_unique<Arena>(measuring.peak());
-  model_ = std::make_unique<model::Model>(config, compute, max_positions_, map.views, *memory_);
-  if (options.probe.on()) model::set_routing_probe(*model_, options.probe);
+  own_model_ = std::make_unique<model::Model>(config, compute, max_positions_, map.views, *memory_);
+  model_ = own_model_.get();
+  if (options.probe.on()) model::set_routing_probe(*own_model_, options.probe);
   if (!adapter) return;
-  model_->attach_adapters(adapter->spec(), false, *memory_);
-  adapter->load(*model_);
-  model_->refresh_adapters(exec_);
+  own_model_->attach_adapters(adapter->spec(), false, *memory_);
+  adapter->load(*own_model_);
+  own_model_->refresh_adapters(*exec_);
+}
+
+Engine::Engine(const model::Model& model, const Exec& exec, std::string directory)
+    : directory_(std::move(directory)),
+      max_positions_(model.config.max_position_embeddings),
+      exec_(&exec),
+      model_(&model) {
+  for (const ops::RopeTable& rope : model.ropes)
+    if (rope.dim) max_positions_ = std::min(max_positions_, rope.positions());
 }
 
 void Engine::add_note(const std::string& text) {
   if (!text.empty()) note_ += (note_.empty() ? "" : "; ") + text;
 }
 
+void Engine::plan_sessions(int64_t capacity, layers::MlaForm form) const {
+  if (sessions_.planned.contains({capacity, form})) return;
+  model::Pass::Need need = plan_session(*model_, std::min(kPiece, capacity), capacity, form);
+  need.include(sessions_.need);
+  if (need != sessions_.need) {
+    sessions_.pass.reset();  // before a larger one is taken
+    sessions_.need = {};
+    sessions_.pass = std::make_unique<model::Pass>(need);
+    sessions_.need = need;
+  }
+  sessions_.planned.emplace(capacity, form);
+}
+
 void Engine::full_logits(std::span<const int32_t> ids,
                          const std::function<void(int64_t, std::span<const float>)>& row) const {
   const auto T = static_cast<int64_t>(ids.size());
   if (T > max_positions_)
-    throw Error("tokens", std::to_string(T) + " tokens, the engine was opened for " + std::to_string(max_positions_),
-                "shorten the input or raise the limit on positions");
+    throw Error("tokens", std::to_string(T) + " tokens, the model reads " + std::to_string(max_positions_),
+                "shorten the input: max_position_embeddings is the limit");
   check_ids(model_->config, ids);
   if (T == 0) return;
-  const Need need = measure(*model_, T, nullptr);
-  Arena tape_memory(need.tape), scratch(need.scratch);
-  std::vector<int32_t> position(ids.size());
-  std::iota(position.begin(), position.end(), 0);
-  const std::vector<int32_t> first_key(ids.size(), 0);
-  const int32_t start = 0;
-  const layers::TokenContext ctx{position, first_key, {&start, 1}, {&start, 1}};
-  model::Tape tape = model::reserve_tape(tape_memory, *model_, T, model::Tape::Keep::nothing);
-  model::forward(exec_, *model_, ids, ctx, tape, scratch);
-  const int64_t V = model_->config.vocab_size;
-  for (int64_t t = 0; t < T; t += kPiece) {
-    Arena::Scope scope(scratch);
-    const int64_t n = std::min(kPiece, T - t);
-    Mat out = scratch.mat(f32_t, n, V);
-    model::logits(exec_, *model_, tape.hidden.row_block(t, n), out);
-    for (int64_t i = 0; i < n; ++i) {
-      const std::span<const float> logits(out.f32(i), static_cast<size_t>(V));
-      require_finite(logits, t + i);
-      row(t + i, logits);
+  const model::SequenceTokens places(T);
+  const auto run = [&](const Exec& exec, model::Pass& pass) {
+    pass.forward(exec, *model_, ids, places.context());
+    for (int64_t t = 0; t < T; t += kPiece) {
+      Arena::Scope scope(pass.scratch());
+      const Mat out = pass.logits(exec, *model_, t, std::min(kPiece, T - t));
+      if (exec.dry()) return;
+      for (int64_t i = 0; i < out.rows; ++i) {
+        const std::span<const float> logits(out.f32(i), static_cast<size_t>(out.cols));
+        require_finite(logits, t + i);
+        row(t + i, logits);
+      }
     }
-  }
+  };
+  model::Pass pass(model::Pass::plan(run));
+  run(*exec_, pass);
 }
 
-Session::Session(const Engine& engine, int64_t capacity, layers::MlaForm form) : engine_(engine) {
-  const model::Model& m = engine.model();
+namespace {
+// Memory of a cache of `capacity` tokens.
+std::unique_ptr<Arena> take_cache(const Engine& engine, int64_t capacity) {
   if (capacity < 1 || capacity > engine.max_positions())
     throw Error(
         "session",
         "capacity " + std::to_string(capacity) + ", the engine allows 1 to " + std::to_string(engine.max_positions()),
         "ask for fewer tokens");
   Arena measuring = Arena::measuring();
-  model::KvCache::take(measuring, m, capacity);
-  memory_ = std::make_unique<Arena>(measuring.peak());
-  cache_ = model::KvCache::take(*memory_, m, capacity, form);
-  work_tokens_ = std::min(kPiece, capacity);
-  const Need need = measure_session(m, work_tokens_, capacity, form);
-  work_ = std::make_unique<Arena>(need.tape);
-  scratch_ = std::make_unique<Arena>(need.scratch);
-  logits_.resize(static_cast<size_t>(m.config.vocab_size));
+  model::KvCache::take(measuring, engine.model(), capacity);
+  return std::make_unique<Arena>(measuring.peak());
+}
+}  // namespace
+
+Session::Session(const Engine& engine, int64_t capacity, layers::MlaForm form)
+    : engine_(engine),
+      memory_(take_cache(engine, capacity)),
+      cache_(model::KvCache::take(*memory_, engine.model(), capacity, form)),
+      piece_(std::min(kPiece, capacity)),
+      places_(0),
+      logits_(static_cast<size_t>(engine.model().config.vocab_size)) {
+  engine.plan_sessions(capacity, form);
 }
 
 std::span<const float> Session::feed(std::span<const int32_t> ids) {
@@ -210,21 +218,15 @@ std::span<const float> Session::feed(std::span<const int32_t> ids) {
                     std::to_string(capacity()),
                 "open the session with a larger capacity");
   for (size_t done = 0; done < ids.size();) {
-    const size_t n = std::min(ids.size() - done, static_cast<size_t>(work_tokens_));
-    std::vector<int32_t> position(n);
-    std::iota(position.begin(), position.end(), static_cast<int32_t>(length()));
-    const std::vector<int32_t> first_key(n, 0);
-    const int32_t start = 0;
-    const layers::TokenContext ctx{position, first_key, {&start, 1}, {&start, 1}};
-    work_->reset();
-    scratch_->reset();
-    model::Tape tape = model::reserve_tape(*work_, m, static_cast<int64_t>(n), model::Tape::Keep::nothing,
-                                           model::Recompute::none, &cache_);
-    model::forward(engine_.exec(), m, ids.subspan(done, n), ctx, tape, *scratch_, &cache_);
+    const size_t n = std::min(ids.size() - done, static_cast<size_t>(piece_));
+    places_.place(static_cast<int64_t>(n), length());
+    model::Pass& pass = engine_.session_pass();
+    pass.forward(engine_.exec(), m, ids.subspan(done, n), places_.context(),
+                 {model::Tape::Keep::nothing, model::Recompute::none, &cache_});
     done += n;
-    if (done == ids.size())
-      model::logits(engine_.exec(), m, tape.hidden.row_block(static_cast<int64_t>(n) - 1, 1),
-                    Mat(logits_.data(), f32_t, 1, m.config.vocab_size));
+    if (done < ids.size()) continue;
+    const Mat last = pass.logits(engine_.exec(), m, static_cast<int64_t>(n) - 1, 1);
+    std::copy_n(last.f32(0), logits_.size(), logits_.begin());
   }
   require_finite(logits_, length() - 1);
   return logits_;

@@ -3,15 +3,17 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "checkpoint/weight_files.h"
 #include "core/arena.h"
 #include "core/exec.h"
+#include "model/pass.h"
 #include "model/routing_probe.h"
-#include "model/transformer.h"
 
 namespace birkhoff::infer {
 
@@ -27,17 +29,28 @@ struct EngineOptions {
   model::RoutingProbe probe;  // experts that are disabled, for analysis
 };
 
-// Weights and tables of one model directory. Matrices are read where they lie in the mapped files, in whatever number
-// format; the files must not change while the engine lives. Const after construction; any number of sessions may share
-// it from one thread at a time.
+// A model to run: of a directory, or lent by somebody who has it in memory. Any number of sessions may share it, from
+// one thread at a time: their working memory is the engine's.
 class Engine {
  public:
-  // directory: as checkpoint::resolve_model_directory. Throws Error.
+  // Weights and tables of one model directory, as checkpoint::resolve_model_directory finds it. Matrices are read where
+  // they lie in the mapped files, in whatever number format; the files must not change while the engine lives. Throws
+  // Error.
   Engine(const std::string& directory, const EngineOptions& options);
+  // A model in memory, be it in training: what runs uses the weights as they are then (after Model::refresh). Both
+  // outlive the engine. directory: where the tokenizer and config.json of its text are; "": it reads and writes ids.
+  // Bits are those of an engine of the directory that the weights are saved to.
+  Engine(const model::Model& model, const Exec& exec, std::string directory = "");
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
   const model::Model& model() const { return *model_; }
-  const Exec& exec() const { return exec_; }
+  const Exec& exec() const { return *exec_; }
   int64_t max_positions() const { return max_positions_; }
-  const std::string& directory() const { return directory_; }
+  const std::string& directory() const { return directory_; }  // "" of a lent model without text
+  // Working memory of a forward in sessions, of which one runs at a time: planned once for every (capacity, form), as
+  // large as the largest needs, and shared by all.
+  void plan_sessions(int64_t capacity, layers::MlaForm form) const;
+  model::Pass& session_pass() const { return *sessions_.pass; }
   const std::string& note() const { return note_; }  // what had to be worked around while opening, or ""
 
   // Logits [T, V] fp32 of one whole sequence, row by row to `row(t, logits)`; memory does not grow with T * V.
@@ -46,15 +59,24 @@ class Engine {
  private:
   void add_note(const std::string& text);
   std::string note_, directory_;  // in this order: finding the directory writes the note
-  Exec exec_;
   int64_t max_positions_ = 0;
+  std::unique_ptr<Exec> own_exec_;  // what is not lent
   std::unique_ptr<checkpoint::WeightFiles> files_;
   std::unique_ptr<Arena> memory_;
-  std::unique_ptr<model::Model> model_;
+  std::unique_ptr<model::Model> own_model_;
+  const Exec* exec_ = nullptr;
+  const model::Model* model_ = nullptr;
+  struct Sessions {
+    std::set<std::pair<int64_t, layers::MlaForm>> planned;
+    model::Pass::Need need;
+    std::unique_ptr<model::Pass> pass;
+  };
+  mutable Sessions sessions_;  // scratch: what runs leaves nothing there
 };
 
-// One conversation with the model. Feeding tokens one by one or in pieces gives the bits of the full forward; models
-// with latent attention do so in its expanded form, and in the absorbed one, which is faster, to rounding.
+// One conversation with the model: a cache and what predicts the next token. Feeding tokens one by one or in pieces
+// gives the bits of the full forward; models with latent attention do so in its expanded form, and in the absorbed one,
+// which is faster, to rounding.
 class Session {
  public:
   Session(const Engine& engine, int64_t capacity, layers::MlaForm form = layers::MlaForm::automatic);
@@ -67,9 +89,9 @@ class Session {
  private:
   const Engine& engine_;
   std::unique_ptr<Arena> memory_;
-  std::unique_ptr<Arena> work_, scratch_;
-  int64_t work_tokens_ = 0;
   model::KvCache cache_;
+  int64_t piece_;  // tokens that are fed at once
+  model::SequenceTokens places_;
   std::vector<float> logits_;
 };
 

@@ -1,7 +1,6 @@
 #include "infer/text_model.h"
 
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -30,6 +29,7 @@ void read_ends(const std::string& directory, const char* file, std::vector<int32
 // What was trained here without a tokenizer was trained on bytes.
 bool TextModel::has_text(const Engine& engine) {
   const int64_t vocab = engine.model().config.vocab_size;
+  if (engine.directory().empty()) return vocab == kByteVocabulary;  // lent by itself
   return text::Tokenizer::exists(engine.directory()) || vocab == kByteVocabulary ||
          (vocab > kByteVocabulary && checkpoint::read_config_json(engine.directory()).contains("training"));
 }
@@ -41,7 +41,7 @@ TextModel::TextModel(const Engine& engine) {
                 engine.directory() + ": the model has " + std::to_string(vocab) +
                     " tokens and no tokenizer; only byte models (256 tokens, or trained here) read text without one",
                 "put tokenizer.json beside the weights, or use --tokens-file");
-  if (!text::Tokenizer::exists(engine.directory())) {
+  if (engine.directory().empty() || !text::Tokenizer::exists(engine.directory())) {
     for (int64_t id = kByteVocabulary; id < vocab; ++id) padding_.push_back(static_cast<int32_t>(id));
     return;
   }
@@ -67,13 +67,6 @@ std::vector<int32_t> TextModel::prompt(std::string_view text) const {
   if (ids.empty() && tokenizer_->bos()) ids.push_back(*tokenizer_->bos());
   if (ids.empty()) tokenizer_->encode("\n", ids);
   return ids;
-}
-
-int32_t TextModel::sample(std::span<const float> logits, const SamplerOptions& options, uint64_t index) const {
-  if (padding_.empty()) return infer::sample(logits, options, index);
-  masked_.assign(logits.begin(), logits.end());
-  for (const int32_t id : padding_) masked_[static_cast<size_t>(id)] = -INFINITY;
-  return infer::sample(masked_, options, index);
 }
 
 bool TextModel::ends(int32_t id) const { return std::find(ends_.begin(), ends_.end(), id) != ends_.end(); }

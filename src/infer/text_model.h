@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "infer/engine.h"
-#include "infer/sampler.h"
 #include "text/tokenizer/tokenizer.h"
 
 namespace birkhoff::infer {
@@ -23,15 +22,13 @@ class TextModel {
   // The tokens of a prompt, with those that the model expects around it. Never empty: without any the text begins with
   // the start token, or a line break where there is none.
   std::vector<int32_t> prompt(std::string_view text) const;
-  // As sample(), but never an id without a token.
-  int32_t sample(std::span<const float> logits, const SamplerOptions& options, uint64_t index) const;
+  const std::vector<int32_t>& padding() const { return padding_; }  // ids without a token, never to be written
   bool ends(int32_t id) const;
 
  private:
   std::shared_ptr<const text::Tokenizer> tokenizer_;
-  std::vector<int32_t> padding_;  // rows of the head that stand for nothing
-  std::vector<int32_t> ends_;     // eos_token, and eos_token_id of generation_config.json and config.json
-  mutable std::vector<float> masked_;
+  std::vector<int32_t> padding_;
+  std::vector<int32_t> ends_;  // eos_token, and eos_token_id of generation_config.json and config.json
 };
 
 // Ids to text as they come; for byte models too.

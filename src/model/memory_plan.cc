@@ -7,6 +7,7 @@
 #include <fstream>
 #include <span>
 
+#include "model/pass.h"
 #include "ops/rows/cross_entropy.h"
 
 namespace birkhoff::model {
@@ -29,8 +30,7 @@ MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int6
                          int threads, IndexerTraining indexer, const TrainingScope& scope) {
   MemoryPlan plan;
   const int64_t tokens = rows * seq_len;
-  Arena memory = Arena::measuring(), grad_memory = Arena::measuring(), kept = Arena::measuring(),
-        scratch = Arena::measuring();
+  Arena memory = Arena::measuring(), grad_memory = Arena::measuring();
   Model m(c, compute, seq_len, true, memory);
   set_indexer_training(m, indexer);
   m.attach_adapters(scope.lora, true, memory);
@@ -42,25 +42,24 @@ MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int6
   for (int64_t n : {set.moment_elements, set.moment_elements}) moments.take<float>(n);
   plan.optimizer = moments.peak();
 
-  const Exec dry = Exec::dry_run(threads);
   Arena places = Arena::measuring();  // a plan costs no memory, and a dry step reads nothing
   const std::span<const int32_t> ids(places.take<int32_t>(tokens), static_cast<size_t>(tokens));
   const std::span<const int32_t> starts(places.take<int32_t>(rows), static_cast<size_t>(rows));
   const layers::TokenContext ctx{ids, ids, starts, starts};
-  Tape tape = reserve_tape(kept, m, tokens, Tape::Keep::for_backward, policy);
-  forward(dry, m, ids, ctx, tape, scratch);
-  tape.mtp = reserve_mtp(kept, m, tokens, policy);
-  LossOptions loss;
-  loss.mtp_scale.resize(tape.mtp.size());
-  loss.indexer_scale = indexer.learns ? 1.f : 0.f;
-  backward(dry, m, ids, ids, ctx, tape, loss, grads, scratch);
-  kept.reset();  // validation uses the same memory
-  scratch.reset();
-  tape = reserve_tape(kept, m, tokens, Tape::Keep::nothing);
-  forward(dry, m, ids, ctx, tape, scratch);
-  ops::cross_entropy_forward(dry, tape.hidden, m.weights.head.forward, ids, {}, scratch);
-  plan.kept = kept.peak();
-  plan.scratch = scratch.peak();
+  const Pass::Need need = Pass::plan(
+      [&](const Exec& dry, Pass& pass) {
+        Tape& tape = pass.forward(dry, m, ids, ctx, {Tape::Keep::for_backward, policy});
+        tape.mtp = reserve_mtp(pass.kept(), m, tokens, policy);
+        LossOptions loss;
+        loss.mtp_scale.resize(tape.mtp.size());
+        loss.indexer_scale = indexer.learns ? 1.f : 0.f;
+        backward(dry, m, ids, ids, ctx, tape, loss, grads, pass.scratch());
+        const Tape& validation = pass.forward(dry, m, ids, ctx);  // in the same memory
+        ops::cross_entropy_forward(dry, validation.hidden, m.weights.head.forward, ids, {}, pass.scratch());
+      },
+      threads);
+  plan.kept = need.kept;
+  plan.scratch = need.scratch;
   plan.workers = kWorkerBytes * static_cast<size_t>(threads);
   plan.process = kProcessBytes;
   for (const RopeSpec& r : c.rope_specs()) plan.process += static_cast<size_t>(seq_len * r.dim) * 4;

@@ -86,6 +86,7 @@ int run_training(const TrainOptions& options, const std::atomic<bool>& stop) {
   for (const auto& n : p.notes) std::fprintf(stderr, "birkhoff: %s\n", n.c_str());
   if (const std::string keys = model::unknown_key_names(p.config.model); !keys.empty())
     std::fprintf(stderr, "birkhoff: kept in config.json, not used: %s\n", keys.c_str());
+  std::string sample;
   try {
     Pretraining stage(p.config, std::move(p.data), options.threads);
     Run run({p.config, p.tokenizer, absolute(p.options.init), options.command_line, options.threads, options.resume,
@@ -95,13 +96,17 @@ int run_training(const TrainOptions& options, const std::atomic<bool>& stop) {
       report_unfinished(directory);
       return code;
     }
+    if (read_metrics(directory.file("metrics.jsonl")).empty()) return 0;  // no step, nothing to report on
+    const infer::Engine lent(stage.state().model(), stage.state().exec(),
+                             checkpoint::resolve_model_directory(directory.path()));
+    sample = sample_text(lent, p.config.train.seq_len);
   } catch (const Error&) {
     report_unfinished(directory);
     throw;
-  }  // the run's memory is returned before a model is opened to write the sample
-  if (read_metrics(directory.file("metrics.jsonl")).empty()) return 0;  // no step, nothing to report on
-  report::write_report(directory.path(), sample_text(directory.path(), p.config.train.seq_len, options.threads));
-  std::fprintf(stderr, "birkhoff: report: %s\n", directory.file("report.html").c_str());
+  }
+  report::write_report(directory.path(), sample);
+  std::fprintf(stderr, "birkhoff: report: %s
+", directory.file("report.html").c_str());
   return 0;
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "eval/likelihood.h"
 #include "ops/experts/balance.h"
 #include "ops/experts/routing.h"
 #include "optim/schedule.h"
@@ -287,20 +288,9 @@ void TrainState::move_router_biases(const std::vector<std::vector<int64_t>>& exp
 }
 
 double TrainState::evaluate(const std::vector<data::Batch>& batches) {
-  double sum = 0;
-  int64_t n = 0;
-  for (const auto& b : batches) {
-    kept_->reset();
-    scratch_->reset();
-    model::Tape tape =
-        model::reserve_tape(*kept_, *model_, static_cast<int64_t>(b.ids.size()), model::Tape::Keep::nothing);
-    model::forward(exec_, *model_, b.ids, context(b), tape, *scratch_);
-    const ops::LossSums s =
-        ops::cross_entropy_forward(exec_, tape.hidden, model_->weights.head.forward, b.labels, {}, *scratch_);
-    sum += s.cross_entropy;
-    n += s.tokens;
-  }
-  return n ? sum / static_cast<double>(n) : 0;
+  model::Pass pass(*kept_, *scratch_);
+  const ops::LossSums sums = eval::batch_losses(exec_, *model_, pass, batches);
+  return sums.tokens ? sums.cross_entropy / static_cast<double>(sums.tokens) : 0;
 }
 
 GainRecord TrainState::measure_gains(const data::Batch& b) {

@@ -72,6 +72,12 @@ class ChatTraining(Case):
         kept = json.loads((self.dir / "said.jsonl").read_text())["messages"]
         self.assertEqual([m["role"] for m in kept], ["user", "assistant"] * 2)
         self.assertEqual(self.chat(run / "latest", "Speak, speak.").stdout, f"{ANSWER}\n")
+        (self.dir / "said.jsonl").write_text(json.dumps({"messages": kept}))  # a file of lines, the last without its end
+        more = self.chat(run, "Or not?", f"/save {self.dir / 'said.jsonl'}", "/reset", f"/load {self.dir / 'said.jsonl'}")
+        first, second = map(json.loads, (self.dir / "said.jsonl").read_text().splitlines())
+        self.assertEqual((first["messages"], len(second["messages"])), (kept, 2), "saving adds, and never replaces")
+        self.assertIn("2 messages read", more.stderr)
+        self.assertIn("is a directory", self.chat(run, "Speak.", f"/save {self.dir}").stderr)
 
     def test_a_run_on_conversations_resumes_to_the_same_weights(self):
         self.fine_tune(self.dir / "straight", steps=20, schedule="constant")

@@ -61,12 +61,12 @@ struct ConversationTest : testing::Test {
 
 // What the model says first, found without a conversation.
 int32_t first_id(const Engine& engine, const infer::TextModel& text) {
-  infer::SamplerOptions greedy;
-  greedy.temperature = 0;
   infer::Session session(engine, 100);
   std::vector<int32_t> ids;
   text.tokenizer()->encode("<|user|>Why?<|assistant|>", ids);
-  return text.sample(session.feed(ids), greedy, 0);
+  const std::span<const float> logits = session.feed(ids);
+  const auto end = logits.begin() + text.tokenizer()->size();
+  return static_cast<int32_t>(std::max_element(logits.begin(), end) - logits.begin());
 }
 
 TEST_F(ConversationTest, PaddingRowsAreNeverSaid) {
@@ -137,6 +137,30 @@ TEST_F(ConversationTest, StopIsSeenWhileThePromptIsRead) {
     EXPECT_EQ(c.reply(options, go, nothing).answer.content, expected.answer.content);
   }
   EXPECT_TRUE(half_way) << "no moment found the prompt half read";
+}
+
+// Formats forget: earlier reasoning is left out of later prompts. What was fed is then no beginning of the prompt.
+TEST_F(ConversationTest, AFormatThatRewritesEarlierTextStartsAnew) {
+  const std::string forgetful =
+      "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}(forgotten){% else %}{{ m.content }}"
+      "{% endif %}{% endfor %}<|assistant|>";
+  const Engine engine(dir.path(), engine_options());
+  const auto format = text::chat::ChatFormat::from_template(forgetful);
+  const std::atomic<bool> go{false};
+  const auto nothing = [](const text::chat::Answer&) {};
+  infer::ReplyOptions options;
+  options.sampling.temperature = 0;
+  options.max_tokens = 2;
+  Conversation c(engine, format), fresh(engine, format);
+  c.add_user("Why?");
+  c.reply(options, go, nothing);
+  c.add_user("And why is that, if one may ask, when all is said and done?");
+  fresh.load(c.messages());
+  options.max_tokens = 8;
+  const Reply later = c.reply(options, go, nothing), expected = fresh.reply(options, go, nothing);
+  EXPECT_EQ(later.prompt_tokens, expected.prompt_tokens);
+  EXPECT_EQ(later.reused_tokens, 0);
+  EXPECT_EQ(later.answer.content, expected.answer.content);
 }
 
 TEST_F(ConversationTest, StopBeforeThePromptReadsNothing) {

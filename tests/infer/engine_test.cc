@@ -146,14 +146,14 @@ TEST_P(Cache, GreedyGenerationIsTheArgmaxOfTheFullForward) {
   const Engine engine(dir.path(), options_of(compute)), one(dir.path(), options_of(compute, 1));
   infer::SamplerOptions greedy;
   greedy.temperature = 0;
-  std::vector<int32_t> ids = random_ids(5, kind.config.vocab_size);
+  std::vector<int32_t> buffer, ids = random_ids(5, kind.config.vocab_size);
   Session session(engine, 40, MlaForm::expanded);
   auto logits = session.feed(ids);
   for (int i = 0; i < 20; ++i) {
     const auto full = full_logits(one, ids);
     ASSERT_TRUE(same_bits(logits, full.back())) << "token " << i;
-    ids.push_back(infer::sample(logits, greedy, static_cast<uint64_t>(i)));
-    ASSERT_EQ(ids.back(), infer::sample(full.back(), greedy, 0));
+    ids.push_back(infer::sample(logits, greedy, static_cast<uint64_t>(i), buffer));
+    ASSERT_EQ(ids.back(), infer::sample(full.back(), greedy, 0, buffer));
     logits = session.feed({&ids.back(), 1});
   }
 }

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <set>
 #include <vector>
 
@@ -12,8 +14,12 @@
 namespace birkhoff::test {
 namespace {
 
-using infer::sample;
 using infer::SamplerOptions;
+
+int32_t sample(std::span<const float> logits, const SamplerOptions& o, uint64_t index) {
+  std::vector<int32_t> buffer;
+  return infer::sample(logits, o, index, buffer);
+}
 
 SamplerOptions with(double temperature, int64_t top_k = 0, double top_p = 1, double min_p = 0, uint64_t seed = 1) {
   SamplerOptions o;
@@ -116,6 +122,77 @@ TEST(Sampler, ImpossibleTokensAreNeverDrawn) {
 TEST(Sampler, HugeLogitsDoNotOverflow) {
   const std::vector<float> l = {3e38f, 1, 3e38f, -3e38f};
   for (uint64_t i = 0; i < 100; ++i) EXPECT_EQ(sample(l, with(0.7), i) % 2, 0);
+}
+
+// As the draw is defined: all ids in order, all sums in order.
+int32_t drawn_in_order(std::span<const float> logits, const SamplerOptions& o, uint64_t index) {
+  std::vector<int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+    return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+  });
+  if (o.top_k > 0 && o.top_k < static_cast<int64_t>(order.size())) order.resize(static_cast<size_t>(o.top_k));
+  const double top = logits[static_cast<size_t>(order[0])];
+  std::vector<double> p;
+  double sum = 0;
+  for (const int32_t id : order) {
+    p.push_back(std::exp((logits[static_cast<size_t>(id)] - top) / o.temperature));
+    sum += p.back();
+  }
+  size_t keep = 0;
+  double mass = 0;
+  while (keep < p.size() && (keep == 0 || (p[keep] > 0 && mass < o.top_p * sum && p[keep] >= o.min_p)))
+    mass += p[keep++];
+  double u = Rng(o.seed, 0x5a3b1e).uniform(index) * mass;
+  for (size_t i = 0; i < keep; ++i) {
+    u -= p[i];
+    if (u < 0) return order[i];
+  }
+  return order[keep - 1];
+}
+
+// Smooth, with many equals (logits of bf16), peaked, and with ids that cannot be drawn.
+std::vector<float> shaped_logits(int shape, size_t n) {
+  std::vector<float> l(n);
+  for (size_t i = 0; i < n; ++i) {
+    const auto x = static_cast<float>(Rng(5).normal(i));
+    l[i] = shape == 0 ? 3 * x : shape == 1 ? std::round(2 * x) / 2 : shape == 2 ? 12 * x : x;
+    if (shape == 3 && i % 3 == 0) l[i] = -INFINITY;
+  }
+  return l;
+}
+
+TEST(Sampler, DrawsAsFromAllIdsInOrder) {
+  std::vector<int32_t> buffer;  // one for all
+  for (const size_t n : {size_t{1}, size_t{2}, size_t{63}, size_t{65}, size_t{1000}, size_t{20011}})
+    for (int shape = 0; shape < 4; ++shape) {
+      if (shape == 3 && n == 1) continue;
+      const std::vector<float> l = shaped_logits(shape, n);
+      for (const SamplerOptions& o :
+           {with(1), with(0.3), with(30), with(1, 1), with(1, 40), with(0.8, 500), with(1, 0, 0.9), with(2, 0, 0.999),
+            with(1, 0, 1, 0.02), with(0.7, 0, 1, 1e-9), with(1, 200, 0.95, 0.001), with(5, 0, 0.5, 0.1)})
+        for (uint64_t index = 0; index < 25; ++index)
+          ASSERT_EQ(infer::sample(l, o, index, buffer), drawn_in_order(l, o, index))
+              << n << " logits of shape " << shape << ", draw " << index << ", temperature " << o.temperature
+              << ", top-k " << o.top_k << ", top-p " << o.top_p << ", min-p " << o.min_p;
+    }
+}
+
+// Equal logits: the share of the first two is top_p to the bit, which no sum in another order may decide.
+TEST(Sampler, AShareThatIsReachedExactlyIsEnough) {
+  const std::vector<float> equal(4, 1.5f);
+  std::set<int32_t> drawn;
+  for (uint64_t i = 0; i < 1000; ++i) drawn.insert(sample(equal, with(1, 0, 0.5), i));
+  EXPECT_EQ(drawn, (std::set<int32_t>{0, 1}));
+}
+
+TEST(Sampler, TheLargestInOrder) {
+  const std::vector<float> l = {1, 5, -2, 5, 7, 1};
+  std::vector<int32_t> ids;
+  infer::largest(l, 4, ids);
+  EXPECT_EQ(std::vector<int32_t>(ids.begin(), ids.begin() + 4), (std::vector<int32_t>{4, 1, 3, 0}));
+  infer::largest(l, 99, ids);
+  EXPECT_EQ(ids, (std::vector<int32_t>{4, 1, 3, 0, 5, 2}));
 }
 
 TEST(Sampler, RefusesBadOptions) {

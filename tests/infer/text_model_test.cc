@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "eval/likelihood.h"
+#include "infer/generation.h"
 #include "support/golden.h"
 #include "support/temp_dir.h"
 #include "support/tokenized_model.h"
@@ -36,10 +37,19 @@ TEST(TextModel, PaddingRowsAreNeverWritten) {
   const auto size = static_cast<size_t>(m.tokenizer()->size());
   std::vector<float> logits(size + 7, 0.f);
   for (size_t i = 0; i < 7; ++i) logits[size + i] = 50.f;  // far ahead of all others
-  infer::SamplerOptions sampling;
-  for (uint64_t i = 0; i < 500; ++i) EXPECT_LT(static_cast<size_t>(m.sample(logits, sampling, i)), size);
-  sampling.temperature = 0;
-  EXPECT_EQ(m.sample(logits, sampling, 0), 0);
+  infer::GenerationOptions drawn, greedy;
+  drawn.max_tokens = 500, drawn.through_ends = true, greedy.max_tokens = 1, greedy.sampling.temperature = 0;
+  const std::atomic<bool> never{false};
+  const auto feed = [&](std::span<const int32_t>) { return std::span<const float>(logits); };
+  const auto r = infer::generate(feed, &m, std::vector<int32_t>{5}, drawn, never, [&](const infer::GeneratedToken& t) {
+    EXPECT_LT(static_cast<size_t>(t.id), size);
+    return true;
+  });
+  EXPECT_EQ(r.tokens, 500);
+  infer::generate(feed, &m, std::vector<int32_t>{5}, greedy, never, [&](const infer::GeneratedToken& t) {
+    EXPECT_EQ(t.id, 0);
+    return true;
+  });
   EXPECT_TRUE(m.ends(m.tokenizer()->eos().value()));
   EXPECT_EQ(m.prompt("a")[0], m.tokenizer()->bos());
   EXPECT_EQ(m.prompt(""), (std::vector<int32_t>{*m.tokenizer()->bos()}));
@@ -105,26 +115,27 @@ TEST(TextModel, Stories260K) {
   const json golden = json::parse(std::ifstream(dir + "/golden.json"));
   const Engine engine(dir, options());
   const TextModel m(engine);
-  infer::SamplerOptions greedy;
-  greedy.temperature = 0;
+  infer::GenerationOptions greedy;
+  greedy.sampling.temperature = 0;
+  greedy.through_ends = true;
   for (const json& g : golden["greedy"]) {
     const auto prompt = g["prompt"].get<std::string>();
     const std::vector<int32_t> fed = m.prompt(prompt);
     EXPECT_EQ(fed, g["prompt_ids"].get<std::vector<int32_t>>());
     const auto ids = g["ids"].get<std::vector<int32_t>>();
     infer::Session session(engine, 300);
-    infer::TextWriter writer(m, fed);
-    std::span<const float> logits = session.feed(fed);
     std::vector<int32_t> written;
     std::string text = prompt;
-    for (size_t i = 0; i < ids.size(); ++i) {
-      const int32_t id = m.sample(logits, greedy, i);
-      written.push_back(id);
-      text += writer.push(id);
-      logits = session.feed({&id, 1});
-    }
+    greedy.max_tokens = static_cast<int64_t>(ids.size());
+    const std::atomic<bool> never{false};
+    const auto r =
+        infer::generate(infer::feed_of(session), &m, fed, greedy, never, [&](const infer::GeneratedToken& t) {
+          written.push_back(t.id);
+          text += t.text;
+          return true;
+        });
     EXPECT_EQ(written, ids) << prompt;
-    EXPECT_EQ(text + writer.finish(), g["text"].get<std::string>());
+    EXPECT_EQ(text + r.rest, g["text"].get<std::string>());
   }
 }
 

@@ -74,18 +74,19 @@ TEST_P(TrainedModel, GreedyContinuationsTokenForToken) {
     const std::vector<int32_t> want = g["ids"];
     const size_t prompt = ids.size();
     infer::SamplerOptions greedy;
+    std::vector<int32_t> buffer;
     greedy.temperature = 0;
     Session session(engine, static_cast<int64_t>(prompt + want.size()));
     auto logits = session.feed(ids);
     for (size_t i = 0; i < want.size(); ++i) {
-      const int32_t id = infer::sample(logits, greedy, i);
+      const int32_t id = infer::sample(logits, greedy, i, buffer);
       ASSERT_EQ(id, want[i]) << g["prompt"] << ", token " << i;
       ids.push_back(id);
       if (i + 1 < want.size()) logits = session.feed({&id, 1});
     }
     const Rows rows = by_full_forward(engine, ids);
     for (size_t i = 0; i < want.size(); ++i)
-      ASSERT_EQ(infer::sample(rows[prompt - 1 + i], greedy, i), want[i])
+      ASSERT_EQ(infer::sample(rows[prompt - 1 + i], greedy, i, buffer), want[i])
           << g["prompt"] << ", token " << i << " without the cache";
   }
 }

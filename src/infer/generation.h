@@ -1,0 +1,66 @@
+// The one loop of decoding: ids in, tokens out. What generates differs in where logits come from and in what it does
+// with a token; sampling, ends, stop strings, log-probabilities and cancelling are here.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "infer/sampler.h"
+#include "infer/text_model.h"
+
+namespace birkhoff::infer {
+
+struct GenerationOptions {
+  SamplerOptions sampling;
+  uint64_t first_draw = 0;          // of the sampler's stream
+  int64_t max_tokens = 0;           // with the one that ends the text
+  std::vector<std::string> stop;    // a text that ends it once it was written; "" never does
+  std::optional<int32_t> turn_end;  // ends the text beside the ids that end every text
+  bool through_ends = false;        // such ids are tokens like others, without a text
+  bool special = false;             // special tokens have a text
+  bool follows_prompt = true;       // the text goes on where the prompt's ended (a space between words)
+  double repetition_penalty = 1;    // of ids in the prompt and the text so far: logits above 0 are divided by it,
+                                    // others multiplied (Keskar et al. 2019, as transformers does)
+  bool logprobs = false;
+  int64_t top_logprobs = 0;  // of so many most probable ids, with every token
+};
+
+struct GeneratedToken {
+  int64_t index = 0;  // 0, 1, ...
+  int32_t id = 0;
+  bool ends = false;      // a text; its own text is ""
+  std::string_view text;  // what became complete with it, up to a stop string's end
+  // Natural, of the softmax of the model's own logits: no temperature, no limits of sampling. 0 unless asked for.
+  double logprob = 0;
+  std::vector<std::pair<int32_t, double>> top;  // ids and log-probabilities, the most probable first
+};
+
+enum class Finish : uint8_t { stop, length, end, cancelled };
+const char* finish_name(Finish f);  // "stop", "length", "end", "cancelled"
+
+struct Generated {
+  Finish finish = Finish::length;
+  int64_t tokens = 0;  // with the one that ended the text
+  std::string rest;    // of the text: what no further token can complete
+};
+
+// Appends ids to what the model has read; logits [V] that predict the next one, valid until the next call.
+using Feed = std::function<std::span<const float>(std::span<const int32_t>)>;
+Feed feed_of(Session& session);  // which outlives it
+
+// Feeds the prompt, in pieces, and then every token but the last. on_token sees each as it comes and returns whether to
+// go on; cancel is looked at before every piece and token. text: nullptr for ids alone, which have no ends of their own
+// and no stops. The prompt may be empty when max_tokens is 0 only. Throws what feed throws.
+Generated generate(const Feed& feed, const TextModel* text, std::span<const int32_t> prompt,
+                   const GenerationOptions& options, const std::atomic<bool>& cancel,
+                   const std::function<bool(const GeneratedToken&)>& on_token);
+
+// Throws Error naming the option and its range (exit code 2).
+void validate(const GenerationOptions& options);
+
+}  // namespace birkhoff::infer

@@ -1,0 +1,119 @@
+"""generate for programs: JSON lines, log-probabilities, standard input, several prompts and samples; and one rule for positions."""
+import json
+import math
+import struct
+import subprocess
+import unittest
+
+from support import DONE, PROGRAM, REFUSED, USAGE, Case
+
+
+class Generate(Case):
+    def setUp(self):
+        super().setUp()
+        self.run_dir = self.dir / "run"
+        self.train(self.run_dir, change={"steps": 2, "checkpoint_every": 0, "max_position_embeddings": 120})
+
+    def generate(self, *more, code=DONE, says=()):
+        return self.expect(code, "generate", "-m", self.run_dir, "--dtype", "fp32", *more, says=says).out
+
+    def lines(self, *more):
+        return [json.loads(line) for line in self.generate("--json", *more).splitlines()]
+
+    def test_a_line_says_what_the_text_does(self):
+        for more in ([], ["--temp", "0"], ["--seed", "7", "--top-p", "0.8"], ["--mla", "expanded"]):
+            text = subprocess.run([PROGRAM, "generate", "-m", self.run_dir, "--dtype", "fp32", "-p", "To be", "-n", "40", *more], capture_output=True, check=True).stdout
+            (said,) = self.lines("-p", "To be", "-n", "40", *more)
+            self.assertEqual(bytes(said["tokens"]) + b"\n", text, more)  # a byte model
+            self.assertEqual(said["text"], text[:-1].decode(errors="replace"))
+            self.assertEqual((said["finish"], said["prompt_tokens"], said["prompt"], said["sample"]), ("length", 5, 0, 0))
+            self.assertEqual(len(said["logprobs"]), 40)
+            self.assertNotIn("top", said)
+
+    def test_logprobs_are_those_of_the_logits(self):
+        (said,) = self.lines("-p", "To be", "-n", "20", "--mla", "expanded", "--top-logprobs", "3")
+        ids, out = self.dir / "ids", self.dir / "logits"
+        ids.write_text(" ".join(map(str, [*b"To be", *said["tokens"]])))
+        self.expect(DONE, "logits", "-m", self.run_dir, "--dtype", "fp32", "--tokens-file", ids, "--out", out)
+        data = out.read_bytes()
+        start = 8 + struct.unpack_from("<Q", data)[0]
+        for i, (token, logprob, top) in enumerate(zip(said["tokens"], said["logprobs"], said["top"], strict=True)):
+            row = struct.unpack_from("<256f", data, start + 1024 * (4 + i))
+            norm = math.log(sum(map(math.exp, row)))
+            self.assertAlmostEqual(logprob, row[token] - norm, delta=1e-12)
+            best = sorted(range(256), key=lambda id: (-row[id], id))[:3]
+            self.assertEqual([id for id, _ in top], best)
+            for id, p in top:
+                self.assertAlmostEqual(p, row[id] - norm, delta=1e-12)
+
+    def test_ends_and_stops(self):
+        (said,) = self.lines("-p", "To be", "-n", "30")
+        stop = bytes(said["tokens"][3:5]).decode("latin-1")
+        if max(said["tokens"][:5]) < 128:
+            (stopped,) = self.lines("-p", "To be", "-n", "30", "--stop", stop)
+            self.assertEqual(stopped["finish"], "stop")
+            self.assertTrue(stopped["text"].endswith(stop))
+            self.assertEqual(stopped["tokens"], said["tokens"][:len(stopped["tokens"])])
+            self.assertEqual(stopped["logprobs"], said["logprobs"][:len(stopped["tokens"])])
+        (ids,) = self.lines("--tokens-file", self.ids("84 111 32 98 101"), "-n", "30")
+        self.assertNotIn("text", ids)
+        self.assertEqual(ids["tokens"], said["tokens"])
+        (nothing,) = self.lines("-p", "To be", "-n", "0")
+        self.assertEqual((nothing["tokens"], nothing["logprobs"], nothing["text"], nothing["finish"]), ([], [], "", "length"))
+
+    def ids(self, text):
+        (self.dir / "ids").write_text(text)
+        return self.dir / "ids"
+
+    def test_many_prompts_and_samples(self):
+        prompts = self.dir / "prompts.jsonl"
+        prompts.write_text('\ufeff{"prompt": "To be"}\n\n{"prompt": "or not", "id": 5}\n')
+        said = self.lines("--prompts", prompts, "--samples", "3", "-n", "12", "--seed", "4")
+        self.assertEqual([(s["prompt"], s["sample"]) for s in said], [(p, s) for p in (0, 1) for s in (0, 1, 2)])
+        for s in said:
+            alone = self.lines("-p", ("To be", "or not")[s["prompt"]], "-n", "12", "--seed", 4 + s["sample"])[0]
+            self.assertEqual((s["tokens"], s["logprobs"]), (alone["tokens"], alone["logprobs"]))
+        self.assertEqual(len({tuple(s["tokens"]) for s in said}), 6)
+        prompts.write_text('{"prompt": "a"}\n{"text": "b"}\n')
+        self.generate("--prompts", prompts, code=REFUSED, says=["prompts.jsonl:2", '{"prompt": "..."}'])
+        prompts.write_text("\n")
+        self.generate("--prompts", prompts, code=REFUSED, says="no prompts")
+        self.generate("--prompts", prompts, "-p", "a", code=USAGE, says="more than one of")
+
+    def test_standard_input(self):
+        given = subprocess.run([PROGRAM, "generate", "-m", self.run_dir, "-p", "-", "-n", "20"], input=b"To be", capture_output=True)
+        self.assertEqual(given.returncode, 0, given.stderr)
+        named = subprocess.run([PROGRAM, "generate", "-m", self.run_dir, "-p", "To be", "-n", "20"], capture_output=True)
+        self.assertEqual(given.stdout, named.stdout)
+
+    def test_repetition_penalty(self):
+        (plain,), (penalised,) = (self.lines("-p", "To be", "-n", "30", "--temp", "0", *more) for more in ([], ["--repetition-penalty", "1000"]))
+        self.assertLess(len(set(plain["tokens"])), len(set(penalised["tokens"])))
+
+    def test_positions_have_one_rule(self):
+        long = self.dir / "long"
+        long.write_text("a" * 60000)
+        self.generate("--prompt-file", long, code=REFUSED, says=["prompt of 60000 tokens", "-n 200", "max_position_embeddings 120"])
+        self.generate("-p", "To be", "-n", "115")
+        self.generate("-p", "To be", "-n", "116", code=REFUSED, says="121 positions")
+        out = self.dir / "out"
+        self.expect(DONE, "logits", "-m", self.run_dir, "--tokens-file", self.ids("1 " * 120), "--out", out)
+        self.expect(REFUSED, "logits", "-m", self.run_dir, "--tokens-file", self.ids("1 " * 121), "--out", out, says=["121 tokens", "max_position_embeddings"])
+        self.expect(DONE, "bench", "infer", "-m", self.run_dir, "--prompt", 100, "--decode", 19)
+        self.expect(USAGE, "bench", "infer", "-m", self.run_dir, "--prompt", 100, "--decode", 20, says="max_position_embeddings 120")
+        self.expect(DONE, "eval", "-m", self.run_dir, "--data", self.text, "--seq-len", 120)
+        self.expect(REFUSED, "eval", "-m", self.run_dir, "--data", self.text, "--seq-len", 121, says="1 to 120")
+
+    def test_options_outside_their_range(self):
+        for more in (["--seed", "-1"], ["--seed", 2**64], ["-n", "-1"], ["--samples", "0"], ["--top-logprobs", "-1", "--json"],
+                     ["--top-logprobs", "2"], ["--repetition-penalty", "0"]):
+            self.generate("-p", "a", *more, code=USAGE)
+        self.expect(USAGE, "eval", "-m", self.run_dir, "--data", self.text, "--seq-len", 0)
+        self.expect(USAGE, "eval", "-m", self.run_dir, "--data", f"{self.text}@2", says=["@2", "weight"])
+        for context in (0, -1, 2**40):
+            self.expect(USAGE, "chat", "-m", self.run_dir, "--context", context)
+        self.expect(USAGE, "chat", "-m", self.run_dir, "--context", 999999, says="max_position_embeddings 120")
+
+
+if __name__ == "__main__":
+    unittest.main()
