@@ -105,8 +105,7 @@ int run_training(const TrainOptions& options, const std::atomic<bool>& stop) {
     throw;
   }
   report::write_report(directory.path(), sample);
-  std::fprintf(stderr, "birkhoff: report: %s
-", directory.file("report.html").c_str());
+  std::fprintf(stderr, "birkhoff: report: %s\n", directory.file("report.html").c_str());
   return 0;
 }
 
