@@ -63,7 +63,8 @@ function(birkhoff_add_isa_sources target)
     set_target_properties(${target}_${isa} PROPERTIES UNITY_BUILD OFF)  # helpers of kernels share names on purpose
     target_compile_definitions(${target}_${isa} PRIVATE BK_ISA=${isa} BK_ISA_${isa}=1)
     # GCC 12 takes the undefined pass-through operand of its own AVX-512 intrinsics for an uninitialised variable.
-    target_compile_options(${target}_${isa} PRIVATE ${BIRKHOFF_ISA_FLAGS_${isa}} -Wno-maybe-uninitialized -Wno-uninitialized)
+    target_compile_options(${target}_${isa} PRIVATE ${BIRKHOFF_ISA_FLAGS_${isa}} ${BIRKHOFF_CONVERSIONS}
+      $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>)
     target_include_directories(${target}_${isa} PRIVATE ${PROJECT_SOURCE_DIR}/src ${BIRKHOFF_GENERATED})
     target_link_libraries(${target}_${isa} PRIVATE birkhoff_options)
     if(NOT isa IN_LIST BIRKHOFF_WATCHED)

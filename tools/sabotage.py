@@ -203,6 +203,12 @@ def pattern(text):
     return re.compile(r"\s*".join(re.escape(word) for word in re.findall(r"\w+|[^\w\s]", text)))
 
 
+# A broken line may leave something unused: a warning of that kind is no test.
+UNUSED = "".join(f'#pragma GCC diagnostic ignored "-W{kind}"\n' for kind in (
+    "unused-variable", "unused-parameter", "unused-but-set-variable", "unused-but-set-parameter", "unused-function", "unused-value",
+    "conversion", "float-conversion", "sign-compare", "tautological-compare", "bool-compare", "type-limits"))
+
+
 def stale(sabotage):
     """Why the sabotage can no longer be tried; '' when it can."""
     _, file, old, _, (program, suites) = sabotage
@@ -238,7 +244,7 @@ def check(copy, sabotage):
     text = path.read_text()
     place = pattern(old).search(text)
     try:
-        path.write_text(text[:place.start()] + new + text[place.end():])
+        path.write_text(UNUSED + text[:place.start()] + new + text[place.end():])
         built = build(copy, [test[0]])
         if built.returncode:
             return "does not build:\n" + built.stdout[-1500:]

@@ -42,15 +42,15 @@ Isa detect() {
 }
 
 std::atomic<int> cap{static_cast<int>(Isa::BK_WIDEST)};
-constexpr const char* kNames[] = {"scalar", "avx2", "avx512", "amx"};
+constexpr const char* kIsaNames[] = {"scalar", "avx2", "avx512", "amx"};
 
 }  // namespace
 
-const char* isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }
+const char* isa_name(Isa isa) { return kIsaNames[static_cast<int>(isa)]; }
 
 bool parse_isa(const std::string& name, Isa& out) {
   for (int i = 0; i < 4; ++i) {
-    if (name == kNames[i]) {
+    if (name == kIsaNames[i]) {
       out = static_cast<Isa>(i);
       return true;
     }

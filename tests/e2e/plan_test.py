@@ -38,6 +38,8 @@ class Plan(Case):
         self.assertIn("does not fit, needs", text)
         self.assertIn("the fewest machines that hold it", text)
         self.assertIn("no number of machines: on 320, the most it can use, each still needs", text)
+        text = self.expect(DONE, "plan", "mhc-3b", "--tokens", "39.3e9", "--measured", self.figures, "--machines", "8").out
+        self.assertIn("\n8 machines\n", text)
         for split, machines in fewest.items():  # as many hold it, one fewer does not
             for m, fits in ((machines, True), (machines - 1, False)):
                 if m == 1:

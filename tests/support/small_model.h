@@ -156,8 +156,8 @@ class SmallModel {
  private:
   static reference::Tensors<double> tensors(const model::Weights& w) {
     reference::Tensors<double> t;
-    w.for_each([&](const std::string& name, CMat m, layers::Role) {
-      t[name] = std::vector<double>(m.f32(), m.f32() + m.size());
+    w.for_each([&](const std::string& name, CMat values, layers::Role) {
+      t[name] = std::vector<double>(values.f32(), values.f32() + values.size());
     });
     return t;
   }

@@ -7,7 +7,7 @@
 namespace birkhoff::kernels::BK_ISA {
 
 // Rows of `a` come in this unit: fewer than the 16 of block_product.h where no tile asks for them.
-#if defined(__AMX_BF16__)
+#if defined(BK_ISA_amx)
 inline constexpr int64_t kRowUnit = 16;
 #else
 inline constexpr int64_t kRowUnit = 4;

@@ -36,7 +36,7 @@ inline constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + mul
 // Tile registers are configured once per task. The configuration belongs to the thread, so it is released as well.
 class TileScope {
  public:
-#if defined(__AMX_BF16__)
+#if defined(BK_ISA_amx)
   TileScope() { load_tile_config({}); }
   ~TileScope() { _tile_release(); }
 #else
@@ -74,7 +74,7 @@ inline void product_block(const float* a, int64_t lda, const float* b, int64_t l
     for (int j = 0; j < N; ++j) store(c + i * ldc + j * kLanes, s[i][j]);
 }
 
-#if defined(__AMX_BF16__)
+#if defined(BK_ISA_amx)
 // MT x NT tiles of 16x16.
 template <int MT, int NT>
 inline void tile_block(const bf16* a, int64_t lda, const bf16* b, int64_t ldb, float* c, int64_t ldc, int64_t k,
@@ -176,7 +176,7 @@ inline void product(const Op* a, int64_t lda, const Op* b, int64_t ldb, float* c
     product_columns<Op, B::kNarrow>(a, lda, b + j * kPair<Op>, ldb, c + j, ldc, m, k, add);
 }
 
-#if defined(__AMX_BF16__)
+#if defined(BK_ISA_amx)
 template <>
 inline void product<bf16>(const bf16* a, int64_t lda, const bf16* b, int64_t ldb, float* c, int64_t ldc, int64_t m,
                           int64_t n, int64_t k, bool add) {

@@ -2,7 +2,7 @@
 #pragma once
 #include "kernels/vec.h"
 
-#if defined(__AMX_BF16__)
+#if defined(BK_ISA_amx)
 namespace birkhoff::kernels::BK_ISA {
 
 struct alignas(64) TileConfig {

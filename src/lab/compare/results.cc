@@ -196,10 +196,10 @@ json collect_results(const Study& study, const std::vector<RunSpec>& runs, const
   std::vector<json> settings(study.variants.size());
   for (const RunSpec& r : runs) settings[r.variant] = flat_settings(r.config);
   json common = json::object();
-  for (const auto& [key, value] : settings[0].items())
-    if (std::all_of(settings.begin(), settings.end(),
-                    [&](const json& s) { return s.contains(key) && s[key] == value; }))
-      common[key] = value;
+  for (const auto& item : settings[0].items()) {
+    const auto same = [&](const json& s) { return s.contains(item.key()) && s[item.key()] == item.value(); };
+    if (std::all_of(settings.begin(), settings.end(), same)) common[item.key()] = item.value();
+  }
   json variants = json::array();
   for (size_t v = 0; v < study.variants.size(); ++v) {
     json differing = json::object();

@@ -86,29 +86,30 @@ json best_of_groups(const json& results) {
   return out;
 }
 
-std::string text(const char* format, double v) {
+std::string number_text(const char* format, double v) {
   char s[64];
   std::snprintf(s, sizeof s, format, v);
   return s;
 }
 std::string mean_text(const json& row, const char* key, const char* format) {
   return row.contains(key) && row[key].is_object() && row[key]["mean"].is_number()
-             ? text(format, row[key]["mean"].get<double>())
+             ? number_text(format, row[key]["mean"].get<double>())
              : "-";
 }
 std::string value_text(const json& v, const char* format) {
-  return v.is_number() ? text(format, v.get<double>()) : "-";
+  return v.is_number() ? number_text(format, v.get<double>()) : "-";
 }
 
 std::string loss_text(const json& m) {
   if (m.is_null() || !m["mean"].is_number()) return "-";
-  return text("%.4f", m["mean"].get<double>()) +
-         (m["error"].is_number() ? text(" +- %.4f", m["error"].get<double>()) : "");
+  return number_text("%.4f", m["mean"].get<double>()) +
+         (m["error"].is_number() ? number_text(" +- %.4f", m["error"].get<double>()) : "");
 }
 std::string difference_text(const json& d) {
   if (!d["mean"].is_number()) return "-";
-  std::string s = text("%+.4f", d["mean"].get<double>());
-  if (d["low"].is_number()) s += text(" [%+.4f,", d["low"].get<double>()) + text(" %+.4f]", d["high"].get<double>());
+  std::string s = number_text("%+.4f", d["mean"].get<double>());
+  if (d["low"].is_number())
+    s += number_text(" [%+.4f,", d["low"].get<double>()) + number_text(" %+.4f]", d["high"].get<double>());
   return s;
 }
 

@@ -164,7 +164,7 @@ ChatFormat ChatFormat::open(const std::string& directory, const std::string& tem
     sources = std::move(own);
   for (const auto& [name, source] : sources)
     out.templates_[name] = about(template_file.empty() ? dir : fs::path(template_file),
-                                 [&source = source] { return std::make_shared<const jinja::Template>(source); });
+                                 [&text = source] { return std::make_shared<const jinja::Template>(text); });
   out.eos_ = out.special_tokens_["eos_token"];
   if (!sources.empty()) {
     out.parser_ = guess_parser(sources.count("default") ? sources["default"] : sources.begin()->second);

@@ -87,7 +87,8 @@ std::vector<AddedToken> DirectorySettings::added_tokens() const {
     AddedToken t;
     t.content = content;
     t.id = id.get<int32_t>();
-    t.special = std::any_of(special.begin(), special.end(), [&](const AddedToken& s) { return s.content == content; });
+    t.special =
+        std::any_of(special.begin(), special.end(), [&](const AddedToken& s) { return s.content == t.content; });
     t.normalized = !t.special;
     out.push_back(std::move(t));
   }

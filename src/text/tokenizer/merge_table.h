@@ -1,5 +1,6 @@
 // (left id, right id) -> rank of the merge and id of its result: open addressing, at most half full.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 

@@ -93,10 +93,10 @@ int32_t Tokenizer::text_bytes(int32_t id) const {
   if (append_bytes(id, bytes)) return static_cast<int32_t>(bytes.size());
   if (fallback_byte(id)) return 1;
   const std::string piece = token(id).value_or("");
-  constexpr std::string_view kSpace = "\u2581";  // three bytes that stand for one
+  constexpr std::string_view kBlank = "\u2581";  // three bytes that stand for one
   int32_t n = static_cast<int32_t>(piece.size());
-  for (size_t at = piece.find(kSpace); at != std::string::npos; at = piece.find(kSpace, at + kSpace.size()))
-    n -= static_cast<int32_t>(kSpace.size()) - 1;
+  for (size_t at = piece.find(kBlank); at != std::string::npos; at = piece.find(kBlank, at + kBlank.size()))
+    n -= static_cast<int32_t>(kBlank.size()) - 1;
   return n;
 }
 

@@ -44,6 +44,7 @@ TEST(ExpertProbe, DisabledExpertsAreNotChosen) {
     TempDir dir;
     write_model(dir / "m", config);
     const std::string path = dir.file("text", random_text(300));
+    const std::string model_name = name;
     const int64_t disabled = config.n_group > 1 ? 1 : 4;
     infer::EngineOptions options = fp32();
     options.probe.masked = disabled;
@@ -62,7 +63,7 @@ TEST(ExpertProbe, DisabledExpertsAreNotChosen) {
                 const float score = r.scores.f32(t)[r.index[static_cast<size_t>(t * 3 + k)]];
                 ASSERT_GE(std::count_if(r.scores.f32(t), r.scores.f32(t) + 8, [&](float s) { return s > score; }),
                           disabled)
-                    << name << " layer " << l << " token " << t;
+                    << model_name << " layer " << l << " token " << t;
               }
             }
           }
