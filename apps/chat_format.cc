@@ -1,7 +1,6 @@
 #include "text/chat/chat_format.h"
 
-#include <iostream>
-
+#include "apps/output.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "text/jinja/json_value.h"
@@ -60,11 +59,9 @@ void add_chat_format(CLI::App& app, Program& p) {
   verb->callback([f, &p] {
     p.run = [f] {
       const ChatFormat format = open_format(*f);
-      std::ios::sync_with_stdio(false);
-      for (std::string line; std::getline(std::cin, line);)
+      for (std::string line; next_line(line);)
         if (line.find_first_not_of(" \t\r") != std::string::npos)
-          std::cout << json_dump(answer(format, line, f->spans)).bytes() << "\n";
-      std::cout.flush();
+          write_line(json_dump(answer(format, line, f->spans)).bytes());
       return 0;
     };
   });

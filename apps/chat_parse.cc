@@ -1,5 +1,4 @@
-#include <iostream>
-
+#include "apps/output.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "text/chat/answer_parser.h"
@@ -50,11 +49,9 @@ void add_chat_parse(CLI::App& app, Program& p) {
       if (f->encoder.empty())
         throw Error("chat-parse", "--encoder is empty", "there are v3, v3.1, v3.2 and v4", ExitCode::usage);
       AnswerParser(f->encoder, false);  // refuses an unknown name before the first line
-      std::ios::sync_with_stdio(false);
-      for (std::string line; std::getline(std::cin, line);)
+      for (std::string line; next_line(line);)
         if (line.find_first_not_of(" \t\r") != std::string::npos)
-          std::cout << json_dump(Value::dict(parse_line(f->encoder, line, f->stream))).bytes() << "\n";
-      std::cout.flush();
+          write_line(json_dump(Value::dict(parse_line(f->encoder, line, f->stream))).bytes());
       return 0;
     };
   });

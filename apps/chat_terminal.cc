@@ -6,6 +6,8 @@
 #include <csignal>
 #include <cstdio>
 
+#include "apps/output.h"
+
 namespace birkhoff::apps {
 namespace {
 
@@ -54,7 +56,7 @@ void LineReader::prompt() {
   if (isatty(STDIN_FILENO)) std::fputs("> ", stderr);
 }
 
-AnswerPrinter::AnswerPrinter() : color_(isatty(STDOUT_FILENO)) {}
+AnswerPrinter::AnswerPrinter() : color_(takes_colours(stdout)) {}
 
 void AnswerPrinter::operator()(const text::chat::Answer& delta) {
   if (!delta.reasoning.empty()) {
@@ -65,13 +67,13 @@ void AnswerPrinter::operator()(const text::chat::Answer& delta) {
   if (!delta.content.empty() || !delta.calls.empty()) leave_thought();
   std::fputs(delta.content.c_str(), stdout);
   for (const auto& call : delta.calls) std::printf("\n[call] %s %s", call.name.c_str(), call.arguments.c_str());
-  std::fflush(stdout);
+  flush_output();
 }
 
 void AnswerPrinter::end() {
   leave_thought();
   std::fputs("\n", stdout);
-  std::fflush(stdout);
+  flush_output();
 }
 
 void AnswerPrinter::leave_thought() {

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "apps/flags.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "lab/compare/summary.h"
@@ -71,8 +72,7 @@ void add_compare(CLI::App& app, Program& p) {
   verb->add_option("--vary", f->vary, "key=a,b,...: a grid over the settings of --preset; repeatable")
       ->allow_extra_args(false);
   f->settings.add(*verb);
-  verb->add_option("--seeds", f->seeds, "seeds 1 to K; default: the study's, or 3")
-      ->check(CLI::Range(int64_t{1}, int64_t{1000}));
+  verb->add_option("--seeds", f->seeds, "seeds 1 to K; default: the study's, or 3")->check(whole_number(1, 1000));
   verb->add_option("--data", f->data, "PATH[@WEIGHT], instead of the study's; repeatable")->allow_extra_args(false);
   verb->add_option("--out", f->out, "directory of the runs, results.json and report.html")->required();
   verb->add_option("--results", f->results, "draw report and table from this results.json, without runs");

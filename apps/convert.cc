@@ -8,6 +8,8 @@
 #include "checkpoint/save_model.h"
 #include "core/error.h"
 #include "io/atomic_file.h"
+#include "io/user_files.h"
+#include "model/config/notes.h"
 
 namespace birkhoff::apps {
 namespace {
@@ -20,13 +22,14 @@ struct ConvertFlags {
 
 // Tokenizer, generation_config.json, licence, ...: whatever is beside the weights.
 void copy_other_files(const std::string& from, const std::string& to) {
-  for (const auto& entry : fs::directory_iterator(from)) {
-    const std::string name = entry.path().filename().string(), extension = entry.path().extension().string();
-    if (!entry.is_regular_file() || extension == ".safetensors" || extension == ".bin" || name == "config.json" ||
-        name == "manifest.json" || name == "model.safetensors.index.json" || name == "pytorch_model.bin.index.json")
+  for (const std::string& name : io::list_directory(from)) {
+    const std::string extension = fs::path(name).extension().string();
+    if (!io::is_file(from + "/" + name) || extension == ".safetensors" || extension == ".bin" ||
+        name == "config.json" || name == "manifest.json" || name == "model.safetensors.index.json" ||
+        name == "pytorch_model.bin.index.json")
       continue;
     std::error_code ec;
-    fs::copy_file(entry.path(), fs::path(to) / name, ec);
+    fs::copy_file(fs::path(from) / name, fs::path(to) / name, ec);
     if (ec)
       throw Error("convert", to + "/" + name + ": " + ec.message(), "free some space or choose another directory");
   }
@@ -36,11 +39,13 @@ int convert(const ConvertFlags& f) {
   std::string note;
   const std::string from = checkpoint::resolve_model_directory(f.model, &note);
   if (!note.empty()) std::fprintf(stderr, "birkhoff: %s\n", note.c_str());
-  if (fs::exists(f.out) && !(fs::is_directory(f.out) && fs::is_empty(f.out)))
+  if (io::exists(f.out) && !(io::is_directory(f.out) && io::list_directory(f.out).empty()))
     throw Error("convert", f.out + ": exists and is not an empty directory", "give --out a new name");
   nlohmann::json config_json = checkpoint::read_config_json(from);
   config_json.erase("training");
   model::ModelConfig config = model::config_from_json(config_json);
+  for (auto of : {model::reading_notes, model::writing_notes})
+    for (const std::string& text : of(config)) std::fprintf(stderr, "birkhoff: %s\n", text.c_str());
   const checkpoint::WeightFiles files(from);
   if (const std::string text = checkpoint::drop_absent_predictors(files, config); !text.empty())
     std::fprintf(stderr, "birkhoff: %s\n", text.c_str());

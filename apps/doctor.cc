@@ -64,7 +64,7 @@ int doctor(bool as_json, int threads) {
 void add_doctor(CLI::App& app, Program& p) {
   auto json = std::make_shared<bool>(false);
   CLI::App* verb = app.add_subcommand("doctor", "What this machine can do, and what will be slow and why");
-  verb->add_flag("--json", *json);
+  verb->add_flag("--json", *json, "JSON instead of text");
   verb->add_option("--threads", p.threads, "default: all cores");
   verb->callback([json, &p] { p.run = [json, &p] { return doctor(*json, p.thread_count()); }; });
 }

@@ -24,7 +24,7 @@ void add_eval(CLI::App& app, Program& p) {
   verb->add_flag("--validation", f->validation, "only the last 5 % of each source, as in training");
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
   verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
-  verb->add_flag("--json", f->json);
+  verb->add_flag("--json", f->json, "JSON instead of text");
   verb->add_option("--threads", p.threads, "default: all cores");
   verb->callback([f, &p] {
     p.run = [f, &p] {

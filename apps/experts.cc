@@ -4,8 +4,11 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "apps/flags.h"
+#include "apps/output.h"
 #include "apps/verbs.h"
 #include "core/error.h"
+#include "io/user_files.h"
 #include "lab/experts/expert_report.h"
 #include "report/report.h"
 #include "train/progress.h"
@@ -31,9 +34,9 @@ eval::Advance advance(std::unique_ptr<train::Progress>& progress) {
 }
 
 // Before a long pass, not after it.
-void require_folder_of(const std::string& file) {
-  const std::filesystem::path folder = std::filesystem::absolute(file).parent_path();
-  if (!std::filesystem::is_directory(folder))
+void check_output(const std::string& file, const std::vector<std::string>& data) {
+  for (const std::string& d : data) io::check_not_an_input(file, {d, d.substr(d.find('=') + 1)});
+  if (const auto folder = std::filesystem::path(file).parent_path(); !folder.empty() && !io::is_directory(folder))
     throw Error("experts", "--out " + file + ": there is no folder " + folder.string(),
                 "create it, or name another file");
 }
@@ -57,7 +60,7 @@ int probe(const ExpertsFlags& f, const infer::EngineOptions& options) {
     if (results.size() == 1) std::printf("%-18s %12s %12s %12s\n", "experts", "nats/token", "nats/byte", "difference");
     std::printf("%-18s %12.4f %12.4f %+12.4f\n", lab::probe_name(p).c_str(), loss.nats_per_token(),
                 loss.nats_per_byte(), loss.nats_per_token() - first.nats_per_token());
-    std::fflush(stdout);
+    flush_output();
   };
   const lab::ProbeData data{f.data, f.options.seq_len, f.options.validation};
   const model::ExpertLayers layers = lab::run_probes(
@@ -77,7 +80,7 @@ int probe(const ExpertsFlags& f, const infer::EngineOptions& options) {
 
 int specialise(const ExpertsFlags& f, const infer::EngineOptions& options) {
   const std::vector<lab::Domain> domains = lab::parse_domains(f.data);
-  require_folder_of(f.out);
+  check_output(f.out, f.data);
   const infer::Engine engine(f.model, options);
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
   std::unique_ptr<train::Progress> progress;
@@ -110,7 +113,7 @@ void add_experts(CLI::App& app, Program& p) {
       ->allow_extra_args(false);
   verb->add_option("--disable-top", f->disable_top, "loss with each token's R most probable experts masked: R[,R...]")
       ->delimiter(',')
-      ->check(CLI::Range(0, 1024))
+      ->check(whole_number(0, 1024))
       ->allow_extra_args(false);
   verb->add_flag("--replace-shared", f->replace_shared,
                  "loss with the shared experts replaced by as many more routed ones");
@@ -119,18 +122,18 @@ void add_experts(CLI::App& app, Program& p) {
   verb->add_option("--unit-tokens", f->options.unit_tokens,
                    "longer documents are shuffled in parts of about so many tokens")
       ->capture_default_str()
-      ->check(CLI::Range(1, 1 << 30));
+      ->check(whole_number(1, 1 << 30));
   verb->add_option("--shuffles", f->options.shuffles, "of the baseline")
       ->capture_default_str()
-      ->check(CLI::Range(1, 100000));
+      ->check(whole_number(1, 100000));
   verb->add_option("--seed", f->options.seed, "of the shuffles")->capture_default_str();
   verb->add_option("--min-count", f->options.min_count, "choices of an expert by a token that is listed")
       ->capture_default_str()
-      ->check(CLI::Range(1, 1 << 30));
+      ->check(whole_number(1, 1 << 30));
   verb->add_option("--out", f->out, "page to write")->capture_default_str();
   verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
-  verb->add_flag("--json", f->json);
+  verb->add_flag("--json", f->json, "JSON instead of text");
   verb->add_option("--threads", p.threads, "default: all cores");
   verb->callback([f, &p] {
     p.run = [f, &p] {

@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <optional>
 
+#include "apps/output.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "infer/engine.h"
@@ -20,13 +21,19 @@ struct GenerateFlags {
   infer::SamplerOptions sampling;
 };
 
-std::vector<int32_t> prompt_ids(const GenerateFlags& f, const infer::TextModel* model) {
+// The prompt, or the list of ids, that is given; files are read once, since they may be pipes.
+std::string given_text(const GenerateFlags& f) {
   const int given = !f.prompt.empty() + !f.prompt_file.empty() + !f.tokens_file.empty() + !f.fim.empty();
   if (given > 1)
     throw Error("generate", "more than one of --prompt, --prompt-file, --tokens-file, --fim", "give one",
                 ExitCode::usage);
-  if (!model) return read_token_file(f.tokens_file);
-  if (f.fim.empty()) return model->prompt(f.prompt_file.empty() ? f.prompt : read_text_file(f.prompt_file));
+  const std::string& file = f.prompt_file.empty() ? f.tokens_file : f.prompt_file;
+  return file.empty() ? f.prompt : read_text_file(file);
+}
+
+std::vector<int32_t> prompt_ids(const GenerateFlags& f, const std::string& given, const infer::TextModel* model) {
+  if (!model) return parse_token_list(given, f.tokens_file);
+  if (f.fim.empty()) return model->prompt(given);
   if (!model->tokenizer())
     throw Error("generate", "--fim: a byte model has no tokens for filling in the middle",
                 "use a model with a tokenizer that has them");
@@ -34,12 +41,9 @@ std::vector<int32_t> prompt_ids(const GenerateFlags& f, const infer::TextModel* 
 }
 
 // No prompt has more tokens: one a byte, and those that models want around a text.
-int64_t most_tokens(const GenerateFlags& f) {
-  constexpr size_t kAround = 16;
-  size_t bytes = f.prompt.size() + kAround;
+int64_t most_tokens(const GenerateFlags& f, const std::string& given) {
+  size_t bytes = given.size() + 16;
   for (const std::string& part : f.fim) bytes += part.size();
-  for (const std::string& file : {f.prompt_file, f.tokens_file})
-    if (!file.empty()) bytes += read_text_file(file).size();
   return static_cast<int64_t>(bytes);
 }
 
@@ -58,7 +62,7 @@ bool write(const std::string& part, const std::vector<std::string>& stops, std::
                          return !s.empty() && end >= s.size() && text.compare(end - s.size(), s.size(), s) == 0;
                        });
   std::fwrite(text.data() + before, 1, end - before, stdout);
-  std::fflush(stdout);
+  flush_output();
   return stopped;
 }
 
@@ -74,10 +78,11 @@ int generate(const GenerateFlags& f, int threads) {
   infer::validate(f.sampling);
   if (f.count < 0)
     throw Error("generate", "-n must not be negative, is " + std::to_string(f.count), "", ExitCode::usage);
+  const std::string given = given_text(f);
   infer::EngineOptions options;
   options.set = f.set;
   options.compute = f.dtype;
-  options.enough_positions = std::max(options.enough_positions, most_tokens(f) + f.count);
+  options.enough_positions = std::max(options.enough_positions, most_tokens(f, given) + f.count);
   options.adapter = f.adapter;
   options.threads = threads;
   const infer::Engine engine(f.model, options);
@@ -85,7 +90,7 @@ int generate(const GenerateFlags& f, int threads) {
   // Ids in, ids out: no tokenizer is needed then, and none is looked for.
   std::optional<infer::TextModel> model;
   if (f.tokens_file.empty()) model.emplace(engine);
-  const std::vector<int32_t> ids = prompt_ids(f, model ? &*model : nullptr);
+  const std::vector<int32_t> ids = prompt_ids(f, given, model ? &*model : nullptr);
   std::optional<infer::TextWriter> writer;
   if (model) writer.emplace(*model, ids, !f.special);
   infer::Session session(engine, static_cast<int64_t>(ids.size()) + std::max<int64_t>(f.count, 1), form);
@@ -97,7 +102,7 @@ int generate(const GenerateFlags& f, int threads) {
     const int32_t id = model ? model->sample(logits, f.sampling, index) : infer::sample(logits, f.sampling, index);
     if (!model) {
       std::printf("%s%d", i ? " " : "", id);
-      std::fflush(stdout);
+      flush_output();
     } else if (model->ends(id)) {
       break;
     } else {

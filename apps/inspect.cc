@@ -1,12 +1,13 @@
 #include <cstdio>
-#include <filesystem>
 
 #include "apps/verbs.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/hf_directory.h"
 #include "core/error.h"
 #include "io/manifest.h"
+#include "io/user_files.h"
 #include "model/config/inventory.h"
+#include "model/config/notes.h"
 #include "model/config/presets.h"
 #include "train/train_config.h"
 
@@ -16,7 +17,7 @@ namespace {
 // Every checkpoint of a run, or the one directory.
 void verify(const std::string& what, std::FILE* out) {
   std::vector<std::string> directories{what};
-  if (std::filesystem::is_directory(what + "/checkpoints")) directories = checkpoint::checkpoint_directories(what);
+  if (io::is_directory(what + "/checkpoints")) directories = checkpoint::checkpoint_directories(what);
   std::string all;
   for (const std::string& dir : directories) {
     const std::vector<std::string> problems = io::verify_manifest(dir);
@@ -29,15 +30,14 @@ void verify(const std::string& what, std::FILE* out) {
 }
 
 model::ModelConfig config_of(const std::string& what, const std::vector<std::string>& set) {
-  if (!std::filesystem::exists(what) && what.find('/') != std::string::npos)
+  if (!io::exists(what) && what.find('/') != std::string::npos)
     throw Error("inspect", what + ": no such directory", "give a model directory, a run or a preset");
-  if (!std::filesystem::exists(what))
-    return train::make_run_config(nlohmann::json::parse(model::find_preset(what).json), set).model;
+  if (!io::exists(what)) return train::make_run_config(nlohmann::json::parse(model::find_preset(what).json), set).model;
   if (!set.empty())
     throw Error("inspect", what + " is a directory: its settings are what they are", "--set changes a preset",
                 ExitCode::usage);
   // A run is described before its first checkpoint.
-  if (std::filesystem::is_directory(what + "/checkpoints") && !checkpoint::has_checkpoints(what))
+  if (io::is_directory(what + "/checkpoints") && !checkpoint::has_checkpoints(what))
     return train::model_of_directory(checkpoint::read_config_json(what));
   std::string note;
   const std::string dir = checkpoint::resolve_model_directory(what, &note);
@@ -75,14 +75,15 @@ void add_inspect(CLI::App& app, Program& p) {
   CLI::App* verb = app.add_subcommand("inspect", "Size, cost and parts of a model directory, run or preset");
   verb->add_option("what", f->what, "directory or preset")->required();
   verb->add_option("--set", f->set, "key=value, over a preset; repeatable")->allow_extra_args(false);
-  verb->add_flag("--json", f->json);
+  verb->add_flag("--json", f->json, "JSON instead of text");
   verb->add_flag("--verify", f->verify, "check the files of a checkpoint against its manifest");
   verb->callback([f, &p] {
     p.run = [f] {
-      if (f->verify && !std::filesystem::exists(f->what))
+      if (f->verify && !io::exists(f->what))
         throw Error("inspect", f->what + ": no such directory to verify", "presets have no files", ExitCode::usage);
       if (f->verify) verify(f->what, f->json ? stderr : stdout);
       const model::ModelConfig config = config_of(f->what, f->set);
+      for (const std::string& note : model::reading_notes(config)) std::fprintf(stderr, "birkhoff: %s\n", note.c_str());
       const model::Inventory v = model::take_inventory(config);
       if (f->json)
         std::printf("%s\n", model::to_json(v).dump(2).c_str());

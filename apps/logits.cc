@@ -4,6 +4,7 @@
 #include "core/error.h"
 #include "infer/engine.h"
 #include "io/safetensors.h"
+#include "io/user_files.h"
 
 namespace birkhoff::apps {
 
@@ -23,6 +24,7 @@ void add_logits(CLI::App& app, Program& p) {
   verb->add_option("--threads", p.threads, "default: all cores");
   verb->callback([f, &p] {
     p.run = [f, &p] {
+      io::check_not_an_input(f->out, {f->tokens_file});
       const std::vector<int32_t> ids = read_token_file(f->tokens_file);
       infer::EngineOptions options;
       options.compute = f->dtype;

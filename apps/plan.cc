@@ -4,9 +4,11 @@
 #include <filesystem>
 #include <optional>
 
+#include "apps/flags.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "io/json_file.h"
+#include "io/user_files.h"
 #include "lab/plan/plan_report.h"
 #include "model/config/presets.h"
 
@@ -26,10 +28,10 @@ struct PlanFlags {
 // A file of settings, or the name of a preset.
 nlohmann::json settings_of(const std::string& what) {
   namespace fs = std::filesystem;
-  if (fs::is_directory(what))
+  if (io::is_directory(what))
     throw Error("plan", what + ": is a directory", "give its config.json, or a preset", ExitCode::usage);
   const bool path = what.find('/') != std::string::npos || fs::path(what).extension() == ".json";
-  if (!fs::exists(what) && !path) return nlohmann::json::parse(model::find_preset(what).json);
+  if (!io::exists(what) && !path) return nlohmann::json::parse(model::find_preset(what).json);
   const nlohmann::json file = io::read_json(what);
   if (!file.is_object()) throw Error("plan", what + ": not a JSON object");
   return file;
@@ -56,18 +58,7 @@ lab::Machine with(lab::Machine m, int cores, std::optional<double> memory_gib) {
   return m;
 }
 
-// CLI::Range takes NaN for a number of any range.
-void require(const char* flag, double value, double low, double high) {
-  if (value >= low && value <= high) return;
-  char text[120];
-  std::snprintf(text, sizeof text, "%s: must be from %g to %g, is %g", flag, low, high, value);
-  throw Error("plan", text, "", ExitCode::usage);
-}
-
 int plan(const PlanFlags& f, const Program& p) {
-  require("--tokens", f.tokens, 1, 1e18);
-  require("--bandwidth", f.gbits, 1e-3, 1e9);
-  if (f.memory_gib) require("--memory", *f.memory_gib, 1e-3, 1e9);
   const train::RunConfig config = train::make_run_config(settings_of(f.what), f.set);
   const lab::Machine measured = machine_of(f, config, p.thread_count());
   lab::Cluster cluster;
@@ -92,19 +83,22 @@ void add_plan(CLI::App& app, Program& p) {
   CLI::App* verb = app.add_subcommand(
       "plan", "Memory, time and traffic of a training run on paper, on one or more machines like this one");
   verb->add_option("what", f->what, "preset, or JSON file of settings")->required();
-  verb->add_option("--tokens", f->tokens, "tokens to train on, e.g. 39.3e9")->required();
+  verb->add_option("--tokens", f->tokens, "tokens to train on, e.g. 39.3e9")->check(real_number(1, 1e18))->required();
   verb->add_option("--set", f->set, "key=value, over the settings; repeatable")->allow_extra_args(false);
   verb->add_option("--machines", f->machines, "machines that share the run")
-      ->check(CLI::Range(1, 1'000'000))
+      ->check(whole_number(1, 1'000'000))
       ->capture_default_str();
   verb->add_option("--cores", f->cores, "cores of a machine, each like those of this one; default: its own number")
-      ->check(CLI::Range(1, 100'000));
-  verb->add_option("--memory", f->memory_gib, "GiB of a machine; default: as much as this one");
-  verb->add_option("--bandwidth", f->gbits, "Gbit/s that a machine sends and receives")->capture_default_str();
+      ->check(whole_number(1, 100'000));
+  verb->add_option("--memory", f->memory_gib, "GiB of a machine; default: as much as this one")
+      ->check(real_number(1e-3, 1e9));
+  verb->add_option("--bandwidth", f->gbits, "Gbit/s that a machine sends and receives")
+      ->check(real_number(1e-3, 1e9))
+      ->capture_default_str();
   verb->add_option("--measured", f->measured,
                    "take the figures of a machine from what plan --json wrote, instead of measuring");
   verb->add_option("--threads", p.threads, "that measure; default: all cores");
-  verb->add_flag("--json", f->json);
+  verb->add_flag("--json", f->json, "JSON instead of text");
   verb->callback([f, &p] { p.run = [f, &p] { return plan(*f, p); }; });
 }
 

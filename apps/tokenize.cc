@@ -2,6 +2,7 @@
 #include <iostream>
 #include <string>
 
+#include "apps/output.h"
 #include "apps/verbs.h"
 #include "checkpoint/hf_directory.h"
 #include "core/error.h"
@@ -47,7 +48,7 @@ json convert(const text::Tokenizer& t, const TokenizeFlags& f, const json& in, i
 
 int lines(const text::Tokenizer& t, const TokenizeFlags& f) {
   std::string line;
-  for (int64_t n = 1; std::getline(std::cin, line); ++n) {
+  for (int64_t n = 1; next_line(line); ++n) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     json in;
     try {
@@ -55,7 +56,7 @@ int lines(const text::Tokenizer& t, const TokenizeFlags& f) {
     } catch (const json::parse_error&) {
       throw bad_line(n, "is not JSON", f.decode ? "{\"ids\": [1, 2, 3]}" : "{\"text\": \"...\"}");
     }
-    std::printf("%s\n", dumped(convert(t, f, in, n)).c_str());
+    write_line(dumped(convert(t, f, in, n)));
   }
   return 0;
 }

@@ -1,11 +1,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <filesystem>
 
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "data/documents.h"
+#include "io/user_files.h"
 #include "text/tokenizer/bpe_trainer.h"
 
 namespace birkhoff::apps {
@@ -43,8 +43,7 @@ void add_document(text::WordCounter& counter, std::string_view text, const std::
 }
 
 int train_tokenizer(const TrainTokenizerFlags& f) {
-  namespace fs = std::filesystem;
-  if (fs::exists(f.out) && (!fs::is_directory(f.out) || !fs::is_empty(f.out)))
+  if (io::exists(f.out) && !(io::is_directory(f.out) && io::list_directory(f.out).empty()))
     throw Error("train-tokenizer", f.out + ": is there already", "give a new directory");
   std::vector<std::string> special = f.special;
   for (const std::string& s : {f.bos, f.eos})

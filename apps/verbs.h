@@ -36,6 +36,9 @@ void add_chat(CLI::App& app, Program& p);
 void add_chat_format(CLI::App& app, Program& p);
 void add_chat_parse(CLI::App& app, Program& p);
 
+// "bench gemm": dtype is bf16 or fp32. Returns the exit code.
+int bench_gemm(const std::string& dtype, bool as_json, int threads);
+
 // --preset P, --config FILE and --set key=value, in that order of precedence.
 struct SettingsFlags {
   std::string preset, config;
@@ -48,10 +51,14 @@ struct SettingsFlags {
 // ends the program at once. said: what stderr is told at the first; it must outlive the program.
 const std::atomic<bool>& stop_requested();
 void install_stop_handlers(const char* said = nullptr);
+// Signals that are failed reads and writes: pipes nobody reads, files at their size limit, mapped files that lost their
+// end, which are named (exit code 3).
+void install_fault_handlers();
 
 // Whitespace-separated token ids, at least one; name: whose they are, for the message. Throws Error.
 std::vector<int32_t> parse_token_list(const std::string& text, const std::string& name);
 std::vector<int32_t> read_token_file(const std::string& path);
+// A file, pipe or device of at most 64 MiB, which is read once. Throws Error.
 std::string read_text_file(const std::string& path);
 
 }  // namespace birkhoff::apps

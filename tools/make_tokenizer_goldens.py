@@ -4,6 +4,7 @@ transformers 5.24.0 and protobuf.
 
 Reduced tokenizers keep the real pre-tokenizer, decoder, alphabet and first merges of a released one; every expected id comes from the
 reference libraries run on the reduced file."""
+import io
 import json
 import pathlib
 import random
@@ -15,6 +16,7 @@ import sentencepiece
 import tokenizers
 
 OUT = pathlib.Path(__file__).resolve().parent.parent / "tests/golden/tokenizers"
+TEXT = OUT.parents[2] / "data/shakespeare.txt"
 MERGES, PER_CATEGORY = 900, 3
 
 
@@ -74,11 +76,16 @@ def write_reduced(data, name, folder, texts, keep_added):
             f.write(ascii_line({"text": text, "ids": ids, "decoded": reference.decode(ids, skip_special_tokens=False)}))
 
 
-def write_sentencepiece(data, texts):
-    source, target = data / "weights/stories260K", OUT / "stories260K"
+def write_sentencepiece(texts):
+    """A SentencePiece model of Llama's kind (BPE, byte fallback, spaces kept), trained on the text of this repository."""
+    target = OUT / "sentencepiece"
     target.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source / "tokenizer.model", target / "tokenizer.model")
-    shutil.copyfile(source / "LICENSE", target / "LICENSE")
+    model = io.BytesIO()  # lines, not a file: a model keeps the path of its input
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT.read_text().split("\n")), model_writer=model, model_type="bpe", vocab_size=512, byte_fallback=True, split_digits=True,
+        character_coverage=1.0, normalization_rule_name="identity", remove_extra_whitespaces=False, allow_whitespace_only_pieces=True,
+        max_sentence_length=1 << 16, input_sentence_size=20000, shuffle_input_sentence=False, num_threads=1, minloglevel=2)
+    (target / "tokenizer.model").write_bytes(model.getvalue())
     reference = sentencepiece.SentencePieceProcessor(model_file=str(target / "tokenizer.model"))
     with (target / "golden.jsonl").open("w") as f:
         for text in texts:
@@ -90,7 +97,7 @@ def write_llama(texts):
     """The same model by Llama's tokenizer class with "legacy": false."""
     import transformers  # 5.24.0; needs protobuf
 
-    source = OUT / "stories260K"
+    source = OUT / "sentencepiece"
     specials = ["<unk>", "<s>", "</s>"]
     texts = texts + ["Hey", " Hey", "  Hey", "<s>Hey</s> you</s>there", "a<s> b", "\u2581x", "<s>\u2581x", "\nHey", "", " ", "</s>", "</s> ", "a </s> <s>  b"]
     for name, options in {"first": {}, "never": {"add_prefix_space": False}}.items():
@@ -218,7 +225,7 @@ def train(texts, pre_tokenizer, vocab, specials):
 
 def write_trainer(data):
     """Merges learned from the first 60,000 bytes of a text of this repository."""
-    text = (OUT.parents[2] / "data/tinyshakespeare.txt").read_bytes()[:60000].decode()
+    text = TEXT.read_bytes()[:60000].decode()
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     out = []
     for name, folder in [("v3", "deepseek_v3"), ("llm", "deepseek_llm"), ("coder", "deepseek_coder"), ("gpt2", None)]:
@@ -235,7 +242,7 @@ def main():
     write_reduced(data, "v4", "deepseek_v4", texts[::4], lambda t: few(t) and t["id"] % 5 == 0)
     write_reduced(data, "llm", "deepseek_llm", texts, few)
     write_reduced(data, "coder", "deepseek_coder", texts, few)
-    write_sentencepiece(data, texts)
+    write_sentencepiece(texts)
     write_llama(texts)
     write_components()
     write_trainer(data)

@@ -64,7 +64,7 @@ def load(program, path):
 
 def main():
     program, data = sys.argv[1], pathlib.Path(sys.argv[2])
-    files = [data / "corpora/tinyshakespeare.txt", data / "corpora/austen.txt", data / "corpora/korean_help.txt", *map(pathlib.Path, sys.argv[3:])]
+    files = [data / "corpora/shakespeare.txt", data / "corpora/austen.txt", data / "corpora/korean_help.txt", *map(pathlib.Path, sys.argv[3:])]
     for name in ["deepseek_v3", "deepseek_llm"]:
         path = data / "tokenizers" / name / "tokenizer.json"
         (ms, mib), (their_ms, their_mib) = load(program, path)

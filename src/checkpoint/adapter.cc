@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/nearest.h"
 #include "io/json_file.h"
+#include "io/user_files.h"
 #include "model/config/model_type.h"
 
 namespace birkhoff::checkpoint {
@@ -143,12 +144,12 @@ PeftTargets peft_targets(const model::ModelConfig& c, const std::vector<std::str
 
 }  // namespace
 
-bool has_adapter(const std::string& directory) { return fs::exists(directory + "/adapter" + kConfig); }
+bool has_adapter(const std::string& directory) { return io::exists(directory + "/adapter" + kConfig); }
 
 std::string resolve_adapter_directory(const std::string& path) {
-  if (fs::exists(path + kConfig)) return path;
+  if (io::exists(path + kConfig)) return path;
   if (has_adapter(path)) return path + "/adapter";
-  if (!fs::exists(path)) fail(path + ": does not exist", "give a PEFT adapter, a run or a checkpoint");
+  if (!io::exists(path)) fail(path + ": does not exist", "give a PEFT adapter, a run or a checkpoint");
   fail(path + ": no adapter_config.json",
        "give a PEFT adapter, or a run or checkpoint that was trained with lora.rank");
 }
@@ -157,7 +158,7 @@ AdapterFiles::AdapterFiles(const std::string& path, const model::ModelConfig& co
     : directory_(resolve_adapter_directory(path)), spec_(read_spec(directory_ + kConfig)) {
   std::vector<std::string> paths;
   for (const char* f : {kMain, kExperts})
-    if (fs::exists(directory_ + f)) paths.push_back(directory_ + f);
+    if (io::exists(directory_ + f)) paths.push_back(directory_ + f);
   if (paths.empty())
     fail(directory_ + ": no adapter_model.safetensors",
          "PyTorch .bin files are not read; save the adapter with safe_serialization");

@@ -13,6 +13,7 @@
 #include "io/json_file.h"
 #include "io/manifest.h"
 #include "io/safetensors.h"
+#include "io/user_files.h"
 
 namespace birkhoff::checkpoint {
 namespace {
@@ -23,9 +24,8 @@ constexpr const char* kStepPrefix = "step-";
 // Steps of the published checkpoints of a run, newest first.
 std::vector<int64_t> steps(const std::string& run) {
   std::vector<int64_t> out;
-  std::error_code ec;
-  for (const auto& e : fs::directory_iterator(run + "/checkpoints", ec)) {
-    const std::string name = e.path().filename().string();
+  if (!io::is_directory(run + "/checkpoints")) return out;
+  for (const std::string& name : io::list_directory(run + "/checkpoints")) {
     if (name.rfind(kStepPrefix, 0) != 0) continue;
     const std::string digits = name.substr(std::strlen(kStepPrefix));
     if (!digits.empty() && digits.size() < 18 &&

@@ -8,6 +8,7 @@
 #include "checkpoint/save_model.h"
 #include "core/error.h"
 #include "io/json_file.h"
+#include "io/user_files.h"
 
 namespace birkhoff::checkpoint {
 namespace fs = std::filesystem;
@@ -39,16 +40,21 @@ bool read_as_f32(const io::TensorEntry& e, float* out) {
 }
 
 std::string resolve_model_directory(const std::string& path, std::string* note) {
-  if (!fs::is_directory(path))
-    throw Error("checkpoint", path + ": " + (fs::exists(path) ? "is not a directory" : "does not exist"),
+  if (!io::is_directory(path))
+    throw Error("checkpoint", path + ": " + (io::exists(path) ? "is not a directory" : "does not exist"),
                 "give a run, a checkpoint or a model directory");
-  if (fs::is_directory(path + "/checkpoints")) return newest_good_checkpoint(path, note);
-  if (!fs::exists(path + "/config.json"))
+  if (io::is_directory(path + "/checkpoints")) return newest_good_checkpoint(path, note);
+  if (!io::exists(path + "/config.json"))
     throw Error("checkpoint", path + ": no config.json", "give a run, a checkpoint or a model directory");
   return path;
 }
 
-nlohmann::json read_config_json(const std::string& directory) { return io::read_json(directory + "/config.json"); }
+nlohmann::json read_config_json(const std::string& directory) {
+  const std::string path = directory + "/config.json";
+  nlohmann::json j = io::read_json(path);
+  if (!j.is_object()) throw Error("config", path + ": not a JSON object", "give a model directory");
+  return j;
+}
 
 void load_weights(const std::string& directory, model::Model& m) {
   const WeightFiles files(directory);

@@ -52,7 +52,7 @@ class Plan {
         parameters_(parameters),
         rows_(rows),
         options_(o) {
-    if (o.type == SaveType::fp8 && config.model_type != "deepseek_v3" && config.model_type != "deepseek_v32")
+    if (o.type == SaveType::fp8 && !type_.fp8_files)
       throw Error("save",
                   "dtype fp8 is what deepseek_v3 and deepseek_v32 files use, this model is " + config.model_type,
                   "choose bf16 or fp32", ExitCode::usage);
@@ -161,7 +161,7 @@ class Plan {
                     nullptr,
                     i});
     if (type != TensorType::f8_e4m3) return;
-    const auto [block_rows, block_cols] = weight_block_size(config_);
+    const auto [block_rows, block_cols] = config_.quantisation;
     const std::vector<int64_t> shape = {(p.rows + block_rows - 1) / block_rows, (p.cols + block_cols - 1) / block_cols};
     list.push_back({{scale.front(), TensorType::f32, shape, nullptr, static_cast<size_t>(shape[0] * shape[1]) * 4},
                     nullptr,
@@ -181,7 +181,7 @@ class Plan {
 class ShardWriter {
  public:
   ShardWriter(const Plan& plan, const model::ModelConfig& config, const std::vector<model::ParameterInfo>& parameters)
-      : plan_(plan), parameters_(parameters), block_(weight_block_size(config)) {}
+      : plan_(plan), parameters_(parameters), block_(config.quantisation) {}
 
   void write(const std::string& path, std::span<const Planned> tensors) {
     std::vector<TensorEntry> entries;
@@ -202,7 +202,7 @@ class ShardWriter {
   void encode(const Planned& t, io::SafetensorsWriter& out) {
     const model::ParameterInfo& p = parameters_[t.index];
     const bool fp8 = t.entry.type == TensorType::f8_e4m3;
-    const int64_t step = fp8 ? block_.first : std::max<int64_t>(1, kChunkElements / std::max<int64_t>(1, p.cols));
+    const int64_t step = fp8 ? block_.block_rows : std::max<int64_t>(1, kChunkElements / std::max<int64_t>(1, p.cols));
     factors_.clear();
     for (int64_t r = 0; r < p.rows; r += step) {
       const int64_t n = std::min(step, p.rows - r);
@@ -217,8 +217,8 @@ class ShardWriter {
       } else if (fp8) {
         codes_.resize(values_.size());
         const size_t before = factors_.size();
-        factors_.resize(before + static_cast<size_t>((p.cols + block_.second - 1) / block_.second));
-        quantise_block_rows(rows, block_.second, codes_.data(), factors_.data() + before);
+        factors_.resize(before + static_cast<size_t>((p.cols + block_.block_cols - 1) / block_.block_cols));
+        quantise_block_rows(rows, block_.block_cols, codes_.data(), factors_.data() + before);
         out.append(codes_.data(), codes_.size());
       } else {
         halves_.resize(values_.size());
@@ -230,7 +230,7 @@ class ShardWriter {
 
   const Plan& plan_;
   const std::vector<model::ParameterInfo>& parameters_;
-  std::pair<int64_t, int64_t> block_;
+  model::Quantisation block_;
   std::vector<float> values_, factors_;
   std::vector<bf16> halves_;
   std::vector<uint8_t> codes_;
@@ -269,9 +269,7 @@ void describe_types(nlohmann::json& config, const std::vector<Planned>& list, co
 }  // namespace
 
 SaveType parse_save_type(const std::string& name) {
-  if (name == "fp32") return SaveType::f32;
-  if (name == "bf16") return SaveType::bf16;
-  if (name == "fp8") return SaveType::fp8;
+  if (const auto type = find_named<SaveType>(name)) return *type;
   throw Error("dtype", "unknown value \"" + name + "\"", "one of bf16, fp32, fp8", ExitCode::usage);
 }
 

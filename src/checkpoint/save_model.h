@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "checkpoint/tensor_map.h"
+#include "core/names.h"
 #include "model/config/config.h"
 #include "model/weights.h"
 
@@ -44,3 +45,9 @@ void save_model(const std::string& directory, const model::ModelConfig& config,
                 const SaveOptions& options);
 
 }  // namespace birkhoff::checkpoint
+
+template <>
+struct birkhoff::NamesOf<birkhoff::checkpoint::SaveType> {
+  static constexpr Named<checkpoint::SaveType> table[] = {
+      {"bf16", checkpoint::SaveType::bf16}, {"fp32", checkpoint::SaveType::f32}, {"fp8", checkpoint::SaveType::fp8}};
+};

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 
@@ -194,7 +193,7 @@ class Matcher {
       return false;
     }
     const auto [block_rows, block_cols] =
-        v.type == StoredType::fp4 ? std::pair<int64_t, int64_t>{1, kFp4Block} : weight_block_size(config_);
+        v.type == StoredType::fp4 ? model::Quantisation{1, kFp4Block} : config_.quantisation;
     const std::vector<int64_t> shape = {div_up(p.rows, block_rows), div_up(p.cols, block_cols)};
     if (s.shape != shape) {
       complain("shape     " + s.name + ": expected " + shape_text(shape) + ", file has " + shape_text(s.shape));
@@ -237,21 +236,6 @@ std::vector<std::string> scale_names(const std::string& name) {
   if (name.size() <= kWeight.size() || name.compare(name.size() - kWeight.size(), kWeight.size(), kWeight) != 0)
     return {};
   return {name + "_scale_inv", name.substr(0, name.size() - kWeight.size()) + ".scale"};
-}
-
-std::pair<int64_t, int64_t> weight_block_size(const model::ModelConfig& config) {
-  const nlohmann::json unknown = nlohmann::json::parse(config.unknown_keys, nullptr, false);
-  const nlohmann::json q =
-      unknown.is_object() ? unknown.value("quantization_config", nlohmann::json::object()) : nlohmann::json::object();
-  if (!q.is_object() || !q.contains("weight_block_size") || q["weight_block_size"].is_null()) return {128, 128};
-  const nlohmann::json& b = q["weight_block_size"];
-  const auto sensible = [](const nlohmann::json& v) {
-    return v.is_number_integer() && v.get<int64_t>() >= 1 && v.get<int64_t>() <= (1 << 20);
-  };
-  if (!b.is_array() || b.size() != 2 || !sensible(b[0]) || !sensible(b[1]))
-    throw Error("config", "weight_block_size: " + b.dump() + " is no pair of rows and columns",
-                "released files have [128, 128]");
-  return {b[0].get<int64_t>(), b[1].get<int64_t>()};
 }
 
 std::string drop_absent_predictors(const WeightFiles& files, model::ModelConfig& config) {

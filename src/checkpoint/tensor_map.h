@@ -36,7 +36,5 @@ std::vector<int64_t> file_shape(const model::ParameterInfo& p);
 std::string shape_text(const std::vector<int64_t>& shape);
 // Names under which files keep the scales of tensor `name`: V3's and V4's.
 std::vector<std::string> scale_names(const std::string& name);
-// Rows and columns that share a factor in FP8 files. Throws Error when the configuration has no sensible value.
-std::pair<int64_t, int64_t> weight_block_size(const model::ModelConfig& config);
 
 }  // namespace birkhoff::checkpoint

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "io/json_file.h"
+#include "io/user_files.h"
 
 namespace birkhoff::checkpoint {
 
@@ -99,9 +100,9 @@ std::vector<std::string> index_files(const std::string& index_path) {
 WeightFiles::WeightFiles(const std::string& directory) : directory_(directory) {
   const std::string index = directory + "/model.safetensors.index.json";
   std::vector<std::string> names;
-  if (fs::exists(index))
+  if (io::exists(index))
     names = index_files(index);
-  else if (fs::exists(directory + "/model.safetensors"))
+  else if (io::exists(directory + "/model.safetensors"))
     names = {"model.safetensors"};
   else
     throw Error("checkpoint", directory + ": no model.safetensors",

@@ -27,7 +27,7 @@ inline bf16 to_bf16(float f) {
 
 enum class DType : uint8_t { f32, bf16 };
 inline constexpr int64_t dtype_bytes(DType t) { return t == DType::f32 ? 4 : 2; }
-inline const char* dtype_name(DType t) { return t == DType::f32 ? "fp32" : "bf16"; }
+inline constexpr const char* dtype_name(DType t) { return t == DType::f32 ? "fp32" : "bf16"; }
 inline constexpr DType f32_t = DType::f32;
 inline constexpr DType bf16_t = DType::bf16;
 

@@ -7,16 +7,20 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace birkhoff {
 
 // Process exit codes, documented in README.md.
-enum class ExitCode { done = 0, failed = 1, usage = 2, input = 3, interrupted = 130 };
+enum class ExitCode { done = 0, failed = 1, usage = 2, input = 3, interrupted = 130, closed_pipe = 141 };
+
+// What a message says of a long value: a "quoted" one ends after 100 bytes, the whole after 4000.
+std::string shortened(std::string_view text);
 
 class Error : public std::runtime_error {
  public:
   // where: the part that speaks ("config", "checkpoint"), what: the complaint with both values, hint: a way out (may be
-  // "").
+  // ""). Both are shortened.
   Error(std::string where, std::string what, std::string hint = "", ExitCode code = ExitCode::input);
   const std::string& where() const { return where_; }
   const std::string& hint() const { return hint_; }

@@ -6,14 +6,16 @@
 #include <tbb/task_arena.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
+#include <future>
 #include <memory>
 #include <optional>
+#include <system_error>
+#include <thread>
 #if defined(__SANITIZE_THREAD__)
-#include <atomic>
 #include <exception>
 #include <mutex>
-#include <thread>
 #endif
 #include <vector>
 
@@ -65,9 +67,35 @@ void run_tasks(tbb::task_arena& arena, int, int64_t n, const std::function<void(
 #endif
 }  // namespace
 
+namespace {
+// The library of oneTBB cannot recover from a thread that does not start, so that many are tried first.
+void check_threads_start(int n) {
+  static std::atomic<int> started{1};
+  if (n <= started) return;
+  std::vector<std::thread> threads;
+  std::promise<void> all_there;
+  const std::shared_future<void> wait = all_there.get_future().share();
+  std::string refusal;
+  try {
+    while (static_cast<int>(threads.size()) < n - 1) threads.emplace_back([wait] { wait.wait(); });
+  } catch (const std::system_error& e) {
+    refusal = e.code().message();
+  }
+  all_there.set_value();
+  for (std::thread& t : threads) t.join();
+  if (!refusal.empty())
+    throw Error("threads",
+                std::to_string(n) + " threads were asked for, the system starts " + std::to_string(threads.size() + 1) +
+                    ": " + refusal,
+                "give --threads " + std::to_string(threads.size() + 1) + " or allow more (ulimit -u)");
+  started = n;
+}
+}  // namespace
+
 struct Exec::Impl {
   Impl(int n, bool d) : threads(n), dry(d) {
     if (n == 1 || d) return;
+    check_threads_start(n);
     // The library stops at the number of cores unless told otherwise; more are asked for in tests.
     limit.emplace(tbb::global_control::max_allowed_parallelism,
                   std::max<size_t>(static_cast<size_t>(n), static_cast<size_t>(cpu_cores())));

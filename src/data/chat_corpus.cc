@@ -1,7 +1,6 @@
 #include "data/chat_corpus.h"
 
 #include <algorithm>
-#include <fstream>
 #include <numeric>
 
 #include "core/rng.h"
@@ -19,30 +18,22 @@ using text::chat::Value;
 
 constexpr size_t kOpenRows = 64;  // rows that a sample is tried in before a new one is begun
 
-std::ifstream open(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) data_error(path + ": cannot be read", "check the path and its permissions");
-  return in;
-}
-
-bool is_blank(const std::string& line) { return line.find_first_not_of(" \t\r") == std::string::npos; }
-
 uint64_t shuffled(uint64_t seed, uint64_t i) { return mix64(mix64(seed) + i); }
 
 }  // namespace
 
 bool ChatCorpus::is_chat_file(const std::string& path) {
   if (!path.ends_with(".jsonl")) return false;
-  std::ifstream in(path, std::ios::binary);
-  for (std::string line; std::getline(in, line);) {
-    if (is_blank(line)) continue;
+  bool found = false;
+  for_each_line(path, [&](std::string_view line, size_t) {
     try {
-      return !get(text::chat::parse_json(line), "messages").is(Kind::undefined);
+      found = !get(text::chat::parse_json(line), "messages").is(Kind::undefined);
     } catch (const Error&) {
-      return false;
+      found = false;
     }
-  }
-  return false;
+    return false;  // the first line tells
+  });
+  return found;
 }
 
 bool are_conversations(const std::vector<std::string>& arguments) {
@@ -97,12 +88,8 @@ ChatCorpus::ChatCorpus(const std::vector<std::string>& training, const std::vect
 std::vector<std::vector<ChatCorpus::Sample>> ChatCorpus::read_file(const std::string& path,
                                                                    const text::chat::ChatFormat& format,
                                                                    ChatCounts& counts) const {
-  std::ifstream in = open(path);
   std::vector<std::vector<Sample>> out;
-  size_t number = 0;
-  for (std::string line; std::getline(in, line);) {
-    ++number;
-    if (is_blank(line)) continue;
+  for_each_line(path, [&](std::string_view line, size_t number) {
     const std::string where = path + ":" + std::to_string(number);
     Value input;
     try {
@@ -131,14 +118,15 @@ std::vector<std::vector<ChatCorpus::Sample>> ChatCorpus::read_file(const std::st
     } catch (const Error& e) {
       ++counts.refused;
       if (counts.first_refusal.empty()) counts.first_refusal = where + ": " + e.what();
-      continue;
+      return true;
     }
     if (samples.empty()) ++counts.dropped;  // no turn of the assistant
     counts.turns += notes.turns;
     counts.rewritten += notes.rewritten;
     counts.without_end += notes.without_end;
     out.push_back(std::move(samples));
-  }
+    return true;
+  });
   return out;
 }
 

@@ -8,40 +8,36 @@
 
 #include "data/data_error.h"
 #include "io/mapped_file.h"
+#include "io/user_files.h"
 
 namespace birkhoff::data {
 namespace {
 
 namespace fs = std::filesystem;
 
-void for_each_line(std::string_view all, const std::string& file,
-                   const std::function<void(std::string_view, const std::string&)>& use) {
-  size_t number = 0;
-  for (size_t at = 0; at < all.size();) {
-    const size_t end = std::min(all.find('\n', at), all.size());
-    const std::string_view line = all.substr(at, end - at);
-    at = end + 1;
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const std::string name = file + ":" + std::to_string(number);
-    const nlohmann::json j = nlohmann::json::parse(line, nullptr, false);
-    if (j.is_discarded()) data_error(name + ": is not JSON", "every line of a .jsonl file is one JSON object");
-    if (!j.is_object() || !j.contains("text") || !j.at("text").is_string()) {
-      const bool conversation = j.is_object() && j.contains("messages");
-      data_error(name + ": has no string \"text\"" + (conversation ? " but \"messages\"" : ""),
-                 conversation ? "conversations and texts belong into files of their own"
-                              : "expected {\"text\": \"...\"}, or in a file of conversations {\"messages\": [...]}");
-    }
-    const auto& text = j.at("text").get_ref<const std::string&>();
-    if (!text.empty()) use(text, name);
+std::string_view text_of(const io::MappedFile& file) {
+  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
+}
+
+void use_line(std::string_view line, const std::string& name,
+              const std::function<void(std::string_view, const std::string&)>& use) {
+  const nlohmann::json j = nlohmann::json::parse(line, nullptr, false);
+  if (j.is_discarded()) data_error(name + ": is not JSON", "every line of a .jsonl file is one JSON object");
+  if (!j.is_object() || !j.contains("text") || !j.at("text").is_string()) {
+    const bool conversation = j.is_object() && j.contains("messages");
+    data_error(name + ": has no string \"text\"" + (conversation ? " but \"messages\"" : ""),
+               conversation ? "conversations and texts belong into files of their own"
+                            : "expected {\"text\": \"...\"}, or in a file of conversations {\"messages\": [...]}");
   }
+  const auto& text = j.at("text").get_ref<const std::string&>();
+  if (!text.empty()) use(text, name);
 }
 
 }  // namespace
 
 std::pair<std::string, double> split_weight(const std::string& argument) {
   const size_t at = argument.rfind('@');
-  if (at == std::string::npos || fs::exists(argument)) return {argument, 1.0};
+  if (at == std::string::npos || io::exists(argument)) return {argument, 1.0};
   const std::string text = argument.substr(at + 1);
   char* end = nullptr;
   const double weight = std::strtod(text.c_str(), &end);
@@ -52,27 +48,38 @@ std::pair<std::string, double> split_weight(const std::string& argument) {
 }
 
 std::vector<std::string> document_files(const std::string& path) {
-  std::error_code ec;
-  if (!fs::exists(path, ec)) data_error(path + ": no such file or folder", "check the path");
-  if (!fs::is_directory(path)) return {path};
+  if (!io::exists(path)) data_error(path + ": no such file or folder", "check the path");
+  if (!io::is_directory(path)) return {path};
   std::vector<std::string> files;
-  for (const auto& e : fs::directory_iterator(path, ec))
-    if (e.is_regular_file()) files.push_back(e.path().string());
-  if (ec) data_error(path + ": " + ec.message(), "check its permissions");
+  for (const std::string& name : io::list_directory(path))
+    if (const std::string file = (fs::path(path) / name).string(); io::is_file(file)) files.push_back(file);
   if (files.empty()) data_error(path + ": the folder holds no files");
-  std::sort(files.begin(), files.end());
   return files;
+}
+
+void for_each_line(const std::string& path, const std::function<bool(std::string_view, size_t)>& use) {
+  const io::MappedFile mapped(path);
+  std::string_view all = text_of(mapped);
+  if (all.starts_with(io::kByteOrderMark)) all.remove_prefix(io::kByteOrderMark.size());
+  size_t number = 0;
+  for (size_t at = 0; at < all.size();) {
+    const size_t end = std::min(all.find('\n', at), all.size());
+    const std::string_view line = all.substr(at, end - at);
+    at = end + 1;
+    ++number;
+    if (line.find_first_not_of(" \t\r") != std::string_view::npos && !use(line, number)) return;
+  }
 }
 
 void for_each_document(const std::string& path, const std::function<void(std::string_view, const std::string&)>& use) {
   for (const std::string& file : document_files(path)) {
-    const io::MappedFile mapped(file);
-    const std::string_view all(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
-    if (all.empty()) continue;
     if (fs::path(file).extension() == ".jsonl") {
-      for_each_line(all, file, use);
-    } else {
-      use(all, file);
+      for_each_line(file, [&](std::string_view line, size_t number) {
+        use_line(line, file + ":" + std::to_string(number), use);
+        return true;
+      });
+    } else if (const io::MappedFile mapped(file); !mapped.bytes().empty()) {
+      use(text_of(mapped), file);
     }
   }
 }

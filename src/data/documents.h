@@ -16,6 +16,10 @@ std::pair<std::string, double> split_weight(const std::string& argument);
 // The files of a path in order. Throws Error: missing, unreadable, an empty folder.
 std::vector<std::string> document_files(const std::string& path);
 
+// Calls use(line, number) for every line of a file that is not blank, until it returns false. A byte order mark is
+// passed over. Throws Error.
+void for_each_line(const std::string& path, const std::function<bool(std::string_view, size_t)>& use);
+
 // Calls use(text, name) for every document in order; name: the file, with the line for .jsonl. Empty documents are
 // passed over. Throws Error naming file and line of a .jsonl line that has no string "text".
 void for_each_document(const std::string& path,

@@ -10,6 +10,7 @@
 #include "data/data_error.h"
 #include "data/documents.h"
 #include "io/atomic_file.h"
+#include "io/user_files.h"
 #include "text/tokenizer/fim.h"
 
 namespace birkhoff::data {
@@ -143,8 +144,15 @@ TokenShard::TokenShard(const std::string& path, const Tokenization& t) {
   if (!file.empty() && map(file)) return;
   tokenize(path, t);
   if (file.empty()) return;
-  std::error_code ec;
-  fs::create_directories(t.cache, ec);
+  try {
+    io::create_directories(t.cache);
+    save(file);
+  } catch (const Error& e) {
+    if (t.note) t.note(e.what());
+  }
+}
+
+void TokenShard::save(const std::string& file) const {
   Header h{{}, static_cast<int64_t>(own_ids_.size()), static_cast<int64_t>(own_starts_.size()) - 1};
   std::memcpy(h.magic, kMagic, sizeof h.magic);
   std::string content(reinterpret_cast<const char*>(&h), sizeof h);
@@ -164,8 +172,7 @@ void TokenShard::tokenize(const std::string& path, const Tokenization& t) {
 
 // False when there is no such file, or not one that this program finished.
 bool TokenShard::map(const std::string& file) {
-  std::error_code ec;
-  if (!fs::is_regular_file(file, ec)) return false;
+  if (std::error_code ec; !fs::is_regular_file(file, ec)) return false;
   io::MappedFile mapped(file);
   const auto bytes = mapped.bytes();
   Header h;

@@ -2,6 +2,7 @@
 // under a name made of the content of data and tokenizer, so a changed file is never taken for the old one.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -20,6 +21,7 @@ struct Tokenization {
       0;  // share of the documents rearranged for filling in the middle: begin prefix hole suffix end middle
   uint64_t seed = 0;  // of that choice
   int threads = 1;
+  std::function<void(const std::string&)> note = {};  // told when the cache cannot be written, which is no failure
 };
 
 class TokenShard {
@@ -34,6 +36,7 @@ class TokenShard {
  private:
   void tokenize(const std::string& path, const Tokenization& t);
   bool map(const std::string& file);
+  void save(const std::string& file) const;  // throws Error
   std::vector<int32_t> own_ids_;
   std::vector<int64_t> own_starts_;
   std::optional<io::MappedFile> file_;

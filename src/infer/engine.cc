@@ -11,6 +11,7 @@
 #include "checkpoint/tensor_map.h"
 #include "core/error.h"
 #include "model/config/json_fields.h"
+#include "model/config/notes.h"
 #include "model/memory_plan.h"
 
 namespace birkhoff::infer {
@@ -76,11 +77,10 @@ DType compute_type(const std::string& asked, const nlohmann::json& config) {
   if (name.empty() && config.contains("training")) name = model::field_or<std::string>(config["training"], "dtype", "");
   if (name.empty())
     name = model::field_or(config, "torch_dtype", model::field_or<std::string>(config, "dtype", "")) == "float32"
-               ? "fp32"
-               : "bf16";
-  if (name != "bf16" && name != "fp32")
-    throw Error("dtype", "unknown value \"" + name + "\"", "one of bf16, fp32", ExitCode::usage);
-  return name == "bf16" ? DType::bf16 : DType::f32;
+               ? dtype_name(DType::f32)
+               : dtype_name(DType::bf16);
+  if (const auto type = find_named<DType>(name)) return *type;
+  throw Error("dtype", "unknown value \"" + name + "\"", "one of bf16, fp32", ExitCode::usage);
 }
 
 model::ModelConfig config_with(nlohmann::json config, const std::vector<std::string>& settings, std::string& dtype) {
@@ -122,6 +122,7 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   model::ModelConfig config = config_with(j, options.set, dtype);
   const DType compute = compute_type(dtype, j);
   files_ = std::make_unique<checkpoint::WeightFiles>(directory_);
+  for (const std::string& note : model::reading_notes(config)) add_note(note);
   add_note(checkpoint::drop_absent_predictors(*files_, config));
   max_positions_ = options.max_positions ? options.max_positions
                                          : std::min(config.max_position_embeddings, options.enough_positions);

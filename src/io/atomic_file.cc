@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -11,17 +12,12 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "io/user_files.h"
 
 namespace birkhoff::io {
 namespace {
 
 namespace fs = std::filesystem;
-
-[[noreturn]] void fail(const std::string& path, const std::string& what, int error) {
-  throw Error("file", path + ": " + what + ": " + std::strerror(error),
-              error == ENOSPC || error == EFBIG || error == EDQUOT ? "free some space or choose another directory"
-                                                                   : "check the path and its permissions");
-}
 
 void sync_directory(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -42,31 +38,67 @@ std::string temporary_beside(const std::string& path) {
   return (p.parent_path() / ("." + p.filename().string() + kTemporary + std::to_string(getpid()))).string();
 }
 
-}  // namespace
+// The file behind a chain of links, which need not exist.
+std::string follow_links(std::string path) {
+  for (int links = 0; links < 40; ++links) {
+    std::error_code ec;
+    const fs::path target = fs::read_symlink(path, ec);
+    if (ec) return path;  // no link
+    path = (fs::path(path).parent_path() / target).string();
+  }
+  file_error(path, "", ELOOP);
+}
 
-void write_file_atomic(const std::string& path, std::string_view content) {
-  const std::string temporary = temporary_beside(path);
-  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) fail(path, "cannot be written", errno);
-  const auto give_up = [&](const char* what, int error) {
-    ::close(fd);
-    ::unlink(temporary.c_str());
-    fail(path, what, error);
-  };
+bool write_all(int fd, std::string_view content) {
   while (!content.empty()) {
     const ssize_t n = ::write(fd, content.data(), content.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) give_up("write failed", n < 0 ? errno : ENOSPC);
+    if (n == 0) errno = ENOSPC;
+    if (n <= 0) return false;
     content.remove_prefix(static_cast<size_t>(n));
   }
-  if (fsync(fd) != 0) give_up("sync failed", errno);
+  return true;
+}
+
+// Devices, pipes and standard output: their names lead to what is open elsewhere, and a file in their place would not.
+void write_in_place(const std::string& path, std::string_view content, bool standard_output) {
+  // A pipe without a reader is refused, not waited for; after that a slow reader is.
+  const Descriptor fd(standard_output ? ::dup(STDOUT_FILENO)
+                                      : ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  if (fd.get() < 0 && errno == ENXIO)
+    throw Error("file", path + ": is a pipe that nobody reads", "start its reader, or give a file");
+  if (fd.get() < 0) file_error(path, "cannot be written", errno);
+  if (!standard_output) fcntl(fd.get(), F_SETFL, fcntl(fd.get(), F_GETFL) & ~O_NONBLOCK);
+  if (!write_all(fd.get(), content)) file_error(path, "write failed", errno);
+}
+
+void replace_file(const std::string& path, std::string_view content, mode_t mode) {
+  const std::string temporary = temporary_beside(path);
+  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+  if (fd < 0) file_error(path, "cannot be written", errno);
+  const char* failed = !write_all(fd, content) ? "write failed" : fsync(fd) != 0 ? "sync failed" : nullptr;
+  int error = errno;
   ::close(fd);
-  if (::rename(temporary.c_str(), path.c_str()) != 0) {
-    const int error = errno;
+  if (!failed && ::rename(temporary.c_str(), path.c_str()) != 0) failed = "rename failed", error = errno;
+  if (failed) {
     ::unlink(temporary.c_str());
-    fail(path, "rename failed", error);
+    file_error(path, failed, error);
   }
   sync_directory(parent_of(path));
+}
+
+}  // namespace
+
+void write_file_atomic(const std::string& path, std::string_view content) {
+  struct stat there {
+  }, out{};
+  const bool exists = ::stat(path.c_str(), &there) == 0;
+  if (!exists && errno != ENOENT) file_error(path, "cannot be written", errno);
+  if (exists && S_ISDIR(there.st_mode)) file_error(path, "cannot be written", EISDIR);
+  const bool is_output =
+      exists && fstat(STDOUT_FILENO, &out) == 0 && out.st_dev == there.st_dev && out.st_ino == there.st_ino;
+  if (is_output || (exists && !S_ISREG(there.st_mode))) return write_in_place(path, content, is_output);
+  replace_file(follow_links(path), content, exists ? there.st_mode & 07777 : 0644);
 }
 
 StagedDirectory::StagedDirectory(const std::string& final_path)
@@ -74,7 +106,7 @@ StagedDirectory::StagedDirectory(const std::string& final_path)
   std::error_code ec;
   fs::remove_all(staging_, ec);  // of an earlier process with this id
   fs::create_directories(staging_, ec);
-  if (ec) fail(final_, "cannot be created", ec.value());
+  if (ec) file_error(final_, "cannot be created", ec.value());
 }
 
 StagedDirectory::~StagedDirectory() {
@@ -85,8 +117,8 @@ StagedDirectory::~StagedDirectory() {
 void StagedDirectory::publish() {
   sync_directory(staging_);
   std::error_code ec;
-  if (fs::exists(final_)) fs::remove_all(final_, ec);
-  if (::rename(staging_.c_str(), final_.c_str()) != 0) fail(final_, "rename failed", errno);
+  fs::remove_all(final_, ec);  // what stays makes the rename fail
+  if (::rename(staging_.c_str(), final_.c_str()) != 0) file_error(final_, "rename failed", errno);
   published_ = true;
   sync_directory(parent_of(final_));
 }
@@ -94,8 +126,8 @@ void StagedDirectory::publish() {
 void replace_symlink(const std::string& link, const std::string& target) {
   const std::string temporary = temporary_beside(link);
   ::unlink(temporary.c_str());
-  if (::symlink(target.c_str(), temporary.c_str()) != 0) fail(link, "cannot be linked", errno);
-  if (::rename(temporary.c_str(), link.c_str()) != 0) fail(link, "rename failed", errno);
+  if (::symlink(target.c_str(), temporary.c_str()) != 0) file_error(link, "cannot be linked", errno);
+  if (::rename(temporary.c_str(), link.c_str()) != 0) file_error(link, "rename failed", errno);
 }
 
 void remove_leftovers(const std::string& directory) {
@@ -116,7 +148,7 @@ void remove_leftovers(const std::string& directory) {
 DirectoryLock::DirectoryLock(const std::string& directory) {
   const std::string path = directory + "/.lock";
   fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail(path, "cannot be opened", errno);
+  if (fd_ < 0) file_error(path, "cannot be opened", errno);
   if (flock(fd_, LOCK_EX | LOCK_NB) != 0) {
     char holder[32] = {};
     const ssize_t n = ::pread(fd_, holder, sizeof holder - 1, 0);
@@ -126,7 +158,8 @@ DirectoryLock::DirectoryLock(const std::string& directory) {
         "wait for it, stop it, or choose another --out");
   }
   const std::string me = std::to_string(getpid());
-  if (ftruncate(fd_, 0) != 0 || ::pwrite(fd_, me.data(), me.size(), 0) < 0) fail(path, "cannot be written", errno);
+  if (ftruncate(fd_, 0) != 0 || ::pwrite(fd_, me.data(), me.size(), 0) < 0)
+    file_error(path, "cannot be written", errno);
 }
 
 DirectoryLock::~DirectoryLock() {

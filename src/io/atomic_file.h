@@ -5,8 +5,9 @@
 
 namespace birkhoff::io {
 
-// Writes a temporary file beside `path`, syncs it, renames it over `path`. On failure throws Error and removes the
-// temporary.
+// Writes a temporary file beside `path`, syncs it, renames it over `path`, of which it keeps the permissions. A link
+// stays and what it leads to is replaced; a device, a pipe and what is standard output already are written in place. On
+// failure throws Error and removes the temporary.
 void write_file_atomic(const std::string& path, std::string_view content);
 
 // A directory being filled under a temporary name beside its final one. publish() syncs and renames it; without

@@ -1,28 +1,22 @@
 #include "io/json_file.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <string_view>
 
 #include "core/error.h"
 #include "io/atomic_file.h"
 #include "io/mapped_file.h"
+#include "io/user_files.h"
 
 namespace birkhoff::io {
 namespace {
 
-constexpr uintmax_t kMaxTreeBytes = uintmax_t{8} << 20, kMaxBytes = uintmax_t{32} << 20;
+constexpr size_t kMaxTreeBytes = size_t{8} << 20, kMaxBytes = size_t{32} << 20;
 constexpr int kMaxDepth = 64, kMaxValues = 200'000;
 
-void check_size(const std::string& path, uintmax_t most) {
-  std::error_code ec;
-  const uintmax_t bytes = std::filesystem::file_size(path, ec);
-  if (ec) throw Error("file", path + ": " + ec.message());
-  if (bytes > most)
-    throw Error("file", path + ": " + std::to_string(bytes) + " bytes, at most " + std::to_string(most) + " are read");
+// The text of a file behind the mark that some editors put before UTF-8.
+std::string_view without_mark(std::string_view text) {
+  return text.substr(text.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0);
 }
 
 // byte: of the first character that is wrong, counted from 1.
@@ -78,12 +72,7 @@ class LimitCheck final : public nlohmann::json_sax<nlohmann::json> {
 }  // namespace
 
 nlohmann::json read_json(const std::string& path) {
-  check_size(path, kMaxTreeBytes);
-  const auto bytes = std::filesystem::file_size(path);
-  std::ifstream in(path, std::ios::binary);
-  std::string text(static_cast<size_t>(bytes), '\0');
-  if (!in.read(text.data(), static_cast<std::streamsize>(bytes)) && bytes > 0)
-    throw Error("file", path + ": " + std::strerror(errno));
+  const std::string text = read_file(path, kMaxTreeBytes);
   LimitCheck limits(path);
   nlohmann::json::sax_parse(text, &limits);  // errors are the tree's to report
   try {
@@ -102,9 +91,12 @@ bool JsonEvents::parse_error(std::size_t position, const std::string&, const nlo
 }
 
 void read_json_events(const std::string& path, JsonEvents& events) {
-  check_size(path, kMaxBytes);
   const MappedFile file(path);
-  const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  const size_t bytes = file.bytes().size();
+  if (bytes > kMaxBytes)
+    throw Error("file",
+                path + ": " + std::to_string(bytes) + " bytes, at most " + std::to_string(kMaxBytes) + " are read");
+  const std::string_view all(reinterpret_cast<const char*>(file.bytes().data()), bytes), text = without_mark(all);
   if (nlohmann::json::sax_parse(text.begin(), text.end(), &events)) return;
   throw events.out_of_range_ ? number_out_of_range(path) : not_json(path, text, events.error_at_);
 }

@@ -1,16 +1,16 @@
 #include "io/manifest.h"
 
+#include <unistd.h>
 #include <xxhash.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <memory>
 
-#include "core/error.h"
 #include "io/json_file.h"
+#include "io/user_files.h"
 
 namespace birkhoff::io {
 namespace {
@@ -27,15 +27,16 @@ std::string hex(uint64_t v) {
 }  // namespace
 
 uint64_t file_checksum(const std::string& path) {
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rbe"), std::fclose);
-  if (!file) throw Error("file", path + ": " + std::strerror(errno));
+  struct stat about {};
+  const Descriptor file = open_file(path, about);
   const std::unique_ptr<XXH64_state_t, XXH_errorcode (*)(XXH64_state_t*)> state(XXH64_createState(), XXH64_freeState);
   XXH64_reset(state.get(), 0);
   std::vector<char> buffer(
       size_t{1} << 20);  // read, not mapped: a mapped checkpoint would count as this process's memory
-  while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), file.get()))
-    XXH64_update(state.get(), buffer.data(), n);
-  if (std::ferror(file.get())) throw Error("file", path + ": " + std::strerror(errno));
+  while (const ssize_t n = ::read(file.get(), buffer.data(), buffer.size())) {
+    if (n < 0 && errno != EINTR) file_error(path, "", errno);
+    if (n > 0) XXH64_update(state.get(), buffer.data(), static_cast<size_t>(n));
+  }
   return XXH64_digest(state.get());
 }
 
@@ -57,12 +58,12 @@ void write_manifest(const std::string& directory) {
 std::vector<std::string> verify_manifest(const std::string& directory) {
   std::vector<std::string> problems;
   const std::string path = directory + "/" + kManifest;
-  if (!fs::exists(path)) return {"no " + std::string(kManifest)};
+  if (!exists(path)) return {"no " + std::string(kManifest)};
   try {
     const nlohmann::json j = read_json(path);
     for (const auto& f : j.at("files")) {
       const std::string name = f.at("file"), file = directory + "/" + name;
-      if (!fs::exists(file)) {
+      if (!is_file(file)) {
         problems.push_back(name + " is missing");
       } else if (fs::file_size(file) != f.at("bytes").get<uintmax_t>()) {
         problems.push_back(name + " has " + std::to_string(fs::file_size(file)) + " bytes, the manifest says " +

@@ -8,14 +8,12 @@
 #pragma once
 #include <span>
 #include <string>
-#include <vector>
 
 #include "layers/compressor.h"
 #include "layers/entry_indexer.h"
 #include "layers/linear.h"
 #include "layers/parameter.h"
-#include "layers/tokens.h"
-#include "ops/attention/rope.h"
+#include "layers/pass.h"
 #include "ops/attention/sparse_attention.h"
 
 namespace birkhoff::layers {
@@ -53,45 +51,25 @@ struct CompressedAttention {
     Mat q_norm, kv_norm;             // [1, q_lora], [1, head_dim]
     Linear q_b;                      // [heads*head_dim, q_lora]
     Mat sinks;                       // [1, heads]
-    Mat o_a;                         // [groups*o_lora, group_cols]
-    std::vector<Linear> o_a_of;      // its groups of rows, [o_lora, group_cols] each
+    GroupedLinear o_a;               // [groups*o_lora, group_cols]: a product of every group of heads
     Linear o_b;                      // [dim, groups*o_lora]
     Compressor::Weights compressor;  // ratio > 0
     EntryIndexer::Weights indexer;   // indexed
-    int64_t q_lora = 0;
     Weights() = default;
     explicit Weights(const Spec& s);
     bool compressed() const { return !compressor.norm.empty(); }
     bool indexed() const { return indexer.weights.out() > 0; }
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      Mat q = in.w.row_block(0, q_lora), kv = in.w.row_block(q_lora, in.w.rows - q_lora);
-      f(p + "q_a_proj.weight", q, Role::matrix);
-      in.w.data = q.data;
-      f(p + "kv_proj.weight", kv, Role::matrix);
-      f(p + "q_a_norm.weight", q_norm, Role::norm);
-      f(p + "q_b_proj.weight", q_b.w, Role::matrix);
-      f(p + "kv_norm.weight", kv_norm, Role::norm);
-      f(p + "sinks", sinks, Role::bias);
-      f(p + "o_a_proj.weight", o_a, Role::matrix);
-      for (size_t g = 0; g < o_a_of.size(); ++g)
-        o_a_of[g].w = o_a.row_block(static_cast<int64_t>(g) * o_a_of[g].out(), o_a_of[g].out());
-      f(p + "o_b_proj.weight", o_b.w, Role::output_projection);
-      if (compressed()) compressor.for_each(p + "compressor.", f);
-      if (indexed()) indexer.for_each(p + "compressor.indexer.", f);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      f(in);
-      f(q_b);
-      for (Linear& l : o_a_of) f(l);
-      f(o_b);
-      if (compressed()) compressor.for_each_linear(f);
-      if (indexed()) indexer.for_each_linear(f);
-    }
-    template <class F>
-    void for_each_fp32_linear(F&& f) {
-      if (indexed()) indexer.for_each_fp32_linear(f);
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      f(p, w.in);
+      f(p + "q_a_norm.weight", w.q_norm, Role::norm);
+      f(p, w.q_b);
+      f(p + "kv_norm.weight", w.kv_norm, Role::norm);
+      f(p + "sinks", w.sinks, Role::bias);
+      f(p, w.o_a);
+      f(p, w.o_b);
+      if (w.compressed()) Compressor::Weights::visit(w.compressor, p + "compressor.", f);
+      if (w.indexed()) EntryIndexer::Weights::visit(w.indexer, p + "compressor.indexer.", f);
     }
   };
   // What a sequence keeps of its earlier tokens.
@@ -119,13 +97,11 @@ struct CompressedAttention {
   // Continues the sequence of `cached` tokens in `cache`; without a cache the T tokens are all there is.
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward,
                        Cache* cache = nullptr, int64_t cached = 0);
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                      const TokenContext& ctx, CMat x, Saved& saved, Mat y, Arena& scratch);
+  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y);
   // Without a cache. dx assigned, grad += . With kl.scale != 0 the indexer learns: its gradient is that of its KL
   // alone, which reaches nothing else.
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                       const TokenContext& ctx, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad,
-                       IndexerLoss& kl, Arena& scratch);
+  static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
+                       Weights& grad, IndexerLoss& kl);
 };
 
 }  // namespace birkhoff::layers

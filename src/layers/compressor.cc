@@ -6,7 +6,7 @@
 namespace birkhoff::layers {
 
 Compressor::Weights::Weights(const Spec& s)
-    : kv_gate(2 * s.shape.row_cols(), s.dim),
+    : kv_gate({{"kv_proj", s.shape.row_cols()}, {"gate_proj", s.shape.row_cols()}}, s.dim),
       position_bias(nullptr, DType::f32, s.shape.ratio, s.shape.row_cols()),
       norm(nullptr, DType::f32, 1, s.shape.dim) {}
 
@@ -20,46 +20,43 @@ Compressor::Saved Compressor::reserve(Arena& arena, const Spec& s, DType dtype, 
           arena.mat(f32_t, most, 1)};
 }
 
-void Compressor::forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                         const ops::CompressorPlan& plan, CMat x, Saved& sv, Mat entries, Cache* cache, int64_t cached,
-                         Arena& scratch) {
-  Arena::Scope scope(scratch);
-  const auto n = static_cast<int64_t>(plan.windows.size());
-  const int64_t before = sv.kz.rows - x.rows;
-  if (before) ops::copy(exec, cache->pending.row_block(0, before), sv.kz.row_block(0, before));
+void Compressor::forward(const Pass& p, const Spec& s, const Weights& w, Input in, Saved& sv, Mat entries, Past past) {
+  Arena::Scope scope(p.scratch);
+  const auto n = static_cast<int64_t>(in.plan.windows.size());
+  const int64_t before = sv.kz.rows - in.x.rows;
+  if (before) ops::copy(p.exec, past.cache->pending.row_block(0, before), sv.kz.row_block(0, before));
   // Keys and gates stay fp32: a softmax over them decides what an entry holds.
-  linear_forward(exec, w.kv_gate, x, sv.kz.row_block(before, x.rows));
-  if (cache) {
-    const int64_t left = s.shape.pending_rows(cached + x.rows);
-    ops::copy(exec, sv.kz.row_block(sv.kz.rows - left, left), cache->pending.row_block(0, left));
+  linear_forward(p.exec, w.kv_gate, in.x, sv.kz.row_block(before, in.x.rows));
+  if (past.cache) {
+    const int64_t left = s.shape.pending_rows(past.cached + in.x.rows);
+    ops::copy(p.exec, sv.kz.row_block(sv.kz.rows - left, left), past.cache->pending.row_block(0, left));
   }
-  Mat sum = scratch.mat(f32_t, n, s.shape.dim);
-  ops::compress_forward(exec, s.shape, plan.windows, sv.kz, w.position_bias, sum);
+  Mat sum = p.scratch.mat(f32_t, n, s.shape.dim);
+  ops::compress_forward(p.exec, s.shape, in.plan.windows, sv.kz, w.position_bias, sum);
   const Mat pooled = sv.pooled.row_block(0, n);
-  ops::copy(exec, sum, pooled);
-  ops::rms_norm_forward(exec, pooled, w.norm, s.eps, entries, sv.rstd.row_block(0, n));
-  ops::rope_apply(exec, rope, ops::RopeLayout::interleaved, plan.position, entries, s.shape.dim - s.rope, 1,
-                  s.shape.dim);
+  ops::copy(p.exec, sum, pooled);
+  ops::rms_norm_forward(p.exec, pooled, w.norm, s.eps, entries, sv.rstd.row_block(0, n));
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::interleaved, in.plan.position, entries,
+                  {s.shape.dim - s.rope, 1, s.shape.dim});
 }
 
-void Compressor::backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                          const ops::CompressorPlan& plan, CMat x, const Saved& sv, Mat d_entries, Mat dx, Weights& g,
-                          Arena& scratch) {
-  Arena::Scope scope(scratch);
-  const auto n = static_cast<int64_t>(plan.windows.size());
-  ops::rope_apply(exec, rope, ops::RopeLayout::interleaved, plan.position, d_entries, s.shape.dim - s.rope, 1,
-                  s.shape.dim, /*inverse=*/true);
-  ops::rms_norm_backward(exec, sv.pooled.row_block(0, n), w.norm, sv.rstd.row_block(0, n), d_entries, d_entries, g.norm,
-                         scratch);
-  Mat d_sum = scratch.mat(f32_t, n, s.shape.dim), d_kz = scratch.mat(f32_t, x.rows, sv.kz.cols);
-  ops::copy(exec, d_entries, d_sum);
-  ops::compress_backward(exec, s.shape, plan.windows, sv.kz, w.position_bias, d_sum, d_kz, g.position_bias);
+void Compressor::backward(const Pass& p, const Spec& s, const Weights& w, Input in, const Saved& sv, Mat d_entries,
+                          Mat dx, Weights& g) {
+  Arena::Scope scope(p.scratch);
+  const auto n = static_cast<int64_t>(in.plan.windows.size());
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::interleaved, in.plan.position, d_entries,
+                  {s.shape.dim - s.rope, 1, s.shape.dim}, /*inverse=*/true);
+  ops::rms_norm_backward(p.exec, sv.pooled.row_block(0, n), w.norm, sv.rstd.row_block(0, n), d_entries, d_entries,
+                         g.norm, p.scratch);
+  Mat d_sum = p.scratch.mat(f32_t, n, s.shape.dim), d_kz = p.scratch.mat(f32_t, in.x.rows, sv.kz.cols);
+  ops::copy(p.exec, d_entries, d_sum);
+  ops::compress_backward(p.exec, s.shape, in.plan.windows, sv.kz, w.position_bias, d_sum, d_kz, g.position_bias);
   Mat dy = d_kz;
-  if (x.dtype != f32_t) {
-    dy = scratch.mat(x.dtype, x.rows, sv.kz.cols);
-    ops::copy(exec, d_kz, dy);
+  if (in.x.dtype != f32_t) {
+    dy = p.scratch.mat(in.x.dtype, in.x.rows, sv.kz.cols);
+    ops::copy(p.exec, d_kz, dy);
   }
-  linear_backward(exec, w.kv_gate, x, dy, dx, g.kv_gate, scratch);
+  linear_backward(p.exec, w.kv_gate, in.x, dy, dx, g.kv_gate, p.scratch);
 }
 
 }  // namespace birkhoff::layers

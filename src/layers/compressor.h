@@ -5,8 +5,8 @@
 
 #include "layers/linear.h"
 #include "layers/parameter.h"
+#include "layers/pass.h"
 #include "ops/attention/compressor.h"
-#include "ops/attention/rope.h"
 
 namespace birkhoff::layers {
 
@@ -23,19 +23,11 @@ struct Compressor {
     Mat norm;           // [1, entry dim]
     Weights() = default;
     explicit Weights(const Spec& s);
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      const int64_t half = kv_gate.w.rows / 2;
-      Mat kv = kv_gate.w.row_block(0, half), gate = kv_gate.w.row_block(half, half);
-      f(p + "kv_proj.weight", kv, Role::matrix);
-      kv_gate.w.data = kv.data;
-      f(p + "gate_proj.weight", gate, Role::matrix);
-      f(p + "position_bias", position_bias, Role::position_bias);
-      f(p + "kv_norm.weight", norm, Role::norm);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      f(kv_gate);
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      f(p, w.kv_gate);
+      f(p + "position_bias", w.position_bias, Role::position_bias);
+      f(p + "kv_norm.weight", w.norm, Role::norm);
     }
   };
   // Of a continued sequence: the rows of tokens that will take part in an entry yet to come.
@@ -48,17 +40,24 @@ struct Compressor {
     Mat pooled;  // [windows, entry dim] before the norm
     Mat rstd;    // [windows, 1]
   };
+  // The tokens x [T, dim], and the windows that end among them.
+  struct Input {
+    const ops::CompressorPlan& plan;
+    CMat x;
+  };
+  // A sequence's earlier tokens; without a cache there are none.
+  struct Past {
+    Cache* cache = nullptr;
+    int64_t cached = 0;
+  };
   // Rows of `cached` earlier tokens of the sequence are in the cache (0 without one).
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, int64_t cached);
-  // x [T, dim] -> entries [plan.windows, entry dim] assigned. With a cache the sequence continues, and the cache then
+  // entries [plan.windows, entry dim] assigned. With a cache the sequence continues, and the cache then
   // holds T tokens more.
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                      const ops::CompressorPlan& plan, CMat x, Saved& saved, Mat entries, Cache* cache, int64_t cached,
-                      Arena& scratch);
+  static void forward(const Pass& p, const Spec& s, const Weights& w, Input in, Saved& saved, Mat entries, Past past);
   // Without a cache. d_entries is overwritten; dx [T, dim] assigned, or left out when empty (a detached input).
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                       const ops::CompressorPlan& plan, CMat x, const Saved& saved, Mat d_entries, Mat dx,
-                       Weights& grad, Arena& scratch);
+  static void backward(const Pass& p, const Spec& s, const Weights& w, Input in, const Saved& saved, Mat d_entries,
+                       Mat dx, Weights& grad);
 };
 
 }  // namespace birkhoff::layers

@@ -4,6 +4,7 @@
 
 #include "layers/linear.h"
 #include "layers/parameter.h"
+#include "layers/pass.h"
 #include "ops/rows/swiglu.h"
 
 namespace birkhoff::layers {
@@ -18,20 +19,14 @@ struct DenseFfn {
     Linear gate_up;  // [2F, D]: gate above up
     Linear down;     // [D, F]
     Weights() = default;
-    explicit Weights(const Spec& s) : gate_up(2 * s.inter, s.dim), down(s.dim, s.inter) {}
+    explicit Weights(const Spec& s)
+        : gate_up({{"gate_proj", s.inter}, {"up_proj", s.inter}}, s.dim),
+          down({{"down_proj", s.dim, Role::output_projection}}, s.inter) {}
     int64_t inter() const { return down.in(); }
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      Mat gate = gate_up.w.row_block(0, inter()), up = gate_up.w.row_block(inter(), inter());
-      f(p + "gate_proj.weight", gate, Role::matrix);
-      gate_up.w.data = gate.data;
-      f(p + "up_proj.weight", up, Role::matrix);
-      f(p + "down_proj.weight", down.w, Role::output_projection);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      f(gate_up);
-      f(down);
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      f(p, w.gate_up);
+      f(p, w.down);
     }
   };
   struct Saved {
@@ -41,10 +36,10 @@ struct DenseFfn {
     return {arena.mat(dtype, tokens, 2 * s.inter)};
   }
   // y [T, D] assigned.
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y, Arena& scratch);
+  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y);
   // dx [T, D] assigned.
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, CMat x, const Saved& saved, CMat dy, Mat dx,
-                       Weights& grad, Arena& scratch);
+  static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
+                       Weights& grad);
 };
 
 }  // namespace birkhoff::layers

@@ -25,22 +25,14 @@ struct EntryIndexer {
     Compressor::Weights compressor;
     Weights() = default;
     explicit Weights(const Spec& s)
-        : q_b(s.heads * s.head_dim, s.q_lora), weights(s.heads, s.dim), compressor(s.compressor()) {}
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      f(p + "q_b_proj.weight", q_b.w, Role::matrix);
-      f(p + "weights_proj.weight", weights.w, Role::matrix);
-      compressor.for_each(p + "compressor.", f);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      f(q_b);
-      compressor.for_each_linear(f);
-    }
-    // What is multiplied in fp32 whatever the compute type.
-    template <class F>
-    void for_each_fp32_linear(F&& f) {
-      f(weights);
+        : q_b({{"q_b_proj", s.heads * s.head_dim}}, s.q_lora),
+          weights({{"weights_proj", s.heads}}, s.dim, /*fp32=*/true),
+          compressor(s.compressor()) {}
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      f(p, w.q_b);
+      f(p, w.weights);
+      Compressor::Weights::visit(w.compressor, p + "compressor.", f);
     }
   };
   struct Saved {
@@ -49,17 +41,18 @@ struct EntryIndexer {
     Compressor::Saved compressor;
     IndexMat chosen;  // [T, min(topk, entries)] ascending, then -1; dense: [T, entries]
   };
+  struct Input {
+    const ops::CompressorPlan& plan;
+    CMat x, latent;  // [T, dim], [T, q_lora] (normalised)
+  };
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, int64_t cached, Mat keys);
-  // x [T, dim], latent [T, q_lora] (normalised) -> saved.chosen. The entries of this call become the last rows of
+  // Fills saved.chosen. The entries of this call become the last rows of
   // saved.keys.
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                      std::span<const int32_t> position, const ops::CompressorPlan& plan, CMat x, CMat latent,
-                      Saved& saved, Compressor::Cache* cache, int64_t cached, Arena& scratch);
+  static void forward(const Pass& p, const Spec& s, const Weights& w, Input in, Saved& saved, Compressor::Past past);
   // target [T, chosen.cols] fp32: the distribution of attention over the chosen entries. kl.sum takes the sum over
   // tokens of KL(target || softmax of the scores), grad += kl.scale times its gradient.
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                       std::span<const int32_t> position, const ops::CompressorPlan& plan, CMat x, CMat latent,
-                       const Saved& saved, CMat target, Weights& grad, IndexerLoss& kl, Arena& scratch);
+  static void backward(const Pass& p, const Spec& s, const Weights& w, Input in, const Saved& saved, CMat target,
+                       Weights& grad, IndexerLoss& kl);
 };
 
 }  // namespace birkhoff::layers

@@ -5,9 +5,8 @@
 
 #include "layers/linear.h"
 #include "layers/parameter.h"
-#include "layers/tokens.h"
+#include "layers/pass.h"
 #include "ops/attention/attention.h"
-#include "ops/attention/rope.h"
 
 namespace birkhoff::layers {
 
@@ -26,23 +25,12 @@ struct Gqa {
   struct Weights {
     Linear qkv;  // [q_cols + 2 kv_cols, dim]: q_proj, k_proj, v_proj
     Linear out;  // [dim, q_cols]
-    int64_t q_cols = 0, kv_cols = 0;
     explicit Weights(const Spec& s);
     Weights() = default;
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      Mat q = qkv.w.row_block(0, q_cols), k = qkv.w.row_block(q_cols, kv_cols),
-          v = qkv.w.row_block(q_cols + kv_cols, kv_cols);
-      f(p + "q_proj.weight", q, Role::matrix);
-      qkv.w.data = q.data;
-      f(p + "k_proj.weight", k, Role::matrix);
-      f(p + "v_proj.weight", v, Role::matrix);
-      f(p + "o_proj.weight", out.w, Role::output_projection);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      f(qkv);
-      f(out);
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      f(p, w.qkv);
+      f(p, w.out);
     }
   };
   // What a sequence keeps of its earlier tokens.
@@ -61,11 +49,9 @@ struct Gqa {
   // The keys are `cached` tokens of `cache` followed by T to be written there; without a cache the T tokens alone.
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward,
                        Cache* cache = nullptr, int64_t cached = 0);
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                      const TokenContext& ctx, CMat x, Saved& saved, Mat y, Arena& scratch);
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                       const TokenContext& ctx, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad,
-                       Arena& scratch);
+  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y);
+  static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
+                       Weights& grad);
 };
 
 }  // namespace birkhoff::layers

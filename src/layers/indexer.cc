@@ -23,11 +23,11 @@ std::vector<int32_t> end_keys(int64_t tokens, int64_t keys) {
 }
 
 Indexer::Weights::Weights(const Spec& s)
-    : wq_b(s.heads * s.head_dim, s.q_lora),
-      wk(s.head_dim, s.dim),
+    : wq_b({{"wq_b", s.heads * s.head_dim}}, s.q_lora),
+      wk({{"wk", s.head_dim}}, s.dim),
       k_norm(nullptr, DType::f32, 1, s.head_dim),
       k_bias(nullptr, DType::f32, 1, s.head_dim),
-      weights_proj(s.heads, s.dim) {}
+      weights_proj({{"weights_proj", s.heads}}, s.dim, /*fp32=*/true) {}
 
 Indexer::Saved Indexer::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Mat k) {
   Saved r;
@@ -39,34 +39,34 @@ Indexer::Saved Indexer::reserve(Arena& arena, const Spec& s, DType dtype, int64_
   return r;
 }
 
-void Indexer::project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                      const TokenContext& ctx, CMat x, CMat latent, Saved& sv) {
+void Indexer::project(const Pass& p, const Spec& s, const Weights& w, CMat x, CMat latent, Saved& sv) {
   const int64_t T = x.rows;
-  linear_forward(exec, w.wq_b, latent, sv.q);
-  ops::rope_apply(exec, rope, ops::RopeLayout::half_split, ctx.position, sv.q, 0, s.heads, s.head_dim);
+  linear_forward(p.exec, w.wq_b, latent, sv.q);
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::half_split, p.ctx.position, sv.q, {0, s.heads, s.head_dim});
   const Mat k = sv.k.row_block(sv.k.rows - T, T);
-  linear_forward(exec, w.wk, x, sv.k_raw);
-  ops::layer_norm_forward(exec, sv.k_raw, w.k_norm, w.k_bias, s.norm_eps, k, sv.k_stats);
-  ops::rope_apply(exec, rope, ops::RopeLayout::half_split, ctx.position, k, 0, 1, s.head_dim);
-  linear_forward(exec, w.weights_proj, x, sv.w);
-  ops::scale(exec, score_scale(s), sv.w);
+  linear_forward(p.exec, w.wk, x, sv.k_raw);
+  ops::layer_norm_forward(p.exec, sv.k_raw, w.k_norm, w.k_bias, s.norm_eps, k, sv.k_stats);
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::half_split, p.ctx.position, k, {0, 1, s.head_dim});
+  linear_forward(p.exec, w.weights_proj, x, sv.w);
+  ops::scale(p.exec, score_scale(s), sv.w);
 }
 
-void Indexer::select(const Exec& exec, const Spec& s, const TokenContext& ctx, const Saved& sv, IndexMat keys,
-                     Arena& scratch) {
-  ops::indexer_select(exec, s.shape(), sv.q, sv.k, sv.w, ctx.first_key, end_keys(sv.q.rows, sv.k.rows), keys, scratch);
+void Indexer::select(const Pass& p, const Spec& s, const Saved& sv, IndexMat keys) {
+  ops::indexer_select(p.exec, s.shape(), sv.tensors(), p.ctx.first_key, end_keys(sv.q.rows, sv.k.rows), keys,
+                      p.scratch);
 }
 
-void Indexer::backward(const Exec& exec, const Spec& s, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                       CMat latent, const Weights& w, const Saved& sv, Mat dq, Mat dk, Mat dw, Weights& g,
-                       Arena& scratch) {
-  ops::scale(exec, score_scale(s), dw);
-  linear_backward(exec, w.weights_proj, x, dw, {}, g.weights_proj, scratch);
-  ops::rope_apply(exec, rope, ops::RopeLayout::half_split, ctx.position, dq, 0, s.heads, s.head_dim, /*inverse=*/true);
-  linear_backward(exec, w.wq_b, latent, dq, {}, g.wq_b, scratch);
-  ops::rope_apply(exec, rope, ops::RopeLayout::half_split, ctx.position, dk, 0, 1, s.head_dim, /*inverse=*/true);
-  ops::layer_norm_backward(exec, sv.k_raw, w.k_norm, sv.k_stats, dk, dk, g.k_norm, g.k_bias, scratch);
-  linear_backward(exec, w.wk, x, dk, {}, g.wk, scratch);
+void Indexer::backward(const Pass& p, const Spec& s, const Weights& w, CMat x, CMat latent, const Saved& sv,
+                       const ops::IndexerGradients& d, Weights& g) {
+  ops::scale(p.exec, score_scale(s), d.dw);
+  linear_backward(p.exec, w.weights_proj, x, d.dw, {}, g.weights_proj, p.scratch);
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::half_split, p.ctx.position, d.dq, {0, s.heads, s.head_dim},
+                  /*inverse=*/true);
+  linear_backward(p.exec, w.wq_b, latent, d.dq, {}, g.wq_b, p.scratch);
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::half_split, p.ctx.position, d.dk, {0, 1, s.head_dim},
+                  /*inverse=*/true);
+  ops::layer_norm_backward(p.exec, sv.k_raw, w.k_norm, sv.k_stats, d.dk, {d.dk, g.k_norm, g.k_bias}, p.scratch);
+  linear_backward(p.exec, w.wk, x, d.dk, {}, g.wk, p.scratch);
 }
 
 }  // namespace birkhoff::layers

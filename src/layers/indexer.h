@@ -7,9 +7,8 @@
 
 #include "layers/linear.h"
 #include "layers/parameter.h"
-#include "layers/tokens.h"
+#include "layers/pass.h"
 #include "ops/attention/indexer.h"
-#include "ops/attention/rope.h"
 
 namespace birkhoff::layers {
 
@@ -26,18 +25,13 @@ struct Indexer {
     Linear weights_proj;  // [heads, dim], always multiplied in fp32
     Weights() = default;
     explicit Weights(const Spec& s);
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      f(p + "wq_b.weight", wq_b.w, Role::matrix);
-      f(p + "wk.weight", wk.w, Role::matrix);
-      f(p + "k_norm.weight", k_norm, Role::norm);
-      f(p + "k_norm.bias", k_bias, Role::bias);
-      f(p + "weights_proj.weight", weights_proj.w, Role::matrix);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      f(wq_b);
-      f(wk);
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      f(p, w.wq_b);
+      f(p, w.wk);
+      f(p + "k_norm.weight", w.k_norm, Role::norm);
+      f(p + "k_norm.bias", w.k_bias, Role::bias);
+      f(p, w.weights_proj);
     }
   };
   struct Saved {
@@ -45,20 +39,18 @@ struct Indexer {
     Mat k_raw, k_stats;  // [T, head_dim] before the norm, [T, 2]
     Mat w;               // [T, heads] fp32, times heads^-1/2 head_dim^-1/2
     Mat k;               // [M, head_dim] normalised and rotated keys of every token so far: the cache
+    ops::IndexerTensors tensors() const { return {q, k, w}; }
   };
   // k: rows of the M keys, the last T of which project writes.
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Mat k);
   // x [T, dim] is the input of the attention, latent [T, q_lora] its normalised query latent.
-  static void project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                      const TokenContext& ctx, CMat x, CMat latent, Saved& saved);
+  static void project(const Pass& p, const Spec& s, const Weights& w, CMat x, CMat latent, Saved& saved);
   // keys [T, S]: the selected keys of every token, as ops::indexer_select.
-  static void select(const Exec& exec, const Spec& s, const TokenContext& ctx, const Saved& saved, IndexMat keys,
-                     Arena& scratch);
+  static void select(const Pass& p, const Spec& s, const Saved& saved, IndexMat keys);
   // grad += of the loss whose gradients with respect to q [T, ...], k [T, head_dim] and w are given (all three are
   // overwritten).
-  static void backward(const Exec& exec, const Spec& s, const ops::RopeTable& rope, const TokenContext& ctx, CMat x,
-                       CMat latent, const Weights& w, const Saved& saved, Mat dq, Mat dk, Mat dw, Weights& grad,
-                       Arena& scratch);
+  static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, CMat latent, const Saved& saved,
+                       const ops::IndexerGradients& d, Weights& grad);
 };
 
 // One past the last key of every token: T tokens are the last of M keys.

@@ -1,8 +1,11 @@
 #include "layers/linear.h"
 
 #include <numeric>
+#include <utility>
 
 #include "core/error.h"
+#include "ops/gemm/gemm.h"
+#include "ops/gemm/weight_grad.h"
 
 namespace birkhoff::layers {
 namespace {
@@ -39,8 +42,8 @@ void adapters_backward(const Exec& exec, std::span<const Linear* const> l, CMat 
   for (size_t i = 0; i < l[0]->adapters.size(); ++i) {
     const auto d_a = collect<Mat>(grad, [&](Linear& g) { return g.adapters[i].a; });
     const auto d_b = collect<Mat>(grad, [&](Linear& g) { return g.adapters[i].b; });
-    ops::low_rank_backward(exec, x, adapted_columns(l[0]->adapters[i], dy), offsets, adapter_products(l, i), dx, d_a,
-                           d_b, scratch);
+    ops::low_rank_backward(exec, x, adapted_columns(l[0]->adapters[i], dy), offsets, adapter_products(l, i),
+                           {dx, d_a, d_b}, scratch);
   }
 }
 
@@ -51,6 +54,23 @@ struct OneGroup {
 };
 
 }  // namespace
+
+Linear::Linear(std::vector<Part> tensors, int64_t in, bool fp32) : parts(std::move(tensors)), always_fp32(fp32) {
+  int64_t rows = 0;
+  for (const Part& p : parts) rows += p.rows;
+  w = Mat(nullptr, DType::f32, rows, in);
+}
+
+GroupedLinear::GroupedLinear(Part tensor, int64_t groups, int64_t in)
+    : w(nullptr, DType::f32, tensor.rows, in), part(tensor) {
+  BK_CHECK_EQ(tensor.rows % groups, 0);
+  of.assign(static_cast<size_t>(groups), Linear(tensor.rows / groups, in));
+  if (groups == 1) of[0].parts = {tensor};
+}
+
+void GroupedLinear::share() {
+  for (size_t g = 0; g < of.size(); ++g) of[g].w = w.row_block(static_cast<int64_t>(g) * of[g].out(), of[g].out());
+}
 
 void Linear::take_adapters(Arena& arena, float scale, bool with_backward) {
   for (Adapter& a : adapters) {

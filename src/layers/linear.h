@@ -2,16 +2,24 @@
 #pragma once
 #include <cstdint>
 #include <span>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/arena.h"
 #include "core/exec.h"
 #include "core/view.h"
-#include "ops/gemm/gemm.h"
+#include "layers/parameter.h"
+#include "ops/gemm/gemm_pack.h"
 #include "ops/gemm/low_rank.h"
 
 namespace birkhoff::layers {
+
+// A tensor of a model file that a Linear holds, alone or above others.
+struct Part {
+  std::string_view name;  // of the module under the layer's prefix: the tensor is name + ".weight"
+  int64_t rows;
+  Role role = Role::matrix;
+};
 
 // A low-rank addition (LoRA) to rows first_row .. first_row + b.rows of a Linear, which may hold several tensors of a
 // file: x -> scale (x a^T) b^T. It stays beside w: training moves a and b alone. In a gradient, a and b are its
@@ -37,11 +45,15 @@ struct Linear {
   };
 
   Mat w;
+  std::vector<Part> parts;   // w from top to bottom; none where it is rows of another matrix (GroupedLinear)
+  bool always_fp32 = false;  // multiplied in fp32 whatever the compute type
   ops::Packed forward, backward;
   std::vector<RowBlocks> row_blocks;
   std::vector<Adapter> adapters;
 
   Linear() = default;
+  Linear(std::vector<Part> tensors, int64_t in, bool fp32 = false);
+  // A shape without a name.
   Linear(int64_t out, int64_t in) : w(nullptr, DType::f32, out, in) {}
   int64_t out() const { return w.rows; }
   int64_t in() const { return w.cols; }
@@ -54,6 +66,18 @@ struct Linear {
   // Repacks from the master, adapters too. Call after every change.
   void refresh(const Exec& exec) const;
   void refresh_adapters(const Exec& exec) const;
+};
+
+// A matrix [groups*rows, in] of a model file whose groups of rows multiply on their own.
+struct GroupedLinear {
+  Mat w;
+  Part part;
+  std::vector<Linear> of;  // rows of w
+
+  GroupedLinear() = default;
+  GroupedLinear(Part tensor, int64_t groups, int64_t in);
+  // Points the groups into w.
+  void share();
 };
 
 // y [T, out] = x w^T + adapters.

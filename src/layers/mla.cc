@@ -15,36 +15,34 @@ enum Blocks : size_t { kKeyUp, kValueUp };  // of kv_b.row_blocks: U_k as it is,
 // Few columns meet every key once: the gathering kernel transposes no values. Many share packed blocks of keys.
 constexpr int64_t kFewColumns = 64;
 
-void attend_latents(const Exec& exec, const Mla::Spec& s, const TokenContext& ctx, CMat q, CMat cache, Mat o,
-                    Arena& scratch) {
+void attend_latents(const Pass& p, const Mla::Spec& s, CMat q, CMat cache, Mat o) {
   const int64_t T = q.rows, M = cache.rows;
   const ops::AttentionShape shape = Mla::absorbed_shape(s);
   const CMat values = cache.col_block(0, s.kv_lora);
-  if (T * s.heads > kFewColumns)
-    return ops::attention_forward(exec, shape, q, cache, values, ctx.first_key, o, {}, scratch);
-  Arena::Scope scope(scratch);
-  const IndexMat keys = scratch.index_mat(T, M);
+  if (T * s.heads > kFewColumns) return ops::attention_forward(p.exec, shape, q, cache, values, p.ctx.first_key, o, {});
+  Arena::Scope scope(p.scratch);
+  const IndexMat keys = p.scratch.index_mat(T, M);
   std::vector<int32_t> end;
   for (int64_t t = 0; t < T; ++t) end.push_back(static_cast<int32_t>(M - T + t + 1));
-  ops::list_visible(exec, ctx.first_key, end, keys);
-  ops::sparse_attention_forward(exec, {s.heads, 1, shape.qk_dim, shape.v_dim, s.scale}, q, cache, values, keys, {}, o,
-                                {}, scratch);
+  ops::list_visible(p.exec, p.ctx.first_key, end, keys);
+  ops::sparse_attention_forward(p.exec, {s.heads, 1, shape.qk_dim, shape.v_dim, s.scale}, {q, cache, values, keys}, o,
+                                {}, p.scratch);
 }
 
+ops::MlaShape head_shape(const Mla::Spec& s) { return {s.heads, s.nope, s.rope, s.v}; }
 }  // namespace
 
 ops::AttentionShape Mla::expanded_shape(const Spec& s) { return {s.heads, s.heads, s.qk(), s.v, s.scale}; }
 ops::AttentionShape Mla::absorbed_shape(const Spec& s) { return {s.heads, 1, s.kv_lora + s.rope, s.kv_lora, s.scale}; }
 
 Mla::Weights::Weights(const Spec& s)
-    : in(s.q_in() + s.kv_lora + s.rope, s.dim),
+    : in({{s.q_lora ? "q_a_proj" : "q_proj", s.q_in()}, {"kv_a_proj_with_mqa", s.cache_cols()}}, s.dim),
       kv_norm(nullptr, DType::f32, 1, s.kv_lora),
-      kv_b(s.heads * (s.nope + s.v), s.kv_lora),
-      out(s.dim, s.heads * s.v),
-      q_in(s.q_in()) {
+      kv_b({{"kv_b_proj", s.heads * (s.nope + s.v)}}, s.kv_lora),
+      out({{"o_proj", s.dim, Role::output_projection}}, s.heads * s.v) {
   if (s.q_lora) {
     q_norm = Mat(nullptr, DType::f32, 1, s.q_lora);
-    q_b = Linear(s.heads * s.qk(), s.q_lora);
+    q_b = Linear({{"q_b_proj", s.heads * s.qk()}}, s.q_lora);
   }
   const int64_t step = s.nope + s.v;
   kv_b.row_blocks = {{0, s.nope, step, false, {}}, {s.nope, s.v, step, true, {}}};
@@ -75,103 +73,99 @@ Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens
   return r;
 }
 
-void Mla::project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                  const TokenContext& ctx, CMat x, Saved& sv) {
+void Mla::project(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& sv) {
   const int64_t T = x.rows, M = sv.cache.rows;
-  linear_forward(exec, w.in, x, sv.a);
+  linear_forward(p.exec, w.in, x, sv.a);
   if (s.q_lora) {
-    ops::rms_norm_forward(exec, sv.a.col_block(0, s.q_lora), w.q_norm, s.inner_eps, sv.cq, sv.q_rstd);
-    linear_forward(exec, w.q_b, sv.cq, sv.q);
+    ops::rms_norm_forward(p.exec, sv.a.col_block(0, s.q_lora), w.q_norm, s.inner_eps, sv.cq, sv.q_rstd);
+    linear_forward(p.exec, w.q_b, sv.cq, sv.q);
   }
-  ops::rope_apply(exec, rope, s.layout, ctx.position, sv.q, s.nope, s.heads, s.qk());
+  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, sv.q, {s.nope, s.heads, s.qk()});
 
   // The cache holds what later tokens need of this one: the normalised latent and the rotated shared key.
   const Mat fresh = sv.cache.row_block(M - T, T);
-  ops::rms_norm_forward(exec, sv.a.col_block(s.q_in(), s.kv_lora), w.kv_norm, s.inner_eps,
+  ops::rms_norm_forward(p.exec, sv.a.col_block(s.q_in(), s.kv_lora), w.kv_norm, s.inner_eps,
                         fresh.col_block(0, s.kv_lora), sv.c_rstd);
-  ops::copy(exec, sv.a.col_block(s.q_in() + s.kv_lora, s.rope), fresh.col_block(s.kv_lora, s.rope));
-  ops::rope_apply(exec, rope, s.layout, ctx.position, fresh, s.kv_lora, 1, s.rope);
+  ops::copy(p.exec, sv.a.col_block(s.q_in() + s.kv_lora, s.rope), fresh.col_block(s.kv_lora, s.rope));
+  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, fresh, {s.kv_lora, 1, s.rope});
 }
 
-void Mla::expand(const Exec& exec, const Spec& s, const Weights& w, Saved& sv, Arena& scratch) {
-  Arena::Scope scope(scratch);
-  Mat kv = scratch.mat(sv.cache.dtype, sv.cache.rows, s.heads * (s.nope + s.v));
-  linear_forward(exec, w.kv_b, sv.cache.col_block(0, s.kv_lora), kv);
-  ops::mla_expand_kv(exec, kv, sv.cache.col_block(s.kv_lora, s.rope), s.heads, s.nope, s.rope, s.v, sv.k, sv.v);
+void Mla::expand(const Pass& p, const Spec& s, const Weights& w, Saved& sv) {
+  Arena::Scope scope(p.scratch);
+  Mat kv = p.scratch.mat(sv.cache.dtype, sv.cache.rows, s.heads * (s.nope + s.v));
+  linear_forward(p.exec, w.kv_b, sv.cache.col_block(0, s.kv_lora), kv);
+  ops::mla_expand_kv(p.exec, head_shape(s), kv, sv.cache.col_block(s.kv_lora, s.rope), sv.k, sv.v);
 }
 
-void Mla::absorb(const Exec& exec, const Spec& s, const Weights& w, Saved& sv, Arena& scratch,
+void Mla::absorb(const Pass& p, const Spec& s, const Weights& w, Saved& sv,
                  const std::function<void(CMat q, Mat o)>& attend) {
-  Arena::Scope scope(scratch);
+  Arena::Scope scope(p.scratch);
   const int64_t T = sv.q.rows, key = s.kv_lora + s.rope;
-  Mat q = scratch.mat(sv.q.dtype, T, s.heads * key), o = scratch.mat(sv.q.dtype, T, s.heads * s.kv_lora);
-  linear_row_blocks(exec, w.kv_b, kKeyUp, sv.q, s.qk(), q, key);
+  Mat q = p.scratch.mat(sv.q.dtype, T, s.heads * key), o = p.scratch.mat(sv.q.dtype, T, s.heads * s.kv_lora);
+  linear_row_blocks(p.exec, w.kv_b, kKeyUp, sv.q, s.qk(), q, key);
   for (int64_t t = 0; t < T; ++t) {  // a token's heads as rows; all tokens at once where they follow each other
     const int64_t n = sv.q.contiguous() ? T : 1;
     const Mat from = sv.q.row_block(t, n).reshaped(n * s.heads, s.qk()),
               to = q.row_block(t, n).reshaped(n * s.heads, key);
-    ops::copy(exec, from.col_block(s.nope, s.rope), to.col_block(s.kv_lora, s.rope));
+    ops::copy(p.exec, from.col_block(s.nope, s.rope), to.col_block(s.kv_lora, s.rope));
     if (n == T) break;
   }
   attend(q, o);
-  linear_row_blocks(exec, w.kv_b, kValueUp, o, s.kv_lora, sv.o, s.v);
+  linear_row_blocks(p.exec, w.kv_b, kValueUp, o, s.kv_lora, sv.o, s.v);
 }
 
-void Mla::forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                  const TokenContext& ctx, CMat x, Saved& sv, Mat y, Arena& scratch) {
-  project(exec, s, w, rope, ctx, x, sv);
+void Mla::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& sv, Mat y) {
+  project(p, s, w, x, sv);
   if (sv.absorbed()) {
-    absorb(exec, s, w, sv, scratch, [&](CMat q, Mat o) { attend_latents(exec, s, ctx, q, sv.cache, o, scratch); });
+    absorb(p, s, w, sv, [&](CMat q, Mat o) { attend_latents(p, s, q, sv.cache, o); });
   } else {
-    expand(exec, s, w, sv, scratch);
-    ops::attention_forward(exec, expanded_shape(s), sv.q, sv.k, sv.v, ctx.first_key, sv.o, sv.lse, scratch);
+    expand(p, s, w, sv);
+    ops::attention_forward(p.exec, expanded_shape(s), sv.q, sv.k, sv.v, p.ctx.first_key, sv.o, sv.lse);
   }
-  linear_forward(exec, w.out, sv.o, y);
+  linear_forward(p.exec, w.out, sv.o, y);
 }
 
-void Mla::backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                   const TokenContext& ctx, CMat x, const Saved& sv, CMat dy, Mat dx, Weights& g, Arena& scratch) {
-  backward_around(exec, s, w, rope, ctx, x, sv, dy, dx, g, scratch, [&](CMat d_o, Mat dq, Mat dk, Mat dv) {
-    ops::attention_backward(exec, expanded_shape(s), sv.q, sv.k, sv.v, ctx.first_key, ctx.segment_start, sv.o, sv.lse,
-                            d_o, dq, dk, dv, scratch);
+void Mla::backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& sv, Cotangents d, Weights& g) {
+  backward_around(p, s, w, x, sv, d, g, [&](CMat d_o, const ops::AttentionGradients& to) {
+    ops::attention_backward(p.exec, expanded_shape(s),
+                            {sv.q, sv.k, sv.v, p.ctx.first_key, p.ctx.segment_start, sv.o, sv.lse}, d_o, to);
   });
 }
 
-void Mla::backward_around(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                          const TokenContext& ctx, CMat x, const Saved& sv, CMat dy, Mat dx, Weights& g, Arena& scratch,
-                          const AttentionGradient& attend) {
-  Arena::Scope scope(scratch);
+void Mla::backward_around(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& sv, Cotangents d,
+                          Weights& g, const AttentionGradient& attend) {
+  Arena::Scope scope(p.scratch);
   const int64_t T = x.rows;
   const DType dt = x.dtype;
-  Mat da = scratch.mat(dt, T, s.q_in() + s.cache_cols());
-  Mat dq = s.q_lora ? scratch.mat(dt, T, s.heads * s.qk()) : da.col_block(0, s.q_in());
+  Mat da = p.scratch.mat(dt, T, s.q_in() + s.cache_cols());
+  Mat dq = s.q_lora ? p.scratch.mat(dt, T, s.heads * s.qk()) : da.col_block(0, s.q_in());
   Mat dk_rope = da.col_block(s.q_in() + s.kv_lora, s.rope);
   {
-    Arena::Scope inner(scratch);
-    Mat dkv = scratch.mat(dt, T, s.heads * (s.nope + s.v));
+    Arena::Scope inner(p.scratch);
+    Mat dkv = p.scratch.mat(dt, T, s.heads * (s.nope + s.v));
     {
-      Arena::Scope heads(scratch);
-      Mat d_o = scratch.mat(dt, T, s.heads * s.v);
-      linear_backward(exec, w.out, sv.o, dy, d_o, g.out, scratch);
-      Mat dk = scratch.mat(dt, T, s.heads * s.qk()), dv = scratch.mat(dt, T, s.heads * s.v);
-      attend(d_o, dq, dk, dv);
-      ops::mla_expand_kv_backward(exec, dk, dv, s.heads, s.nope, s.rope, s.v, dkv, dk_rope);
+      Arena::Scope heads(p.scratch);
+      Mat d_o = p.scratch.mat(dt, T, s.heads * s.v);
+      linear_backward(p.exec, w.out, sv.o, d.dy, d_o, g.out, p.scratch);
+      Mat dk = p.scratch.mat(dt, T, s.heads * s.qk()), dv = p.scratch.mat(dt, T, s.heads * s.v);
+      attend(d_o, {dq, dk, dv});
+      ops::mla_expand_kv_backward(p.exec, head_shape(s), dk, dv, dkv, dk_rope);
     }
-    Mat dc = scratch.mat(dt, T, s.kv_lora);
-    linear_backward(exec, w.kv_b, sv.cache.col_block(0, s.kv_lora), dkv, dc, g.kv_b, scratch);
-    ops::rms_norm_backward(exec, sv.a.col_block(s.q_in(), s.kv_lora), w.kv_norm, sv.c_rstd, dc,
-                           da.col_block(s.q_in(), s.kv_lora), g.kv_norm, scratch);
+    Mat dc = p.scratch.mat(dt, T, s.kv_lora);
+    linear_backward(p.exec, w.kv_b, sv.cache.col_block(0, s.kv_lora), dkv, dc, g.kv_b, p.scratch);
+    ops::rms_norm_backward(p.exec, sv.a.col_block(s.q_in(), s.kv_lora), w.kv_norm, sv.c_rstd, dc,
+                           da.col_block(s.q_in(), s.kv_lora), g.kv_norm, p.scratch);
   }
-  ops::rope_apply(exec, rope, s.layout, ctx.position, da, s.q_in() + s.kv_lora, 1, s.rope, /*inverse=*/true);
-  ops::rope_apply(exec, rope, s.layout, ctx.position, dq, s.nope, s.heads, s.qk(), /*inverse=*/true);
+  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, da, {s.q_in() + s.kv_lora, 1, s.rope}, /*inverse=*/true);
+  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, dq, {s.nope, s.heads, s.qk()}, /*inverse=*/true);
   if (s.q_lora) {
-    Arena::Scope inner(scratch);
-    Mat dcq = scratch.mat(dt, T, s.q_lora);
-    linear_backward(exec, w.q_b, sv.cq, dq, dcq, g.q_b, scratch);
-    ops::rms_norm_backward(exec, sv.a.col_block(0, s.q_lora), w.q_norm, sv.q_rstd, dcq, da.col_block(0, s.q_lora),
-                           g.q_norm, scratch);
+    Arena::Scope inner(p.scratch);
+    Mat dcq = p.scratch.mat(dt, T, s.q_lora);
+    linear_backward(p.exec, w.q_b, sv.cq, dq, dcq, g.q_b, p.scratch);
+    ops::rms_norm_backward(p.exec, sv.a.col_block(0, s.q_lora), w.q_norm, sv.q_rstd, dcq, da.col_block(0, s.q_lora),
+                           g.q_norm, p.scratch);
   }
-  linear_backward(exec, w.in, x, da, dx, g.in, scratch);
+  linear_backward(p.exec, w.in, x, da, d.dx, g.in, p.scratch);
 }
 
 }  // namespace birkhoff::layers

@@ -5,9 +5,8 @@
 
 #include "layers/linear.h"
 #include "layers/parameter.h"
-#include "layers/tokens.h"
+#include "layers/pass.h"
 #include "ops/attention/attention.h"
-#include "ops/attention/rope.h"
 
 namespace birkhoff::layers {
 
@@ -39,30 +38,18 @@ struct Mla {
     Mat kv_norm;  // [1, kv_lora]
     Linear kv_b;  // [heads*(nope+v), kv_lora]
     Linear out;   // [dim, heads*v]
-    int64_t q_in = 0;
     explicit Weights(const Spec& s);
     Weights() = default;
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      Mat q = in.w.row_block(0, q_in), kv = in.w.row_block(q_in, in.w.rows - q_in);
-      const bool low_rank = !q_norm.empty();
-      f(p + (low_rank ? "q_a_proj.weight" : "q_proj.weight"), q, Role::matrix);
-      in.w.data = q.data;
-      f(p + "kv_a_proj_with_mqa.weight", kv, Role::matrix);
-      if (low_rank) {
-        f(p + "q_a_layernorm.weight", q_norm, Role::norm);
-        f(p + "q_b_proj.weight", q_b.w, Role::matrix);
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      f(p, w.in);
+      if (!w.q_norm.empty()) {
+        f(p + "q_a_layernorm.weight", w.q_norm, Role::norm);
+        f(p, w.q_b);
       }
-      f(p + "kv_a_layernorm.weight", kv_norm, Role::norm);
-      f(p + "kv_b_proj.weight", kv_b.w, Role::matrix);
-      f(p + "o_proj.weight", out.w, Role::output_projection);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      f(in);
-      if (!q_norm.empty()) f(q_b);
-      f(kv_b);
-      f(out);
+      f(p + "kv_a_layernorm.weight", w.kv_norm, Role::norm);
+      f(p, w.kv_b);
+      f(p, w.out);
     }
   };
   // What a sequence keeps of its earlier tokens.
@@ -86,29 +73,25 @@ struct Mla {
   // The keys are `cached` tokens of `cache` followed by T to be written there; without a cache the T tokens alone.
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward,
                        Cache* cache = nullptr, int64_t cached = 0);
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                      const TokenContext& ctx, CMat x, Saved& saved, Mat y, Arena& scratch);
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                       const TokenContext& ctx, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad,
-                       Arena& scratch);
+  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y);
+  static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
+                       Weights& grad);
 
   // The parts of the two above, for attention of another kind between the same projections (sparse_mla.h).
   // x -> saved.a, cq, q and the T fresh rows of the cache.
-  static void project(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                      const TokenContext& ctx, CMat x, Saved& saved);
+  static void project(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved);
   // saved.cache -> saved.k, v.
-  static void expand(const Exec& exec, const Spec& s, const Weights& w, Saved& saved, Arena& scratch);
+  static void expand(const Pass& p, const Spec& s, const Weights& w, Saved& saved);
   // Runs `attend` between the two maps of the absorbed form: q [T, heads*(kv_lora + rope)] that meets rows of the
   // cache, and what it leaves in o [T, heads*kv_lora] becomes saved.o.
-  static void absorb(const Exec& exec, const Spec& s, const Weights& w, Saved& saved, Arena& scratch,
+  static void absorb(const Pass& p, const Spec& s, const Weights& w, Saved& saved,
                      const std::function<void(CMat q, Mat o)>& attend);
   static ops::AttentionShape expanded_shape(const Spec& s);
   static ops::AttentionShape absorbed_shape(const Spec& s);
-  // backward around the gradient of attention alone: attend(d_o, dq, dk, dv) assigns the last three.
-  using AttentionGradient = std::function<void(CMat d_o, Mat dq, Mat dk, Mat dv)>;
-  static void backward_around(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                              const TokenContext& ctx, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad,
-                              Arena& scratch, const AttentionGradient& attend);
+  // backward around the gradient of attention alone: attend(d_o, d) assigns d.
+  using AttentionGradient = std::function<void(CMat d_o, const ops::AttentionGradients& d)>;
+  static void backward_around(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
+                              Weights& grad, const AttentionGradient& attend);
 };
 
 }  // namespace birkhoff::layers

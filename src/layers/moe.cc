@@ -1,5 +1,6 @@
 #include "layers/moe.h"
 
+#include "ops/experts/dispatch.h"
 #include "ops/rows/elementwise.h"
 #include "ops/rows/embedding.h"
 #include "ops/rows/swiglu.h"
@@ -23,7 +24,7 @@ constexpr auto kDown = &DenseFfn::Weights::down;
 
 }  // namespace
 
-Moe::Weights::Weights(const Spec& s) : router(s.rule.experts, s.dim) {
+Moe::Weights::Weights(const Spec& s) : router({{"gate", s.rule.experts, Role::router}}, s.dim, /*fp32=*/true) {
   if (s.rule.bias) bias = Mat(nullptr, DType::f32, 1, s.rule.experts);
   if (s.hash_vocab) table = Mat(nullptr, DType::f32, s.hash_vocab, s.rule.active);
   experts.assign(static_cast<size_t>(s.rule.experts), DenseFfn::Weights(s.expert()));
@@ -43,63 +44,64 @@ void Moe::reserve_activations(Arena& arena, const Spec& s, DType dtype, int64_t 
   if (s.shared_inter) saved.shared = DenseFfn::reserve(arena, s.shared(), dtype, tokens);
 }
 
-void Moe::route(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x, Saved& saved) {
-  linear_forward(exec, w.router, x, saved.logits);
+void Moe::route(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved) {
+  linear_forward(p.exec, w.router, x, saved.logits);
   if (!s.hash_vocab) {
-    ops::route_forward(exec, s.rule, saved.logits, w.bias, saved.routing);
+    ops::route_forward(p.exec, s.rule, saved.logits, w.bias, saved.routing);
     return;
   }
-  ops::embedding_forward(exec, w.table, ctx.token_id, saved.routing.weights);
-  ops::route_given(exec, s.rule, saved.logits, saved.routing.weights, saved.routing);
+  ops::embedding_forward(p.exec, w.table, p.ctx.token_id, saved.routing.weights);
+  ops::route_given(p.exec, s.rule, saved.logits, saved.routing.weights, saved.routing);
 }
 
-void Moe::forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y, Arena& scratch) {
-  Arena::Scope scope(scratch);
+void Moe::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y) {
+  Arena::Scope scope(p.scratch);
   const auto& r = saved.routing;
-  if (s.shared_inter) DenseFfn::forward(exec, s.shared(), w.shared, x, saved.shared, y, scratch);
-  ops::dispatch_forward(exec, r, x, saved.rows);
-  ops::slots_to_rows(exec, r, r.weights, saved.row_weight);
-  grouped_linear_forward(exec, of_experts(w.experts, kGateUp), saved.rows, r.offsets, saved.gu);
-  Mat h = scratch.mat(x.dtype, saved.rows.rows, s.inter), out = scratch.mat(x.dtype, saved.rows.rows, s.dim);
-  ops::swiglu_forward(exec, saved.gu, saved.row_weight, h, s.limit);
-  grouped_linear_forward(exec, of_experts(w.experts, kDown), h, r.offsets, out);
-  ops::combine_forward(exec, r, out, y, /*accumulate=*/s.shared_inter != 0);
+  if (s.shared_inter) DenseFfn::forward(p, s.shared(), w.shared, x, saved.shared, y);
+  ops::dispatch_forward(p.exec, r, x, saved.rows);
+  ops::slots_to_rows(p.exec, r, r.weights, saved.row_weight);
+  grouped_linear_forward(p.exec, of_experts(w.experts, kGateUp), saved.rows, r.offsets, saved.gu);
+  Mat h = p.scratch.mat(x.dtype, saved.rows.rows, s.inter), out = p.scratch.mat(x.dtype, saved.rows.rows, s.dim);
+  ops::swiglu_forward(p.exec, saved.gu, saved.row_weight, h, s.limit);
+  grouped_linear_forward(p.exec, of_experts(w.experts, kDown), h, r.offsets, out);
+  ops::combine_forward(p.exec, r, out, y, /*accumulate=*/s.shared_inter != 0);
 }
 
-void Moe::backward(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x,
-                   const Saved& saved, CMat dy, Mat dx, Weights& g, ops::BalanceLoss& balance, Arena& scratch) {
-  Arena::Scope scope(scratch);
+void Moe::backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d, Weights& g,
+                   ops::BalanceLoss& balance) {
+  Arena::Scope scope(p.scratch);
   const auto& r = saved.routing;
   const int64_t rows = saved.rows.rows;
   const DType dt = x.dtype;
 
-  Mat d_row_weight = scratch.mat(f32_t, rows, 1), d_in_rows = scratch.mat(dt, rows, s.dim);
+  Mat d_row_weight = p.scratch.mat(f32_t, rows, 1), d_in_rows = p.scratch.mat(dt, rows, s.dim);
   {
-    Arena::Scope inner(scratch);
-    Mat dgu = scratch.mat(dt, rows, 2 * s.inter);
+    Arena::Scope inner(p.scratch);
+    Mat dgu = p.scratch.mat(dt, rows, 2 * s.inter);
     {
-      Arena::Scope down(scratch);
-      Mat d_out = scratch.mat(dt, rows, s.dim), h = scratch.mat(dt, rows, s.inter), dh = scratch.mat(dt, rows, s.inter);
-      ops::combine_backward(exec, r, dy, d_out);
-      ops::swiglu_forward(exec, saved.gu, saved.row_weight, h, s.limit);
-      grouped_linear_backward(exec, of_experts(w.experts, kDown), h, d_out, r.offsets, dh, of_experts(g.experts, kDown),
-                              scratch);
-      ops::swiglu_backward(exec, saved.gu, saved.row_weight, dh, dgu, d_row_weight, s.limit);
+      Arena::Scope down(p.scratch);
+      Mat d_out = p.scratch.mat(dt, rows, s.dim), h = p.scratch.mat(dt, rows, s.inter),
+          dh = p.scratch.mat(dt, rows, s.inter);
+      ops::combine_backward(p.exec, r, d.dy, d_out);
+      ops::swiglu_forward(p.exec, saved.gu, saved.row_weight, h, s.limit);
+      grouped_linear_backward(p.exec, of_experts(w.experts, kDown), h, d_out, r.offsets, dh,
+                              of_experts(g.experts, kDown), p.scratch);
+      ops::swiglu_backward(p.exec, saved.gu, saved.row_weight, dh, dgu, d_row_weight, s.limit);
     }
-    grouped_linear_backward(exec, of_experts(w.experts, kGateUp), saved.rows, dgu, r.offsets, d_in_rows,
-                            of_experts(g.experts, kGateUp), scratch);
+    grouped_linear_backward(p.exec, of_experts(w.experts, kGateUp), saved.rows, dgu, r.offsets, d_in_rows,
+                            of_experts(g.experts, kGateUp), p.scratch);
   }
-  if (s.shared_inter) DenseFfn::backward(exec, s.shared(), w.shared, x, saved.shared, dy, dx, g.shared, scratch);
-  ops::dispatch_backward(exec, r, d_in_rows, dx, /*accumulate=*/s.shared_inter != 0);
+  if (s.shared_inter) DenseFfn::backward(p, s.shared(), w.shared, x, saved.shared, d, g.shared);
+  ops::dispatch_backward(p.exec, r, d_in_rows, d.dx, /*accumulate=*/s.shared_inter != 0);
 
-  Mat d_weights = scratch.mat(f32_t, x.rows, s.rule.active), d_logits = scratch.mat(f32_t, x.rows, s.rule.experts);
-  ops::rows_to_slots(exec, r, d_row_weight, d_weights);
-  ops::route_backward(exec, s.rule, saved.logits, r, d_weights, d_logits);
+  Mat d_weights = p.scratch.mat(f32_t, x.rows, s.rule.active), d_logits = p.scratch.mat(f32_t, x.rows, s.rule.experts);
+  ops::rows_to_slots(p.exec, r, d_row_weight, d_weights);
+  ops::route_backward(p.exec, s.rule, saved.logits, r, d_weights, d_logits);
   if (s.balance.any())
-    ops::balance_losses(exec, s.rule, s.balance, saved.logits, r, ctx.sequence_start, balance, d_logits, scratch);
-  Mat dx_router = scratch.mat(dt, x.rows, s.dim);
-  linear_backward(exec, w.router, x, d_logits, dx_router, g.router, scratch);
-  ops::add(exec, dx_router, dx);
+    ops::balance_losses(p.exec, s.rule, s.balance, saved.logits, r, p.ctx.sequence_start, balance, d_logits, p.scratch);
+  Mat dx_router = p.scratch.mat(dt, x.rows, s.dim);
+  linear_backward(p.exec, w.router, x, d_logits, dx_router, g.router, p.scratch);
+  ops::add(p.exec, dx_router, d.dx);
 }
 
 }  // namespace birkhoff::layers

@@ -5,8 +5,7 @@
 #include <vector>
 
 #include "layers/dense_ffn.h"
-#include "layers/tokens.h"
-#include "ops/experts/routing.h"
+#include "ops/experts/balance.h"
 
 namespace birkhoff::layers {
 
@@ -30,18 +29,14 @@ struct Moe {
     DenseFfn::Weights shared;
     Weights() = default;
     explicit Weights(const Spec& s);
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      f(p + "gate.weight", router.w, Role::router);
-      if (!bias.empty()) f(p + "gate.e_score_correction_bias", bias, Role::router_bias);
-      if (!table.empty()) f(p + "gate.tid2eid", table, Role::expert_table);
-      for (size_t e = 0; e < experts.size(); ++e) experts[e].for_each(p + "experts." + std::to_string(e) + ".", f);
-      if (shared.inter()) shared.for_each(p + "shared_experts.", f);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      for (auto& e : experts) e.for_each_linear(f);
-      if (shared.inter()) shared.for_each_linear(f);
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      f(p, w.router);
+      if (!w.bias.empty()) f(p + "gate.e_score_correction_bias", w.bias, Role::router_bias);
+      if (!w.table.empty()) f(p + "gate.tid2eid", w.table, Role::expert_table);
+      for (size_t e = 0; e < w.experts.size(); ++e)
+        DenseFfn::Weights::visit(w.experts[e], p + "experts." + std::to_string(e) + ".", f);
+      if (w.shared.inter()) DenseFfn::Weights::visit(w.shared, p + "shared_experts.", f);
     }
   };
   // Routing is kept under every recompute policy; the rest may be rebuilt by a second forward.
@@ -56,11 +51,11 @@ struct Moe {
   static void reserve_activations(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Saved& saved);
 
   // route fills saved.routing; forward needs it and computes y. Recomputation repeats forward alone.
-  static void route(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x, Saved& saved);
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y, Arena& scratch);
-  // dx assigned. Adds the balance losses of this layer to `balance` and their gradient to the router's.
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const TokenContext& ctx, CMat x,
-                       const Saved& saved, CMat dy, Mat dx, Weights& grad, ops::BalanceLoss& balance, Arena& scratch);
+  static void route(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved);
+  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y);
+  // Adds the balance losses of this layer to `balance` and their gradient to the router's.
+  static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
+                       Weights& grad, ops::BalanceLoss& balance);
 };
 
 }  // namespace birkhoff::layers

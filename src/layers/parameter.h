@@ -1,8 +1,4 @@
-// How layers name their parameters. Every Weights struct has
-//   template <class F> void for_each(const std::string& prefix, F&& f)
-// which calls f(name, Mat&, Role) for each tensor in storage order: init, bind, zero, save, load and the optimizer are
-// one call each. Tensors that one product reads together (gate and up, q and kv) are visited one after the other and
-// stored without a gap.
+// What the parameters of a layer are, each a tensor of the model's file: how they start and how they are trained.
 #pragma once
 #include <cstdint>
 

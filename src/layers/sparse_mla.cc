@@ -29,80 +29,73 @@ std::vector<Run> find_runs(const TokenContext& ctx, const SparseMla::Saved& sv) 
 }
 
 // A token's own number of visible keys decides how it is computed, so that its neighbours cannot change its bits.
-void attend_runs(const Exec& exec, const SparseMla::Spec& s, const TokenContext& ctx, SparseMla::Saved& sv,
-                 Arena& scratch) {
+void attend_runs(const Pass& p, const SparseMla::Spec& s, SparseMla::Saved& sv) {
   const ops::AttentionShape shape = Mla::expanded_shape(s.mla);
   const int64_t T = sv.mla.q.rows, before = sv.mla.cache.rows - T;
   // A dry run does not know the documents: as if every token selected, which takes the most memory.
-  const std::vector<Run> runs = exec.dry() ? std::vector<Run>{{0, T, true}} : find_runs(ctx, sv);
+  const std::vector<Run> runs = p.exec.dry() ? std::vector<Run>{{0, T, true}} : find_runs(p.ctx, sv);
   for (const Run& r : runs) {
     const int64_t n = r.end - r.begin;
     const CMat q = sv.mla.q.row_block(r.begin, n);
     const Mat o = sv.mla.o.row_block(r.begin, n), lse = sv.mla.lse.cols ? sv.mla.lse.row_block(r.begin, n) : Mat();
     if (r.selects) {
-      ops::sparse_attention_forward(exec, sparse(shape), q, sv.mla.k, sv.mla.v, {sv.keys.row(r.begin), n, sv.keys.cols},
-                                    {}, o, lse, scratch);
+      ops::sparse_attention_forward(
+          p.exec, sparse(shape), {q, sv.mla.k, sv.mla.v, {sv.keys.row(r.begin), n, sv.keys.cols}}, o, lse, p.scratch);
     } else {
       const int64_t keys = before + r.end;
-      ops::attention_forward(exec, shape, q, sv.mla.k.row_block(0, keys), sv.mla.v.row_block(0, keys),
-                             ctx.first_key.subspan(static_cast<size_t>(r.begin), static_cast<size_t>(n)), o, lse,
-                             scratch);
+      ops::attention_forward(p.exec, shape, q, sv.mla.k.row_block(0, keys), sv.mla.v.row_block(0, keys),
+                             p.ctx.first_key.subspan(static_cast<size_t>(r.begin), static_cast<size_t>(n)), o, lse);
     }
   }
 }
 
-// Gradients of the indexer's loss with respect to its q, k and w; returns the sum of KL over the tokens.
-struct IndexGradients {
-  Mat dq, dk, dw;
-};
-double dense_stage(const Exec& exec, const SparseMla::Spec& s, const TokenContext& ctx, const SparseMla::Saved& sv,
-                   float scale, const IndexGradients& d, Arena& scratch) {
+// Assigns the gradients of the indexer's loss; returns the sum of KL over the tokens.
+double dense_stage(const Pass& p, const SparseMla::Spec& s, const SparseMla::Saved& sv, float scale,
+                   const ops::IndexerGradients& d) {
   // One sequence after another, so that lists are as wide as a sequence is long.
   const auto T = sv.mla.q.rows;
-  const auto sequences = static_cast<int64_t>(ctx.sequence_start.size());
+  const auto sequences = static_cast<int64_t>(p.ctx.sequence_start.size());
   BK_CHECK(sequences > 0);
   double loss = 0;
   for (int64_t i = 0; i < sequences; ++i) {
-    Arena::Scope scope(scratch);
+    Arena::Scope scope(p.scratch);
     const bool last = i + 1 == sequences;
-    const int64_t begin = exec.dry() ? 0 : ctx.sequence_start[static_cast<size_t>(i)];
-    const int64_t n = exec.dry() ? (T + sequences - 1) / sequences
-                                 : (last ? T : ctx.sequence_start[static_cast<size_t>(i) + 1]) - begin;
-    const IndexMat keys = scratch.index_mat(n, n);
-    Mat p = scratch.mat(f32_t, n, n);
+    const int64_t begin = p.exec.dry() ? 0 : p.ctx.sequence_start[static_cast<size_t>(i)];
+    const int64_t n = p.exec.dry() ? (T + sequences - 1) / sequences
+                                   : (last ? T : p.ctx.sequence_start[static_cast<size_t>(i) + 1]) - begin;
+    const IndexMat keys = p.scratch.index_mat(n, n);
+    Mat target = p.scratch.mat(f32_t, n, n);
     std::vector<int32_t> first(static_cast<size_t>(n));
-    for (int64_t t = 0; t < n && !exec.dry(); ++t)
-      first[static_cast<size_t>(t)] = ctx.first_key[static_cast<size_t>(begin + t)] - static_cast<int32_t>(begin);
-    ops::list_visible(exec, first, end_keys(n, n), keys);
+    for (int64_t t = 0; t < n && !p.exec.dry(); ++t)
+      first[static_cast<size_t>(t)] = p.ctx.first_key[static_cast<size_t>(begin + t)] - static_cast<int32_t>(begin);
+    ops::list_visible(p.exec, first, end_keys(n, n), keys);
     const auto rows = [&](CMat m) { return m.row_block(begin, n); };
-    ops::attention_target(exec, sparse(Mla::expanded_shape(s.mla)), rows(sv.mla.q), rows(sv.mla.k), rows(sv.mla.lse),
-                          keys, p, scratch);
-    loss +=
-        ops::indexer_kl(exec, s.indexer.shape(), rows(sv.indexer.q), rows(sv.indexer.k), rows(sv.indexer.w), keys, p,
-                        scale, d.dq.row_block(begin, n), d.dk.row_block(begin, n), d.dw.row_block(begin, n), scratch);
+    ops::attention_target(p.exec, sparse(Mla::expanded_shape(s.mla)), rows(sv.mla.q), rows(sv.mla.k), rows(sv.mla.lse),
+                          keys, target, p.scratch);
+    loss += ops::indexer_kl(p.exec, s.indexer.shape(), {rows(sv.indexer.q), rows(sv.indexer.k), rows(sv.indexer.w)},
+                            keys, target, scale,
+                            {d.dq.row_block(begin, n), d.dk.row_block(begin, n), d.dw.row_block(begin, n)}, p.scratch);
   }
   return loss;
 }
-double sparse_stage(const Exec& exec, const SparseMla::Spec& s, const SparseMla::Saved& sv, float scale,
-                    const IndexGradients& d, Arena& scratch) {
-  Arena::Scope scope(scratch);
-  Mat p = scratch.mat(f32_t, sv.keys.rows, sv.keys.cols);
-  ops::attention_target(exec, sparse(Mla::expanded_shape(s.mla)), sv.mla.q, sv.mla.k, sv.mla.lse, sv.keys, p, scratch);
-  return ops::indexer_kl(exec, s.indexer.shape(), sv.indexer.q, sv.indexer.k, sv.indexer.w, sv.keys, p, scale, d.dq,
-                         d.dk, d.dw, scratch);
+double sparse_stage(const Pass& p, const SparseMla::Spec& s, const SparseMla::Saved& sv, float scale,
+                    const ops::IndexerGradients& d) {
+  Arena::Scope scope(p.scratch);
+  Mat target = p.scratch.mat(f32_t, sv.keys.rows, sv.keys.cols);
+  ops::attention_target(p.exec, sparse(Mla::expanded_shape(s.mla)), sv.mla.q, sv.mla.k, sv.mla.lse, sv.keys, target,
+                        p.scratch);
+  return ops::indexer_kl(p.exec, s.indexer.shape(), sv.indexer.tensors(), sv.keys, target, scale, d, p.scratch);
 }
 
-void train_indexer(const Exec& exec, const SparseMla::Spec& s, const SparseMla::Weights& w, const ops::RopeTable& rope,
-                   const TokenContext& ctx, CMat x, const SparseMla::Saved& sv, SparseMla::Weights& g, IndexerLoss& kl,
-                   Arena& scratch) {
-  Arena::Scope scope(scratch);
+void train_indexer(const Pass& p, const SparseMla::Spec& s, const SparseMla::Weights& w, CMat x,
+                   const SparseMla::Saved& sv, SparseMla::Weights& g, IndexerLoss& kl) {
+  Arena::Scope scope(p.scratch);
   const int64_t T = x.rows;
-  const IndexGradients d{scratch.mat(x.dtype, T, sv.indexer.q.cols), scratch.mat(x.dtype, T, s.indexer.head_dim),
-                         scratch.mat(f32_t, T, s.indexer.heads)};
-  kl.sum +=
-      s.dense ? dense_stage(exec, s, ctx, sv, kl.scale, d, scratch) : sparse_stage(exec, s, sv, kl.scale, d, scratch);
-  Indexer::backward(exec, s.indexer, rope, ctx, x, sv.mla.cq, w.indexer, sv.indexer, d.dq, d.dk, d.dw, g.indexer,
-                    scratch);
+  const ops::IndexerGradients d{p.scratch.mat(x.dtype, T, sv.indexer.q.cols),
+                                p.scratch.mat(x.dtype, T, s.indexer.head_dim),
+                                p.scratch.mat(f32_t, T, s.indexer.heads)};
+  kl.sum += s.dense ? dense_stage(p, s, sv, kl.scale, d) : sparse_stage(p, s, sv, kl.scale, d);
+  Indexer::backward(p, s.indexer, w.indexer, x, sv.mla.cq, sv.indexer, d, g.indexer);
 }
 
 }  // namespace
@@ -119,27 +112,27 @@ SparseMla::Saved SparseMla::reserve(Arena& arena, const Spec& s, DType dtype, in
   return r;
 }
 
-void SparseMla::forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                        const TokenContext& ctx, CMat x, Saved& sv, Mat y, Arena& scratch) {
-  Mla::project(exec, s.mla, w.mla, rope, ctx, x, sv.mla);
-  Indexer::project(exec, s.indexer, w.indexer, rope, ctx, x, sv.mla.cq, sv.indexer);
+void SparseMla::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& sv, Mat y) {
+  Mla::project(p, s.mla, w.mla, x, sv.mla);
+  Indexer::project(p, s.indexer, w.indexer, x, sv.mla.cq, sv.indexer);
   const bool selects = !s.dense && x.rows > 0;
-  if (selects) Indexer::select(exec, s.indexer, ctx, sv.indexer, sv.keys, scratch);
+  if (selects) Indexer::select(p, s.indexer, sv.indexer, sv.keys);
   if (sv.mla.absorbed()) {
     BK_CHECK(selects);
-    Mla::absorb(exec, s.mla, w.mla, sv.mla, scratch, [&](CMat q, Mat o) {
-      ops::sparse_attention_forward(exec, sparse(Mla::absorbed_shape(s.mla)), q, sv.mla.cache,
-                                    sv.mla.cache.col_block(0, s.mla.kv_lora), sv.keys, {}, o, {}, scratch);
+    Mla::absorb(p, s.mla, w.mla, sv.mla, [&](CMat q, Mat o) {
+      ops::sparse_attention_forward(p.exec, sparse(Mla::absorbed_shape(s.mla)),
+                                    {q, sv.mla.cache, sv.mla.cache.col_block(0, s.mla.kv_lora), sv.keys}, o, {},
+                                    p.scratch);
     });
   } else {
-    Mla::expand(exec, s.mla, w.mla, sv.mla, scratch);
+    Mla::expand(p, s.mla, w.mla, sv.mla);
     if (selects)
-      attend_runs(exec, s, ctx, sv, scratch);
+      attend_runs(p, s, sv);
     else
-      ops::attention_forward(exec, Mla::expanded_shape(s.mla), sv.mla.q, sv.mla.k, sv.mla.v, ctx.first_key, sv.mla.o,
-                             sv.mla.lse, scratch);
+      ops::attention_forward(p.exec, Mla::expanded_shape(s.mla), sv.mla.q, sv.mla.k, sv.mla.v, p.ctx.first_key,
+                             sv.mla.o, sv.mla.lse);
   }
-  linear_forward(exec, w.mla.out, sv.mla.o, y);
+  linear_forward(p.exec, w.mla.out, sv.mla.o, y);
 }
 
 ops::SelectionQuality SparseMla::selection_quality(const Exec& exec, const Spec& s, const TokenContext& ctx,
@@ -150,32 +143,30 @@ ops::SelectionQuality SparseMla::selection_quality(const Exec& exec, const Spec&
   const int64_t T = m.q.rows;
   Mat o = scratch.mat(m.q.dtype, T, m.o.cols), lse = scratch.mat(f32_t, T, s.mla.heads), p = scratch.mat(f32_t, T, T);
   const IndexMat visible = scratch.index_mat(T, T);
-  ops::attention_forward(exec, shape, m.q, m.k, m.v, ctx.first_key, o, lse, scratch);
+  ops::attention_forward(exec, shape, m.q, m.k, m.v, ctx.first_key, o, lse);
   ops::list_visible(exec, ctx.first_key, end_keys(T, T), visible);
   ops::attention_target(exec, sparse(shape), m.q, m.k, lse, visible, p, scratch);
   return ops::selection_quality(exec, visible, p, sv.keys);
 }
 
-void SparseMla::backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                         const TokenContext& ctx, CMat x, const Saved& sv, CMat dy, Mat dx, Weights& g, IndexerLoss& kl,
-                         Arena& scratch) {
-  if (kl.scale != 0 && x.rows > 0) train_indexer(exec, s, w, rope, ctx, x, sv, g, kl, scratch);
+void SparseMla::backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& sv, Cotangents d,
+                         Weights& g, IndexerLoss& kl) {
+  if (kl.scale != 0 && x.rows > 0) train_indexer(p, s, w, x, sv, g, kl);
   const ops::AttentionShape shape = Mla::expanded_shape(s.mla);
   const auto selects = [&] {
-    const auto runs = find_runs(ctx, sv);
+    const auto runs = find_runs(p.ctx, sv);
     return std::any_of(runs.begin(), runs.end(), [](const Run& r) { return r.selects; });
   };
-  const bool lists = !s.dense && x.rows > 0 && (exec.dry() || selects());
-  Mla::backward_around(exec, s.mla, w.mla, rope, ctx, x, sv.mla, dy, dx, g.mla, scratch,
-                       [&](CMat d_o, Mat dq, Mat dk, Mat dv) {
-                         const Mla::Saved& m = sv.mla;
-                         if (lists)
-                           ops::sparse_attention_backward(exec, sparse(shape), {m.q, m.k, m.v, sv.keys, {}, m.o, m.lse},
-                                                          d_o, dq, dk, dv, {}, scratch);
-                         else
-                           ops::attention_backward(exec, shape, m.q, m.k, m.v, ctx.first_key, ctx.segment_start, m.o,
-                                                   m.lse, d_o, dq, dk, dv, scratch);
-                       });
+  const bool lists = !s.dense && x.rows > 0 && (p.exec.dry() || selects());
+  Mla::backward_around(p, s.mla, w.mla, x, sv.mla, d, g.mla, [&](CMat d_o, const ops::AttentionGradients& to) {
+    const Mla::Saved& m = sv.mla;
+    if (lists)
+      ops::sparse_attention_backward(p.exec, sparse(shape), {{m.q, m.k, m.v, sv.keys}, m.o, m.lse}, d_o,
+                                     {to.dq, to.dk, to.dv}, p.scratch);
+    else
+      ops::attention_backward(p.exec, shape, {m.q, m.k, m.v, p.ctx.first_key, p.ctx.segment_start, m.o, m.lse}, d_o,
+                              to);
+  });
 }
 
 }  // namespace birkhoff::layers

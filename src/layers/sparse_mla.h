@@ -23,20 +23,10 @@ struct SparseMla {
     Indexer::Weights indexer;
     Weights() = default;
     explicit Weights(const Spec& s) : mla(s.mla), indexer(s.indexer) {}
-    template <class F>
-    void for_each(const std::string& p, F&& f) {
-      mla.for_each(p, f);
-      indexer.for_each(p + "indexer.", f);
-    }
-    template <class F>
-    void for_each_linear(F&& f) {
-      mla.for_each_linear(f);
-      indexer.for_each_linear(f);
-    }
-    // What is multiplied in fp32 whatever the compute type.
-    template <class F>
-    void for_each_fp32_linear(F&& f) {
-      f(indexer.weights_proj);
+    template <class W, class F>
+    static void visit(W& w, const std::string& p, F&& f) {
+      Mla::Weights::visit(w.mla, p, f);
+      Indexer::Weights::visit(w.indexer, p + "indexer.", f);
     }
   };
   struct Cache {
@@ -53,13 +43,11 @@ struct SparseMla {
   };
   static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward,
                        Cache* cache = nullptr, int64_t cached = 0);
-  static void forward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                      const TokenContext& ctx, CMat x, Saved& saved, Mat y, Arena& scratch);
+  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y);
   // dx assigned. grad += of the loss whose dy is given, which reaches all but the indexer, and of kl, which reaches the
   // indexer alone: the KL runs over what the token sees.
-  static void backward(const Exec& exec, const Spec& s, const Weights& w, const ops::RopeTable& rope,
-                       const TokenContext& ctx, CMat x, const Saved& saved, CMat dy, Mat dx, Weights& grad,
-                       IndexerLoss& kl, Arena& scratch);
+  static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
+                       Weights& grad, IndexerLoss& kl);
   // How well the selection of a forward without a cache covers what attention would give the keys if it saw all of
   // them. One sequence of T tokens; takes T^2 numbers of scratch.
   static ops::SelectionQuality selection_quality(const Exec& exec, const Spec& s, const TokenContext& ctx,

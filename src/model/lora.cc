@@ -16,37 +16,25 @@ namespace {
 constexpr const char* kExperts = "experts";
 constexpr size_t kSuffix = std::char_traits<char>::length(".weight");
 
-// A module and its rows of the Linear that holds it.
+// A module, the rows of the Linear that are its.
 struct Place {
   std::string module;
   int64_t first_row, rows;
 };
 
-bool may_adapt(const ModelConfig& c, const ParameterInfo& p) {
-  const bool matrix = p.role == layers::Role::matrix || p.role == layers::Role::output_projection;
-  const int64_t block = types::block_of(p.name);
-  return matrix && block >= 0 && block < c.num_hidden_layers;
-}
-
-// The modules of every Linear in the order of for_each_linear; a Linear without any has an empty list.
-std::vector<std::vector<Place>> places(const ModelConfig& c) {
-  Weights w(c);
-  const std::vector<ParameterInfo> list = list_parameters(w);
-  Arena layout = Arena::measuring();  // addresses that nobody reads tell which tensors share a Linear
-  const float* base = layout.take<float>(parameter_elements(list));
-  bind(w, const_cast<float*>(base));
-  std::vector<std::vector<Place>> all;
-  w.for_each_linear([&](layers::Linear& l, bool) {
-    std::vector<Place> here;
-    const int64_t begin = l.w.f32() - base, end = begin + l.w.size();
-    auto p = std::lower_bound(list.begin(), list.end(), begin,
-                              [](const ParameterInfo& q, int64_t at) { return q.offset < at; });
-    for (; p != list.end() && p->offset + p->size() <= end; ++p)  // a tensor cut into several products has no adapter
-      if (may_adapt(c, *p))
-        here.push_back({p->name.substr(0, p->name.size() - kSuffix), (p->offset - begin) / l.w.cols, p->rows});
-    all.push_back(std::move(here));
+// f(Linear&, Place) for every module that may have an adapter, in the order of for_each_linear.
+template <class F>
+void for_each_place(const ModelConfig& c, Weights& w, F&& f) {
+  w.for_each_linear([&](const std::string& prefix, layers::Linear& l) {
+    const int64_t block = types::block_of(prefix);
+    if (block < 0 || block >= c.num_hidden_layers) return;
+    int64_t row = 0;
+    for (const layers::Part& part : l.parts) {
+      const bool matrix = part.role == layers::Role::matrix || part.role == layers::Role::output_projection;
+      if (matrix) f(l, Place{prefix + std::string(part.name), row, part.rows});
+      row += part.rows;
+    }
   });
-  return all;
 }
 
 std::string last_part(const std::string& module) { return module.substr(module.rfind('.') + 1); }
@@ -67,8 +55,8 @@ bool is_routed_expert(const std::string& module) { return module.find(".experts.
 
 std::vector<std::string> lora_candidates(const ModelConfig& c) {
   std::set<std::string> names;
-  for (const auto& linear : places(c))
-    for (const Place& p : linear) names.insert(p.module);
+  Weights w(c);
+  for_each_place(c, w, [&](layers::Linear&, const Place& p) { names.insert(p.module); });
   return in_model_order(c, names);
 }
 
@@ -103,17 +91,13 @@ std::vector<std::string> lora_modules(const ModelConfig& c, const std::string& t
 
 void add_adapters(const ModelConfig& c, const LoraSpec& spec, Weights& w) {
   std::set<std::string> wanted(spec.modules.begin(), spec.modules.end());
-  const std::vector<std::vector<Place>> all = places(c);
-  size_t i = 0;
-  w.for_each_linear([&](layers::Linear& l, bool) {
-    for (const Place& p : all[i++]) {
-      if (!wanted.erase(p.module)) continue;
-      layers::Adapter a;
-      a.first_row = p.first_row;
-      a.a = Mat(nullptr, DType::f32, spec.rank, l.in());
-      a.b = Mat(nullptr, DType::f32, p.rows, spec.rank);
-      l.adapters.push_back(a);
-    }
+  for_each_place(c, w, [&](layers::Linear& l, const Place& p) {
+    if (!wanted.erase(p.module)) return;
+    layers::Adapter a;
+    a.first_row = p.first_row;
+    a.a = Mat(nullptr, DType::f32, spec.rank, l.in());
+    a.b = Mat(nullptr, DType::f32, p.rows, spec.rank);
+    l.adapters.push_back(a);
   });
   if (!wanted.empty()) {
     const std::string near = nearest(*wanted.begin(), lora_candidates(c));
@@ -141,16 +125,13 @@ std::vector<ParameterInfo> list_adapters(const ModelConfig& c, const LoraSpec& s
     offset += m.size();
   };
   const std::set<std::string> wanted(spec.modules.begin(), spec.modules.end());
-  size_t i = 0;
-  const std::vector<std::vector<Place>> all = places(c);
-  w.for_each_linear([&](layers::Linear& l, bool) {
-    size_t k = 0;
-    for (const Place& p : all[i++]) {
-      if (!wanted.count(p.module)) continue;
-      add(p.module + ".lora_A.weight", l.adapters[k].a);
-      add(p.module + ".lora_B.weight", l.adapters[k].b);
-      ++k;
-    }
+  for_each_place(c, w, [&](layers::Linear& l, const Place& p) {
+    if (!wanted.count(p.module)) return;
+    const auto a = std::find_if(l.adapters.begin(), l.adapters.end(),
+                                [&](const layers::Adapter& one) { return one.first_row == p.first_row; });
+    BK_CHECK(a != l.adapters.end());
+    add(p.module + ".lora_A.weight", a->a);
+    add(p.module + ".lora_B.weight", a->b);
   });
   return out;
 }

@@ -41,7 +41,7 @@ std::vector<ParameterInfo> list_adapters(const ModelConfig& c, const LoraSpec& s
 // f(Mat&) for each of them in the same order.
 template <class F>
 void for_each_adapter_matrix(Weights& w, F&& f) {
-  w.for_each_linear([&](layers::Linear& l, bool) {
+  w.for_each_linear([&](const std::string&, layers::Linear& l) {
     for (layers::Adapter& a : l.adapters) f(a.a), f(a.b);
   });
 }

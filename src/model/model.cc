@@ -1,7 +1,5 @@
 #include "model/model.h"
 
-#include <algorithm>
-
 #include "core/error.h"
 #include "ops/rows/embedding.h"
 
@@ -23,52 +21,43 @@ Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, bool f
     : Model(c, compute_type) {
   block = memory.take<float>(parameter_elements(parameters));
   bind(weights, block);
-  weights.for_each_linear(
-      [&](layers::Linear& l, bool always_fp32) { l.take_packed(memory, always_fp32 ? f32_t : compute, for_training); });
+  weights.for_each_linear([&](const std::string&, layers::Linear& l) {
+    l.take_packed(memory, l.always_fp32 ? f32_t : compute, for_training);
+  });
   make_ropes(positions, memory);
-}
-
-Model::Stacked Model::stack(const Mat& place, const float* base, std::span<const ops::StoredTensor> tensors,
-                            std::vector<bool>& copied) {
-  const int64_t begin = place.f32() - base, end = begin + place.size();
-  ops::StoredMatrix& m = stored.emplace_back();
-  auto p = std::upper_bound(parameters.begin(), parameters.end(), begin,
-                            [](int64_t at, const ParameterInfo& q) { return at < q.offset; }) -
-           1;
-  const int64_t first_row = (begin - p->offset) / place.cols;
-  for (; p != parameters.end() && p->offset < end; ++p) {
-    const auto i = static_cast<size_t>(p - parameters.begin());
-    m.append(tensors[i]);
-    copied[i] = false;
-  }
-  BK_CHECK(m.rows == place.rows || m.parts.size() == 1);
-  return {&m, first_row};
 }
 
 Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredTensor> tensors,
              Arena& memory)
     : Model(c, compute_type) {
   BK_CHECK_EQ(tensors.size(), parameters.size());
-  // Addresses that nobody reads: they only tell which parameters each matrix is made of.
-  Arena layout = Arena::measuring();
-  const float* base = layout.take<float>(parameter_elements(parameters));
-  bind(weights, const_cast<float*>(base));
-  std::vector<bool> copied(parameters.size(), true);
-  stack(weights.embed, base, tensors, copied);
-  weights.for_each_linear([&](layers::Linear& l, bool always_fp32) {
-    const Stacked at = stack(l.w, base, tensors, copied);
-    l.read_from(*at.matrix, at.first_row, always_fp32 ? f32_t : compute);
-  });
   size_t i = 0;
-  weights.for_each([&](const std::string&, Mat& m, layers::Role) {
-    m.data = copied[i] ? memory.take<float>(m.size()) : nullptr;
-    if (copied[i] && !memory.is_measuring()) {
-      ops::StoredMatrix one;
-      one.append(tensors[i]);
-      ops::expand_rows(one, 0, one.rows, m);
-    }
-    ++i;
-  });
+  // The next tensors of the list, one above the other.
+  const auto next = [&](size_t count) -> const ops::StoredMatrix& {
+    ops::StoredMatrix& m = stored.emplace_back();
+    for (; count > 0; --count) m.append(tensors[i++]);
+    return m;
+  };
+  const auto read = [&](layers::Linear& l, const ops::StoredMatrix& m, int64_t first_row) {
+    l.read_from(m, first_row, l.always_fp32 ? f32_t : compute);
+  };
+  const auto copy_next = [&](Mat& m) {
+    m.data = memory.take<float>(m.size());
+    ops::StoredMatrix one;
+    one.append(tensors[i++]);
+    if (!memory.is_measuring()) ops::expand_rows(one, 0, one.rows, m);
+  };
+  Weights::visit(weights, "",
+                 layers::Overloaded{[&](const std::string&, layers::Linear& l) { read(l, next(l.parts.size()), 0); },
+                                    [&](const std::string&, layers::GroupedLinear& l) {
+                                      const ops::StoredMatrix& m = next(1);
+                                      for (size_t g = 0; g < l.of.size(); ++g)
+                                        read(l.of[g], m, static_cast<int64_t>(g) * l.of[g].out());
+                                    },
+                                    [&](const std::string&, Mat& m, layers::Role role) {
+                                      role == layers::Role::embedding ? void(next(1)) : copy_next(m);
+                                    }});
+  if (weights.tied) read(weights.head, stored.front(), 0);
   make_ropes(positions, memory);
 }
 
@@ -81,11 +70,12 @@ void Model::attach_adapters(const LoraSpec& spec, bool for_training, Arena& memo
   adapter_block = memory.take<float>(parameter_elements(adapters));
   size_t i = 0;
   for_each_adapter_matrix(weights, [&](Mat& m) { m.data = adapter_block + adapters[i++].offset; });
-  weights.for_each_linear([&](layers::Linear& l, bool) { l.take_adapters(memory, spec.scale(), for_training); });
+  weights.for_each_linear(
+      [&](const std::string&, layers::Linear& l) { l.take_adapters(memory, spec.scale(), for_training); });
 }
 
 void Model::refresh_adapters(const Exec& exec) {
-  weights.for_each_linear([&](layers::Linear& l, bool) { l.refresh_adapters(exec); });
+  weights.for_each_linear([&](const std::string&, layers::Linear& l) { l.refresh_adapters(exec); });
 }
 
 const ops::SiteWeights& Model::site(int64_t s) const {
@@ -94,7 +84,7 @@ const ops::SiteWeights& Model::site(int64_t s) const {
 }
 
 void Model::refresh(const Exec& exec) {
-  weights.for_each_linear([&](layers::Linear& l, bool) { l.refresh(exec); });
+  weights.for_each_linear([&](const std::string&, layers::Linear& l) { l.refresh(exec); });
 }
 
 void Model::embed(const Exec& exec, std::span<const int32_t> ids, Mat out) const {

@@ -56,14 +56,6 @@ struct Model {
  private:
   Model(const ModelConfig& c, DType compute_type);
   void make_ropes(int64_t positions, const Arena& memory);
-  // Where the matrix at `place`, bound to the layout from `base` on, stands in the file: parameters one above the
-  // other, or some rows of one (V4's output projection multiplies in groups of rows). They are not `copied`.
-  struct Stacked {
-    const ops::StoredMatrix* matrix;
-    int64_t first_row;
-  };
-  Stacked stack(const Mat& place, const float* base, std::span<const ops::StoredTensor> tensors,
-                std::vector<bool>& copied);
 };
 
 }  // namespace birkhoff::model

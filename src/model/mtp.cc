@@ -155,7 +155,7 @@ namespace {
 
 void reserve_module(Arena& arena, const Model& m, int64_t k, int64_t tokens, Recompute policy, MtpTape& t) {
   const int64_t D = m.config.hidden_size, rows = tokens * m.residual.streams;
-  reserve_stack(arena, m, m.config.num_hidden_layers + k, 1, tokens, StackTape::Keep::for_backward, policy, nullptr,
+  reserve_stack(arena, m, {m.config.num_hidden_layers + k, 1}, tokens, StackTape::Keep::for_backward, policy, nullptr,
                 t.stack);
   t.embedding = arena.mat(m.compute, tokens, D);
   if (has_streams(m)) {
@@ -240,7 +240,7 @@ std::vector<ops::LossSums> backward_mtp(const StackRun& r, CMat source, std::vec
       add_rows(r, tapes[k + 1], d_later, dx);
     }
     ops::rms_norm_backward(r.exec, t.stack.h, w.norm, t.final_rstd, d_h, d_h, g.norm, r.scratch);
-    backward_stack(run, w.hc_head, t.stack, d_h, losses, dx, grads, g.hc_head, followed && has_streams(m));
+    backward_stack(run, w.hc_head, t.stack, {d_h, dx, followed && has_streams(m)}, losses, grads, g.hc_head);
     Arena::Scope scope(r.scratch);
     join_backward(run, w, take_rows(r, t, source_of(m, source, tapes, k)), t, dx, d_h, all_d_source.row_block(0, rows),
                   g);

@@ -1,5 +1,7 @@
 #include "model/stack.h"
 
+#include "ops/residual/residual_backward.h"
+
 namespace birkhoff::model {
 namespace {
 
@@ -45,14 +47,15 @@ void reserve_site(Arena& arena, const Model& m, SiteOf s, int64_t tokens, bool f
 
 // y = F_s(in). Routing happens once; a recomputation uses what was chosen then.
 void run_site(const StackRun& r, SiteOf s, CMat in, LayerTape& t, Mat y, bool recomputing) {
+  const layers::Pass pass = r.layer(s.block);
   const BlockSpec& spec = spec_of(r.m, s.block);
   const BlockWeights& b = weights_of(r.m, s.block);
   if (s.attention) {
     std::visit(
         [&](const auto& attn) {
           using Layer = LayerOf<std::decay_t<decltype(attn)>>;
-          Layer::forward(r.exec, attn, std::get<typename Layer::Weights>(b.attn), r.m.ropes[spec.rope], r.ctx, in,
-                         std::get<typename Layer::Saved>(t.attn), y, r.scratch);
+          Layer::forward(pass, attn, std::get<typename Layer::Weights>(b.attn), in,
+                         std::get<typename Layer::Saved>(t.attn), y);
         },
         spec.attn);
     return;
@@ -63,8 +66,8 @@ void run_site(const StackRun& r, SiteOf s, CMat in, LayerTape& t, Mat y, bool re
         const auto& w = std::get<typename Layer::Weights>(b.ffn);
         auto& saved = std::get<typename Layer::Saved>(t.ffn);
         if constexpr (std::is_same_v<Layer, layers::Moe>)
-          if (!recomputing) Layer::route(r.exec, ffn, w, r.ctx, in, saved);
-        Layer::forward(r.exec, ffn, w, in, saved, y, r.scratch);
+          if (!recomputing) Layer::route(pass, ffn, w, in, saved);
+        Layer::forward(pass, ffn, w, in, saved, y);
       },
       spec.ffn);
 }
@@ -73,9 +76,10 @@ template <class Layer>
 constexpr bool kHasIndexer =
     std::is_same_v<Layer, layers::SparseMla> || std::is_same_v<Layer, layers::CompressedAttention>;
 
-void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t, CMat dy, LayerLosses& losses, Mat d_in,
-                       Weights& grads) {
+void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t, layers::Cotangents d,
+                       LayerLosses& losses, Weights& grads) {
   const BlockSpec& spec = spec_of(r.m, s.block);
+  const layers::Pass pass = r.layer(s.block);
   const BlockWeights& b = weights_of(r.m, s.block);
   BlockWeights& g = grads.blocks[static_cast<size_t>(s.block)];
   if (s.attention) {
@@ -85,11 +89,10 @@ void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t,
           const auto& w = std::get<typename Layer::Weights>(b.attn);
           auto& dw = std::get<typename Layer::Weights>(g.attn);
           const auto& saved = std::get<typename Layer::Saved>(t.attn);
-          const ops::RopeTable& rope = r.m.ropes[spec.rope];
           if constexpr (kHasIndexer<Layer>)
-            Layer::backward(r.exec, attn, w, rope, r.ctx, in, saved, dy, d_in, dw, losses.indexer, r.scratch);
+            Layer::backward(pass, attn, w, in, saved, d, dw, losses.indexer);
           else
-            Layer::backward(r.exec, attn, w, rope, r.ctx, in, saved, dy, d_in, dw, r.scratch);
+            Layer::backward(pass, attn, w, in, saved, d, dw);
         },
         spec.attn);
     return;
@@ -101,9 +104,9 @@ void run_site_backward(const StackRun& r, SiteOf s, CMat in, const LayerTape& t,
         auto& dw = std::get<typename Layer::Weights>(g.ffn);
         const auto& saved = std::get<typename Layer::Saved>(t.ffn);
         if constexpr (std::is_same_v<Layer, layers::Moe>)
-          Layer::backward(r.exec, ffn, w, r.ctx, in, saved, dy, d_in, dw, losses.balance, r.scratch);
+          Layer::backward(pass, ffn, w, in, saved, d, dw, losses.balance);
         else
-          Layer::backward(r.exec, ffn, w, in, saved, dy, d_in, dw, r.scratch);
+          Layer::backward(pass, ffn, w, in, saved, d, dw);
       },
       spec.ffn);
 }
@@ -142,13 +145,15 @@ LayerActivations rebuild_layer(const StackRun& r, const StackTape& t, int64_t l)
   ops::site_open(r.exec, m.residual, attn, t.x[index(a)], replayed, v.in[0], r.scratch);
   run_site(r, site_of(t, a), v.in[0], v.tape, v.y[0], true);
   replayed = t.site[index(a + 1)];
-  ops::site_advance(r.exec, m.residual, attn, t.site[index(a)], t.x[index(a)], v.y[0], v.x_mid, ffn, replayed, v.in[1],
-                    r.scratch);
+  ops::site_advance(r.exec, m.residual, {{attn, t.site[index(a)]}, t.x[index(a)], v.y[0]}, v.x_mid, ffn, replayed,
+                    v.in[1], r.scratch);
   run_site(r, site_of(t, a + 1), v.in[1], v.tape, v.y[1], true);
   return v;
 }
 
 }  // namespace
+
+layers::Pass StackRun::layer(int64_t block) const { return {exec, m.ropes[spec_of(m, block).rope], ctx, scratch}; }
 
 void set_indexer_training(Model& m, IndexerTraining t) {
   for (BlockSpec& b : m.blocks)
@@ -175,13 +180,13 @@ KvCache KvCache::take(Arena& arena, const Model& m, int64_t capacity, layers::Ml
   return c;
 }
 
-void reserve_stack(Arena& arena, const Model& m, int64_t first_block, int64_t blocks, int64_t tokens,
-                   StackTape::Keep keep, Recompute policy, KvCache* cache, StackTape& t) {
+void reserve_stack(Arena& arena, const Model& m, BlockRange blocks, int64_t tokens, StackTape::Keep keep,
+                   Recompute policy, KvCache* cache, StackTape& t) {
   t.keep = keep;
   t.policy = policy;
   t.tokens = tokens;
-  t.first_block = first_block;
-  const int64_t S = 2 * blocks, D = m.config.hidden_size, wide = m.residual.streams * D;
+  t.first_block = blocks.first;
+  const int64_t S = 2 * blocks.count, D = m.config.hidden_size, wide = m.residual.streams * D;
   const bool backward = keep == StackTape::Keep::for_backward;
   auto make = [&](int64_t cols) { return arena.mat(m.compute, tokens, cols); };
   Mat shared_x, shared_in, shared_y;
@@ -195,10 +200,10 @@ void reserve_stack(Arena& arena, const Model& m, int64_t first_block, int64_t bl
     t.y.push_back(keep_in ? make(D) : shared_y);
     t.site.push_back(ops::SiteSaved::take(arena, m.residual, tokens));
   }
-  t.layers.resize(static_cast<size_t>(blocks));
-  for (int64_t l = 0; l < blocks; ++l) {
+  t.layers.resize(static_cast<size_t>(blocks.count));
+  for (int64_t l = 0; l < blocks.count; ++l) {
     LayerTape& lt = t.layers[static_cast<size_t>(l)];
-    if (const auto* spec = std::get_if<layers::Moe::Spec>(&spec_of(m, first_block + l).ffn)) {
+    if (const auto* spec = std::get_if<layers::Moe::Spec>(&spec_of(m, blocks.first + l).ffn)) {
       layers::Moe::Saved moe;
       layers::Moe::reserve_routing(arena, *spec, tokens, moe);
       lt.ffn = moe;
@@ -225,36 +230,38 @@ void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTap
       if (!stored) reserve_site(r.scratch, m, at, t.tokens, false, cache, working);
       run_site(r, at, t.in[i], stored ? kept : working, t.y[i], false);
     }
+    const ops::SiteTensors run{{residual_of(m, at), t.site[i]}, t.x[i], t.y[i]};
     if (s + 1 < S)
-      ops::site_advance(r.exec, m.residual, residual_of(m, at), t.site[i], t.x[i], t.y[i], t.x[i + 1],
-                        residual_of(m, site_of(t, s + 1)), t.site[i + 1], t.in[i + 1], r.scratch);
+      ops::site_advance(r.exec, m.residual, run, t.x[i + 1], residual_of(m, site_of(t, s + 1)), t.site[i + 1],
+                        t.in[i + 1], r.scratch);
     else
-      ops::site_close(r.exec, m.residual, residual_of(m, at), t.site[i], t.x[i], t.y[i], t.x[i + 1], collapse, t.head,
-                      t.h, r.scratch);
+      ops::site_close(r.exec, m.residual, run, t.x[i + 1], collapse, t.head, t.h, r.scratch);
   }
 }
 
-void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, CMat d_h, LayerLosses& losses,
-                    Mat dx, Weights& grads, ops::HeadWeights& d_collapse, bool accumulate) {
+void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, const ops::HeadCotangents& d,
+                    LayerLosses& losses, Weights& grads, ops::HeadWeights& d_collapse) {
   BK_CHECK(t.keep == StackTape::Keep::for_backward);
   Arena::Scope whole(r.scratch);
   const Model& m = r.m;
   const int64_t T = t.tokens, D = m.config.hidden_size, L = static_cast<int64_t>(t.layers.size());
   Mat dy = r.scratch.mat(m.compute, T, D), d_in = r.scratch.mat(m.compute, T, D);
-  ops::site_close_backward(r.exec, m.residual, collapse, t.head, t.x.back(), d_h, d_collapse,
-                           residual_of(m, site_of(t, 2 * L - 1)), t.site.back(), dx, dy, r.scratch, accumulate);
+  const auto write_of = [&](int64_t s) {
+    return ops::SiteWriteGradient{{residual_of(m, site_of(t, s)), t.site[static_cast<size_t>(s)]}, dy};
+  };
+  ops::site_close_backward(r.exec, m.residual, {collapse, t.head, t.x.back()}, d, d_collapse, write_of(2 * L - 1),
+                           r.scratch);
   for (int64_t l = L - 1; l >= 0; --l) {
     Arena::Scope scope(r.scratch);
     const LayerActivations v = rebuild_layer(r, t, l);
     for (int64_t i : {1, 0}) {
       const int64_t s = 2 * l + i;
       const SiteOf at = site_of(t, s);
-      run_site_backward(r, at, v.in[i], v.tape, dy, losses, d_in, grads);
+      run_site_backward(r, at, v.in[i], v.tape, {dy, d_in}, losses, grads);
       const CMat x = i == 0 ? t.x[static_cast<size_t>(s)] : v.x_mid;
-      const ops::SiteWeights* before = s > 0 ? &residual_of(m, site_of(t, s - 1)) : nullptr;
-      const ops::SiteSaved* before_saved = s > 0 ? &t.site[static_cast<size_t>(s - 1)] : nullptr;
-      ops::site_retreat(r.exec, m.residual, residual_of(m, at), t.site[static_cast<size_t>(s)], x, v.y[i], d_in, dx, dx,
-                        residual_of(grads, at), before, before_saved, dy, r.scratch);
+      const ops::Site site{residual_of(m, at), t.site[static_cast<size_t>(s)]};
+      ops::site_retreat(r.exec, m.residual, {site, x, v.y[i]}, {d_in, d.dx, d.dx}, residual_of(grads, at),
+                        s > 0 ? std::optional(write_of(s - 1)) : std::nullopt, r.scratch);
     }
   }
 }

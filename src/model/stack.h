@@ -6,6 +6,8 @@
 
 #include "layers/tokens.h"
 #include "model/model.h"
+#include "ops/experts/balance.h"
+#include "ops/residual/residual_backward.h"
 
 namespace birkhoff::model {
 
@@ -55,10 +57,15 @@ struct StackRun {
   const Model& m;
   const layers::TokenContext& ctx;
   Arena& scratch;
+  layers::Pass layer(int64_t block) const;  // what the layers of one of the model's blocks are handed
 };
 
-void reserve_stack(Arena& arena, const Model& m, int64_t first_block, int64_t blocks, int64_t tokens,
-                   StackTape::Keep keep, Recompute policy, KvCache* cache, StackTape& t);
+// Of the model's blocks.
+struct BlockRange {
+  int64_t first, count;
+};
+void reserve_stack(Arena& arena, const Model& m, BlockRange blocks, int64_t tokens, StackTape::Keep keep,
+                   Recompute policy, KvCache* cache, StackTape& t);
 
 // t.x[0] [T, n*D] -> t.h [T, D], the streams collapsed by `collapse`. With a cache the tokens follow cache->length
 // earlier ones.
@@ -70,9 +77,9 @@ struct LayerLosses {
   layers::IndexerLoss indexer;
 };
 
-// d_h [T, D] -> dx [T, n*D], the gradient of t.x[0] (assigned); grads and d_collapse += , of the layers' own losses
-// too. accumulate: dx comes with a gradient of the last state, t.x.back(), from elsewhere.
-void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, CMat d_h, LayerLosses& losses,
-                    Mat dx, Weights& grads, ops::HeadWeights& d_collapse, bool accumulate = false);
+// d.dh [T, D], of t.h -> d.dx [T, n*D], the gradient of t.x[0] (assigned); grads and d_collapse += , of the layers' own
+// losses too. d.accumulate: dx comes with a gradient of the last state, t.x.back(), from elsewhere.
+void backward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, const ops::HeadCotangents& d,
+                    LayerLosses& losses, Weights& grads, ops::HeadWeights& d_collapse);
 
 }  // namespace birkhoff::model

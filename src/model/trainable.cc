@@ -46,28 +46,16 @@ struct Groups {
   std::vector<size_t> of;
   std::vector<bool> matrix;
 };
-Groups group(Model& m) {
-  Groups g{std::vector<size_t>(m.parameters.size()), {}};
-  Weights shapes(m.config);
-  Arena layout = Arena::measuring();  // addresses that nobody reads
-  const float* base = layout.take<float>(parameter_elements(m.parameters));
-  bind(shapes, const_cast<float*>(base));
-  std::vector<bool> linear(m.parameters.size());
-  std::vector<int64_t> starts;
-  shapes.for_each_linear([&](layers::Linear& l, bool) {
-    const int64_t begin = l.w.f32() - base, end = begin + l.w.size();
-    auto p = std::lower_bound(m.parameters.begin(), m.parameters.end(), begin,
-                              [](const ParameterInfo& q, int64_t at) { return q.offset < at; });
-    for (; p != m.parameters.end() && p->offset < end; ++p)
-      linear[static_cast<size_t>(p - m.parameters.begin())] = true;
-    starts.push_back(begin);
-  });
-  std::sort(starts.begin(), starts.end());
-  for (size_t i = 0; i < m.parameters.size(); ++i) {
-    const bool opens = !linear[i] || std::binary_search(starts.begin(), starts.end(), m.parameters[i].offset);
-    if (opens) g.matrix.push_back(linear[i]);
-    g.of[i] = g.matrix.size() - 1;
-  }
+Groups group(const Weights& w) {
+  Groups g;
+  const auto add = [&](size_t tensors, bool matrix) {
+    g.of.insert(g.of.end(), tensors, g.matrix.size());
+    g.matrix.push_back(matrix);
+  };
+  Weights::visit(w, "",
+                 layers::Overloaded{[&](const std::string&, const layers::Linear& l) { add(l.parts.size(), true); },
+                                    [&](const std::string&, const layers::GroupedLinear&) { add(1, true); },
+                                    [&](const std::string&, const Mat&, layers::Role) { add(1, false); }});
   return g;
 }
 
@@ -85,13 +73,13 @@ const TrainedParameter* TrainableSet::find(const std::string& name) const {
   return it == parameters.end() ? nullptr : &*it;
 }
 
-TrainableSet choose_trainable(Model& m, const TrainingScope& scope) {
+TrainableSet choose_trainable(const Model& m, const TrainingScope& scope) {
   std::vector<bool> chosen =
       scope.is_trained ? accepted(scope, m.parameters) : std::vector<bool>(m.parameters.size(), m.lora.empty());
   for (size_t i = 0; i < chosen.size(); ++i)
     if (m.parameters[i].role == layers::Role::expert_table)
       chosen[i] = false;  // a table of whole numbers, part of the architecture
-  const Groups groups = group(m);
+  const Groups groups = group(m.weights);
   std::vector<bool> any(groups.matrix.size());
   for (size_t i = 0; i < chosen.size(); ++i)
     if (chosen[i]) any[groups.of[i]] = true;
@@ -116,12 +104,17 @@ Weights bind_gradients(const Model& m, const TrainableSet& set, float* block) {
   Weights grads(m.config);
   if (!m.lora.empty()) add_adapters(m.config, m.lora, grads);
   size_t i = 0;
-  const auto bind_next = [&](Mat& g) {
-    const TrainedParameter& p = set.parameters[i++];
-    g.data = p.state < 0 ? nullptr : block + p.state;
+  const auto bind_next = [&](Mat& g, size_t tensors) {
+    const int64_t state = set.parameters[i].state;
+    g.data = state < 0 ? nullptr : block + state;
+    int64_t end = state;
+    for (; tensors > 0; --tensors, ++i) {  // a product's tensors have gradients together, without a gap, or none has
+      BK_CHECK_EQ(set.parameters[i].state, end);
+      if (state >= 0) end += set.parameters[i].info.size();
+    }
   };
-  grads.for_each([&](const std::string&, Mat& g, layers::Role) { bind_next(g); });
-  for_each_adapter_matrix(grads, bind_next);
+  grads.bind(bind_next);
+  for_each_adapter_matrix(grads, [&](Mat& g) { bind_next(g, 1); });
   BK_CHECK_EQ(i, set.parameters.size());
   return grads;
 }

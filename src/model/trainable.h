@@ -35,7 +35,7 @@ struct TrainableSet {
 // nothing but the adapters when the model has some. Adapters are always trained. Throws Error when no tensor is
 // accepted, with the nearest names. Without memory (a model over a measuring arena) the weights are addresses that
 // nobody reads.
-TrainableSet choose_trainable(Model& m, const TrainingScope& scope);
+TrainableSet choose_trainable(const Model& m, const TrainingScope& scope);
 
 // Shapes of the gradients of m: its weights and adapters, every matrix that needs a gradient bound into `block`; the
 // others have no memory, which tells backward to leave them out.

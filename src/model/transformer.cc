@@ -1,5 +1,7 @@
 #include "model/transformer.h"
 
+#include "ops/experts/balance.h"
+#include "ops/gemm/gemm.h"
 #include "ops/rows/elementwise.h"
 #include "ops/rows/embedding.h"
 #include "ops/rows/norm.h"
@@ -8,7 +10,7 @@ namespace birkhoff::model {
 
 Tape reserve_tape(Arena& arena, const Model& m, int64_t tokens, Tape::Keep keep, Recompute policy, KvCache* cache) {
   Tape t;
-  reserve_stack(arena, m, 0, m.config.num_hidden_layers, tokens, keep, policy, cache, t);
+  reserve_stack(arena, m, {0, m.config.num_hidden_layers}, tokens, keep, policy, cache, t);
   t.hidden = arena.mat(m.compute, tokens, m.config.hidden_size);
   t.final_rstd = arena.mat(f32_t, tokens, 1);
   return t;
@@ -65,7 +67,7 @@ LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> i
     result.mtp = backward_mtp(run, source, t.mtp, loss.mtp_scale, layer_losses, streams ? dx : d_hidden, grads);
   }
   ops::rms_norm_backward(exec, t.h, m.weights.norm, t.final_rstd, d_hidden, d_hidden, grads.norm, scratch);
-  backward_stack(run, m.weights.hc_head, t, d_hidden, layer_losses, dx, grads, grads.hc_head, from_streams);
+  backward_stack(run, m.weights.hc_head, t, {d_hidden, dx, from_streams}, layer_losses, grads, grads.hc_head);
   result.balance = layer_losses.balance.sum;
   result.indexer = layer_losses.indexer.sum;
   ops::expand_backward(exec, m.residual, dx, d_hidden);

@@ -54,11 +54,11 @@ void initialise_base(const ModelConfig& c, int64_t site, Mat base) {
   float* pre = base.f32();
   float* post = pre + n;
   float* res = post + n;
-  const bool mhc = c.residual == "mhc";
+  const bool mhc = c.residual == ops::ResidualKind::mhc;
   for (int64_t j = 0; j < n; ++j) {
     const bool chosen = j == site % n;
     if (mhc)
-      pre[j] = c.hc_init_pre == "zero" ? 0.f : chosen ? 1.f : -1.f;
+      pre[j] = c.hc_init_pre == HcInitPre::zero ? 0.f : chosen ? 1.f : -1.f;
     else
       pre[j] = chosen ? 1.f : 0.f;
     post[j] = mhc ? 0.f : 1.f;  // 2 sigmoid(0) = 1
@@ -84,7 +84,7 @@ uint64_t name_key(const std::string& name) {  // FNV-1a
 Weights::Weights(const ModelConfig& c)
     : embed(shape(c.vocab_size, c.hidden_size)), norm(shape(1, c.hidden_size)), tied(c.tie_word_embeddings) {
   const ops::ResidualSpec residual = c.residual_spec();
-  head = layers::Linear(c.vocab_size, c.hidden_size);
+  head = layers::Linear({{"lm_head", c.vocab_size, Role::head}}, c.hidden_size);
   blocks.resize(static_cast<size_t>(c.blocks()));
   for (int64_t i = 0; i < c.blocks(); ++i) {
     BlockWeights& b = blocks[static_cast<size_t>(i)];
@@ -95,7 +95,7 @@ Weights::Weights(const ModelConfig& c)
     std::visit([&](const auto& s) { b.ffn = typename LayerOf<std::decay_t<decltype(s)>>::Weights(s); }, spec.ffn);
   }
   const auto collapse = [&] {
-    if (residual.kind != ops::ResidualKind::mhc || c.hc_head != "learned") return ops::HeadWeights{};
+    if (residual.kind != ops::ResidualKind::mhc || c.hc_head != HcHead::learned) return ops::HeadWeights{};
     return ops::HeadWeights{shape(residual.streams, residual.streams * residual.dim), shape(1, 1),
                             shape(1, residual.streams)};
   };
@@ -103,18 +103,20 @@ Weights::Weights(const ModelConfig& c)
   for (int64_t k = 0; k < c.num_nextn_predict_layers; ++k) {
     const int64_t D = c.hidden_size;
     MtpWeights module{shape(1, D), shape(1, D), {}, {}, {}, collapse(), shape(1, D)};
-    if (residual.kind == ops::ResidualKind::plain)
-      module.proj = layers::Linear(D, 2 * D);
-    else
-      module.e_proj = module.h_proj = layers::Linear(D, D);
+    if (residual.kind == ops::ResidualKind::plain) {
+      module.proj = layers::Linear({{"eh_proj", D}}, 2 * D);
+    } else {
+      module.e_proj = layers::Linear({{"e_proj", D}}, D);
+      module.h_proj = layers::Linear({{"h_proj", D}}, D);
+    }
     mtp.push_back(module);
   }
 }
 
-std::vector<ParameterInfo> list_parameters(Weights& w) {
+std::vector<ParameterInfo> list_parameters(const Weights& w) {
   std::vector<ParameterInfo> list;
   int64_t offset = 0;
-  w.for_each([&](const std::string& name, Mat& m, Role role) {
+  w.for_each([&](const std::string& name, CMat m, Role role) {
     list.push_back({name, role, offset, m.rows, m.cols});
     offset += m.size();
   });
@@ -127,14 +129,14 @@ int64_t parameter_elements(const std::vector<ParameterInfo>& list) {
 
 void bind(Weights& w, float* block) {
   int64_t offset = 0;
-  w.for_each([&](const std::string&, Mat& m, Role) {
+  w.bind([&](Mat& m, size_t) {
     m.data = block + offset;
     offset += m.size();
   });
 }
 
 void initialise(const ModelConfig& c, Weights& w, uint64_t seed) {
-  w.for_each([&](const std::string& name, Mat& m, Role role) {
+  w.for_each([&](const std::string& name, Mat m, Role role) {
     switch (role) {
       case Role::matrix:
       case Role::output_projection:
@@ -155,7 +157,7 @@ void initialise(const ModelConfig& c, Weights& w, uint64_t seed) {
         fill_experts(m, c.n_routed_experts, seed, name);
         break;
       case Role::hc_fn:
-        fill_normal(m, c.residual == "mhc" ? c.hc_init_phi_std : 0.0, seed, name);
+        fill_normal(m, c.residual == ops::ResidualKind::mhc ? c.hc_init_phi_std : 0.0, seed, name);
         break;
       case Role::hc_scale:
         fill(m, static_cast<float>(c.hc_init_scale));
@@ -165,7 +167,7 @@ void initialise(const ModelConfig& c, Weights& w, uint64_t seed) {
         break;
     }
   });
-  if (c.residual == "plain") return;
+  if (c.residual == ops::ResidualKind::plain) return;
   for (size_t i = 0; i < w.blocks.size(); ++i) {
     initialise_base(c, static_cast<int64_t>(2 * i), w.blocks[i].attn_site.base);
     initialise_base(c, static_cast<int64_t>(2 * i + 1), w.blocks[i].ffn_site.base);

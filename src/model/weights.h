@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "layers/parameter.h"
+#include "layers/visit.h"
 #include "model/config/config.h"
 #include "ops/residual/residual.h"
 
@@ -37,75 +37,82 @@ struct Weights {
   // Shapes without memory.
   explicit Weights(const ModelConfig& c);
 
-  // f(name, Mat&, Role) for every tensor under its V3 name, in storage order. A tied head is not visited.
+  // f(name, Mat, Role) for every tensor under its V3 name, in storage order; of const weights f(name, CMat, Role). A
+  // tied head is not visited.
   template <class F>
   void for_each(F&& f) {
-    using layers::Role;
-    f("model.embed_tokens.weight", embed, Role::embedding);
-    const size_t main_blocks = blocks.size() - mtp.size();
-    for (size_t i = 0; i < blocks.size(); ++i) {
-      BlockWeights& b = blocks[i];
-      const std::string p = "model.layers." + std::to_string(i) + ".";
-      if (i >= main_blocks) {
-        MtpWeights& module = mtp[i - main_blocks];
-        f(p + "enorm.weight", module.enorm, Role::norm);
-        f(p + "hnorm.weight", module.hnorm, Role::norm);
-        if (module.proj.out()) {
-          f(p + "eh_proj.weight", module.proj.w, Role::matrix);
-          f(p + "shared_head.norm.weight", module.norm, Role::norm);
-        } else {
-          f(p + "e_proj.weight", module.e_proj.w, Role::matrix);
-          f(p + "h_proj.weight", module.h_proj.w, Role::matrix);
-          for_each_head(p + "hc_head_", module.hc_head, f);
-          f(p + "norm.weight", module.norm, Role::norm);
-        }
-      }
-      f(p + "input_layernorm.weight", b.attn_site.norm, Role::norm);
-      for_each_hc(p + "hc_attn_", b.attn_site, f);
-      std::visit([&](auto& a) { a.for_each(p + "self_attn.", f); }, b.attn);
-      f(p + "post_attention_layernorm.weight", b.ffn_site.norm, Role::norm);
-      for_each_hc(p + "hc_ffn_", b.ffn_site, f);
-      std::visit([&](auto& a) { a.for_each(p + "mlp.", f); }, b.ffn);
-    }
-    for_each_head("model.hc_head_", hc_head, f);
-    f("model.norm.weight", norm, Role::norm);
-    if (tied)
-      head.w = embed;
-    else
-      f("lm_head.weight", head.w, Role::head);
+    layers::for_each_tensor(*this, "", f);
   }
-
-  // f(Linear&, compute_type_is_fp32) for everything that is multiplied through packed copies.
+  template <class F>
+  void for_each(F&& f) const {
+    layers::for_each_tensor(*this, "", f);
+  }
+  // f(prefix, Linear&) for everything that is multiplied through packed copies, the head last.
   template <class F>
   void for_each_linear(F&& f) {
-    for (BlockWeights& b : blocks) {
-      std::visit([&](auto& a) { for_each_linear_of(a, f); }, b.attn);
-      std::visit([&](auto& a) { a.for_each_linear([&](layers::Linear& l) { f(l, false); }); }, b.ffn);
-      if (auto* moe = std::get_if<layers::Moe::Weights>(&b.ffn)) f(moe->router, true);
+    layers::for_each_linear(*this, "", f);
+    if (tied) f("", head);
+  }
+  // Gives tensors memory as layers::bind_tensors; a tied head shares the embedding's.
+  template <class F>
+  void bind(F&& place) {
+    layers::bind_tensors(*this, place);
+    if (tied) head.w = embed;
+  }
+
+  template <class W, class F>
+  static void visit(W& w, const std::string& prefix, F&& f) {
+    using layers::Role;
+    f(prefix + "model.embed_tokens.weight", w.embed, Role::embedding);
+    const size_t main_blocks = w.blocks.size() - w.mtp.size();
+    for (size_t i = 0; i < w.blocks.size(); ++i) {
+      const std::string p = prefix + "model.layers." + std::to_string(i) + ".";
+      if (i >= main_blocks) visit_mtp(w.mtp[i - main_blocks], p, f);
+      visit_block(w.blocks[i], p, f);
     }
-    for (MtpWeights& module : mtp)
-      for (layers::Linear* l : {&module.proj, &module.e_proj, &module.h_proj})
-        if (l->out()) f(*l, false);
-    f(head, false);
+    visit_head(w.hc_head, prefix + "model.hc_head_", f);
+    f(prefix + "model.norm.weight", w.norm, Role::norm);
+    if (!w.tied) f(prefix, w.head);
   }
 
  private:
   template <class W, class F>
-  static void for_each_linear_of(W& w, F& f) {
-    w.for_each_linear([&](layers::Linear& l) { f(l, false); });
-    if constexpr (requires { w.for_each_fp32_linear([](layers::Linear&) {}); })
-      w.for_each_fp32_linear([&](layers::Linear& l) { f(l, true); });
+  static void visit_block(W& b, const std::string& p, F& f) {
+    const auto visit_layer = [&](const std::string& name) {
+      return [&f, at = p + name](auto& w) { std::decay_t<decltype(w)>::visit(w, at, f); };
+    };
+    f(p + "input_layernorm.weight", b.attn_site.norm, layers::Role::norm);
+    visit_site(b.attn_site, p + "hc_attn_", f);
+    std::visit(visit_layer("self_attn."), b.attn);
+    f(p + "post_attention_layernorm.weight", b.ffn_site.norm, layers::Role::norm);
+    visit_site(b.ffn_site, p + "hc_ffn_", f);
+    std::visit(visit_layer("mlp."), b.ffn);
   }
-  template <class F>
-  static void for_each_head(const std::string& p, ops::HeadWeights& h, F& f) {
+  template <class W, class F>
+  static void visit_mtp(W& module, const std::string& p, F& f) {
+    using layers::Role;
+    f(p + "enorm.weight", module.enorm, Role::norm);
+    f(p + "hnorm.weight", module.hnorm, Role::norm);
+    if (module.proj.out()) {
+      f(p, module.proj);
+      f(p + "shared_head.norm.weight", module.norm, Role::norm);
+    } else {
+      f(p, module.e_proj);
+      f(p, module.h_proj);
+      visit_head(module.hc_head, p + "hc_head_", f);
+      f(p + "norm.weight", module.norm, Role::norm);
+    }
+  }
+  template <class W, class F>
+  static void visit_head(W& h, const std::string& p, F& f) {
     using layers::Role;
     if (h.fn.empty()) return;
     f(p + "fn", h.fn, Role::hc_fn);
     f(p + "scale", h.scale, Role::hc_scale);
     f(p + "base", h.base, Role::hc_base);
   }
-  template <class F>
-  static void for_each_hc(const std::string& p, ops::SiteWeights& s, F& f) {
+  template <class W, class F>
+  static void visit_site(W& s, const std::string& p, F& f) {
     using layers::Role;
     if (s.fn.empty()) return;
     f(p + "fn", s.fn, Role::hc_fn);
@@ -122,7 +129,7 @@ struct ParameterInfo {
   int64_t offset, rows, cols;
   int64_t size() const { return rows * cols; }
 };
-std::vector<ParameterInfo> list_parameters(Weights& w);  // offsets in elements, without gaps
+std::vector<ParameterInfo> list_parameters(const Weights& w);  // offsets in elements, without gaps
 int64_t parameter_elements(const std::vector<ParameterInfo>& list);
 // Points every tensor into the block.
 void bind(Weights& w, float* block);

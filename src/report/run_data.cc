@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "core/error.h"
 #include "io/json_file.h"
+#include "io/user_files.h"
 
 namespace birkhoff::report {
 namespace {
@@ -16,7 +17,8 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-constexpr size_t kPoints = 800;       // of a curve: about what a wide screen resolves
+constexpr size_t kPoints = 800;  // of a curve: about what a wide screen resolves
+constexpr size_t kMaxRecordsBytes = size_t{4} << 30;
 constexpr size_t kHeatColumns = 160;  // of a heat map over time
 
 double value(const json& record, const char* key) {
@@ -27,9 +29,9 @@ double value(const json& record, const char* key) {
 // Whole records in the order of their steps; a torn last line ends the file, a later record of a step (after a resume)
 // replaces an earlier.
 std::vector<json> read_records(const std::string& path) {
-  std::ifstream in(path);
-  if (!in)
+  if (!io::exists(path))
     throw Error("plot", path + " cannot be read", "a run directory holds metrics.jsonl, config.json and run.json");
+  std::istringstream in(io::read_file(path, kMaxRecordsBytes));  // not mapped: a run may be writing to it
   std::vector<json> records;
   for (std::string line; std::getline(in, line);) {
     json r = json::parse(line, nullptr, false);
@@ -211,13 +213,13 @@ std::vector<double> smoothed(const std::vector<double>& values, double span) {
 }
 
 json run_data(const std::string& run) {
-  if (!fs::is_directory(run))
+  if (!io::is_directory(run))
     throw Error("plot", run + " is not a directory", "name the run directories that train wrote");
   const std::vector<json> records = read_records(run + "/metrics.jsonl");
   if (records.empty())
     throw Error("plot", run + "/metrics.jsonl has no finished step", "train at least one step first");
   const json config = io::read_json(run + "/config.json");
-  const json about = fs::exists(run + "/run.json") ? io::read_json(run + "/run.json") : json::object();
+  const json about = io::exists(run + "/run.json") ? io::read_json(run + "/run.json") : json::object();
   json d;
   d["name"] = fs::path(run).lexically_normal().filename().string();
   if (d["name"] == "") d["name"] = fs::path(run).lexically_normal().parent_path().filename().string();
@@ -228,7 +230,7 @@ json run_data(const std::string& run) {
   d["maxvio"] = maxvio_of(records);
   d["load"] = load_of(records);
   d["phases"] = phases_of(records);
-  d["bytes"] = !fs::exists(run + "/tokenizer.json") && !fs::exists(run + "/tokenizer.model");
+  d["bytes"] = !io::exists(run + "/tokenizer.json") && !io::exists(run + "/tokenizer.model");
   d["config"] = config;
   d["training"] = config.contains("training") ? config["training"] : json::object();
   d["config"].erase("training");

@@ -12,6 +12,7 @@
 #include "model/config/inventory.h"
 #include "ops/gemm/gemm.h"
 #include "ops/rows/elementwise.h"
+#include "ops/rows/read_bandwidth.h"
 #include "train/train_state.h"
 
 namespace birkhoff::train {
@@ -71,22 +72,7 @@ MachinePeaks measure_peaks(const Exec& exec, DType dtype) {
       p.gemm_gflops = std::max(p.gemm_gflops, 2e-9 * static_cast<double>(m * n * k) / seconds_since(t));
     }
   }
-  constexpr int64_t kChunks = 64, kChunk = 1 << 20;  // floats: 256 MiB in all
-  Arena memory(kChunks * kChunk * 4 + 4096);
-  Mat x = memory.mat(f32_t, kChunks, kChunk);
-  ops::zero(exec, x);
-  std::vector<float> sums(kChunks);
-  for (int i = 0; i < 5; ++i) {
-    const auto t = Clock::now();
-    exec.parallel_for(kChunks, [&](int64_t c) {
-      const float* v = x.f32(c);
-      float lanes[16] = {};
-      for (int64_t j = 0; j < kChunk; j += 16)
-        for (int l = 0; l < 16; ++l) lanes[l] += v[j + l];
-      sums[static_cast<size_t>(c)] = std::accumulate(lanes, lanes + 16, 0.f);
-    });
-    p.read_gbs = std::max(p.read_gbs, 1e-9 * static_cast<double>(kChunks * kChunk * 4) / seconds_since(t));
-  }
+  p.read_gbs = 1e-9 * ops::read_bandwidth(exec);
   return p;
 }
 

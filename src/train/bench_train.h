@@ -9,7 +9,7 @@ namespace birkhoff::train {
 
 struct MachinePeaks {
   double gemm_gflops = 0;  // best bf16 (or fp32 with --set dtype=fp32) rate over a few large products, all threads
-  double read_gbs = 0;     // sequential read of a block larger than the caches of a core
+  double read_gbs = 0;     // ops::read_bandwidth
 };
 MachinePeaks measure_peaks(const Exec& exec, DType dtype);
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "ops/experts/routing.h"
+#include "ops/experts/balance.h"
 #include "optim/schedule.h"
 
 namespace birkhoff::train {
@@ -73,7 +73,7 @@ double Pretraining::evaluate(int64_t windows) {
 }
 
 std::optional<GainRecord> Pretraining::gains() {
-  if (state_.config().model.residual == "plain") return std::nullopt;
+  if (state_.config().model.residual == ops::ResidualKind::plain) return std::nullopt;
   return state_.measure_gains(data_.batches->validation_batches(1, 1).front());
 }
 

@@ -1,8 +1,10 @@
 #include "train/run_tokenizer.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "core/error.h"
 #include "model/config/json_fields.h"
@@ -15,8 +17,12 @@ namespace fs = std::filesystem;
 std::optional<data::Tokenization> run_tokenization(std::shared_ptr<const text::Tokenizer> tokenizer,
                                                    const RunConfig& config, const std::string& cache, int threads) {
   if (!tokenizer) return std::nullopt;
-  return data::Tokenization{std::move(tokenizer), cache, config.train.fim_rate,
-                            static_cast<uint64_t>(config.train.seed), threads};
+  const auto note = [told = false](const std::string& reason) mutable {
+    if (!std::exchange(told, true))
+      std::fprintf(stderr, "birkhoff: tokenized data is not kept for the next run: %s\n", reason.c_str());
+  };
+  return data::Tokenization{
+      std::move(tokenizer), cache, config.train.fim_rate, static_cast<uint64_t>(config.train.seed), threads, note};
 }
 
 std::shared_ptr<const text::Tokenizer> open_tokenizer(const std::string& directory) {

@@ -5,6 +5,7 @@
 
 #include "checkpoint/hf_directory.h"
 #include "core/error.h"
+#include "model/config/notes.h"
 #include "report/report.h"
 #include "train/pretraining.h"
 #include "train/run.h"
@@ -80,6 +81,8 @@ int run_training(const TrainOptions& options, const std::atomic<bool>& stop) {
   else
     start_run(p);
   const RunDirectory& directory = *p.directory;
+  for (auto of : {model::reading_notes, model::writing_notes})
+    for (std::string& note : of(p.config.model)) p.notes.push_back(std::move(note));
   for (const auto& n : p.notes) std::fprintf(stderr, "birkhoff: %s\n", n.c_str());
   if (const std::string keys = model::unknown_key_names(p.config.model); !keys.empty())
     std::fprintf(stderr, "birkhoff: kept in config.json, not used: %s\n", keys.c_str());

@@ -6,7 +6,9 @@
 
 #include "core/error.h"
 #include "core/nearest.h"
+#include "model/config/fields.h"
 #include "model/config/json_fields.h"
+#include "model/config/range.h"
 #include "train/tensor_names.h"
 
 namespace birkhoff::train {
@@ -14,49 +16,51 @@ namespace {
 
 using nlohmann::json;
 
+constexpr int64_t kMaxSteps = int64_t{1} << 40, kMaxRows = int64_t{1} << 24, kMaxSeed = int64_t{1} << 53;
+
 template <class C, class F>
-void for_each_field(C& c, F&& f) {
-  f("steps", c.steps);
-  f("seq_len", c.seq_len);
-  f("batch_size", c.batch_size);
-  f("grad_accum", c.grad_accum);
-  f("batch_ramp", c.batch_ramp);
-  f("seed", c.seed);
+void for_each_train_field(C& c, F&& f) {
+  f("steps", c.steps, model::Range{0, kMaxSteps});
+  f("seq_len", c.seq_len, model::Range{1, kMaxRows});
+  f("batch_size", c.batch_size, model::Range{1, kMaxRows});
+  f("grad_accum", c.grad_accum, model::Range{1, kMaxRows});
+  f("batch_ramp", c.batch_ramp, model::Range{0, kMaxSteps});
+  f("seed", c.seed, model::Range{0, kMaxSeed});
   f("dtype", c.dtype);
   f("recompute", c.recompute);
   f("optimizer", c.optimizer);
   f("schedule", c.schedule);
-  f("lr", c.lr);
-  f("min_lr", c.min_lr);
-  f("warmup_steps", c.warmup_steps);
-  f("beta1", c.beta1);
-  f("beta2", c.beta2);
-  f("eps", c.eps);
-  f("weight_decay", c.weight_decay);
+  f("lr", c.lr, model::Range{0, 1e6});
+  f("min_lr", c.min_lr, model::Range{-1, 1e6});
+  f("warmup_steps", c.warmup_steps, model::Range{0, kMaxSteps});
+  f("beta1", c.beta1, model::Range{0, 1, model::Range::below});
+  f("beta2", c.beta2, model::Range{0, 1, model::Range::below});
+  f("eps", c.eps, model::Range{0, 1e6, model::Range::above});
+  f("weight_decay", c.weight_decay, model::Range{0, 1e4});
   f("decay_1d", c.decay_1d);
-  f("momentum", c.momentum);
-  f("grad_clip", c.grad_clip);
-  f("aux_expert", c.aux_expert);
-  f("aux_device", c.aux_device);
-  f("aux_devices", c.aux_devices);
-  f("aux_communication", c.aux_communication);
-  f("aux_sequence", c.aux_sequence);
-  f("aux_mixtral", c.aux_mixtral);
-  f("z_loss", c.z_loss);
-  f("mtp_loss", c.mtp_loss);
+  f("momentum", c.momentum, model::Range{0, 1, model::Range::below});
+  f("grad_clip", c.grad_clip, model::Range{-1, 1e6});
+  f("aux_expert", c.aux_expert, model::Range{0, 1e4});
+  f("aux_device", c.aux_device, model::Range{0, 1e4});
+  f("aux_devices", c.aux_devices, model::Range{1, 1024});
+  f("aux_communication", c.aux_communication, model::Range{0, 1e4});
+  f("aux_sequence", c.aux_sequence, model::Range{0, 1e4});
+  f("aux_mixtral", c.aux_mixtral, model::Range{0, 1e4});
+  f("z_loss", c.z_loss, model::Range{0, 1e4});
+  f("mtp_loss", c.mtp_loss, model::Range{0, 1e4});
   f("indexer_stage", c.indexer_stage);
-  f("indexer_kl", c.indexer_kl);
-  f("bias_update_speed", c.bias_update_speed);
-  f("checkpoint_every", c.checkpoint_every);
-  f("checkpoint_minutes", c.checkpoint_minutes);
-  f("keep", c.keep);
+  f("indexer_kl", c.indexer_kl, model::Range{0, 1e4, model::Range::above});
+  f("bias_update_speed", c.bias_update_speed, model::Range{0, 1e4});
+  f("checkpoint_every", c.checkpoint_every, model::Range{0, kMaxSteps});
+  f("checkpoint_minutes", c.checkpoint_minutes, model::Range{0, 1e6});
+  f("keep", c.keep, model::Range{1, kMaxRows});
   f("keep_best", c.keep_best);
-  f("eval_every", c.eval_every);
-  f("gain_every", c.gain_every);
-  f("fim_rate", c.fim_rate);
+  f("eval_every", c.eval_every, model::Range{0, kMaxSteps});
+  f("gain_every", c.gain_every, model::Range{0, kMaxSteps});
+  f("fim_rate", c.fim_rate, model::Range{0, 1});
   f("trainable", c.trainable);
-  f("lora.rank", c.lora_rank);
-  f("lora.alpha", c.lora_alpha);
+  f("lora.rank", c.lora_rank, model::Range{0, model::kMaxLoraRank});
+  f("lora.alpha", c.lora_alpha, model::Range{0, 1e6});
   f("lora.targets", c.lora_targets);
 }
 
@@ -64,7 +68,7 @@ void for_each_field(C& c, F&& f) {
 
 bool set_train_field(TrainConfig& c, const std::string& key, const json& value) {
   bool found = false;
-  for_each_field(c, [&](const char* name, auto& field) {
+  for_each_train_field(c, [&](const char* name, auto& field, const auto&...) {
     if (key != name) return;
     model::assign_field(key, value, field);
     found = true;
@@ -92,23 +96,9 @@ void set(RunConfig& c, const std::string& key, const json& given) {
               "docs/settings.md lists every setting", ExitCode::usage);
 }
 
-void at_least(const char* key, int64_t v, int64_t low) {
-  if (v < low) fail(std::string(key) + ": must be at least " + std::to_string(low) + ", is " + std::to_string(v));
-}
-
-void in_unit(const char* key, double v) {
-  if (!(v >= 0 && v < 1)) fail(std::string(key) + ": must be in [0, 1), is " + std::to_string(v));
-}
-
 // Tokens of one part of a step are addressed by 32-bit numbers.
 void validate_sizes(const TrainConfig& c) {
-  constexpr int64_t kMaxRows = int64_t{1} << 24, kMaxTokens = INT32_MAX;
-  at_least("seq_len", c.seq_len, 1);
-  at_least("batch_size", c.batch_size, 1);
-  at_least("grad_accum", c.grad_accum, 1);
-  if (c.batch_size > kMaxRows)
-    fail("batch_size: " + std::to_string(c.batch_size) + " is more than the largest supported, " +
-         std::to_string(kMaxRows));
+  constexpr int64_t kMaxTokens = INT32_MAX;
   if (c.batch_size % c.grad_accum)
     fail("grad_accum: " + std::to_string(c.grad_accum) + " does not divide batch_size " + std::to_string(c.batch_size));
   const int64_t rows = c.batch_size / c.grad_accum;
@@ -119,64 +109,33 @@ void validate_sizes(const TrainConfig& c) {
 }
 
 void validate_lora(const TrainConfig& c, const model::ModelConfig& m) {
-  at_least("lora.rank", c.lora_rank, 0);
-  if (c.lora_rank > model::kMaxLoraRank)
-    fail("lora.rank: " + std::to_string(c.lora_rank) + " is more than the largest supported, " +
-         std::to_string(model::kMaxLoraRank));
-  if (!(c.lora_alpha >= 0)) fail("lora.alpha: must be positive, is " + std::to_string(c.lora_alpha));
   if (c.lora_rank == 0 && (c.lora_alpha != 0 || !c.lora_targets.empty()))
     fail("lora.rank: must be at least 1 for adapters, is 0", "set lora.rank, or leave lora.alpha and lora.targets out");
   if (c.lora_rank) model::lora_modules(m, c.lora_targets);
 }
 
 void validate(const TrainConfig& c, const model::ModelConfig& m) {
+  for_each_train_field(c, model::CheckRange{});
   validate_sizes(c);
   validate_lora(c, m);
-  at_least("steps", c.steps, 0);
-  at_least("batch_ramp", c.batch_ramp, 0);
-  at_least("warmup_steps", c.warmup_steps, 0);
-  at_least("keep", c.keep, 1);
-  at_least("aux_devices", c.aux_devices, 1);
-  for (const auto& [key, v] : {std::pair{"checkpoint_every", c.checkpoint_every},
-                               {"eval_every", c.eval_every},
-                               {"gain_every", c.gain_every},
-                               {"seed", c.seed}})
-    at_least(key, v, 0);
-  if (!(c.checkpoint_minutes >= 0))
-    fail("checkpoint_minutes: must not be negative, is " + std::to_string(c.checkpoint_minutes));
   tensors_matching(c.trainable);  // throws
-  if (!(c.mtp_loss >= 0)) fail("mtp_loss: must not be negative, is " + std::to_string(c.mtp_loss));
-  model::require_one_of("dtype", c.dtype, {"bf16", "fp32"});
-  model::require_one_of("recompute", c.recompute, {"none", "site", "layer"});
-  model::require_one_of("optimizer", c.optimizer, {"adamw", "muon"});
-  model::require_one_of("schedule", c.schedule, {"constant", "cosine", "step", "wsd"});
-  model::require_one_of("indexer_stage", c.indexer_stage, {"off", "dense", "sparse"});
-  if (c.indexer_stage == "dense" && !m.uses_indexer())
+  if (c.indexer_stage == IndexerStage::dense && !m.uses_indexer())
     fail("indexer_stage: dense trains indexers alone, and the model has none (index_topk is 0)",
          "set index_topk, or another indexer_stage");
-  if (!(c.indexer_kl > 0))
-    fail("indexer_kl: must be positive, is " + std::to_string(c.indexer_kl),
-         "indexer_stage=off does not train indexers");
-  if (!(c.lr >= 0)) fail("lr: must not be negative");
-  for (const auto& [key, v] : {std::pair{"beta1", c.beta1}, {"beta2", c.beta2}, {"momentum", c.momentum}})
-    in_unit(key, v);
-  if (!(c.weight_decay >= 0)) fail("weight_decay: must not be negative, is " + std::to_string(c.weight_decay));
-  if (!(c.eps > 0)) fail("eps: must be positive");
-  if (!(c.fim_rate >= 0 && c.fim_rate <= 1)) fail("fim_rate: must be in [0, 1], is " + std::to_string(c.fim_rate));
   if (c.seq_len > m.max_position_embeddings)
     fail("seq_len: " + std::to_string(c.seq_len) + " is more than max_position_embeddings " +
          std::to_string(m.max_position_embeddings));
   if (m.n_routed_experts && m.n_routed_experts % c.aux_devices)
     fail("aux_devices: " + std::to_string(c.aux_devices) + " does not divide n_routed_experts " +
          std::to_string(m.n_routed_experts));
-  if (c.bias_update_speed != 0 && m.n_routed_experts && m.topk_method != "noaux_tc")
-    fail("bias_update_speed: topk_method \"" + m.topk_method + "\" has no bias to move",
+  if (c.bias_update_speed != 0 && m.n_routed_experts && m.topk_method != model::TopkMethod::noaux_tc)
+    fail("bias_update_speed: topk_method \"" + std::string(name_of(m.topk_method)) + "\" has no bias to move",
          "set topk_method=noaux_tc, or bias_update_speed=0");
 }
 
 // All settings of a model under our names.
 json plain_settings(model::ModelConfig c) {
-  c.model_type = "birkhoff";
+  c.model_type = model::kOwnType;
   c.unknown_keys = "{}";
   return model::config_to_json(c);
 }
@@ -186,14 +145,14 @@ bool matters(const model::ModelConfig& c, const std::string& key) {
   const auto one_of = [&](std::initializer_list<const char*> keys) {
     return std::find(keys.begin(), keys.end(), key) != keys.end();
   };
-  if (key.rfind("hc_", 0) == 0) return c.residual != "plain";
+  if (key.rfind("hc_", 0) == 0) return c.residual != ops::ResidualKind::plain;
   if (key.rfind("index_", 0) == 0) return c.uses_indexer();
   if (one_of({"q_lora_rank", "qk_rope_head_dim"})) return c.uses_mla() || c.uses_compressed_attention();
   if (one_of({"qk_nope_head_dim", "v_head_dim", "rope_interleave"})) return c.uses_mla();
   if (one_of({"head_dim", "num_key_value_heads"})) return !c.uses_mla();
   if (one_of({"sliding_window", "o_groups", "o_lora_rank", "compress_rope_theta"}))
     return c.uses_compressed_attention();
-  if (one_of({"n_group", "topk_group"})) return c.n_routed_experts > 0 && c.topk_method != "greedy";
+  if (one_of({"n_group", "topk_group"})) return c.n_routed_experts > 0 && c.topk_method != model::TopkMethod::greedy;
   if (one_of({"n_shared_experts", "num_experts_per_tok", "moe_intermediate_size", "first_k_dense_replace",
               "moe_layer_freq", "scoring_func", "topk_method", "norm_topk_prob", "routed_scaling_factor"}))
     return c.n_routed_experts > 0;
@@ -203,7 +162,7 @@ bool matters(const model::ModelConfig& c, const std::string& key) {
 // A released type's files have no place for some settings: those nobody gave are what the type means, others are
 // refused rather than lost.
 void settle_type(model::ModelConfig& c, const std::set<std::string>& given) {
-  if (c.model_type == "birkhoff") return;
+  if (c.model_type == model::kOwnType) return;
   const json wanted = plain_settings(c), written = plain_settings(model::config_from_json(model::config_to_json(c)));
   for (const auto& [key, value] : written.items()) {
     if (key == "model_type" || wanted.value(key, json()) == value || !matters(c, key)) continue;
@@ -225,7 +184,7 @@ bool is_of_directory(const json& config) {
 // index_topk may differ: no weight depends on how many an indexer selects, and a model trained with all (index_topk as
 // long as its windows) becomes a sparse one this way.
 void require_same_model(const model::ModelConfig& has, const model::ModelConfig& asked) {
-  if (has.model_type != asked.model_type && asked.model_type != "birkhoff")
+  if (has.model_type != asked.model_type && asked.model_type != model::kOwnType)
     fail("model_type: the model has \"" + has.model_type + "\", asked for \"" + asked.model_type + "\"",
          "model settings come with the weights; leave them out");
   const json before = plain_settings(has), after = plain_settings(asked);
@@ -237,12 +196,6 @@ void require_same_model(const model::ModelConfig& has, const model::ModelConfig&
 }
 
 }  // namespace
-
-model::Recompute TrainConfig::policy() const {
-  return recompute == "none"   ? model::Recompute::none
-         : recompute == "site" ? model::Recompute::site
-                               : model::Recompute::layer;
-}
 
 model::TrainingScope TrainConfig::scope(const model::ModelConfig& m) const {
   model::TrainingScope s;
@@ -297,7 +250,8 @@ RunConfig make_run_config(const json& base, const std::vector<std::string>& over
 json run_config_to_json(const RunConfig& c) {
   json j = model::config_to_json(c.model);
   json t;
-  for_each_field(c.train, [&](const char* name, const auto& field) { t[name] = field; });
+  for_each_train_field(
+      c.train, [&](const char* name, const auto& field, const auto&...) { t[name] = model::field_json(field); });
   j["training"] = t;
   return j;
 }
@@ -316,8 +270,26 @@ RunConfig run_config_from_json(const json& j) {
 std::vector<std::string> setting_names() {
   std::vector<std::string> names = model::model_setting_names();
   TrainConfig c;
-  for_each_field(c, [&](const char* name, auto&) { names.emplace_back(name); });
+  for_each_train_field(c, [&](const char* name, auto&, const auto&...) { names.emplace_back(name); });
   return names;
+}
+
+std::vector<std::pair<std::string, std::string>> setting_choices() {
+  std::vector<std::pair<std::string, std::string>> choices;
+  const auto add = [&]<class T>(const char* name, const T&, const auto&... range) {
+    if constexpr (sizeof...(range) > 0) {
+      (choices.emplace_back(name, range.text()), ...);
+    } else if constexpr (HasNames<T>) {
+      std::string words;
+      for (const std::string& word : names_of<T>()) words += (words.empty() ? "" : ", ") + word;
+      choices.emplace_back(name, words);
+    }
+  };
+  const model::ModelConfig model;
+  const TrainConfig train;
+  model::for_each_field(model, add);
+  for_each_train_field(train, add);
+  return choices;
 }
 
 }  // namespace birkhoff::train

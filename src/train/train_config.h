@@ -3,28 +3,35 @@
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/config/config.h"
 #include "model/trainable.h"
 #include "model/transformer.h"
+#include "optim/schedule.h"
 
 namespace birkhoff::train {
+
+enum class Optimizer { adamw, muon };
+enum class IndexerStage { off, dense, sparse };  // what indexers do
 
 struct TrainConfig {
   int64_t steps = 100, seq_len = 256, batch_size = 8, grad_accum = 1, seed = 1;
   int64_t batch_ramp = 0;  // steps over which batch_size grows linearly (optim::ramped_batch); 0 = constant
-  std::string dtype = "bf16", recompute = "none";
-  std::string optimizer = "adamw", schedule = "cosine";
+  DType dtype = DType::bf16;
+  model::Recompute recompute = model::Recompute::none;
+  Optimizer optimizer = Optimizer::adamw;
+  optim::Schedule::Kind schedule = optim::Schedule::Kind::cosine;
   double lr = 1e-3, min_lr = -1;  // min_lr < 0: a tenth of lr
   int64_t warmup_steps = 0;
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1, momentum = 0.95, grad_clip = 1.0;
   bool decay_1d = false;
   double aux_expert = 0, aux_device = 0, aux_communication = 0, aux_sequence = 0, aux_mixtral = 0, z_loss = 0;
-  double mtp_loss = 0.3;                 // of the mean loss of the prediction modules, where the model has any
-  std::string indexer_stage = "sparse";  // what indexers do: "off", "dense", "sparse"
-  double indexer_kl = 1;                 // coefficient of their KL
-  int64_t aux_devices = 1;               // contiguous expert groups of aux_device and aux_communication
+  double mtp_loss = 0.3;  // of the mean loss of the prediction modules, where the model has any
+  IndexerStage indexer_stage = IndexerStage::sparse;
+  double indexer_kl = 1;    // coefficient of their KL
+  int64_t aux_devices = 1;  // contiguous expert groups of aux_device and aux_communication
   double bias_update_speed = 0;
   int64_t checkpoint_every = 0, keep = 3, eval_every = 0, gain_every = 0;
   double checkpoint_minutes = 10;  // of wall time since the last checkpoint, after which a step ends with one; 0: never
@@ -37,9 +44,11 @@ struct TrainConfig {
   std::string lora_targets;  // lora.targets, model/lora.h
 
   double final_lr() const { return min_lr < 0 ? lr / 10 : min_lr; }
-  DType compute() const { return dtype == "bf16" ? DType::bf16 : DType::f32; }
-  model::Recompute policy() const;
-  model::IndexerTraining indexer() const { return {indexer_stage != "off", indexer_stage == "dense"}; }
+  DType compute() const { return dtype; }
+  model::Recompute policy() const { return recompute; }
+  model::IndexerTraining indexer() const {
+    return {indexer_stage != IndexerStage::off, indexer_stage == IndexerStage::dense};
+  }
   // Throws Error for targets that the model does not have, and what tensors_matching refuses.
   model::TrainingScope scope(const model::ModelConfig& m) const;
 };
@@ -65,5 +74,35 @@ nlohmann::json run_config_to_json(const RunConfig& c);
 RunConfig run_config_from_json(const nlohmann::json& j);
 // Every name --set knows.
 std::vector<std::string> setting_names();
+// {name, what it may be} of those with a range or words: {"hc_mult", "1 .. 8"}, {"residual", "plain, hc, mhc"}.
+std::vector<std::pair<std::string, std::string>> setting_choices();
 
 }  // namespace birkhoff::train
+
+namespace birkhoff {
+
+template <>
+struct NamesOf<model::Recompute> {
+  static constexpr Named<model::Recompute> table[] = {
+      {"none", model::Recompute::none}, {"site", model::Recompute::site}, {"layer", model::Recompute::layer}};
+};
+template <>
+struct NamesOf<train::Optimizer> {
+  static constexpr Named<train::Optimizer> table[] = {{"adamw", train::Optimizer::adamw},
+                                                      {"muon", train::Optimizer::muon}};
+};
+template <>
+struct NamesOf<optim::Schedule::Kind> {
+  static constexpr Named<optim::Schedule::Kind> table[] = {{"constant", optim::Schedule::Kind::constant},
+                                                           {"cosine", optim::Schedule::Kind::cosine},
+                                                           {"step", optim::Schedule::Kind::step},
+                                                           {"wsd", optim::Schedule::Kind::wsd}};
+};
+template <>
+struct NamesOf<train::IndexerStage> {
+  static constexpr Named<train::IndexerStage> table[] = {{"off", train::IndexerStage::off},
+                                                         {"dense", train::IndexerStage::dense},
+                                                         {"sparse", train::IndexerStage::sparse}};
+};
+
+}  // namespace birkhoff

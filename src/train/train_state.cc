@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "ops/experts/balance.h"
 #include "ops/experts/routing.h"
 #include "optim/schedule.h"
 #include "train/gains.h"
@@ -27,10 +28,7 @@ int64_t counted(const data::Batch& b) {
 
 optim::Schedule schedule_of(const TrainConfig& c) {
   optim::Schedule s;
-  s.kind = c.schedule == "constant" ? optim::Schedule::Kind::constant
-           : c.schedule == "cosine" ? optim::Schedule::Kind::cosine
-           : c.schedule == "step"   ? optim::Schedule::Kind::step
-                                    : optim::Schedule::Kind::wsd;
+  s.kind = c.schedule;
   s.lr = c.lr;
   s.min_lr = c.final_lr();
   s.warmup_steps = c.warmup_steps;
@@ -158,7 +156,7 @@ optim::OptimizerOptions optimizer_options(const TrainConfig& c, double lr) {
 }  // namespace
 
 bool moved_by_muon(const model::ParameterInfo& p, const TrainConfig& c) {
-  return c.optimizer == "muon" && is_product(p.role);
+  return c.optimizer == Optimizer::muon && is_product(p.role);
 }
 
 model::MemoryPlan plan_run(const RunConfig& c, int threads) {

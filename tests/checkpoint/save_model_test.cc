@@ -275,14 +275,16 @@ TEST(StoredFormats, Fp4WithRowScales) {
 }
 
 TEST(StoredFormats, BlockSizeFromTheConfiguration) {
-  model::ModelConfig c = v3_config();
-  EXPECT_EQ(checkpoint::weight_block_size(c), (std::pair<int64_t, int64_t>{128, 128}));
-  c.unknown_keys = R"({"quantization_config":{"weight_block_size":[64,32]}})";
-  EXPECT_EQ(checkpoint::weight_block_size(c), (std::pair<int64_t, int64_t>{64, 32}));
-  for (const char* bad : {"[0,128]", "[128]", "128", "[128,-1]", "[1.5,2]", "[9000000000000,1]"}) {
-    c.unknown_keys = std::string(R"({"quantization_config":{"weight_block_size":)") + bad + "}}";
-    expect_error([&] { checkpoint::weight_block_size(c); }, {"weight_block_size", bad});
-  }
+  nlohmann::json config = model::config_to_json(v3_config());
+  const auto block = [&](const char* size) {
+    if (size) config["quantization_config"]["weight_block_size"] = nlohmann::json::parse(size);
+    const model::Quantisation q = model::config_from_json(config).quantisation;
+    return std::pair{q.block_rows, q.block_cols};
+  };
+  EXPECT_EQ(block(nullptr), (std::pair<int64_t, int64_t>{128, 128}));
+  EXPECT_EQ(block("[64,32]"), (std::pair<int64_t, int64_t>{64, 32}));
+  for (const char* bad : {"[0,128]", "[128]", "128", "[128,-1]", "[1.5,2]", "[9000000000000,1]"})
+    expect_error([&] { block(bad); }, {"weight_block_size", bad});
 }
 
 }  // namespace

@@ -50,6 +50,19 @@ TEST(Nearest, FindsWhatWasMeant) {
   EXPECT_EQ(nearest("learning_rate", known), "");
 }
 
+TEST(Error, ValuesAreCutInMessages) {
+  const std::string longest(100, 'a'), more = longest + "b";
+  EXPECT_STREQ(Error("x", "value \"" + longest + "\", known \"k\"").what(),
+               ("[x] value \"" + longest + "\", known \"k\"").c_str());
+  EXPECT_STREQ(Error("x", "value \"" + more + "\", known \"k\"").what(),
+               ("[x] value \"" + longest + "...\", known \"k\"").c_str());
+  EXPECT_EQ(Error("x", "", "not \"" + more).hint(), "not \"" + longest + "...");
+  EXPECT_EQ(shortened("\"" + std::string(99, 'a') + "\xc3\xa9\""), "\"" + std::string(99, 'a') + "...\"")
+      << "no half of a character";
+  EXPECT_EQ(shortened(std::string(1 << 20, 'x')).size(), 4003u);
+  EXPECT_EQ(shortened(""), "");
+}
+
 TEST(Exec, RunsEveryTaskOnceAndPropagatesExceptions) {
   for (int threads : {1, 2, 3, 7}) {
     Exec e(threads);

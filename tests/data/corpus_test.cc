@@ -4,6 +4,7 @@
 #include <set>
 
 #include "core/rng.h"
+#include "data/documents.h"
 #include "support/limits.h"
 #include "support/temp_dir.h"
 
@@ -211,6 +212,25 @@ TEST(Corpus, AnyBytesWillDo) {
   for (int i = 0; i < 2000; ++i) bytes.push_back(static_cast<char>(Rng(1).bits(static_cast<uint64_t>(i))));
   const Corpus c({dir.file("binary", bytes)}, {}, 64, 1);
   for (int32_t id : c.training_batch(0, 8, 0, 8).ids) EXPECT_TRUE(id >= 0 && id < 256);
+}
+
+TEST(Documents, LinesBeginBehindAByteOrderMark) {
+  TempDir dir;
+  std::string seen;
+  const auto read = [&](const std::string& content) {
+    seen.clear();
+    data::for_each_line(dir.file("f.jsonl", content), [&](std::string_view line, size_t number) {
+      seen += std::to_string(number) + "=" + std::string(line) + " ";
+      return line != "end";
+    });
+    return seen;
+  };
+  EXPECT_EQ(read("\xEF\xBB\xBF"
+                 "a\n\n \t\nb"),
+            "1=a 4=b ");
+  EXPECT_EQ(read("a\nend\nb\n"), "1=a 2=end ");
+  EXPECT_EQ(read(""), "");
+  EXPECT_EQ(read("\xEF\xBB\xBF"), "");
 }
 
 TEST(Corpus, Refuses) {

@@ -90,6 +90,20 @@ TEST(TokenShard, IsKeptByContent) {
   EXPECT_EQ(document(again, 0), document(third, 0));
 }
 
+TEST(TokenShard, IsMadeWithoutACacheThatCannotBeWritten) {
+  const TempDir dir;
+  Tokenization t = v3();
+  const std::string file = dir.path() + "/a.txt";
+  write(file, "some text");
+  t.cache = file + "/below";
+  std::string told;
+  t.note = [&](const std::string& reason) { told = reason; };
+  const TokenShard shard(file, t);
+  EXPECT_FALSE(shard.cached());
+  EXPECT_EQ(document(shard, 0), closed(t, "some text"));
+  EXPECT_NE(told.find("[file] " + t.cache), std::string::npos) << told;
+}
+
 TEST(TokenShard, FillInTheMiddleRearrangesWholeDocuments) {
   const TempDir dir;
   std::string lines;

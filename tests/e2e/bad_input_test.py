@@ -36,8 +36,8 @@ class CommandLine(Case):
     def test_values_of_another_kind_are_refused(self):
         for change, says in [({"steps": "abc"}, 'steps: expected a whole number, got "abc"'), ({"steps": 1.5}, "steps: expected a whole number, got 1.5"),
                              ({"lr": "fast"}, 'lr: expected a number, got "fast"'), ({"keep_best": 3}, "keep_best: expected true or false, got 3"),
-                             ({"batch_size": 0}, "batch_size: must be at least 1, is 0"), ({"steps": -1}, "steps: must be at least 0, is -1"),
-                             ({"hidden_size": -16}, "hidden_size: must be positive, is -16"), ({"lr": -1}, "lr")]:
+                             ({"batch_size": 0}, "batch_size: must be in 1 .. 2^24, is 0"), ({"steps": -1}, "steps: must be in 0 .. 2^40, is -1"),
+                             ({"hidden_size": -16}, "hidden_size: must be in 1 .. 2^24, is -16"), ({"lr": -1}, "lr")]:
             with self.subTest(change):
                 self.train(self.dir / "run", change=change, code=REFUSED, says=says)
         self.assertFalse((self.dir / "run").exists())

@@ -10,7 +10,7 @@ import unittest
 
 PROGRAM = os.environ["BIRKHOFF_PROGRAM"]
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-TEXT = REPOSITORY / "data" / "tinyshakespeare.txt"
+TEXT = REPOSITORY / "data" / "shakespeare.txt"
 
 DONE, FAILED, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 

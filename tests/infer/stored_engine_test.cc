@@ -70,7 +70,8 @@ TEST(StoredEngine, HasTheBitsOfTraining) {
                      want = training_logits(dir.path(), c, compute, ids, exec);
           ASSERT_EQ(got.size(), want.size());
           EXPECT_EQ(std::memcmp(got.data(), want.data(), got.size() * 4), 0)
-              << c.residual << " " << dtype_name(compute) << " " << isa_name(isa) << " type " << static_cast<int>(type);
+              << name_of(c.residual) << " " << dtype_name(compute) << " " << isa_name(isa) << " type "
+              << static_cast<int>(type);
         }
       }
     }

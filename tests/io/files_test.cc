@@ -42,7 +42,7 @@ TEST(AtomicFile, Refusals) {
   TempDir dir;
   expect_error([&] { io::write_file_atomic(dir / "no/f", "x"); }, {"no/f", "No such file"});
   fs::create_directories(dir / "folder/full");
-  expect_error([&] { io::write_file_atomic(dir / "folder", "x"); }, {"folder", "rename failed"});
+  expect_error([&] { io::write_file_atomic(dir / "folder", "x"); }, {"folder", "Is a directory"});
   EXPECT_EQ(listing(dir.path()), "folder");
   fs::permissions(dir.path(),
                   fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read | fs::perms::others_exec);
@@ -240,7 +240,7 @@ TEST(MappedFile, AnyRegularFile) {
   EXPECT_EQ(f.bytes().size(), 8u);
   EXPECT_TRUE(io::MappedFile(dir.file("empty", "")).bytes().empty());
   expect_error([&] { io::MappedFile(dir / "absent"); }, {"absent", "No such file"});
-  expect_error([&] { io::MappedFile(dir.path()); }, {dir.path(), "not a regular file"});
+  expect_error([&] { io::MappedFile(dir.path()); }, {dir.path(), "is a directory"});
 }
 
 }  // namespace

@@ -64,8 +64,10 @@ struct CompressedCase {
     lw.reset_gradients();
     kl = {indexer_scale, 0.25};  // added to
     auto saved = Attn::reserve(memory, s, t, tokens(), true);
-    Attn::forward(exec, s, lw.w, rope, at.context(), x, saved, y, scratch);
-    CompressedAttention::backward(exec, s, lw.w, rope, at.context(), x, saved, dy, dx, lw.grad, kl, scratch);
+    const layers::TokenContext ctx = at.context();
+    const layers::Pass pass{exec, rope, ctx, scratch};
+    Attn::forward(pass, s, lw.w, x, saved, y);
+    CompressedAttention::backward(pass, s, lw.w, x, saved, {dy, dx}, lw.grad, kl);
     kl.sum -= 0.25;
     EXPECT_EQ(scratch.used(), 0u);
     chosen.assign(static_cast<size_t>(tokens()), {});
@@ -88,7 +90,7 @@ struct CompressedCase {
                                      first_key, start, start};
       auto saved = Attn::reserve(memory, s, t, n, false, &cache, done);
       Owned part(n, s.dim, t);
-      Attn::forward(exec, s, lw.w, rope, ctx, x.view().row_block(done, n), saved, part, scratch);
+      Attn::forward({exec, rope, ctx, scratch}, s, lw.w, x.view().row_block(done, n), saved, part);
       const auto v = part.values();
       out.insert(out.end(), v.begin(), v.end());
     }

@@ -30,8 +30,11 @@ struct FfnCase {
     lw.reset_gradients();
     const DenseFfn::Spec s{dim, inter};
     auto saved = DenseFfn::reserve(memory, s, t, tokens);
-    DenseFfn::forward(exec, s, lw.w, x, saved, y, scratch);
-    DenseFfn::backward(exec, s, lw.w, x, saved, dy, dx, lw.grad, scratch);
+    const ops::RopeTable none;
+    const layers::TokenContext nowhere;
+    const layers::Pass pass{exec, none, nowhere, scratch};
+    DenseFfn::forward(pass, s, lw.w, x, saved, y);
+    DenseFfn::backward(pass, s, lw.w, x, saved, {dy, dx}, lw.grad);
     EXPECT_EQ(scratch.used(), 0u);
   }
 };

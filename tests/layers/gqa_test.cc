@@ -42,8 +42,10 @@ struct GqaCase {
     dx = random(tokens(), s.dim, 5, 1.0, t);  // assigned: old values must not matter
     lw.reset_gradients();
     auto saved = Gqa::reserve(memory, s, t, tokens(), true, {});
-    Gqa::forward(exec, s, lw.w, rope, at.context(), x, saved, y, scratch);
-    Gqa::backward(exec, s, lw.w, rope, at.context(), x, saved, dy, dx, lw.grad, scratch);
+    const layers::TokenContext ctx = at.context();
+    const layers::Pass pass{exec, rope, ctx, scratch};
+    Gqa::forward(pass, s, lw.w, x, saved, y);
+    Gqa::backward(pass, s, lw.w, x, saved, {dy, dx}, lw.grad);
     EXPECT_EQ(scratch.used(), 0u);
   }
 };

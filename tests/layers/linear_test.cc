@@ -8,14 +8,10 @@ namespace {
 
 struct OneLinear {
   layers::Linear l;
-  explicit OneLinear(int64_t out, int64_t in) : l(out, in) {}
-  template <class F>
-  void for_each(const std::string& p, F&& f) {
-    f(p + "w", l.w, layers::Role::matrix);
-  }
-  template <class F>
-  void for_each_linear(F&& f) {
-    f(l);
+  explicit OneLinear(int64_t out, int64_t in) : l({{"w", out}}, in) {}
+  template <class W, class F>
+  static void visit(W& w, const std::string& p, F&& f) {
+    f(p, w.l);
   }
 };
 
@@ -31,20 +27,20 @@ void check(int64_t tokens, int64_t in, int64_t out, DType t) {
   layers::linear_backward(exec, lw.w.l, x, dy, dx, lw.grad.l, scratch);
 
   const auto T = static_cast<size_t>(tokens), K = static_cast<size_t>(in), N = static_cast<size_t>(out);
-  const auto w = lw.values()["w"];
+  const auto w = lw.values()["w.weight"];
   const auto close = [&](const Owned& got, const std::vector<double>& want, int64_t terms, const char* what) {
     expect_close(got.values(), want, chain_tolerance(1, terms, t) * std::max(1.0, largest(want)), what);
   };
   close(y, reference::linear(x.values(), w, T, K, N), in, "y");
   close(dx, reference::product(dy.values(), w, T, N, K), out, "dx");
   const auto dw = reference::product(reference::transpose(dy.values(), T, N), x.values(), N, T, K);
-  expect_gradients(lw.gradients(), {{"w", dw}}, chain_tolerance(1, tokens, f32_t));
+  expect_gradients(lw.gradients(), {{"w.weight", dw}}, chain_tolerance(1, tokens, f32_t));
 
   // Without dx only the weight's gradient moves.
   const Owned kept = dx;
   lw.reset_gradients();
   layers::linear_backward(exec, lw.w.l, x, dy, Mat{}, lw.grad.l, scratch);
-  expect_gradients(lw.gradients(), {{"w", dw}}, chain_tolerance(1, tokens, f32_t));
+  expect_gradients(lw.gradients(), {{"w.weight", dw}}, chain_tolerance(1, tokens, f32_t));
   EXPECT_TRUE(dx.same_bytes(kept));
 }
 

@@ -55,8 +55,10 @@ struct MlaCase {
     dx = random(tokens(), s.dim, 5, 1.0, t);  // assigned: old values must not matter
     lw.reset_gradients();
     auto saved = Mla::reserve(memory, s, t, tokens(), true, {});
-    Mla::forward(exec, s, lw.w, rope, at.context(), x, saved, y, scratch);
-    Mla::backward(exec, s, lw.w, rope, at.context(), x, saved, dy, dx, lw.grad, scratch);
+    const layers::TokenContext ctx = at.context();
+    const layers::Pass pass{exec, rope, ctx, scratch};
+    Mla::forward(pass, s, lw.w, x, saved, y);
+    Mla::backward(pass, s, lw.w, x, saved, {dy, dx}, lw.grad);
     EXPECT_EQ(scratch.used(), 0u);
   }
 };

@@ -77,8 +77,10 @@ struct SparseMlaCase {
     lw.reset_gradients();
     kl = {stage == Stage::off ? 0.f : kDivergenceScale, 0};
     auto saved = SparseMla::reserve(memory, s, t, tokens(), true);
-    SparseMla::forward(exec, s, lw.w, rope, at.context(), x, saved, y, scratch);
-    SparseMla::backward(exec, s, lw.w, rope, at.context(), x, saved, dy, dx, lw.grad, kl, scratch);
+    const layers::TokenContext ctx = at.context();
+    const layers::Pass pass{exec, rope, ctx, scratch};
+    SparseMla::forward(pass, s, lw.w, x, saved, y);
+    SparseMla::backward(pass, s, lw.w, x, saved, {dy, dx}, lw.grad, kl);
     EXPECT_EQ(scratch.used(), 0u);
     selected.clear();
     for (int64_t i = 0; i < saved.keys.rows; ++i)
@@ -162,8 +164,11 @@ TEST(SparseMla, ShortSequencesAreDense) {
     Owned y(40, 20, t), dx(40, 20, t);
     Arena memory(size_t{8} << 20), scratch(size_t{8} << 20);
     auto saved = Mla::reserve(memory, c.s.mla, t, 40, true);
-    Mla::forward(Exec(1), c.s.mla, lw.w, c.rope, c.at.context(), c.x, saved, y, scratch);
-    Mla::backward(Exec(1), c.s.mla, lw.w, c.rope, c.at.context(), c.x, saved, c.dy, dx, lw.grad, scratch);
+    const Exec exec(1);
+    const layers::TokenContext ctx = c.at.context();
+    const layers::Pass pass{exec, c.rope, ctx, scratch};
+    Mla::forward(pass, c.s.mla, lw.w, c.x, saved, y);
+    Mla::backward(pass, c.s.mla, lw.w, c.x, saved, {c.dy, dx}, lw.grad);
     EXPECT_TRUE(y.same_bytes(c.y) && dx.same_bytes(c.dx));
     const auto got = c.lw.gradients();
     for (const auto& [name, g] : lw.gradients()) EXPECT_EQ(g, got.at(name)) << name;

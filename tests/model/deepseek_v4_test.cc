@@ -102,7 +102,7 @@ void expect_gradients(CaseRun& r) {
   std::map<std::string, int> without;
   for (const auto& t : r.about.at("parameters_without_gradient")) without[t.get<std::string>()] = 1;
   int compared = 0;
-  grads.for_each([&](const std::string& tensor, Mat& g, layers::Role) {
+  grads.for_each([&](const std::string& tensor, Mat g, layers::Role) {
     const std::string theirs = type.file_names(m.config, tensor).front();
     const std::vector<double> got(g.f32(), g.f32() + g.size());
     if (r.file.find("grad." + theirs)) {

@@ -33,7 +33,7 @@ struct Variant {
 void no_experts(ModelConfig& c) { c.n_routed_experts = c.n_shared_experts = 0; }
 
 std::vector<Variant> variants() {
-  const auto paper = [](ModelConfig& c) { c.hc_convention = "paper"; };
+  const auto paper = [](ModelConfig& c) { c.hc_convention = ops::HcConvention::paper; };
   return {
       {"plain, MLA, experts", small_config("plain")},
       {"plain, MLA without q_lora, tied", small_config("plain"),
@@ -41,15 +41,15 @@ std::vector<Variant> variants() {
       {"plain, GQA, dense", small_config("plain", 1, false), no_experts},
       {"plain, GQA, softmax experts everywhere, tied", small_config("plain", 1, false),
        [](ModelConfig& c) {
-         c.first_k_dense_replace = 0, c.scoring_func = "softmax", c.topk_method = "greedy", c.norm_topk_prob = false,
-         c.tie_word_embeddings = true;
+         c.first_k_dense_replace = 0, c.scoring_func = ops::Scoring::softmax, c.topk_method = model::TopkMethod::greedy,
+         c.norm_topk_prob = false, c.tie_word_embeddings = true;
        }},
       {"hc, dynamic", small_config("hc", 3)},
       {"hc, static", small_config("hc", 2), [](ModelConfig& c) { c.hc_dynamic = false; }},
-      {"hc, fixed pre", small_config("hc", 4), [](ModelConfig& c) { c.hc_pre = "fixed"; }},
+      {"hc, fixed pre", small_config("hc", 4), [](ModelConfig& c) { c.hc_pre = model::HcMap::fixed; }},
       {"mhc, v4", small_config("mhc", 4)},
       {"mhc, v4, GQA, tied, sum", small_config("mhc", 2, false),
-       [](ModelConfig& c) { c.tie_word_embeddings = true, c.hc_head = "sum"; }},
+       [](ModelConfig& c) { c.tie_word_embeddings = true, c.hc_head = model::HcHead::sum; }},
       {"mhc, paper", small_config("mhc", 4), paper},
       {"mhc, paper, five streams, three iterations", small_config("mhc", 5),
        [&](ModelConfig& c) { paper(c), c.hc_sinkhorn_iters = 3; }},
@@ -58,13 +58,16 @@ std::vector<Variant> variants() {
       {"mhc, lite", with_form(small_config("mhc", 4), "lite")},
       {"mhc, lite, paper, three streams", with_form(small_config("mhc", 3), "lite"), paper},
       {"mhc, lite, five streams, GQA, no experts", with_form(small_config("mhc", 5, false), "lite"), no_experts},
-      {"mhc, lite, fixed res", with_form(small_config("mhc", 4), "lite"), [](ModelConfig& c) { c.hc_res = "fixed"; }},
+      {"mhc, lite, fixed res", with_form(small_config("mhc", 4), "lite"),
+       [](ModelConfig& c) { c.hc_res = model::HcMap::fixed; }},
       {"mhc, kron", with_form(small_config("mhc", 4), "kron")},
       {"mhc, kron, paper, two streams", with_form(small_config("mhc", 2), "kron"), paper},
       {"mhc, kron, eight streams, GQA, no experts", with_form(small_config("mhc", 8, false), "kron"), no_experts},
-      {"mhc, fixed res", small_config("mhc", 4), [](ModelConfig& c) { c.hc_res = "fixed"; }},
-      {"mhc, fixed post and pre", small_config("mhc", 4), [](ModelConfig& c) { c.hc_post = c.hc_pre = "fixed"; }},
-      {"mhc, all fixed", small_config("mhc", 4), [](ModelConfig& c) { c.hc_res = c.hc_post = c.hc_pre = "fixed"; }},
+      {"mhc, fixed res", small_config("mhc", 4), [](ModelConfig& c) { c.hc_res = model::HcMap::fixed; }},
+      {"mhc, fixed post and pre", small_config("mhc", 4),
+       [](ModelConfig& c) { c.hc_post = c.hc_pre = model::HcMap::fixed; }},
+      {"mhc, all fixed", small_config("mhc", 4),
+       [](ModelConfig& c) { c.hc_res = c.hc_post = c.hc_pre = model::HcMap::fixed; }},
   };
 }
 

@@ -52,7 +52,7 @@ TEST(Mtp, ReferenceCheckpoint) {
       expect_close(logits.values(), golden(f, "mtp_logits"), golden_json["mtp"]["tolerance"], "mtp_logits");
 
       size_t compared = 0;
-      grads.for_each([&](const std::string& name, Mat& g, layers::Role role) {
+      grads.for_each([&](const std::string& name, Mat g, layers::Role role) {
         if (role == layers::Role::router_bias) return;
         ASSERT_TRUE(f.find("mtp_grad." + name)) << name;
         ++compared;

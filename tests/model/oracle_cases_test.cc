@@ -78,7 +78,7 @@ TEST_P(OracleCase, LogitsHiddenStatesAndGradients) {
     const model::LossResult r =
         model::backward(exec, m, tokens.ids, labels, tokens.context(), tape, loss, grads, scratch);
     EXPECT_NEAR(r.sums.cross_entropy * loss.scale, test::golden(f, "loss")[0], 1e-5);
-    grads.for_each([&](const std::string& ours, Mat& g, layers::Role) {
+    grads.for_each([&](const std::string& ours, Mat g, layers::Role) {
       const std::string tensor = model::find_model_type(m.config.model_type).file_names(m.config, ours).front();
       if (!f.find("grad." + tensor)) return;
       ASSERT_TRUE(golden["grad_tolerance"].contains(tensor)) << tensor;

@@ -20,22 +20,22 @@ class Model {
  public:
   Model(const model::ModelConfig& c, const Balance& balance) : c_(c) {
     const auto n = [](int64_t i) { return static_cast<size_t>(i); };
-    hc_ = {c.residual == "plain" ? Residual::plain
-           : c.residual == "hc"  ? Residual::hc
-                                 : Residual::mhc,
+    hc_ = {c.residual == ops::ResidualKind::plain ? Residual::plain
+           : c.residual == ops::ResidualKind::hc  ? Residual::hc
+                                                  : Residual::mhc,
            n(c.streams()),
            n(c.hidden_size),
-           c.hc_convention == "v4",
+           c.hc_convention == ops::HcConvention::v4,
            n(c.hc_sinkhorn_iters),
            static_cast<double>(static_cast<float>(c.hc_eps)),
            c.rms_norm_eps,
            c.hc_dynamic,
-           c.hc_pre == "learned",
-           c.hc_post == "learned",
-           c.hc_res == "learned",
-           c.hc_res_form == "lite"   ? Form::lite
-           : c.hc_res_form == "kron" ? Form::kron
-                                     : Form::sinkhorn};
+           c.hc_pre == model::HcMap::learned,
+           c.hc_post == model::HcMap::learned,
+           c.hc_res == model::HcMap::learned,
+           c.hc_res_form == ops::ResForm::lite   ? Form::lite
+           : c.hc_res_form == ops::ResForm::kron ? Form::kron
+                                                 : Form::sinkhorn};
     if (c.uses_mla())
       mla_ = {n(c.hidden_size),
               n(c.num_attention_heads),
@@ -56,15 +56,15 @@ class Model {
               1 / std::sqrt(static_cast<double>(c.head_dim)),
               c.rope_theta};
     if (c.n_routed_experts == 0) return;
-    const Score score = c.scoring_func == "softmax"   ? Score::softmax
-                        : c.scoring_func == "sigmoid" ? Score::sigmoid
-                                                      : Score::sqrtsoftplus;
-    const bool grouped = c.topk_method != "greedy";
+    const Score score = c.scoring_func == ops::Scoring::softmax   ? Score::softmax
+                        : c.scoring_func == ops::Scoring::sigmoid ? Score::sigmoid
+                                                                  : Score::sqrtsoftplus;
+    const bool grouped = c.topk_method != model::TopkMethod::greedy;
     moe_ = {n(c.hidden_size),
             n(c.moe_intermediate_size),
             n(c.n_shared_experts * c.moe_intermediate_size),
             {score, n(c.n_routed_experts), n(c.num_experts_per_tok), grouped ? n(c.n_group) : 1,
-             grouped ? n(c.topk_group) : 1, c.topk_method == "noaux_tc", c.norm_topk_prob,
+             grouped ? n(c.topk_group) : 1, c.topk_method == model::TopkMethod::noaux_tc, c.norm_topk_prob,
              c.norm_topk_prob && score == Score::softmax ? 1.0 : c.routed_scaling_factor},
             balance};
   }

@@ -8,8 +8,9 @@
 
 #include "core/arena.h"
 #include "layers/linear.h"
-#include "layers/parameter.h"
+#include "layers/pass.h"
 #include "layers/tokens.h"
+#include "layers/visit.h"
 #include "ops/attention/rope.h"
 #include "reference/tensors.h"
 #include "support/matrix.h"
@@ -42,10 +43,8 @@ class LayerWeights {
       l.take_packed(memory_, t, true);
       l.refresh(exec);
     };
-    w.for_each_linear([&](layers::Linear& l) { pack(l, compute); });
-    if constexpr (requires { w.router; }) pack(w.router, f32_t);
-    if constexpr (requires { w.for_each_fp32_linear([](layers::Linear&) {}); })
-      w.for_each_fp32_linear([&](layers::Linear& l) { pack(l, f32_t); });
+    layers::for_each_linear(w, "",
+                            [&](const std::string&, layers::Linear& l) { pack(l, l.always_fp32 ? f32_t : compute); });
   }
   LayerWeights(const LayerWeights&) = delete;
 
@@ -58,7 +57,7 @@ class LayerWeights {
     return g;
   }
   void reset_gradients() {
-    grad.for_each("", [&](const std::string& name, Mat& m, layers::Role) {
+    layers::for_each_tensor(grad, "", [&](const std::string& name, Mat m, layers::Role) {
       for (int64_t i = 0; i < m.size(); ++i) m.f32()[i] = static_cast<float>(before_.at(name)[static_cast<size_t>(i)]);
     });
   }
@@ -66,21 +65,17 @@ class LayerWeights {
  private:
   template <class F>
   void fill(W& target, uint64_t seed, F&& value) {
-    int64_t size = 0;
-    target.for_each("", [&](const std::string&, Mat& m, layers::Role) { size += m.size(); });
-    float* block = memory_.take<float>(size);  // one block, as in a model: parts of one product follow each other
+    layers::bind_tensors(target, [&](Mat& m, size_t) { m.data = memory_.take<float>(m.size()); });
     uint64_t stream = 0;
-    target.for_each("", [&](const std::string&, Mat& m, layers::Role role) {
-      m.data = block;
-      block += m.size();
+    layers::for_each_tensor(target, "", [&](const std::string&, Mat m, layers::Role role) {
       const Rng rng(seed, stream++);
       for (int64_t i = 0; i < m.size(); ++i)
         m.f32()[i] = static_cast<float>(value(m, role, rng.normal(static_cast<uint64_t>(i))));
     });
   }
-  static Tensors<double> tensors(W& from) {
+  static Tensors<double> tensors(const W& from) {
     Tensors<double> t;
-    from.for_each("", [&](const std::string& name, Mat& m, layers::Role) {
+    layers::for_each_tensor(from, "", [&](const std::string& name, CMat m, layers::Role) {
       t[name] = std::vector<double>(m.f32(), m.f32() + m.size());
     });
     return t;
@@ -106,7 +101,7 @@ Owned through_cache(const typename Layer::Spec& s, const typename Layer::Weights
     const layers::TokenContext here{part(ctx.position), part(ctx.first_key), {&start, 1}, {&start, 1}};
     Arena::Scope scope(memory);
     auto saved = Layer::reserve(memory, s, in.dtype, n, false, &cache, begin);
-    Layer::forward(Exec(1), s, w, rope, here, in.row_block(begin, n), saved, Mat(out).row_block(begin, n), scratch);
+    Layer::forward({Exec(1), rope, here, scratch}, s, w, in.row_block(begin, n), saved, Mat(out).row_block(begin, n));
   }
   return out;
 }

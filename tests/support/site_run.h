@@ -1,6 +1,7 @@
 // One site of the residual path with a linear sub-layer, run through the public passes.
 #pragma once
 #include "ops/residual/residual.h"
+#include "ops/residual/residual_backward.h"
 #include "reference/hyper_connection.h"
 #include "support/matrix.h"
 
@@ -30,7 +31,7 @@ struct SiteRun {
         for (int64_t i = 0; i < D; ++i) s += in.at(t, i) * W.at(o, i);
         y.set(t * D + o, s);
       }
-    ops::site_close(exec, spec, w, saved, x, y, x_end, {}, head_saved, h, scratch);
+    ops::site_close(exec, spec, {{w, saved}, x, y}, x_end, {}, head_saved, h, scratch);
     ops::site_coefficients(exec, spec, w, saved, pre, post, res);
     dW = Owned(D, D);
     for (int64_t t = 0; t < T; ++t) {
@@ -48,7 +49,7 @@ struct SiteRun {
         d_in.set(t * D + i, s);
       }
     }
-    ops::site_retreat(exec, spec, w, saved, x, y, d_in, cotangent, dx, dw, nullptr, nullptr, {}, scratch);
+    ops::site_retreat(exec, spec, {{w, saved}, x, y}, {d_in, cotangent, dx}, dw, {}, scratch);
   }
 };
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/rng.h"
+#include "model/config/json_fields.h"
 #include "model/transformer.h"
 #include "reference/tensors.h"
 #include "support/matrix.h"
@@ -21,7 +22,7 @@ inline const Exec& one_thread() {
 // Two layers, the second with experts; sizes that are no multiples of vector widths.
 inline model::ModelConfig small_config(const std::string& residual = "plain", int64_t streams = 4, bool mla = true) {
   model::ModelConfig c;
-  c.residual = residual;
+  c.residual = model::named<ops::ResidualKind>("residual", residual);
   c.hc_mult = streams;
   c.vocab_size = 23, c.hidden_size = 20, c.num_hidden_layers = 2, c.num_attention_heads = 2;
   if (mla) {
@@ -31,13 +32,14 @@ inline model::ModelConfig small_config(const std::string& residual = "plain", in
   }
   c.intermediate_size = 18, c.first_k_dense_replace = 1;
   c.n_routed_experts = 4, c.num_experts_per_tok = 2, c.n_shared_experts = 1, c.moe_intermediate_size = 10;
-  c.scoring_func = "sigmoid", c.topk_method = "noaux_tc", c.norm_topk_prob = true, c.routed_scaling_factor = 1.5;
+  c.scoring_func = ops::Scoring::sigmoid, c.topk_method = model::TopkMethod::noaux_tc, c.norm_topk_prob = true,
+  c.routed_scaling_factor = 1.5;
   c.max_position_embeddings = 512;
   return c;
 }
 
 inline model::ModelConfig with_form(model::ModelConfig c, const char* hc_res_form) {
-  c.hc_res_form = hc_res_form;
+  c.hc_res_form = model::named<ops::ResForm>("hc_res_form", hc_res_form);
   return c;
 }
 
@@ -56,15 +58,15 @@ inline model::ModelConfig wide_config(const std::string& residual) {
 inline model::ModelConfig small_v4_config() {
   model::ModelConfig c;
   c.model_type = "deepseek_v4";
-  c.residual = "mhc";
+  c.residual = ops::ResidualKind::mhc;
   c.vocab_size = 23, c.hidden_size = 20, c.num_hidden_layers = 3, c.num_attention_heads = 4, c.head_dim = 10,
   c.qk_rope_head_dim = 4;
   c.q_lora_rank = 11, c.o_groups = 2, c.o_lora_rank = 5, c.sliding_window = 5, c.compress_ratios = {0, 4, 6, 0};
   c.index_n_heads = 2, c.index_head_dim = 6, c.index_topk = 2;
   c.n_routed_experts = 4, c.num_experts_per_tok = 2, c.n_shared_experts = 1, c.moe_intermediate_size = 10,
   c.num_hash_layers = 1;
-  c.scoring_func = "sqrtsoftplus", c.topk_method = "noaux_tc", c.norm_topk_prob = true, c.routed_scaling_factor = 1.5,
-  c.swiglu_limit = 2;
+  c.scoring_func = ops::Scoring::sqrtsoftplus, c.topk_method = model::TopkMethod::noaux_tc, c.norm_topk_prob = true,
+  c.routed_scaling_factor = 1.5, c.swiglu_limit = 2;
   c.max_position_embeddings = 512;
   c.rope_scaling.kind = ops::RopeScaling::Kind::yarn, c.rope_scaling.factor = 4,
   c.rope_scaling.original_max_position = 64;
@@ -114,7 +116,7 @@ class SmallModel {
     grad_block = memory_.take<float>(elements);
     model::bind(grads, grad_block);
     uint64_t stream = 0;
-    m->weights.for_each([&](const std::string&, Mat& t, layers::Role role) {
+    m->weights.for_each([&](const std::string&, Mat t, layers::Role role) {
       const Rng rng(seed, stream++);
       for (int64_t i = 0; i < t.size(); ++i)
         t.f32()[i] = role == layers::Role::expert_table
@@ -152,9 +154,9 @@ class SmallModel {
   model::Tape tape;
 
  private:
-  static reference::Tensors<double> tensors(model::Weights& w) {
+  static reference::Tensors<double> tensors(const model::Weights& w) {
     reference::Tensors<double> t;
-    w.for_each([&](const std::string& name, Mat& m, layers::Role) {
+    w.for_each([&](const std::string& name, CMat m, layers::Role) {
       t[name] = std::vector<double>(m.f32(), m.f32() + m.size());
     });
     return t;

@@ -2,6 +2,7 @@
 #include "train/gains.h"
 
 #include "ops/residual/residual.h"
+#include "ops/residual/sinkhorn.h"
 #include "support/matrix.h"
 
 namespace birkhoff {

@@ -20,7 +20,7 @@ train::RunConfig run_config(const std::string& stage, bool v4 = false) {
   if (!v4) c.model.index_n_heads = 3, c.model.index_head_dim = 16, c.model.index_topk = 12;
   model::validate(c.model);
   c.train.seq_len = 80, c.train.batch_size = 4, c.train.grad_accum = 2;
-  c.train.dtype = "fp32", c.train.indexer_stage = stage;
+  c.train.dtype = DType::f32, c.train.indexer_stage = model::named<train::IndexerStage>("indexer_stage", stage);
   c.train.lr = 3e-3, c.train.steps = 20;
   return c;
 }
@@ -112,10 +112,10 @@ TEST(IndexerTraining, TheSameBitsForAnyThreadsAndPolicy) {
     for (const char* stage : {"dense", "sparse"}) {
       const Trained one = train_steps(run_config(stage, v4), 1, 4);
       EXPECT_TRUE(train_steps(run_config(stage, v4), 3, 4) == one) << stage;
-      for (const char* policy : {"site", "layer"}) {
+      for (const auto policy : {model::Recompute::site, model::Recompute::layer}) {
         train::RunConfig c = run_config(stage, v4);
         c.train.recompute = policy;
-        EXPECT_TRUE(train_steps(c, 2, 4) == one) << stage << " recompute " << policy;
+        EXPECT_TRUE(train_steps(c, 2, 4) == one) << stage << " recompute " << name_of(policy);
       }
     }
 }

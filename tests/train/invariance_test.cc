@@ -19,7 +19,8 @@ train::RunConfig run_config(const std::string& residual, const std::string& dtyp
   if (residual == "v4") c.model.num_nextn_predict_layers = 1, c.train.mtp_loss = 0.3;
   model::validate(c.model);
   c.train.seq_len = 80, c.train.batch_size = 4, c.train.grad_accum = 2;
-  c.train.dtype = dtype, c.train.recompute = recompute;
+  c.train.dtype = model::named<DType>("dtype", dtype);
+  c.train.recompute = model::named<model::Recompute>("recompute", recompute);
   c.train.lr = 3e-3, c.train.steps = 20, c.train.warmup_steps = 3;
   c.train.aux_sequence = 1e-3, c.train.aux_expert = 1e-3, c.train.z_loss = 1e-4, c.train.bias_update_speed = 1e-3;
   return c;
@@ -80,7 +81,7 @@ TEST_P(Training, OnEveryInstructionSet) {
 TEST_P(Training, Muon) {
   const auto& [residual, dtype] = GetParam();
   train::RunConfig c = run_config(residual, dtype, "none");
-  c.train.optimizer = "muon";
+  c.train.optimizer = train::Optimizer::muon;
   const Curve one = curve_of(c, 1, 4);
   EXPECT_TRUE(curve_of(c, 3, 4) == one);
 }

@@ -25,7 +25,7 @@ train::RunConfig run_config(bool mla = true) {
   train::RunConfig c;
   c.model = small_config("plain", 1, mla);
   model::validate(c.model);
-  c.train.seq_len = 24, c.train.batch_size = 2, c.train.dtype = "fp32";
+  c.train.seq_len = 24, c.train.batch_size = 2, c.train.dtype = DType::f32;
   c.train.lr = 1e-2, c.train.steps = 20, c.train.bias_update_speed = 1e-2;
   return c;
 }
@@ -223,16 +223,16 @@ TEST(Lora, TheFirstStepStartsFromTheModelItself) {
 
 TEST(Lora, TheSameBitsForAnyThreadsAndRecomputePolicy) {
   train::RunConfig c = lora_config("q_b_proj,o_proj,gate_proj,experts");
-  c.train.dtype = "bf16";
+  c.train.dtype = DType::bf16;
   train::TrainState one(c, 1);
   one.initialise();
   steps(one, 0, 4);
-  for (const char* policy : {"none", "site", "layer"}) {
+  for (const auto policy : {model::Recompute::none, model::Recompute::site, model::Recompute::layer}) {
     c.train.recompute = policy;
     train::TrainState other(c, 3);
     other.initialise();
     steps(other, 0, 4);
-    EXPECT_EQ(tensors(other), tensors(one)) << policy;
+    EXPECT_EQ(tensors(other), tensors(one)) << name_of(policy);
   }
 }
 

@@ -5,7 +5,7 @@ Not part of the C++ suite; the virtual environment is that of check_saved_models
 
   venv/bin/python tests/transformers/check_own_tokenizer.py --program build/release/bin/birkhoff [PATTERN ...]
 
-For each pattern: train-tokenizer on half of data/tinyshakespeare.txt, some steps of training on it, then the newest checkpoint as it lies. Exit code 1 when
+For each pattern: train-tokenizer on half of data/shakespeare.txt, some steps of training on it, then the newest checkpoint as it lies. Exit code 1 when
 anything differs.
 """
 import argparse
@@ -20,7 +20,7 @@ import transformers
 
 from check_saved_models import CONFIGS, TOLERANCE, birkhoff, difference, our_logits, settings
 
-TEXT = pathlib.Path(__file__).resolve().parents[2] / "data" / "tinyshakespeare.txt"
+TEXT = pathlib.Path(__file__).resolve().parents[2] / "data" / "shakespeare.txt"
 END = "<|endoftext|>"
 STRINGS = ["First Citizen:\nSpeak, speak.", "  two  spaces\t\ttabs\n\n\nlines", f"a{END}b {END}", "Ünïcödé 日本語 한국어 🙂👩‍👩‍👧", "12345 3.14 it's I'LL", "", " ", "e\u0301 \u200b\ufeff", "\r\n\r", "def f(x): return x**2 # ok"]
 PROMPTS = ["ROMEO:\n", "First Citizen:\nWe are", "O, ", "My lord"]

@@ -42,7 +42,7 @@ struct Problem {
       for (int64_t i = 0; i < m.size(); ++i) m.f32()[i] = static_cast<float>(rng.normal(static_cast<uint64_t>(i)));
     for (int32_t t0 = 0; t0 < T; ++t0) first.push_back(0), end.push_back(t0 + 1);
     keys = memory.index_mat(T, topk);
-    ops::indexer_select(Exec(1), {4, 32}, iq, ik, iw, first, end, keys, scratch);
+    ops::indexer_select(Exec(1), {4, 32}, {iq, ik, iw}, first, end, keys, scratch);
   }
 };
 
@@ -55,9 +55,9 @@ void BM_Sparse(benchmark::State& state) {
   Problem p(shape_of(state.range(0)), state.range(1), state.range(2) ? bf16_t : f32_t);
   const Exec exec(static_cast<int>(state.range(3)));
   for (auto _ : state) {
-    ops::sparse_attention_forward(exec, p.s, p.q, p.k, p.v, p.keys, {}, p.o, p.lse, p.scratch);
+    ops::sparse_attention_forward(exec, p.s, {p.q, p.k, p.v, p.keys}, p.o, p.lse, p.scratch);
     if (state.range(4))
-      ops::sparse_attention_backward(exec, p.s, {p.q, p.k, p.v, p.keys, {}, p.o, p.lse}, p.d_o, p.dq, p.dk, p.dv, {},
+      ops::sparse_attention_backward(exec, p.s, {{p.q, p.k, p.v, p.keys}, p.o, p.lse}, p.d_o, {p.dq, p.dk, p.dv},
                                      p.scratch);
   }
 }
@@ -73,9 +73,9 @@ void BM_Dense(benchmark::State& state) {
   const std::vector<int32_t> segment = {0};
   const ops::AttentionShape s{p.s.heads, p.s.kv_heads, p.s.qk_dim, p.s.v_dim, p.s.scale};
   for (auto _ : state) {
-    ops::attention_forward(exec, s, p.q, p.k, p.v, p.first, p.o, p.lse, p.scratch);
+    ops::attention_forward(exec, s, p.q, p.k, p.v, p.first, p.o, p.lse);
     if (state.range(3))
-      ops::attention_backward(exec, s, p.q, p.k, p.v, p.first, segment, p.o, p.lse, p.d_o, p.dq, p.dk, p.dv, p.scratch);
+      ops::attention_backward(exec, s, {p.q, p.k, p.v, p.first, segment, p.o, p.lse}, p.d_o, {p.dq, p.dk, p.dv});
   }
 }
 BENCHMARK(BM_Dense)
@@ -93,7 +93,7 @@ void BM_Select(benchmark::State& state) {
   const std::vector<int32_t> first(static_cast<size_t>(T), 0), end(static_cast<size_t>(T), static_cast<int32_t>(M));
   const IndexMat keys = memory.index_mat(T, 2048);
   const Exec exec(2);
-  for (auto _ : state) ops::indexer_select(exec, {64, 128}, q, k, w, first, end, keys, scratch);
+  for (auto _ : state) ops::indexer_select(exec, {64, 128}, {q, k, w}, first, end, keys, scratch);
 }
 BENCHMARK(BM_Select)
     ->ArgNames({"keys", "queries"})

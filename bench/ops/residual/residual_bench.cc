@@ -8,6 +8,7 @@
 #include "core/rng.h"
 #include "ops/gemm/projection.h"
 #include "ops/residual/residual.h"
+#include "ops/residual/residual_backward.h"
 
 namespace birkhoff {
 namespace {
@@ -73,11 +74,12 @@ struct Case {
   size_t step() { return at = (at + 1) % kSites; }
   void advance() {
     const size_t i = step();
-    ops::site_advance(exec, spec, w, saved, x[i], y[i], x[(i + 1) % kSites], w, next_saved, in, scratch);
+    ops::site_advance(exec, spec, {{w, saved}, x[i], y[i]}, x[(i + 1) % kSites], w, next_saved, in, scratch);
   }
   void retreat() {
     const size_t i = step();
-    ops::site_retreat(exec, spec, w, saved, x[i], y[i], in, dx, dx, dw, &w, &saved, in, scratch);
+    ops::site_retreat(exec, spec, {{w, saved}, x[i], y[i]}, {in, dx, dx}, dw, ops::SiteWriteGradient{{w, saved}, in},
+                      scratch);
   }
 };
 

@@ -64,8 +64,9 @@ train::RunConfig slice_of(const train::RunConfig& whole) {
   m.num_hash_layers = m.num_nextn_predict_layers = 0;
   slice.train.grad_accum = slice.train.aux_devices = 1;
   slice.train.batch_ramp = 0;
-  slice.train.optimizer = "adamw";  // its time is not asked for, and Muon's would be most of a step of so few tokens
-  slice.train.recompute = "none";
+  slice.train.optimizer =
+      train::Optimizer::adamw;  // its time is not asked for, and Muon's would be most of a step of so few tokens
+  slice.train.recompute = model::Recompute::none;
   slice.train.trainable.clear();
   slice.train.lora_targets.clear();
   slice.train.lora_rank = 0;

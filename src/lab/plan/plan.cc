@@ -48,7 +48,7 @@ Planner::Planner(const train::RunConfig& config, const Cluster& cluster) : confi
     if (!moe) continue;
     ++moe_layers_;
     for (auto& e : moe->experts)
-      e.for_each_linear([&](const layers::Linear& l) {
+      layers::for_each_linear(e, "", [&](const std::string&, const layers::Linear& l) {
         expert_.weights += static_cast<size_t>(l.w.size()) * sizeof(float);
         for (const ops::Packed* p : {&l.forward, &l.backward})
           expert_.weights += static_cast<size_t>(ops::Packed::bytes(p->dtype, p->k, p->n));
@@ -63,7 +63,7 @@ int64_t Planner::limit(const Split& split) const {
   return split.experts ? std::min(config_.train.batch_size, config_.model.n_routed_experts) : config_.train.batch_size;
 }
 
-const model::MemoryPlan& Planner::memory_of(int64_t rows, const std::string& recompute) {
+const model::MemoryPlan& Planner::memory_of(int64_t rows, model::Recompute recompute) {
   const auto [at, fresh] = memory_.try_emplace({rows, recompute});
   if (fresh) {
     train::RunConfig part = config_;
@@ -101,7 +101,7 @@ bool Planner::holds(const model::MemoryPlan& p) const {
 void Planner::add_costs(SplitPlan& p) const {
   const train::TrainConfig& t = config_.train;
   const Machine& machine = cluster_.machine;
-  const bool again = p.recompute != "none";
+  const bool again = p.recompute != model::Recompute::none;
   const double forwards = again ? 4.0 / 3.0 : 1.0;  // backward costs two forwards; recomputing adds a third
   p.compute_seconds =
       forwards * model::model_flops(config_.model, p.rows, t.seq_len) / (machine.flops * machine.efficiency);
@@ -127,8 +127,8 @@ SplitPlan Planner::on(const Split& split, int64_t machines) {
   p.split = split;
   p.machines = machines;
   p.rows = divided_up(t.batch_size, machines);
-  const std::pair<int64_t, std::string> candidates[] = {
-      {divided_up(p.rows, t.grad_accum), t.recompute}, {1, t.recompute}, {1, "layer"}};
+  const std::pair<int64_t, model::Recompute> candidates[] = {
+      {divided_up(p.rows, t.grad_accum), t.recompute}, {1, t.recompute}, {1, model::Recompute::layer}};
   for (const auto& [rows, recompute] : candidates) {
     // A step of thousands of sequences at once is not worth a dry run, which has an end: one of them says enough.
     if (rows > 1 &&
@@ -147,7 +147,7 @@ SplitPlan Planner::on(const Split& split, int64_t machines) {
 int64_t Planner::fewest_machines(const Split& split) {
   const auto fits = [&](int64_t m) {
     return holds(divided(memory_of(1, config_.train.recompute), split, m)) ||
-           holds(divided(memory_of(1, "layer"), split, m));
+           holds(divided(memory_of(1, model::Recompute::layer), split, m));
   };
   int64_t low = 1, high = limit(split);  // one sequence at a time: what a machine holds never grows with their number
   if (!fits(high)) return 0;

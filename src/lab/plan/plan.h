@@ -36,7 +36,7 @@ struct SplitPlan {
   Split split;
   int64_t machines = 1;
   int64_t rows = 0, part_rows = 0;  // sequences of a step on the busiest machine, and at once
-  std::string recompute;
+  model::Recompute recompute = model::Recompute::none;
   model::MemoryPlan memory;  // of one machine
   bool fits = false;
   double compute_seconds = 0, optimizer_seconds = 0, network_seconds = 0;  // of a step, one after the other
@@ -73,7 +73,7 @@ class Planner {
   const ExpertBytes& expert_bytes() const { return expert_; }
 
  private:
-  const model::MemoryPlan& memory_of(int64_t rows, const std::string& recompute);
+  const model::MemoryPlan& memory_of(int64_t rows, model::Recompute recompute);
   double experts_held(const Split& split, int64_t machines) const;  // as part of all
   // What the busiest machine has of something that goes with a parameter's update, all of it and that of routed experts
   // given.
@@ -87,7 +87,7 @@ class Planner {
   size_t gradients_ = 0;                           // bytes of all of them
   double muon_flops_ = 0, expert_muon_flops_ = 0;  // of a step: of all parameters, and of routed experts among them
   int64_t parameter_elements_ = 0, moment_elements_ = 0, moe_layers_ = 0;
-  std::map<std::pair<int64_t, std::string>, model::MemoryPlan> memory_;
+  std::map<std::pair<int64_t, model::Recompute>, model::MemoryPlan> memory_;
 };
 
 }  // namespace birkhoff::lab

@@ -37,7 +37,7 @@ std::string duration(double s) {
 
 std::string settings(const SplitPlan& p) {
   return text("%lld sequence%s at a time, recompute=%s", static_cast<long long>(p.part_rows),
-              p.part_rows == 1 ? "" : "s", p.recompute.c_str());
+              p.part_rows == 1 ? "" : "s", birkhoff::name_of(p.recompute));
 }
 
 std::string describe_split(const Plan& plan, const SplitPlan& p) {
@@ -86,7 +86,7 @@ nlohmann::json to_json(const Plan& plan, const SplitPlan& p) {
           {"machines", p.machines},
           {"fits", p.fits},
           {"sequences", {{"per_machine", p.rows}, {"at_once", p.part_rows}}},
-          {"recompute", p.recompute},
+          {"recompute", birkhoff::name_of(p.recompute)},
           {"memory_bytes",
            {{"weights", m.weights},
             {"gradients", m.gradients},

@@ -30,7 +30,7 @@ std::vector<std::string> absolute_data(const Study& study) {
 }
 
 json without_type(train::RunConfig c) {
-  c.model.model_type = "birkhoff";
+  c.model.model_type = model::kOwnType;
   c.model.unknown_keys = "{}";
   json j = train::run_config_to_json(c);
   const json training = j["training"];
@@ -70,7 +70,7 @@ double run_seconds(const train::RunConfig& c, const std::vector<std::string>& da
   int64_t windows = 0;
   for (const data::Batch& b : source.batches->validation_batches(rows, 0)) windows += b.rows;
   if (c.train.eval_every) windows += c.train.steps / c.train.eval_every * std::min(kSampleWindows, windows);
-  if (c.train.gain_every && c.model.residual != "plain") windows += c.train.steps / c.train.gain_every;
+  if (c.train.gain_every && c.model.residual != ops::ResidualKind::plain) windows += c.train.steps / c.train.gain_every;
   return step * static_cast<double>(c.train.steps) + window * static_cast<double>(windows);
 }
 

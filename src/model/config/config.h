@@ -7,8 +7,7 @@
 #include <vector>
 
 #include "model/block.h"
-#include "ops/attention/rope.h"
-#include "ops/residual/residual.h"
+#include "model/config/names.h"
 
 namespace birkhoff::model {
 
@@ -19,8 +18,16 @@ struct RopeSpec {
   ops::RopeScaling scaling;
 };
 
+// Of quantization_config, what decides how files keep matrices in FP8: a factor for every block of that size.
+struct Quantisation {
+  int64_t block_rows = 128, block_cols = 128;
+};
+
+// The type that takes every setting, and that a run has when no released one can say what it is.
+inline constexpr const char* kOwnType = "birkhoff";
+
 struct ModelConfig {
-  std::string model_type = "birkhoff";
+  std::string model_type = kOwnType;
   int64_t vocab_size = 256, hidden_size = 128, num_hidden_layers = 2;
   int64_t num_attention_heads = 4, num_key_value_heads = 0,
           head_dim = 0;                       // 0: num_attention_heads, hidden_size / heads
@@ -30,7 +37,8 @@ struct ModelConfig {
   int64_t intermediate_size = 0;                                  // dense feed-forward
   int64_t n_routed_experts = 0, n_shared_experts = 0, num_experts_per_tok = 0, moe_intermediate_size = 0;
   int64_t first_k_dense_replace = 0, moe_layer_freq = 1, n_group = 1, topk_group = 1;
-  std::string scoring_func = "softmax", topk_method = "greedy";
+  ops::Scoring scoring_func = ops::Scoring::softmax;
+  TopkMethod topk_method = TopkMethod::greedy;
   bool norm_topk_prob = false;
   double routed_scaling_factor = 1.0;
   double rope_theta = 10000.0;
@@ -48,14 +56,18 @@ struct ModelConfig {
   bool tie_word_embeddings = false;
   int64_t num_nextn_predict_layers = 0;  // multi-token prediction modules, stored as blocks num_hidden_layers, ...
 
-  std::string residual = "plain";
+  ops::ResidualKind residual = ops::ResidualKind::plain;
   int64_t hc_mult = 4, hc_sinkhorn_iters = 20;
   double hc_eps = 1e-6;
-  std::string hc_convention = "v4", hc_pre = "learned", hc_post = "learned", hc_res = "learned", hc_head = "learned";
-  std::string hc_res_form = "sinkhorn", hc_init_pre = "pattern";
+  ops::HcConvention hc_convention = ops::HcConvention::v4;
+  HcMap hc_pre = HcMap::learned, hc_post = HcMap::learned, hc_res = HcMap::learned;
+  HcHead hc_head = HcHead::learned;
+  ops::ResForm hc_res_form = ops::ResForm::sinkhorn;
+  HcInitPre hc_init_pre = HcInitPre::pattern;
   bool hc_dynamic = true;
   double hc_init_scale = 0.01, hc_init_phi_std = 0.02, hc_init_res_off = -8;
 
+  Quantisation quantisation;        // read from quantization_config, which stays in unknown_keys
   std::string unknown_keys = "{}";  // JSON text of keys we do not use: kept on re-save
 
   bool uses_mla() const { return kv_lora_rank > 0; }
@@ -68,7 +80,7 @@ struct ModelConfig {
   bool is_moe_layer(int64_t layer) const {
     return n_routed_experts > 0 && layer >= first_k_dense_replace && layer % moe_layer_freq == 0;
   }
-  int64_t streams() const { return residual == "plain" ? 1 : hc_mult; }
+  int64_t streams() const { return residual == ops::ResidualKind::plain ? 1 : hc_mult; }
 
   // What the layers are built from.
   BlockSpec block_spec(int64_t block) const;
@@ -94,7 +106,7 @@ void validate(ModelConfig& c);
 ModelConfig config_from_json(const nlohmann::json& j);
 nlohmann::json config_to_json(const ModelConfig& c);
 std::string unknown_key_names(const ModelConfig& c);  // "a, b" of those that nothing reads, or ""
-// The released model_type whose config.json says exactly these settings, or "birkhoff".
+// The released model_type whose config.json says exactly these settings, or kOwnType.
 std::string describing_type(const ModelConfig& c);
 
 // Sets one field from JSON; false when the key is no model setting.

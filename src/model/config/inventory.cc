@@ -1,5 +1,6 @@
 #include "model/config/inventory.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -42,19 +43,22 @@ const char* group_of(const std::string& name, Role role) {
 Inventory take_inventory(const ModelConfig& c) {
   Inventory v;
   v.model_type = c.model_type;
-  Weights w(c);
+  ModelConfig one = c;  // the experts of a layer are alike: one of them is visited, in its router too
+  one.n_routed_experts = std::min<int64_t>(c.n_routed_experts, 1);
+  const Weights w(one);
   int64_t products = 0;  // weights that multiply every token
-  w.for_each([&](const std::string& name, Mat& m, Role role) {
-    if (role == Role::expert_table) return;              // whole numbers, not parameters
+  w.for_each([&](const std::string& name, CMat m, Role role) {
+    if (role == Role::expert_table) return;  // whole numbers, not parameters
+    const std::string group = group_of(name, role);
+    const int64_t size = m.size() * (group == "routed_experts" || group == "router" ? c.n_routed_experts : 1);
     if (types::block_of(name) >= c.num_hidden_layers) {  // multi-token prediction: counted apart (models.md K.1)
-      v.mtp += m.size();
+      v.mtp += size;
       return;
     }
-    const std::string group = group_of(name, role);
-    v.groups[group] += m.size();
-    v.total += m.size();
+    v.groups[group] += size;
+    v.total += size;
     if (role == Role::matrix || role == Role::output_projection || role == Role::head || role == Role::router)
-      if (group != "routed_experts") products += m.size();
+      if (group != "routed_experts") products += size;
   });
   if (c.tie_word_embeddings) products += c.vocab_size * c.hidden_size;
   const int64_t experts = v.groups["routed_experts"];

@@ -59,9 +59,12 @@ std::pair<std::string, nlohmann::json> parse_setting(const std::string& text) {
   if (key == "trainable" || key == "lora.targets") return {key, value};  // an expression may look like a list
   nlohmann::json v = nlohmann::json::parse(value, nullptr, false);
   if (!v.is_discarded()) return {key, std::move(v)};
-  char* end = nullptr;
-  const double number = std::strtod(value.c_str(), &end);
-  if (!value.empty() && *end == 0 && std::isfinite(number)) return {key, number};
+  // ".5", "5." and "+5" are numbers to a reader; hexadecimal, "inf" and "nan", which strtod takes too, are words.
+  if (!value.empty() && value.find_first_not_of("0123456789+-.eE") == std::string::npos) {
+    char* end = nullptr;
+    const double number = std::strtod(value.c_str(), &end);
+    if (*end == 0 && std::isfinite(number)) return {key, number};
+  }
   return {key, value};
 }
 

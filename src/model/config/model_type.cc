@@ -28,9 +28,11 @@ const ModelType& find_model_type(const std::string& name) {
 
 void validate_type(const ModelConfig& c) {
   const ModelType& type = find_model_type(c.model_type);
-  if (!type.settings.empty() &&
-      std::find(type.settings.begin(), type.settings.end(), "residual") == type.settings.end())
-    types::require_absent(c, c.residual == "plain" || type.name == std::string("deepseek_v4"), "residual", c.residual);
+  if (!type.settings.empty()) {  // no released type has a setting for the residual path: it means one
+    ModelConfig meant;
+    type.defaults(meant);
+    types::require_absent(c, c.residual == meant.residual, "residual", name_of(c.residual));
+  }
   type.validate(c);
 }
 

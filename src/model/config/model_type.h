@@ -10,24 +10,37 @@
 
 namespace birkhoff::model {
 
+// What most types have.
+namespace types {
+nlohmann::json same(nlohmann::json j);
+std::vector<std::string> same_name(const ModelConfig& c, const std::string& name);
+// Rotary buffers of old files, a tied head, blocks past the model's.
+bool common_ignores(const ModelConfig& c, const std::string& file_name);
+std::vector<std::pair<std::string, std::string>> no_copies(const ModelConfig& c);
+}  // namespace types
+
 struct ModelType {
-  const char* name;          // model_type
-  const char* architecture;  // for `architectures` of files that have none; null: ours has no class elsewhere
+  const char* name;                    // model_type
+  const char* architecture = nullptr;  // for `architectures` of files that have none; null: ours has no class elsewhere
   // Our settings the type has, beyond rope_scaling; empty: all.
-  std::vector<std::string> settings;
+  std::vector<std::string> settings = {};
   // What released files leave out. Runs before their keys are read.
-  void (*defaults)(ModelConfig& c);
+  void (*defaults)(ModelConfig& c) = [](ModelConfig&) {};
   // The type's spelling of keys -> ours, and back. Throws Error for what the engine does not compute.
-  nlohmann::json (*to_settings)(nlohmann::json config);
-  nlohmann::json (*from_settings)(nlohmann::json settings);
+  nlohmann::json (*to_settings)(nlohmann::json config) = types::same;
+  nlohmann::json (*from_settings)(nlohmann::json settings) = types::same;
   // Throws Error for settings the type has no place for.
-  void (*validate)(const ModelConfig& c);
+  void (*validate)(const ModelConfig& c) = [](const ModelConfig&) {};
   // Names under which files keep our tensor `name`, the one to write first. Our names are V3's.
-  std::vector<std::string> (*file_names)(const ModelConfig& c, const std::string& name);
+  std::vector<std::string> (*file_names)(const ModelConfig& c, const std::string& name) = types::same_name;
   // Tensors of files that are no parameter of the model (buffers, copies).
-  bool (*ignores)(const ModelConfig& c, const std::string& file_name);
+  bool (*ignores)(const ModelConfig& c, const std::string& file_name) = types::common_ignores;
   // Copies that files of the type carry: {file name, our name}.
-  std::vector<std::pair<std::string, std::string>> (*copies)(const ModelConfig& c);
+  std::vector<std::pair<std::string, std::string>> (*copies)(const ModelConfig& c) = types::no_copies;
+  // What the type's usual readers would not open, or "".
+  std::string (*note_when_written)(const ModelConfig& c) = [](const ModelConfig&) { return std::string(); };
+  bool always_normalises = false;  // weights of experts, of a single one too
+  bool fp8_files = false;          // released with FP8 matrices and block factors
 };
 
 const std::vector<const ModelType*>& model_types();
@@ -42,11 +55,6 @@ inline constexpr const char* kLayers = "model.layers.";
 // Number of the block that "model.layers.N.rest" belongs to, with "rest"; -1 for other names.
 int64_t block_of(const std::string& name, std::string* rest = nullptr);
 std::vector<std::string> common_settings(std::vector<std::string> more);
-nlohmann::json same(nlohmann::json j);
-std::vector<std::string> same_name(const ModelConfig& c, const std::string& name);
-// Rotary buffers of old files, a tied head, blocks past the model's.
-bool common_ignores(const ModelConfig& c, const std::string& file_name);
-std::vector<std::pair<std::string, std::string>> no_copies(const ModelConfig& c);
 // Renames a key of an object that has it.
 void rename(nlohmann::json& j, const char* from, const char* to);
 // Throws unless hidden_act is SiLU and no linear layer has a bias: what every model of the family is.

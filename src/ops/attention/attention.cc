@@ -85,7 +85,7 @@ struct KeyGradients {
 }  // namespace
 
 void attention_forward(const Exec& exec, const AttentionShape& s, CMat q, CMat k, CMat v,
-                       std::span<const int32_t> first_key, Mat o, Mat lse, Arena&) {
+                       std::span<const int32_t> first_key, Mat o, Mat lse) {
   check_attention_shape(s, q, k, v, first_key);
   check_shape(o, q.rows, s.heads * s.v_dim);
   BK_CHECK(o.dtype == q.dtype);
@@ -123,63 +123,82 @@ void attention_forward(const Exec& exec, const AttentionShape& s, CMat q, CMat k
   });
 }
 
-void attention_backward(const Exec& exec, const AttentionShape& s, CMat q, CMat k, CMat v,
-                        std::span<const int32_t> first_key, std::span<const int32_t> segment_start, CMat o, CMat lse,
-                        CMat d_o, Mat dq, Mat dk, Mat dv, Arena&) {
-  check_attention_shape(s, q, k, v, first_key);
-  BK_CHECK_EQ(k.rows, q.rows);
-  check_shape(o, q.rows, s.heads * s.v_dim);
-  check_shape(d_o, q.rows, s.heads * s.v_dim);
-  check_shape(lse, q.rows, s.heads);
-  check_shape(dq, q.rows, q.cols);
-  check_shape(dk, q.rows, k.cols);
-  check_shape(dv, q.rows, v.cols);
-  BK_CHECK(lse.dtype == f32_t);
-  for (DType t : {o.dtype, d_o.dtype, dq.dtype, dk.dtype, dv.dtype}) BK_CHECK(t == q.dtype);
-  if (exec.dry() || q.rows == 0) return;
-  Exec::Span span(exec, Work::attention);
-  const int64_t segments = static_cast<int64_t>(segment_start.size()), group = s.heads / s.kv_heads;
-  const auto segment_begin = [&](int64_t i) {
-    return i < segments ? segment_start[static_cast<size_t>(i)] : static_cast<int32_t>(q.rows);
-  };
-  BK_CHECK(segments > 0 && segment_begin(0) == 0);
-  for (int64_t i = 0; i < segments; ++i) {
-    BK_CHECK_LE(segment_begin(i), segment_begin(i + 1));
-    for (int64_t t = segment_begin(i); t < segment_begin(i + 1); ++t) {
-      const int32_t first = first_key[static_cast<size_t>(t)];
-      BK_CHECK(first >= segment_begin(i) && first <= t);
+namespace {
+
+void check_attention_backward(const AttentionShape& s, const AttentionSaved& f, CMat d_o, const AttentionGradients& d) {
+  check_attention_shape(s, f.q, f.k, f.v, f.first_key);
+  const int64_t T = f.q.rows;
+  BK_CHECK_EQ(f.k.rows, T);
+  check_shape(f.o, T, s.heads * s.v_dim);
+  check_shape(d_o, T, s.heads * s.v_dim);
+  check_shape(f.lse, T, s.heads);
+  check_shape(d.dq, T, f.q.cols);
+  check_shape(d.dk, T, f.k.cols);
+  check_shape(d.dv, T, f.v.cols);
+  BK_CHECK(f.lse.dtype == f32_t);
+  for (DType t : {f.o.dtype, d_o.dtype, d.dq.dtype, d.dk.dtype, d.dv.dtype}) BK_CHECK(t == f.q.dtype);
+}
+
+// Row at which segment i begins, or ends segment i - 1.
+int64_t segment_begin(const AttentionSaved& f, int64_t i) {
+  return i < static_cast<int64_t>(f.segment_start.size()) ? f.segment_start[static_cast<size_t>(i)] : f.q.rows;
+}
+
+void check_segments(const AttentionSaved& f) {
+  BK_CHECK(!f.segment_start.empty() && f.segment_start[0] == 0);
+  for (int64_t i = 0; i < static_cast<int64_t>(f.segment_start.size()); ++i) {
+    BK_CHECK_LE(segment_begin(f, i), segment_begin(f, i + 1));
+    for (int64_t t = segment_begin(f, i); t < segment_begin(f, i + 1); ++t) {
+      const int32_t first = f.first_key[static_cast<size_t>(t)];
+      BK_CHECK(first >= segment_begin(f, i) && first <= t);
     }
   }
+}
+
+// One kv head of the segment of rows [begin, end).
+void segment_backward(const AttentionShape& s, const AttentionSaved& f, CMat d_o, const AttentionGradients& d,
+                      int64_t begin, int64_t end, int64_t kv_head) {
   const auto& kernel = kernels::attention_backward_kernels();
-  const bool f32 = q.dtype == f32_t;
-  exec.parallel_for(segments * s.kv_heads, [&](int64_t task) {
-    const int64_t begin = segment_begin(task / s.kv_heads), end = segment_begin(task / s.kv_heads + 1);
-    const int64_t kv_head = task % s.kv_heads, head = kv_head * group;
-    WorkerScratch memory;
-    const KeyGradients sums(memory, end - begin, s.qk_dim, s.v_dim);
-    for (const Stretch& stretch : find_stretches(first_key, begin, end)) {
-      const int64_t row = stretch.begin, key = stretch.first_key;
-      WorkerScratch inner;
-      kernels::AttentionBackward a{};
-      a.q = from(q, row, head * s.qk_dim);
-      a.k = from(k, key, kv_head * s.qk_dim);
-      a.v = from(v, key, kv_head * s.v_dim);
-      a.o = from(o, row, head * s.v_dim);
-      a.d_o = from(d_o, row, head * s.v_dim);
-      a.lse = lse.f32(row) + head, a.lse_stride = lse.stride;
-      a.dq = into(dq, row, head * s.qk_dim), a.dq_stride = dq.stride;
-      a.dk = sums.dk + (key - begin) * sums.qk, a.dv = sums.dv + (key - begin) * sums.vd;
-      a.heads = group, a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;
-      a.tokens = stretch.end - stretch.begin, a.first_visible = row - key;
-      a.scratch =
-          inner.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.first_visible + a.tokens)));
-      (f32 ? kernel.run_f32 : kernel.run_bf16)(a);
-    }
-    const auto store = f32 ? kernel.store_f32 : kernel.store_bf16;
-    for (int64_t t = begin; t < end; ++t) {
-      store(sums.dk + (t - begin) * sums.qk, s.qk_dim, s.scale, into(dk, t, kv_head * s.qk_dim));
-      store(sums.dv + (t - begin) * sums.vd, s.v_dim, 1.f, into(dv, t, kv_head * s.v_dim));
-    }
+  const bool f32 = f.q.dtype == f32_t;
+  const int64_t group = s.heads / s.kv_heads, head = kv_head * group;
+  WorkerScratch memory;
+  const KeyGradients sums(memory, end - begin, s.qk_dim, s.v_dim);
+  for (const Stretch& stretch : find_stretches(f.first_key, begin, end)) {
+    const int64_t row = stretch.begin, key = stretch.first_key;
+    WorkerScratch inner;
+    kernels::AttentionBackward a{};
+    a.q = from(f.q, row, head * s.qk_dim);
+    a.k = from(f.k, key, kv_head * s.qk_dim);
+    a.v = from(f.v, key, kv_head * s.v_dim);
+    a.o = from(f.o, row, head * s.v_dim);
+    a.d_o = from(d_o, row, head * s.v_dim);
+    a.lse = f.lse.f32(row) + head, a.lse_stride = f.lse.stride;
+    a.dq = into(d.dq, row, head * s.qk_dim), a.dq_stride = d.dq.stride;
+    a.dk = sums.dk + (key - begin) * sums.qk, a.dv = sums.dv + (key - begin) * sums.vd;
+    a.heads = group, a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;
+    a.tokens = stretch.end - stretch.begin, a.first_visible = row - key;
+    a.scratch =
+        inner.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.first_visible + a.tokens)));
+    (f32 ? kernel.run_f32 : kernel.run_bf16)(a);
+  }
+  const auto store = f32 ? kernel.store_f32 : kernel.store_bf16;
+  for (int64_t t = begin; t < end; ++t) {
+    store(sums.dk + (t - begin) * sums.qk, s.qk_dim, s.scale, into(d.dk, t, kv_head * s.qk_dim));
+    store(sums.dv + (t - begin) * sums.vd, s.v_dim, 1.f, into(d.dv, t, kv_head * s.v_dim));
+  }
+}
+
+}  // namespace
+
+void attention_backward(const Exec& exec, const AttentionShape& s, const AttentionSaved& f, CMat d_o,
+                        const AttentionGradients& d) {
+  check_attention_backward(s, f, d_o, d);
+  if (exec.dry() || f.q.rows == 0) return;
+  Exec::Span span(exec, Work::attention);
+  check_segments(f);
+  exec.parallel_for(static_cast<int64_t>(f.segment_start.size()) * s.kv_heads, [&](int64_t task) {
+    const int64_t segment = task / s.kv_heads;
+    segment_backward(s, f, d_o, d, segment_begin(f, segment), segment_begin(f, segment + 1), task % s.kv_heads);
   });
 }
 
@@ -187,12 +206,11 @@ namespace {
 constexpr int64_t kMlaRows = 64;
 }
 
-void mla_expand_kv(const Exec& exec, CMat kv, CMat k_rope, int64_t heads, int64_t nope, int64_t rope, int64_t v_dim,
-                   Mat k, Mat v) {
-  check_shape(kv, kv.rows, heads * (nope + v_dim));
-  check_shape(k_rope, kv.rows, rope);
-  check_shape(k, kv.rows, heads * (nope + rope));
-  check_shape(v, kv.rows, heads * v_dim);
+void mla_expand_kv(const Exec& exec, const MlaShape& s, CMat kv, CMat k_rope, Mat k, Mat v) {
+  check_shape(kv, kv.rows, s.heads * (s.nope + s.v_dim));
+  check_shape(k_rope, kv.rows, s.rope);
+  check_shape(k, kv.rows, s.heads * (s.nope + s.rope));
+  check_shape(v, kv.rows, s.heads * s.v_dim);
   BK_CHECK(k_rope.dtype == kv.dtype && k.dtype == kv.dtype && v.dtype == kv.dtype);
   if (exec.dry()) return;
   Exec::Span span(exec, Work::attention);
@@ -206,20 +224,19 @@ void mla_expand_kv(const Exec& exec, CMat kv, CMat k_rope, int64_t heads, int64_
                                k.stride,
                                v.stride,
                                rows,
-                               heads,
-                               nope,
-                               rope,
-                               v_dim};
+                               s.heads,
+                               s.nope,
+                               s.rope,
+                               s.v_dim};
     (kv.dtype == f32_t ? kernel.expand_f32 : kernel.expand_bf16)(a);
   });
 }
 
-void mla_expand_kv_backward(const Exec& exec, CMat dk, CMat dv, int64_t heads, int64_t nope, int64_t rope,
-                            int64_t v_dim, Mat dkv, Mat dk_rope) {
-  check_shape(dkv, dk.rows, heads * (nope + v_dim));
-  check_shape(dk_rope, dk.rows, rope);
-  check_shape(dk, dk.rows, heads * (nope + rope));
-  check_shape(dv, dk.rows, heads * v_dim);
+void mla_expand_kv_backward(const Exec& exec, const MlaShape& s, CMat dk, CMat dv, Mat dkv, Mat dk_rope) {
+  check_shape(dkv, dk.rows, s.heads * (s.nope + s.v_dim));
+  check_shape(dk_rope, dk.rows, s.rope);
+  check_shape(dk, dk.rows, s.heads * (s.nope + s.rope));
+  check_shape(dv, dk.rows, s.heads * s.v_dim);
   BK_CHECK(dk_rope.dtype == dk.dtype && dv.dtype == dk.dtype && dkv.dtype == dk.dtype);
   if (exec.dry()) return;
   Exec::Span span(exec, Work::attention);
@@ -233,10 +250,10 @@ void mla_expand_kv_backward(const Exec& exec, CMat dk, CMat dv, int64_t heads, i
                                dkv.stride,
                                dk_rope.stride,
                                rows,
-                               heads,
-                               nope,
-                               rope,
-                               v_dim};
+                               s.heads,
+                               s.nope,
+                               s.rope,
+                               s.v_dim};
     (dk.dtype == f32_t ? kernel.gather_f32 : kernel.gather_bf16)(a);
   });
 }

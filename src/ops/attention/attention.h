@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <span>
 
-#include "core/arena.h"
 #include "core/exec.h"
 #include "core/view.h"
 
@@ -25,22 +24,33 @@ struct AttentionShape {
 // of the softmax denominator, with the row maximum folded in; may be an empty Mat when no backward follows). k and v
 // may be views with a stride (e.g. interleaved per head is NOT supported: head h's k is columns h*qk_dim ..).
 void attention_forward(const Exec& exec, const AttentionShape& s, CMat q, CMat k, CMat v,
-                       std::span<const int32_t> first_key, Mat o, Mat lse, Arena& scratch);
+                       std::span<const int32_t> first_key, Mat o, Mat lse);
 
-// M == T. dq, dk, dv assigned. Gradients of a kv head sum over its query heads in head order.
-// segment_start: ascending row indices at which first_key never reaches back across (0 first): rows of different
-// segments never attend to each other, which is what the work is split by.
-void attention_backward(const Exec& exec, const AttentionShape& s, CMat q, CMat k, CMat v,
-                        std::span<const int32_t> first_key, std::span<const int32_t> segment_start, CMat o, CMat lse,
-                        CMat d_o, Mat dq, Mat dk, Mat dv, Arena& scratch);
+// What backward reads of a forward with M == T.
+struct AttentionSaved {
+  CMat q, k, v;
+  std::span<const int32_t> first_key;
+  // Ascending row indices at which first_key never reaches back across (0 first): rows of different segments never
+  // attend to each other, which is what the work is split by.
+  std::span<const int32_t> segment_start;
+  CMat o, lse;
+};
+struct AttentionGradients {
+  Mat dq, dk, dv;
+};
+// d assigned. Gradients of a kv head sum over its query heads in head order.
+void attention_backward(const Exec& exec, const AttentionShape& s, const AttentionSaved& saved, CMat d_o,
+                        const AttentionGradients& d);
 
+// Widths of one head of multi-head latent attention.
+struct MlaShape {
+  int64_t heads = 0, nope = 0, rope = 0, v_dim = 0;
+};
 // Multi-head latent attention keeps one rotary key per token; the expanded form copies it behind every head's k_nope.
 // kv [T, heads*(nope+v_dim)] (per head: k_nope then v), k_rope [T, rope] -> k [T, heads*(nope+rope)], v [T,
 // heads*v_dim].
-void mla_expand_kv(const Exec& exec, CMat kv, CMat k_rope, int64_t heads, int64_t nope, int64_t rope, int64_t v_dim,
-                   Mat k, Mat v);
+void mla_expand_kv(const Exec& exec, const MlaShape& s, CMat kv, CMat k_rope, Mat k, Mat v);
 // The transpose: dkv and dk_rope assigned; dk_rope sums over heads in head order (fp32 sum, one rounding).
-void mla_expand_kv_backward(const Exec& exec, CMat dk, CMat dv, int64_t heads, int64_t nope, int64_t rope,
-                            int64_t v_dim, Mat dkv, Mat dk_rope);
+void mla_expand_kv_backward(const Exec& exec, const MlaShape& s, CMat dk, CMat dv, Mat dkv, Mat dk_rope);
 
 }  // namespace birkhoff::ops

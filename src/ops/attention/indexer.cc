@@ -20,7 +20,8 @@ constexpr int64_t kPartKeys = 2048;  // of a task of a few queries
 
 AttentionRows rows_at(CMat m, int64_t row) { return {m.row_block(row, m.rows - row).data, m.stride}; }
 
-void check_operands(const IndexerShape& s, CMat q, CMat k, CMat w) {
+void check_operands(const IndexerShape& s, const IndexerTensors& in) {
+  const auto& [q, k, w] = in;
   BK_CHECK(s.heads > 0 && s.dim > 0);
   check_shape(q, q.rows, s.heads * s.dim);
   check_shape(k, k.rows, s.dim);
@@ -95,12 +96,17 @@ void list_visible(const Exec& exec, std::span<const int32_t> first, std::span<co
 
 namespace {
 
-// A block of queries against keys [begin, end): the best of each query go to its entry of `best`.
 struct Selection {
-  CMat q, k, w;
-  std::span<const int32_t> first, end;
   IndexerShape shape;
+  IndexerTensors in;
+  std::span<const int32_t> first, end;
+  int64_t most;  // keys a query may select
+
+  // Whether query t sees more keys than it may select.
+  bool chooses(int64_t t) const { return end[static_cast<size_t>(t)] - first[static_cast<size_t>(t)] > most; }
 };
+
+// A block of queries against keys [begin, stop): the best of each query go to its entry of `best`.
 void score_keys(const Selection& s, int64_t row, int64_t queries, int32_t begin, int32_t stop,
                 std::vector<Best>& best) {
   const auto& kernel = kernels::indexer_kernels();
@@ -111,15 +117,15 @@ void score_keys(const Selection& s, int64_t row, int64_t queries, int32_t begin,
   for (int32_t k0 = begin; k0 < stop; k0 += kTile) {
     const int64_t count = std::min<int64_t>(kTile, stop - k0);
     std::iota(tile, tile + count, k0);
-    (s.q.dtype == f32_t ? kernel.scores_f32 : kernel.scores_bf16)({{tile, nullptr, count, queries},
-                                                                   rows_at(s.q, row),
-                                                                   rows_at(s.k, 0),
-                                                                   s.w.f32(row),
-                                                                   s.w.stride,
-                                                                   s.shape.heads,
-                                                                   s.shape.dim,
-                                                                   out,
-                                                                   inner});
+    (s.in.q.dtype == f32_t ? kernel.scores_f32 : kernel.scores_bf16)({{tile, nullptr, count, queries},
+                                                                      rows_at(s.in.q, row),
+                                                                      rows_at(s.in.k, 0),
+                                                                      s.in.w.f32(row),
+                                                                      s.in.w.stride,
+                                                                      s.shape.heads,
+                                                                      s.shape.dim,
+                                                                      out,
+                                                                      inner});
     for (int64_t i = 0; i < queries; ++i) {
       const auto t = static_cast<size_t>(row + i);
       const int32_t from = std::max(s.first[t], k0), to = std::min<int32_t>(s.end[t], k0 + static_cast<int32_t>(count));
@@ -129,124 +135,163 @@ void score_keys(const Selection& s, int64_t row, int64_t queries, int32_t begin,
   }
 }
 
+// One block of queries, against one of `parts` parts of the keys: lists go to `keys`, or with several parts the part's
+// best to `ranks`.
+void select_block(const Selection& s, int64_t row, int64_t part, int64_t parts, IndexMat keys, uint64_t* ranks) {
+  const int64_t queries = std::min(kMostQueries, keys.rows - row);
+  int32_t begin = INT32_MAX, stop = 0;  // what the queries that have a choice can see
+  for (int64_t t = row; t < row + queries; ++t) {
+    const auto i = static_cast<size_t>(t);
+    if (s.chooses(t))
+      begin = std::min(begin, s.first[i]), stop = std::max(stop, s.end[i]);
+    else if (part == 0)
+      list_range(s.first[i], s.end[i], keys.row(t), keys.cols);
+  }
+  if (parts > 1)
+    begin = std::max<int32_t>(begin, static_cast<int32_t>(part * kPartKeys)),
+    stop = std::min<int32_t>(stop, static_cast<int32_t>((part + 1) * kPartKeys));
+  WorkerScratch memory;
+  std::vector<Best> best;
+  for (int64_t i = 0; i < queries; ++i) best.emplace_back(memory, s.most);
+  if (begin < stop) score_keys(s, row, queries, begin, stop, best);
+  for (int64_t t = row; t < row + queries; ++t) {
+    if (!s.chooses(t)) continue;
+    Best& b = best[static_cast<size_t>(t - row)];
+    if (parts > 1)
+      b.save(ranks + (part * keys.rows + t) * s.most);
+    else
+      b.write(keys.row(t));
+  }
+}
+
 }  // namespace
 
-void indexer_select(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMat w, std::span<const int32_t> first,
+void indexer_select(const Exec& exec, const IndexerShape& s, const IndexerTensors& in, std::span<const int32_t> first,
                     std::span<const int32_t> end, IndexMat keys, Arena& scratch) {
-  check_operands(s, q, k, w);
-  BK_CHECK_EQ(keys.rows, q.rows);
+  check_operands(s, in);
+  const int64_t T = in.q.rows, M = in.k.rows;
+  BK_CHECK_EQ(keys.rows, T);
   BK_CHECK(keys.cols > 0);
   // A single block of queries, as in decoding, is cut along the keys instead; the best of the parts' best are the best
   // of all.
-  const int64_t parts = q.rows <= kMostQueries ? std::max<int64_t>(1, (k.rows + kPartKeys - 1) / kPartKeys) : 1;
+  const int64_t parts = T <= kMostQueries ? std::max<int64_t>(1, (M + kPartKeys - 1) / kPartKeys) : 1;
   Arena::Scope scope(scratch);
-  uint64_t* ranks = scratch.take<uint64_t>(parts > 1 ? parts * q.rows * keys.cols : 0);
-  if (exec.dry() || q.rows == 0) return;
-  check_ranges(first, end, q.rows, k.rows);
+  uint64_t* ranks = scratch.take<uint64_t>(parts > 1 ? parts * T * keys.cols : 0);
+  if (exec.dry() || T == 0) return;
+  check_ranges(first, end, T, M);
   Exec::Span span(exec, Work::attention);
-  const Selection all{q, k, w, first, end, s};
-  const int64_t blocks = (q.rows + kMostQueries - 1) / kMostQueries;
+  const Selection all{s, in, first, end, keys.cols};
+  const int64_t blocks = (T + kMostQueries - 1) / kMostQueries;
   exec.parallel_for(blocks * parts, [&](int64_t task) {
-    const int64_t row = task / parts * kMostQueries, queries = std::min(kMostQueries, q.rows - row),
-                  part = task % parts;
-    int32_t begin = INT32_MAX, stop = 0;  // what the queries that have a choice can see
-    for (int64_t t = row; t < row + queries; ++t) {
-      const auto i = static_cast<size_t>(t);
-      if (end[i] - first[i] <= keys.cols) {
-        if (part == 0) list_range(first[i], end[i], keys.row(t), keys.cols);
-      } else {
-        begin = std::min(begin, first[i]), stop = std::max(stop, end[i]);
-      }
-    }
-    if (parts > 1)
-      begin = std::max<int32_t>(begin, static_cast<int32_t>(part * kPartKeys)),
-      stop = std::min<int32_t>(stop, static_cast<int32_t>((part + 1) * kPartKeys));
-    WorkerScratch memory;
-    std::vector<Best> best;
-    for (int64_t i = 0; i < queries; ++i) best.emplace_back(memory, keys.cols);
-    if (begin < stop) score_keys(all, row, queries, begin, stop, best);
-    for (int64_t t = row; t < row + queries; ++t) {
-      const auto i = static_cast<size_t>(t);
-      if (end[i] - first[i] <= keys.cols) continue;
-      Best& b = best[static_cast<size_t>(t - row)];
-      if (parts > 1)
-        b.save(ranks + (part * q.rows + t) * keys.cols);
-      else
-        b.write(keys.row(t));
-    }
+    select_block(all, task / parts * kMostQueries, task % parts, parts, keys, ranks);
   });
   if (parts == 1) return;
-  exec.parallel_for(q.rows, [&](int64_t t) {
-    const auto i = static_cast<size_t>(t);
-    if (end[i] - first[i] <= keys.cols) return;
+  exec.parallel_for(T, [&](int64_t t) {
+    if (!all.chooses(t)) return;
     WorkerScratch memory;
     Best best(memory, keys.cols);
     for (int64_t part = 0; part < parts; ++part)
-      for (int64_t j = 0; j < keys.cols; ++j) best.offer(ranks[(part * q.rows + t) * keys.cols + j]);
+      for (int64_t j = 0; j < keys.cols; ++j) best.offer(ranks[(part * T + t) * keys.cols + j]);
     best.write(keys.row(t));
   });
 }
 
-double indexer_kl(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMat w, CIndexMat keys, CMat p, float scale,
-                  Mat dq, Mat dk, Mat dw, Arena& scratch) {
-  check_operands(s, q, k, w);
-  BK_CHECK_EQ(keys.rows, q.rows);
-  check_shape(p, keys.rows, keys.cols);
-  check_shape(dq, q.rows, q.cols);
-  check_shape(dk, k.rows, k.cols);
-  check_shape(dw, w.rows, w.cols);
-  BK_CHECK(p.dtype == f32_t && dw.dtype == f32_t && dq.dtype == q.dtype && dk.dtype == k.dtype);
-  Arena::Scope scope(scratch);
-  Exec::Span span(exec, Work::attention);
-  const KeyBlocks blocks(exec, keys, kMostQueries, k.rows, scratch);
-  const int64_t stored = kernels::stored_bytes(blocks.most_keys(), kMostQueries * s.heads);
-  const int64_t panel = blocks_per_panel(blocks.size(), stored);
-  const int64_t tiles = (k.rows + kernels::kKeyTile - 1) / kernels::kKeyTile,
-                tile_floats = kernels::kKeyTile * ((s.dim + 15) / 16 * 16);
-  std::byte* weights = scratch.take<std::byte>(stored * panel);
-  float* sums = scratch.take<float>(tiles * tile_floats);
-  float* loss = scratch.take<float>(q.rows);
-  if (exec.dry()) return 0;
+namespace {
 
-  const auto& kernel = kernels::indexer_kernels();
-  const auto& keys_kernel = kernels::sparse_backward_kernels();
-  const bool f32 = q.dtype == f32_t;
-  const auto query_step = [&](int64_t b) {
-    const int64_t row = blocks.first_query(b);
-    const kernels::KeyBlock block = blocks[b];
+// The gradient of the loss, a panel of query blocks at a time: queries leave weights of the keys they list, then tiles
+// of keys add up what the blocks of the panel ask of them, in their order.
+class IndexerKlSteps {
+ public:
+  IndexerKlSteps(const Exec& exec, const IndexerShape& s, const IndexerTensors& in, CIndexMat keys, CMat p,
+                 const IndexerGradients& d, Arena& scratch)
+      : s_(s),
+        in_(in),
+        p_(p),
+        d_(d),
+        blocks_(exec, keys, kMostQueries, in.k.rows, scratch),
+        stored_(kernels::stored_bytes(blocks_.most_keys(), kMostQueries * s.heads)),
+        panel_(blocks_per_panel(blocks_.size(), stored_)),
+        tiles_((in.k.rows + kernels::kKeyTile - 1) / kernels::kKeyTile),
+        width_((s.dim + 15) / 16 * 16),
+        weights_(scratch.take<std::byte>(stored_ * panel_)),
+        sums_(scratch.take<float>(tiles_ * kernels::kKeyTile * width_)),
+        loss_(scratch.take<float>(in.q.rows)) {}
+
+  // The sum of the losses.
+  double run(const Exec& exec, float scale) const {
+    std::fill_n(sums_, tiles_ * kernels::kKeyTile * width_, 0.f);
+    for (int64_t first = 0; first < blocks_.size(); first += panel_) {
+      const int64_t count = std::min(panel_, blocks_.size() - first);
+      exec.parallel_for(count, [&](int64_t i) { query_step(first + i, scale); });
+      exec.parallel_for(tiles_, [&](int64_t tile) { key_step(tile, first, first + count); });
+    }
+    const auto& kernel = kernels::sparse_backward_kernels();
+    for (int64_t r = 0; r < in_.k.rows; ++r)
+      (f32() ? kernel.store_f32 : kernel.store_bf16)(sums_ + r * width_, s_.dim, 1.f, nullptr, 0,
+                                                     d_.dk.row_block(r, 1).data);
+    return std::accumulate(loss_, loss_ + in_.q.rows, 0.0);
+  }
+
+ private:
+  bool f32() const { return in_.q.dtype == f32_t; }
+  std::byte* weights_of(int64_t block) const { return weights_ + stored_ * (block % panel_); }
+
+  void query_step(int64_t b, float scale) const {
+    const auto& kernel = kernels::indexer_kernels();
+    const int64_t row = blocks_.first_query(b);
+    const kernels::KeyBlock block = blocks_[b];
     WorkerScratch memory;
     void* inner =
-        memory.take_bytes(static_cast<size_t>(kernel.gradient_bytes(s.dim, block.queries * s.heads, block.count)));
-    const Mat dq_rows = dq.row_block(row, block.queries);
-    (f32 ? kernel.gradient_f32 : kernel.gradient_bf16)(
-        {block, rows_at(q, row), rows_at(k, 0), w.f32(row), w.stride, s.heads, s.dim, p.f32(row), p.stride, scale,
-         loss + row, dq_rows.data, dq.stride, dw.f32(row), dw.stride, weights + stored * (b % panel), inner});
-  };
-  const auto key_step = [&](int64_t tile, int64_t first_block, int64_t end_block) {
-    const int64_t key = tile * kernels::kKeyTile, end_key = std::min(k.rows, key + kernels::kKeyTile);
-    WorkerScratch memory;
-    void* inner = memory.take_bytes(static_cast<size_t>(keys_kernel.key_gradient_bytes(s.dim, kMostQueries * s.heads)));
-    for (int64_t b = first_block; b < end_block; ++b) {
-      const int64_t begin = blocks.lower_bound(b, key), end = blocks.lower_bound(b, end_key);
-      if (begin == end) continue;
-      const kernels::KeyBlock block = blocks[b];
-      const kernels::Columns x{rows_at(q, blocks.first_query(b)).data, block.queries * s.heads, block.queries, s.dim,
-                               q.stride};
-      (f32 ? keys_kernel.key_gradient_f32 : keys_kernel.key_gradient_bf16)(
-          {block, begin, end, weights + stored * (b % panel), x, s.dim, key, sums + tile * tile_floats, inner});
-    }
-  };
-  std::fill_n(sums, tiles * tile_floats, 0.f);
-  for (int64_t first = 0; first < blocks.size(); first += panel) {
-    const int64_t count = std::min(panel, blocks.size() - first);
-    exec.parallel_for(count, [&](int64_t i) { query_step(first + i); });
-    exec.parallel_for(tiles, [&](int64_t tile) { key_step(tile, first, first + count); });
+        memory.take_bytes(static_cast<size_t>(kernel.gradient_bytes(s_.dim, block.queries * s_.heads, block.count)));
+    const Mat dq = d_.dq.row_block(row, block.queries);
+    (f32() ? kernel.gradient_f32 : kernel.gradient_bf16)(
+        {block, rows_at(in_.q, row), rows_at(in_.k, 0), in_.w.f32(row), in_.w.stride, s_.heads, s_.dim, p_.f32(row),
+         p_.stride, scale, loss_ + row, dq.data, dq.stride, d_.dw.f32(row), d_.dw.stride, weights_of(b), inner});
   }
-  const int64_t width = tile_floats / kernels::kKeyTile;
-  for (int64_t r = 0; r < k.rows; ++r)
-    (f32 ? keys_kernel.store_f32 : keys_kernel.store_bf16)(sums + r * width, s.dim, 1.f, nullptr, 0,
-                                                           dk.row_block(r, 1).data);
-  return std::accumulate(loss, loss + q.rows, 0.0);
+
+  // Keys of a tile += what query blocks [first_block, end_block) ask of them.
+  void key_step(int64_t tile, int64_t first_block, int64_t end_block) const {
+    const auto& kernel = kernels::sparse_backward_kernels();
+    const int64_t key = tile * kernels::kKeyTile, end_key = std::min(in_.k.rows, key + kernels::kKeyTile);
+    WorkerScratch memory;
+    void* inner = memory.take_bytes(static_cast<size_t>(kernel.key_gradient_bytes(s_.dim, kMostQueries * s_.heads)));
+    for (int64_t b = first_block; b < end_block; ++b) {
+      const int64_t begin = blocks_.lower_bound(b, key), end = blocks_.lower_bound(b, end_key);
+      if (begin == end) continue;
+      const kernels::KeyBlock block = blocks_[b];
+      const kernels::Columns x{rows_at(in_.q, blocks_.first_query(b)).data, block.queries * s_.heads, block.queries,
+                               s_.dim, in_.q.stride};
+      (f32() ? kernel.key_gradient_f32 : kernel.key_gradient_bf16)(
+          {block, begin, end, weights_of(b), x, s_.dim, key, sums_ + key * width_, inner});
+    }
+  }
+
+  const IndexerShape& s_;
+  const IndexerTensors& in_;
+  CMat p_;
+  const IndexerGradients& d_;
+  KeyBlocks blocks_;
+  int64_t stored_, panel_;  // bytes of a block's weights; blocks whose weights are held at a time
+  int64_t tiles_, width_;   // of keys; floats of a key's sum
+  std::byte* weights_;
+  float *sums_, *loss_;  // [tiles * kKeyTile, width], [T]
+};
+
+}  // namespace
+
+double indexer_kl(const Exec& exec, const IndexerShape& s, const IndexerTensors& in, CIndexMat keys, CMat p,
+                  float scale, const IndexerGradients& d, Arena& scratch) {
+  check_operands(s, in);
+  BK_CHECK_EQ(keys.rows, in.q.rows);
+  check_shape(p, keys.rows, keys.cols);
+  check_shape(d.dq, in.q.rows, in.q.cols);
+  check_shape(d.dk, in.k.rows, in.k.cols);
+  check_shape(d.dw, in.w.rows, in.w.cols);
+  BK_CHECK(p.dtype == f32_t && d.dw.dtype == f32_t && d.dq.dtype == in.q.dtype && d.dk.dtype == in.k.dtype);
+  Arena::Scope scope(scratch);
+  Exec::Span span(exec, Work::attention);
+  const IndexerKlSteps steps(exec, s, in, keys, p, d, scratch);
+  return exec.dry() ? 0 : steps.run(exec, scale);
 }
 
 namespace {

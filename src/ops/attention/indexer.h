@@ -1,8 +1,8 @@
 // The lightning indexer (models.md F.1, F.2; V4: G.5): a cheap score of every visible key decides which ones attention
 // sees.
 //   I[t, s] = sum_h w[t, h] ReLU(q[t, h] . k[s])
-// The constants of the score (dim^-1/2, heads^-1/2) are in w. q [T, heads*dim] and k [M, dim] are both fp32 or both
-// bf16, w [T, heads] fp32, as are I and all sums. Results do not depend on the number of threads nor on the other rows
+// The constants of the score (dim^-1/2, heads^-1/2) are in w. q and k are both fp32 or both bf16, w fp32, as are I and
+// all sums. Results do not depend on the number of threads nor on the other rows
 // of the call.
 #pragma once
 #include <cstdint>
@@ -17,21 +17,28 @@ namespace birkhoff::ops {
 struct IndexerShape {
   int64_t heads = 0, dim = 0;
 };
+struct IndexerTensors {
+  CMat q, k, w;  // [T, heads*dim], [M, dim], [T, heads]
+};
 
 // keys [T, S]: the min(S, end[t] - first[t]) keys s in [first[t], end[t]) with the largest scores, in ascending order,
 // then -1. Of equal scores the lower s wins; NaN counts as the smallest. 0 <= first[t] <= end[t] <= M. Scores are never
 // held for all keys at once.
-void indexer_select(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMat w, std::span<const int32_t> first,
+void indexer_select(const Exec& exec, const IndexerShape& s, const IndexerTensors& in, std::span<const int32_t> first,
                     std::span<const int32_t> end, IndexMat keys, Arena& scratch);
 
 // keys [T, S]: all of [first[t], end[t]), then -1. S must hold the longest.
 void list_visible(const Exec& exec, std::span<const int32_t> first, std::span<const int32_t> end, IndexMat keys);
 
+struct IndexerGradients {
+  Mat dq, dk, dw;
+};
+
 // Returns sum_t KL(p_t || softmax of I[t, .] over the keys listed in row t); p [T, S] fp32, each row with a sum of 1
-// over its list. Rows without keys add nothing. dq, dk [M, dim], dw assigned: `scale` times the gradient (1 / tokens of
+// over its list. Rows without keys add nothing. d assigned: `scale` times the gradient (1 / tokens of
 // the step, times the coefficient).
-double indexer_kl(const Exec& exec, const IndexerShape& s, CMat q, CMat k, CMat w, CIndexMat keys, CMat p, float scale,
-                  Mat dq, Mat dk, Mat dw, Arena& scratch);
+double indexer_kl(const Exec& exec, const IndexerShape& s, const IndexerTensors& in, CIndexMat keys, CMat p,
+                  float scale, const IndexerGradients& d, Arena& scratch);
 
 // How good a selection was, over the rows that had more keys to see than they could select.
 struct SelectionQuality {

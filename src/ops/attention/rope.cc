@@ -55,7 +55,8 @@ RopeTable make_rope_table(int64_t positions, int64_t dim, double theta, const Ro
 }
 
 void rope_apply(const Exec& exec, const RopeTable& table, RopeLayout layout, std::span<const int32_t> pos, Mat x,
-                int64_t first_col, int64_t heads, int64_t head_stride, bool inverse) {
+                const RopeBlocks& blocks, bool inverse) {
+  const int64_t first_col = blocks.first_col, heads = blocks.heads, head_stride = blocks.head_stride;
   BK_CHECK_EQ(static_cast<int64_t>(pos.size()), x.rows);
   BK_CHECK(first_col >= 0 && heads >= 0);
   if (heads > 0) BK_CHECK_LE(first_col + (heads - 1) * head_stride + table.dim, x.cols);

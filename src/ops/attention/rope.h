@@ -36,10 +36,15 @@ struct RopeTable {
 };
 RopeTable make_rope_table(int64_t positions, int64_t dim, double theta, const RopeScaling& scaling);
 
-// Rotates in place `heads` blocks of table.dim channels of every row of x [T, *]: head h's block starts at column
-// first_col + h * head_stride. Row t stands at position pos[t] < table.positions(). inverse rotates by -pos (the
-// backward).
+// The channels of a row that are rotated: `heads` blocks of table.dim, the first at column first_col, each head_stride
+// columns after the one before it.
+struct RopeBlocks {
+  int64_t first_col = 0, heads = 1, head_stride = 0;
+};
+
+// Rotates blocks of every row of x [T, *] in place. Row t stands at position pos[t] < table.positions(). inverse
+// rotates by -pos (the backward).
 void rope_apply(const Exec& exec, const RopeTable& table, RopeLayout layout, std::span<const int32_t> pos, Mat x,
-                int64_t first_col, int64_t heads, int64_t head_stride, bool inverse = false);
+                const RopeBlocks& blocks, bool inverse = false);
 
 }  // namespace birkhoff::ops

@@ -38,12 +38,13 @@ void check_operands(const SparseAttentionShape& s, CMat q, CMat k, CIndexMat key
   BK_CHECK_EQ(keys.rows, q.rows);
 }
 
-void check_values(const SparseAttentionShape& s, CMat q, CMat k, CMat v, CMat sink) {
-  check_shape(v, k.rows, s.kv_heads * s.v_dim);
-  BK_CHECK(v.dtype == q.dtype);
-  if (sink.cols == 0) return;
-  check_shape(sink, 1, s.heads);
-  BK_CHECK(sink.dtype == f32_t);
+void check_input(const SparseAttentionShape& s, const SparseAttentionInput& in) {
+  check_operands(s, in.q, in.k, in.keys);
+  check_shape(in.v, in.k.rows, s.kv_heads * s.v_dim);
+  BK_CHECK(in.v.dtype == in.q.dtype);
+  if (in.sink.cols == 0) return;
+  check_shape(in.sink, 1, s.heads);
+  BK_CHECK(in.sink.dtype == f32_t);
 }
 
 // Consecutive pieces of work in tasks that outweigh handing them out; the cut depends on the shape only.
@@ -96,10 +97,11 @@ void add_sink_gradient(const Exec& exec, CMat sink, CMat lse, CMat delta, Mat d_
 
 }  // namespace
 
-void sparse_attention_forward(const Exec& exec, const SparseAttentionShape& s, CMat q, CMat k, CMat v, CIndexMat keys,
-                              CMat sink, Mat o, Mat lse, Arena& scratch) {
-  check_operands(s, q, k, keys);
-  check_values(s, q, k, v, sink);
+void sparse_attention_forward(const Exec& exec, const SparseAttentionShape& s, const SparseAttentionInput& in, Mat o,
+                              Mat lse, Arena& scratch) {
+  check_input(s, in);
+  const CMat q = in.q, k = in.k, v = in.v, sink = in.sink;
+  const CIndexMat keys = in.keys;
   check_shape(o, q.rows, s.heads * s.v_dim);
   BK_CHECK(o.dtype == q.dtype);
   const bool with_lse = lse.cols != 0;
@@ -136,103 +138,137 @@ void sparse_attention_forward(const Exec& exec, const SparseAttentionShape& s, C
   });
 }
 
-void sparse_attention_backward(const Exec& exec, const SparseAttentionShape& s, const SparseAttentionSaved& f, CMat d_o,
-                               Mat dq, Mat dk, Mat dv, Mat d_sink, Arena& scratch) {
-  check_operands(s, f.q, f.k, f.keys);
-  check_values(s, f.q, f.k, f.v, f.sink);
-  const int64_t T = f.q.rows, group = group_of(s), per_block = queries_per_block(s);
-  const DType dtype = f.q.dtype;
-  const bool shared = dv.cols == 0;
+namespace {
+
+void check_sparse_backward(const SparseAttentionShape& s, const SparseAttentionSaved& f, CMat d_o,
+                           const SparseAttentionGradients& d) {
+  check_input(s, f.in);
+  const int64_t T = f.in.q.rows;
+  const DType dtype = f.in.q.dtype;
+  const bool shared = d.dv.cols == 0;
   if (shared) BK_CHECK_LE(s.v_dim, s.qk_dim);
   check_shape(f.o, T, s.heads * s.v_dim);
   check_shape(d_o, T, s.heads * s.v_dim);
   check_shape(f.lse, T, s.heads);
-  check_shape(dq, T, f.q.cols);
-  check_shape(dk, f.k.rows, f.k.cols);
-  if (!shared) check_shape(dv, f.v.rows, f.v.cols);
-  BK_CHECK(f.lse.dtype == f32_t && f.o.dtype == dtype && d_o.dtype == dtype && dq.dtype == dtype && dk.dtype == dtype);
-  BK_CHECK(shared || dv.dtype == dtype);
-  BK_CHECK_EQ(d_sink.cols, f.sink.cols);
-  Arena::Scope scope(scratch);
-  Exec::Span span(exec, Work::attention);
-  const KeyBlocks blocks(exec, f.keys, per_block, f.k.rows, scratch);
-  const KeySums sums(s, f.k.rows, scratch);
-  const Mat delta = scratch.mat(f32_t, T, s.heads);
-  const int64_t stored = kernels::stored_bytes(blocks.most_keys(), per_block * group);
-  const int64_t panel = blocks_per_panel(blocks.size(), 2 * stored * s.kv_heads);
-  std::byte* weights = scratch.take<std::byte>(2 * stored * s.kv_heads * panel);
-  if (exec.dry()) return;
+  check_shape(d.dq, T, f.in.q.cols);
+  check_shape(d.dk, f.in.k.rows, f.in.k.cols);
+  if (!shared) check_shape(d.dv, f.in.v.rows, f.in.v.cols);
+  BK_CHECK(f.lse.dtype == f32_t && f.o.dtype == dtype && d_o.dtype == dtype && d.dq.dtype == dtype &&
+           d.dk.dtype == dtype);
+  BK_CHECK(shared || d.dv.dtype == dtype);
+  BK_CHECK_EQ(d.d_sink.cols, f.in.sink.cols);
+}
 
-  const auto& kernel = kernels::sparse_backward_kernels();
-  const bool f32 = dtype == f32_t;
-  const auto p_of = [&](int64_t block, int64_t kv_head) {
-    return weights + 2 * stored * (block % panel * s.kv_heads + kv_head);
-  };
-  const auto query_step = [&](int64_t block, int64_t kv_head) {
-    const int64_t row = blocks.first_query(block), head = kv_head * group;
+// Backward, a panel of query blocks at a time: a block's queries leave two weights per query and listed key, p and ds;
+// then every tile of keys adds up what the blocks of the panel ask of it, in their order.
+class SparseBackwardSteps {
+ public:
+  SparseBackwardSteps(const Exec& exec, const SparseAttentionShape& s, const SparseAttentionSaved& f, CMat d_o,
+                      const SparseAttentionGradients& d, Arena& scratch)
+      : s_(s),
+        f_(f),
+        d_o_(d_o),
+        d_(d),
+        blocks_(exec, f.in.keys, queries_per_block(s), f.in.k.rows, scratch),
+        sums_(s, f.in.k.rows, scratch),
+        delta_(scratch.mat(f32_t, f.in.q.rows, s.heads)),
+        stored_(kernels::stored_bytes(blocks_.most_keys(), queries_per_block(s) * group_of(s))),
+        panel_(blocks_per_panel(blocks_.size(), 2 * stored_ * s.kv_heads)),
+        weights_(scratch.take<std::byte>(2 * stored_ * s.kv_heads * panel_)) {}
+
+  void run(const Exec& exec) const {
+    sums_.clear(exec);
+    for (int64_t first = 0; first < blocks_.size(); first += panel_) {
+      const int64_t count = std::min(panel_, blocks_.size() - first);
+      exec.parallel_for(count * s_.kv_heads, [&](int64_t i) { query_step(first + i / s_.kv_heads, i % s_.kv_heads); });
+      exec.parallel_for(sums_.tasks(), [&](int64_t task) { key_step(task, first, first + count); });
+    }
+    exec.parallel_for(sums_.tasks(), [&](int64_t task) { store_keys(task); });
+    if (f_.in.sink.cols) add_sink_gradient(exec, f_.in.sink, f_.lse, delta_, d_.d_sink);
+  }
+
+ private:
+  bool f32() const { return f_.in.q.dtype == f32_t; }
+  std::byte* p_of(int64_t block, int64_t kv_head) const {
+    return weights_ + 2 * stored_ * (block % panel_ * s_.kv_heads + kv_head);
+  }
+  std::byte* ds_of(int64_t block, int64_t kv_head) const { return p_of(block, kv_head) + stored_; }
+
+  void query_step(int64_t block, int64_t kv_head) const {
+    const auto& kernel = kernels::sparse_backward_kernels();
+    const SparseAttentionInput& in = f_.in;
+    const int64_t group = group_of(s_), row = blocks_.first_query(block), head = kv_head * group;
     WorkerScratch memory;
     kernels::SparseBackward a{};
-    a.block = blocks[block];
-    a.heads = group, a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;
-    a.q = at(f.q, row, head * s.qk_dim), a.k = at(f.k, 0, kv_head * s.qk_dim), a.v = at(f.v, 0, kv_head * s.v_dim);
-    a.o = at(f.o, row, head * s.v_dim), a.d_o = at(d_o, row, head * s.v_dim);
-    a.lse = f.lse.f32(row) + head, a.lse_stride = f.lse.stride;
-    a.dq = row_at(dq, row, head * s.qk_dim), a.dq_stride = dq.stride;
-    a.p = p_of(block, kv_head), a.ds = p_of(block, kv_head) + stored;
-    a.delta = delta.f32(row) + head, a.delta_stride = delta.stride;
+    a.block = blocks_[block];
+    a.heads = group, a.qk_dim = s_.qk_dim, a.v_dim = s_.v_dim, a.scale = s_.scale;
+    a.q = at(in.q, row, head * s_.qk_dim), a.k = at(in.k, 0, kv_head * s_.qk_dim);
+    a.v = at(in.v, 0, kv_head * s_.v_dim);
+    a.o = at(f_.o, row, head * s_.v_dim), a.d_o = at(d_o_, row, head * s_.v_dim);
+    a.lse = f_.lse.f32(row) + head, a.lse_stride = f_.lse.stride;
+    a.dq = row_at(d_.dq, row, head * s_.qk_dim), a.dq_stride = d_.dq.stride;
+    a.p = p_of(block, kv_head), a.ds = ds_of(block, kv_head);
+    a.delta = delta_.f32(row) + head, a.delta_stride = delta_.stride;
     a.scratch = memory.take_bytes(
-        static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.block.queries * group, a.block.count)));
-    (f32 ? kernel.backward_f32 : kernel.backward_bf16)(a);
-  };
-  const auto key_step = [&](int64_t task, int64_t first_block, int64_t end_block) {
-    const int64_t kv_head = sums.head(task), key = sums.first_key(task);
+        static_cast<size_t>(kernel.scratch_bytes(s_.qk_dim, s_.v_dim, a.block.queries * group, a.block.count)));
+    (f32() ? kernel.backward_f32 : kernel.backward_bf16)(a);
+  }
+
+  // Keys of tile `task` += what query blocks [first_block, end_block) ask of them.
+  void key_step(int64_t task, int64_t first_block, int64_t end_block) const {
+    const auto& kernel = kernels::sparse_backward_kernels();
+    const auto add = f32() ? kernel.key_gradient_f32 : kernel.key_gradient_bf16;
+    const int64_t group = group_of(s_), kv_head = sums_.head(task), key = sums_.first_key(task);
     WorkerScratch memory;
     void* inner = memory.take_bytes(
-        static_cast<size_t>(kernel.key_gradient_bytes(std::max(s.qk_dim, s.v_dim), per_block * group)));
+        static_cast<size_t>(kernel.key_gradient_bytes(std::max(s_.qk_dim, s_.v_dim), queries_per_block(s_) * group)));
     for (int64_t b = first_block; b < end_block; ++b) {
-      const int64_t row = blocks.first_query(b), begin = blocks.lower_bound(b, key),
-                    end = blocks.lower_bound(b, sums.end_key(task));
+      const int64_t row = blocks_.first_query(b), begin = blocks_.lower_bound(b, key),
+                    end = blocks_.lower_bound(b, sums_.end_key(task));
       if (begin == end) continue;
-      const kernels::KeyBlock block = blocks[b];
+      const kernels::KeyBlock block = blocks_[b];
       const int64_t columns = block.queries * group;
-      const auto add = f32 ? kernel.key_gradient_f32 : kernel.key_gradient_bf16;
-      const AttentionRows q = at(f.q, row, kv_head * group * s.qk_dim), g = at(d_o, row, kv_head * group * s.v_dim);
-      add({block,
-           begin,
-           end,
-           p_of(b, kv_head) + stored,
-           {q.data, columns, group, q.stride, s.qk_dim},
-           s.qk_dim,
-           key,
-           sums.dk(task),
-           inner});
-      add({block,
-           begin,
-           end,
-           p_of(b, kv_head),
-           {g.data, columns, group, g.stride, s.v_dim},
-           s.v_dim,
-           key,
-           sums.dv(task),
-           inner});
+      const AttentionRows q = at(f_.in.q, row, kv_head * group * s_.qk_dim),
+                          g = at(d_o_, row, kv_head * group * s_.v_dim);
+      const kernels::Columns of_q{q.data, columns, group, q.stride, s_.qk_dim},
+          of_o{g.data, columns, group, g.stride, s_.v_dim};
+      add({block, begin, end, ds_of(b, kv_head), of_q, s_.qk_dim, key, sums_.dk(task), inner});
+      add({block, begin, end, p_of(b, kv_head), of_o, s_.v_dim, key, sums_.dv(task), inner});
     }
-  };
-  sums.clear(exec);
-  for (int64_t first = 0; first < blocks.size(); first += panel) {
-    const int64_t count = std::min(panel, blocks.size() - first);
-    exec.parallel_for(count * s.kv_heads, [&](int64_t i) { query_step(first + i / s.kv_heads, i % s.kv_heads); });
-    exec.parallel_for(sums.tasks(), [&](int64_t task) { key_step(task, first, first + count); });
   }
-  const auto store = f32 ? kernel.store_f32 : kernel.store_bf16;
-  exec.parallel_for(sums.tasks(), [&](int64_t task) {
-    const int64_t h = sums.head(task), key = sums.first_key(task);
-    for (int64_t r = 0; r < sums.end_key(task) - key; ++r) {
-      store(sums.dk(task, r), s.qk_dim, s.scale, sums.dv(task, r), shared ? s.v_dim : 0,
-            row_at(dk, key + r, h * s.qk_dim));
-      if (!shared) store(sums.dv(task, r), s.v_dim, 1.f, nullptr, 0, row_at(dv, key + r, h * s.v_dim));
+
+  void store_keys(int64_t task) const {
+    const auto& kernel = kernels::sparse_backward_kernels();
+    const auto store = f32() ? kernel.store_f32 : kernel.store_bf16;
+    const bool shared = d_.dv.cols == 0;
+    const int64_t h = sums_.head(task), key = sums_.first_key(task);
+    for (int64_t r = 0; r < sums_.end_key(task) - key; ++r) {
+      store(sums_.dk(task, r), s_.qk_dim, s_.scale, sums_.dv(task, r), shared ? s_.v_dim : 0,
+            row_at(d_.dk, key + r, h * s_.qk_dim));
+      if (!shared) store(sums_.dv(task, r), s_.v_dim, 1.f, nullptr, 0, row_at(d_.dv, key + r, h * s_.v_dim));
     }
-  });
-  if (f.sink.cols) add_sink_gradient(exec, f.sink, f.lse, delta, d_sink);
+  }
+
+  const SparseAttentionShape& s_;
+  const SparseAttentionSaved& f_;
+  CMat d_o_;
+  const SparseAttentionGradients& d_;
+  KeyBlocks blocks_;
+  KeySums sums_;
+  Mat delta_;
+  int64_t stored_, panel_;  // bytes of p, as of ds, of one block and kv head; blocks whose weights are held at a time
+  std::byte* weights_;
+};
+
+}  // namespace
+
+void sparse_attention_backward(const Exec& exec, const SparseAttentionShape& s, const SparseAttentionSaved& f, CMat d_o,
+                               const SparseAttentionGradients& d, Arena& scratch) {
+  check_sparse_backward(s, f, d_o, d);
+  Arena::Scope scope(scratch);
+  Exec::Span span(exec, Work::attention);
+  const SparseBackwardSteps steps(exec, s, f, d_o, d, scratch);
+  if (!exec.dry()) steps.run(exec);
 }
 
 void attention_target(const Exec& exec, const SparseAttentionShape& s, CMat q, CMat k, CMat lse, CIndexMat subset,

@@ -25,20 +25,27 @@ struct SparseAttentionShape {
 // o [T, heads*v_dim] and lse [T, heads] fp32 (log of the softmax denominator, the sink's share included; may be an
 // empty Mat when no backward follows). sink [1, heads] fp32 or empty: a logit of every row that takes part in the
 // denominator alone. A row without keys needs a sink; its o is zero.
-void sparse_attention_forward(const Exec& exec, const SparseAttentionShape& s, CMat q, CMat k, CMat v, CIndexMat keys,
-                              CMat sink, Mat o, Mat lse, Arena& scratch);
+struct SparseAttentionInput {
+  CMat q, k, v;
+  CIndexMat keys;
+  CMat sink = {};
+};
+void sparse_attention_forward(const Exec& exec, const SparseAttentionShape& s, const SparseAttentionInput& in, Mat o,
+                              Mat lse, Arena& scratch);
 
 // What backward reads of forward.
 struct SparseAttentionSaved {
-  CMat q, k, v;
-  CIndexMat keys;
-  CMat sink, o, lse;
+  SparseAttentionInput in;
+  CMat o, lse;
+};
+struct SparseAttentionGradients {
+  Mat dq, dk, dv = {}, d_sink = {};
 };
 // dq [T, ...], dk [M, ...], dv [M, ...] assigned, d_sink [1, heads] fp32 += (empty when sink is). With an empty dv the
 // values are the first v_dim columns of every kv head of k, and dk receives both gradients. Rows that nobody lists get
 // zeros.
 void sparse_attention_backward(const Exec& exec, const SparseAttentionShape& s, const SparseAttentionSaved& saved,
-                               CMat d_o, Mat dq, Mat dk, Mat dv, Mat d_sink, Arena& scratch);
+                               CMat d_o, const SparseAttentionGradients& d, Arena& scratch);
 
 // The indexer's target (models.md F.2): p [T, S] fp32, probabilities exp(scale q.k - lse) of the keys in row t of
 // `subset`, summed over heads and divided by their sum over the row; zeros past the row's end, and in a row whose keys

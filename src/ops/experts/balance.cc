@@ -2,11 +2,11 @@
 // tokens (the batch or a sequence), where a are the affinities normalised per token (softmax scores are that already).
 // So the losses that are on collapse into one coefficient per (sequence, expert), and one pass over the tokens gives
 // value and gradient.
+#include "ops/experts/balance.h"
+
 #include <algorithm>
-#include <vector>
 
 #include "ops/experts/router_scores.h"
-#include "ops/experts/routing.h"
 
 namespace birkhoff::ops {
 namespace {
@@ -134,6 +134,26 @@ void balance_losses(const Exec& exec, const RouterRule& rule, const BalanceCoeff
   double sum = 0;
   for (int64_t i = 0; i < tasks; ++i) sum += partial[i];
   loss.sum += sum;
+}
+
+void update_router_bias(std::span<const int64_t> load, double speed, Mat bias) {
+  check_shape(bias, 1, static_cast<int64_t>(load.size()));
+  int64_t total = 0;
+  for (const int64_t c : load) total += c;
+  const auto experts = static_cast<int64_t>(load.size());
+  for (size_t e = 0; e < load.size(); ++e) {
+    const int64_t over = load[e] * experts - total;  // sign of load - mean, exact
+    bias.f32()[e] += static_cast<float>(over > 0 ? -speed : over < 0 ? speed : 0.0);
+  }
+}
+
+double max_violation(std::span<const int64_t> load) {
+  int64_t total = 0, most = 0;
+  for (const int64_t c : load) {
+    total += c;
+    most = std::max(most, c);
+  }
+  return total ? static_cast<double>(most) * static_cast<double>(load.size()) / static_cast<double>(total) - 1 : 0;
 }
 
 }  // namespace birkhoff::ops

@@ -1,9 +1,10 @@
 // Movement of rows between tokens and experts: gathers in slot order, no scatter, no atomics.
+#include "ops/experts/dispatch.h"
+
 #include <algorithm>
 #include <cstring>
 
 #include "kernels/experts/routing.h"
-#include "ops/experts/routing.h"
 #include "ops/tasks.h"
 
 namespace birkhoff::ops {

@@ -201,24 +201,4 @@ void route_backward(const Exec& exec, const RouterRule& rule, CMat logits, const
   });
 }
 
-void update_router_bias(std::span<const int64_t> load, double speed, Mat bias) {
-  check_shape(bias, 1, static_cast<int64_t>(load.size()));
-  int64_t total = 0;
-  for (const int64_t c : load) total += c;
-  const auto experts = static_cast<int64_t>(load.size());
-  for (size_t e = 0; e < load.size(); ++e) {
-    const int64_t over = load[e] * experts - total;  // sign of load - mean, exact
-    bias.f32()[e] += static_cast<float>(over > 0 ? -speed : over < 0 ? speed : 0.0);
-  }
-}
-
-double max_violation(std::span<const int64_t> load) {
-  int64_t total = 0, most = 0;
-  for (const int64_t c : load) {
-    total += c;
-    most = std::max(most, c);
-  }
-  return total ? static_cast<double>(most) * static_cast<double>(load.size()) / static_cast<double>(total) - 1 : 0;
-}
-
 }  // namespace birkhoff::ops

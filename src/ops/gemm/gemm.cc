@@ -1,10 +1,11 @@
 #include "ops/gemm/gemm.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "core/error.h"
 #include "kernels/gemm/gemm.h"
-#include "ops/gemm/stored_matrix.h"
+#include "ops/gemm/stored_panels.h"
 #include "ops/tasks.h"
 
 namespace birkhoff::ops {

@@ -1,7 +1,9 @@
+#include "ops/gemm/gemm_pack.h"
+
 #include <algorithm>
 
+#include "core/error.h"
 #include "kernels/gemm/gemm.h"
-#include "ops/gemm/gemm.h"
 #include "ops/tasks.h"
 
 namespace birkhoff::ops {
@@ -57,6 +59,16 @@ int64_t Packed::bytes(DType dtype, int64_t k, int64_t n) {
 
 Packed Packed::take(Arena& arena, DType dtype, int64_t k, int64_t n) {
   return {arena.take_bytes(static_cast<size_t>(bytes(dtype, k, n))), dtype, k, n};
+}
+
+Packed Packed::transposed_rows(const StoredMatrix& w, int64_t first, int64_t count, DType dtype) {
+  BK_CHECK(first >= 0 && count >= 0 && first + count <= w.rows);
+  return {nullptr, dtype, w.cols, count, &w, first, true};
+}
+
+Packed Packed::rows(const StoredMatrix& w, int64_t first, int64_t count, DType dtype) {
+  BK_CHECK(first >= 0 && count >= 0 && first + count <= w.rows);
+  return {nullptr, dtype, count, w.cols, &w, first, false};
 }
 
 void pack_transposed(const Exec& exec, CMat w, Packed out) {

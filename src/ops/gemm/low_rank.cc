@@ -6,6 +6,8 @@
 #include "core/error.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/rows/elementwise.h"
+#include "ops/gemm/gemm.h"
+#include "ops/gemm/weight_grad.h"
 #include "ops/rows/elementwise.h"
 
 namespace birkhoff::ops {
@@ -114,10 +116,10 @@ void low_rank_forward(const Exec& exec, CMat x, std::span<const int32_t> offsets
 }
 
 void low_rank_backward(const Exec& exec, CMat x, CMat dy, std::span<const int32_t> offsets, std::span<const LowRank> l,
-                       Mat dx, std::span<const Mat> d_a, std::span<const Mat> d_b, Arena& scratch) {
+                       const LowRankGradients& d, Arena& scratch) {
   check(x, dy, offsets, l);
-  BK_CHECK_EQ(d_a.size(), l.size());
-  BK_CHECK_EQ(d_b.size(), l.size());
+  BK_CHECK_EQ(d.d_a.size(), l.size());
+  BK_CHECK_EQ(d.d_b.size(), l.size());
   if (l.empty()) return;
   Arena::Scope scope(scratch);
   const int64_t T = x.rows, rank = l[0].a_t.n;
@@ -131,15 +133,15 @@ void low_rank_backward(const Exec& exec, CMat x, CMat dy, std::span<const int32_
   }
   grouped_gemm(exec, x, offsets, packed(l, [](auto& g) { return g.a_t; }), h);
   scale(exec, scale_by, h);
-  grouped_weight_grad(exec, wide, h, offsets, d_b, scratch);
+  grouped_weight_grad(exec, wide, h, offsets, d.d_b, scratch);
   grouped_gemm(exec, wide, offsets, packed(l, [](auto& g) { return g.b; }), dh);
   scale(exec, scale_by, dh);
-  grouped_weight_grad(exec, dh, x, offsets, d_a, scratch);
-  if (!dx.data) return;
-  Mat through = scratch.mat(f32_t, T, dx.cols);
+  grouped_weight_grad(exec, dh, x, offsets, d.d_a, scratch);
+  if (!d.dx.data) return;
+  Mat through = scratch.mat(f32_t, T, d.dx.cols);
   grouped_gemm(exec, dh, offsets, packed(l, [](auto& g) { return g.a; }), through);
   const int64_t rows = exec.dry() ? T : offsets.back();
-  add(exec, through.row_block(0, rows), dx.row_block(0, rows));
+  add(exec, through.row_block(0, rows), d.dx.row_block(0, rows));
 }
 
 }  // namespace birkhoff::ops

@@ -8,7 +8,7 @@
 #include "core/arena.h"
 #include "core/exec.h"
 #include "core/view.h"
-#include "ops/gemm/gemm.h"
+#include "ops/gemm/gemm_pack.h"
 
 namespace birkhoff::ops {
 
@@ -27,9 +27,12 @@ struct LowRank {
 // use l[g]. All l have one shape. x and y are fp32 or bf16; a row's result does not depend on its neighbours.
 void low_rank_forward(const Exec& exec, CMat x, std::span<const int32_t> offsets, std::span<const LowRank> l, Mat y);
 
-// dx [T, in] += scale (dy b) a (skipped when dx is an empty view), d_a[g] [r, in] += scale (dy b)^T x, d_b[g] [out, r]
-// += scale dy^T (x a^T).
+// All are added to.
+struct LowRankGradients {
+  Mat dx;                         // [T, in] += scale (dy b) a; left out when it is an empty view
+  std::span<const Mat> d_a, d_b;  // of every group: [r, in] += scale (dy b)^T x, [out, r] += scale dy^T (x a^T)
+};
 void low_rank_backward(const Exec& exec, CMat x, CMat dy, std::span<const int32_t> offsets, std::span<const LowRank> l,
-                       Mat dx, std::span<const Mat> d_a, std::span<const Mat> d_b, Arena& scratch);
+                       const LowRankGradients& d, Arena& scratch);
 
 }  // namespace birkhoff::ops

@@ -5,6 +5,7 @@
 
 #include "kernels/gemm/gemm.h"
 #include "kernels/rows/elementwise.h"
+#include "ops/gemm/gemm.h"
 
 namespace birkhoff::ops {
 namespace {

@@ -6,7 +6,7 @@
 #include "core/arena.h"
 #include "core/exec.h"
 #include "core/view.h"
-#include "ops/gemm/gemm.h"
+#include "ops/gemm/gemm_pack.h"
 
 namespace birkhoff::ops {
 

@@ -23,20 +23,16 @@ struct StoredMatrix {
   bool empty() const { return parts.empty(); }
 };
 
+// The one part that rows [row, row + count) lie in and that packing kernels can read as it is, fp32 or bf16, or null;
+// `row` becomes its first row.
+const StoredTensor* plain_part(const StoredMatrix& w, int64_t& row, int64_t count);
+
+// out [rows, cols] fp32 = the block of w from (row, col) on, in fp32. On the calling thread.
+void expand_block(const StoredMatrix& w, int64_t row, int64_t col, Mat out);
 // out [count, cols] fp32 = rows [first, first + count) in fp32, exactly what the file says (a scaled element is one
 // fp32 product). On the calling thread.
 void expand_rows(const StoredMatrix& w, int64_t first, int64_t count, Mat out);
 // The whole matrix into out [rows, cols] fp32.
 void expand(const Exec& exec, const StoredMatrix& w, Mat out);
-
-struct Packed;
-// Panels [col, col + cols) of the stored operand b, rows [k, k + depth) of them, in the layout of Packed with `panel`
-// elements between the starts of two panels. col is a multiple of 16, k of 32. On the calling thread; takes working
-// memory of the worker.
-void expand_panels(const Packed& b, int64_t col, int64_t cols, int64_t k, int64_t depth, void* out, int64_t panel);
-
-// Columns [col, col + cols) of a transposed stored operand as rows of bf16 in the file, [cols, b.k], or null where they
-// are of another type, scaled or not one after another.
-const bf16* bf16_rows(const Packed& b, int64_t col, int64_t cols);
 
 }  // namespace birkhoff::ops

@@ -1,11 +1,13 @@
 // dw = dy^T x. A task owns a block of dw and walks its tokens some hundred at a time: it brings dy^T and x of these
 // tokens into the layouts of the product kernels, in memory that stays in its caches, and multiplies them. So dy and x
 // are read from memory once or twice and never written back repacked.
+#include "ops/gemm/weight_grad.h"
+
 #include <algorithm>
+#include <vector>
 
 #include "core/error.h"
 #include "kernels/gemm/gemm.h"
-#include "ops/gemm/gemm.h"
 #include "ops/tasks.h"
 
 namespace birkhoff::ops {

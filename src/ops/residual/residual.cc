@@ -27,16 +27,6 @@ void check_site(const ResidualSpec& s, const SiteWeights& w, CMat x) {
   if (s.kind == ResidualKind::hc) check_shape(w.fn, s.streams + 2, s.dim);
 }
 
-// The matrix whose rows the projection reads: fn, or for hc fn with the stream norm's weight folded in.
-CMat projected_weights(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, Arena& scratch) {
-  if (s.kind == ResidualKind::mhc) return w.fn;
-  Mat folded = scratch.mat(f32_t, w.fn.rows, w.fn.cols);
-  if (exec.dry()) return folded;
-  for (int64_t r = 0; r < folded.rows; ++r)
-    for (int64_t c = 0; c < folded.cols; ++c) folded.f32(r)[c] = w.fn.f32(r)[c] * w.hc_norm.f32()[c];
-  return folded;
-}
-
 // logits = rstd * (fn x) for the rows of one block; rstd from the sums of squares of its streams.
 void finish_logits(const ResidualSpec& s, const float* squares, int64_t tokens, float* logits, float* rstd) {
   const int64_t n = s.streams, m = logit_cols(s);
@@ -86,14 +76,13 @@ void read_block(const ResidualSpec& s, const SiteWeights& w, CMat x, SiteSaved& 
 
 // X' for one block, from the maps of the site that ends.
 template <class T>
-void write_block(const ResidualSpec& s, const SiteWeights& from, const SiteSaved& saved, CMat x, CMat y, Mat out,
-                 int64_t first, float* squares) {
+void write_block(const ResidualSpec& s, const Site& from, CMat x, CMat y, Mat out, int64_t first, float* squares) {
   const int n = static_cast<int>(s.streams);
   const float one = 1.f;
   SiteMaps maps;
   for (int64_t t = 0; t < x.rows; ++t) {
     if (!plain(s) && t % kTokens == 0)
-      site_maps(s, from, projects(s) ? saved.logits.f32(first + t) : nullptr,
+      site_maps(s, from.w, projects(s) ? from.saved.logits.f32(first + t) : nullptr,
                 static_cast<int>(std::min<int64_t>(kTokens, x.rows - t)), kWriteMaps, maps);
     const float* res = plain(s) ? &one : maps.res[t % kTokens];
     const float* post = plain(s) ? &one : maps.post[t % kTokens];
@@ -190,9 +179,10 @@ void site_open(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, CM
   x.dtype == f32_t ? run(float{}) : run(bf16{});
 }
 
-void site_advance(const Exec& exec, const ResidualSpec& s, const SiteWeights& from, const SiteSaved& from_saved, CMat x,
-                  CMat y, Mat x_next, const SiteWeights& to, SiteSaved& to_saved, Mat in, Arena& scratch) {
-  check_site(s, from, x);
+void site_advance(const Exec& exec, const ResidualSpec& s, const SiteTensors& from, Mat x_next, const SiteWeights& to,
+                  SiteSaved& to_saved, Mat in, Arena& scratch) {
+  const CMat x = from.x, y = from.y;
+  check_site(s, from.site.w, x);
   check_site(s, to, x);
   check_shape(y, x.rows, s.dim);
   check_shape(x_next, x.rows, x.cols);
@@ -206,7 +196,7 @@ void site_advance(const Exec& exec, const ResidualSpec& s, const SiteWeights& fr
     for_blocks(exec, x.rows, [&](int64_t first, int64_t count) {
       float squares[kTokenBlock * kMaxStreams];
       const Mat next = x_next.row_block(first, count);
-      write_block<T>(s, from, from_saved, x.row_block(first, count), y.row_block(first, count), next, first, squares);
+      write_block<T>(s, from.site, x.row_block(first, count), y.row_block(first, count), next, first, squares);
       project_block(s, p ? &*p : nullptr, next, squares, to_saved, first);
       read_block<T>(s, to, next, to_saved, in, first);
     });
@@ -214,9 +204,10 @@ void site_advance(const Exec& exec, const ResidualSpec& s, const SiteWeights& fr
   x.dtype == f32_t ? run(float{}) : run(bf16{});
 }
 
-void site_close(const Exec& exec, const ResidualSpec& s, const SiteWeights& from, const SiteSaved& from_saved, CMat x,
-                CMat y, Mat x_end, const HeadWeights& head, HeadSaved& head_saved, Mat h, Arena& scratch) {
-  check_site(s, from, x);
+void site_close(const Exec& exec, const ResidualSpec& s, const SiteTensors& last, Mat x_end, const HeadWeights& head,
+                HeadSaved& head_saved, Mat h, Arena& scratch) {
+  const CMat x = last.x, y = last.y;
+  check_site(s, last.site.w, x);
   check_shape(h, x.rows, s.dim);
   Exec::Span span(exec, Work::residual);
   Arena::Scope scope(scratch);
@@ -228,7 +219,7 @@ void site_close(const Exec& exec, const ResidualSpec& s, const SiteWeights& from
     for_blocks(exec, x.rows, [&](int64_t first, int64_t count) {
       float squares[kTokenBlock * kMaxStreams];
       const Mat end = x_end.row_block(first, count);
-      write_block<T>(s, from, from_saved, x.row_block(first, count), y.row_block(first, count), end, first, squares);
+      write_block<T>(s, last.site, x.row_block(first, count), y.row_block(first, count), end, first, squares);
       if (h.data == x_end.data) return;  // plain: the state is the hidden state
       collapse_block<T>(s, head, learned ? &*p : nullptr, end, squares, head_saved, h, first);
     });

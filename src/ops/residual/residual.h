@@ -3,12 +3,11 @@
 //
 //   open     X_0            -> input of site 0                      (read + pre-norm)
 //   advance  X_s, y_s       -> X_{s+1}, input of site s+1           (write of s, read of s+1, pre-norm: one pass over
-//   X) close    X_last, y_last -> X_end, h                             (write of the last site, collapse of the
-//   streams)
-// and backwards
+//   X)
+//   close    X_last, y_last -> X_end, h                             (write of the last site, collapse of the streams)
+// and backwards (residual_backward.h)
 //   close_backward    dh              -> dX_end, dy of the last site
 //   retreat           d(input of s), dX_{s+1} -> dX_s, dy_{s-1}
-//   open_backward     d(input of 0), dX_1     -> dX_0
 //
 // X is [T, n*D], stream-major within a row (n = 1 for plain). The input of a site is RMSNorm(u; norm weight): the
 // sub-layer's own pre-norm belongs to the pass. Spec: mhc.md 1-3, 8. Coefficients, Sinkhorn and their gradients are
@@ -87,26 +86,22 @@ void expand_backward(const Exec& exec, const ResidualSpec& spec, CMat dx, Mat d_
 // x [T, n*D] -> in [T, D]; fills saved.
 void site_open(const Exec& exec, const ResidualSpec& spec, const SiteWeights& w, CMat x, SiteSaved& saved, Mat in,
                Arena& scratch);
-// x, y of site `from` -> x_next, and in of site `to`. x_next may be x (in place).
-void site_advance(const Exec& exec, const ResidualSpec& spec, const SiteWeights& from, const SiteSaved& from_saved,
-                  CMat x, CMat y, Mat x_next, const SiteWeights& to, SiteSaved& to_saved, Mat in, Arena& scratch);
-// x, y of the last site -> x_end (may be x) and h [T, D].
-void site_close(const Exec& exec, const ResidualSpec& spec, const SiteWeights& from, const SiteSaved& from_saved,
-                CMat x, CMat y, Mat x_end, const HeadWeights& head, HeadSaved& head_saved, Mat h, Arena& scratch);
-
-// Gradients of parameters are added (+=), of activations assigned.
-// dh, x_end -> dx_end; then through the write of the last site (x, y its state and output): dy. accumulate: dx_end
-// holds a gradient that x_end has from elsewhere (prediction modules read the streams), which counts too. The part of
-// dX that flows through H_res is left to retreat(), which needs dx_end again.
-void site_close_backward(const Exec& exec, const ResidualSpec& spec, const HeadWeights& head,
-                         const HeadSaved& head_saved, CMat x_end, CMat dh, HeadWeights& d_head, const SiteWeights& last,
-                         const SiteSaved& last_saved, Mat dx_end, Mat dy, Arena& scratch, bool accumulate = false);
-// Site `at` (state x, output y, its input's gradient d_in, gradient dx_next of the state after it) -> dx (of its own
-// state; may be dx_next), parameter gradients of `at` including its pre-norm; then through the write of the site before
-// it: d_y_before (its g only). before == nullptr for site 0: d_y_before is not touched.
-void site_retreat(const Exec& exec, const ResidualSpec& spec, const SiteWeights& at, const SiteSaved& at_saved, CMat x,
-                  CMat y, CMat d_in, CMat dx_next, Mat dx, SiteWeights& d_at, const SiteWeights* before,
-                  const SiteSaved* before_saved, Mat d_y_before, Arena& scratch);
+// A site whose input was read: its maps follow from these two.
+struct Site {
+  const SiteWeights& w;
+  const SiteSaved& saved;
+};
+// A site whose sub-layer has run: its state [T, n*D] and the sub-layer's output [T, D].
+struct SiteTensors {
+  Site site;
+  CMat x, y;
+};
+// site `from` -> x_next, and in of site `to`. x_next may be the state of `from` (in place).
+void site_advance(const Exec& exec, const ResidualSpec& spec, const SiteTensors& from, Mat x_next,
+                  const SiteWeights& to, SiteSaved& to_saved, Mat in, Arena& scratch);
+// The last site -> x_end (may be its state) and h [T, D].
+void site_close(const Exec& exec, const ResidualSpec& spec, const SiteTensors& last, Mat x_end, const HeadWeights& head,
+                HeadSaved& head_saved, Mat h, Arena& scratch);
 
 // Coefficients of a site as the forward applies them, fp32: pre [T, n], post [T, n], res [T, n*n] with res[k*n + j] the
 // weight of stream j in stream k of the output (H_res itself, whatever the convention stores). For gains, traces and
@@ -116,18 +111,5 @@ void site_coefficients(const Exec& exec, const ResidualSpec& spec, const SiteWei
 // Weights of the final collapse [T, n].
 void head_coefficients(const Exec& exec, const ResidualSpec& spec, const HeadWeights& head, const HeadSaved& saved,
                        Mat weights);
-
-// Sinkhorn-Knopp on logits z [T, n*n] row-major, and its exact unrolled VJP (mhc.md 8.3). v4: softmax over the last
-// index, + eps, columns (sum over the first index + eps), then iters-1 times rows, columns. paper: exp, then iters
-// times columns, rows; no eps. out is the stored matrix ("comb" for v4, H_res for paper).
-void sinkhorn_forward(const Exec& exec, HcConvention convention, int64_t n, int iters, float eps, CMat z, Mat out);
-void sinkhorn_backward(const Exec& exec, HcConvention convention, int64_t n, int iters, float eps, CMat z, CMat d_out,
-                       Mat dz);
-
-// The forms without iterations, lite and kron (formulas: kernels/residual/permutations.h): logits z [T,
-// res_logits(form, n)] -> out [T, n*n] row-major, rows and columns of which sum to 1; and the VJP, dz assigned. out is
-// the stored matrix, as for Sinkhorn: H_res for paper, its transpose for v4.
-void mixture_forward(const Exec& exec, ResForm form, int64_t n, CMat z, Mat out);
-void mixture_backward(const Exec& exec, ResForm form, int64_t n, CMat z, CMat d_out, Mat dz);
 
 }  // namespace birkhoff::ops

@@ -1,4 +1,6 @@
-// Backward of the residual path (mhc.md 8.2), a block of tokens at a time.
+// Backward of the residual path, a block of tokens at a time.
+#include "ops/residual/residual_backward.h"
+
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -6,7 +8,7 @@
 
 #include "kernels/residual/streams.h"
 #include "ops/gemm/projection.h"
-#include "ops/residual/residual.h"
+#include "ops/gemm/weight_grad.h"
 #include "ops/residual/residual_coefficients.h"
 #include "ops/rows/elementwise.h"
 
@@ -45,10 +47,17 @@ inline void bring_nearer(CMat m, int64_t row) {
   for (int64_t i = 0; i < m.cols * static_cast<int64_t>(dtype_bytes(m.dtype)); i += 64) __builtin_prefetch(p + i, 0, 2);
 }
 
+// What a state was projected onto: `groups` parts of a row, `width` wide, each over its own root mean square.
+struct Projected {
+  CMat logits, rstd;
+  int64_t groups, width;
+};
+
 // d_logits -> dq = rstd d_logits in the states' type, and per stream the factor of x from the root mean square: rstd^2
 // (d_logits . q) / width.
-void scale_rows(const ResidualSpec& s, int64_t groups, int64_t width, CMat logits, CMat rstd, int64_t first, int tokens,
-                const float* d_logits, Mat dq, float* correction) {
+void scale_rows(const ResidualSpec& s, const Projected& of, int64_t first, int tokens, const float* d_logits, Mat dq,
+                float* correction) {
+  const auto& [logits, rstd, groups, width] = of;
   const int64_t each = logits.cols / groups;
   for (int t = 0; t < tokens; ++t) {
     for (int64_t k = 0; k < groups; ++k) {
@@ -74,25 +83,27 @@ void scale_rows(const ResidualSpec& s, int64_t groups, int64_t width, CMat logit
 
 struct Retreat {
   const ResidualSpec& s;
-  const SiteWeights& at;
-  const SiteSaved& saved;
-  const SiteWeights* before;
-  const SiteSaved* before_saved;
+  const SiteTensors& at;
+  const SiteCotangents& d;
+  const std::optional<SiteWriteGradient>& before;
   const Projection* projection;
-  CMat x, y, d_in, g;
-  Mat dx, d_y_before;
   const Partials& partial;
 
   bool per_stream() const { return s.kind == ResidualKind::hc; }
 
   // Maps of 16 tokens from `first`.
-  void maps(const SiteWeights& w, const SiteSaved& sv, int64_t first, int count, Wanted wanted, SiteMaps& m) const {
-    site_maps(s, w, projects(s) ? sv.logits.f32(first) : nullptr, count, wanted, m);
+  void maps(const Site& of, int64_t first, int count, Wanted wanted, SiteMaps& m) const {
+    site_maps(s, of.w, projects(s) ? of.saved.logits.f32(first) : nullptr, count, wanted, m);
+  }
+  Projected projected() const {
+    const SiteSaved& saved = at.site.saved;
+    return per_stream() ? Projected{saved.logits, saved.rstd, s.streams, s.dim}
+                        : Projected{saved.logits, saved.rstd, 1, s.streams * s.dim};
   }
 
   template <class T>
   void task(int64_t index) const {
-    const int64_t tokens = task_tokens(x.rows), end = std::min(x.rows, (index + 1) * tokens);
+    const int64_t tokens = task_tokens(at.x.rows), end = std::min(at.x.rows, (index + 1) * tokens);
     partial.clear(index);
     for (int64_t first = index * tokens; first < end; first += kTokenBlock)
       block<T>(first, std::min(kTokenBlock, end - first), index, first == index * tokens);
@@ -109,25 +120,25 @@ struct Retreat {
     const int64_t arranged = kernels::arranged_floats(s.dim);
     float *norm = scratch.take<float>(arranged), *d_norm = scratch.take<float>(arranged),
           *u = scratch.take<float>(arranged);
-    streams<T>().arrange(at.norm.f32(), norm, s.dim);
+    streams<T>().arrange(at.site.w.norm.f32(), norm, s.dim);
     std::fill_n(d_norm, arranged, 0.f);
     for (int64_t t0 = 0; t0 < count; t0 += kTokens) {
       const int tokens = static_cast<int>(std::min<int64_t>(kTokens, count - t0));
       SiteMaps& mm = maps_at[static_cast<size_t>(t0 / kTokens)];
-      if (!plain(s)) maps(at, saved, first + t0, tokens, kReadMaps, mm);
+      if (!plain(s)) maps(at.site, first + t0, tokens, kReadMaps, mm);
       StreamGradients grads[kTokens];
       for (int t = 0; t < tokens; ++t) {
         const int64_t row = first + t0 + t;
-        streams<T>().read_norm(x.row<T>(row), plain(s) ? &one : mm.pre[t], nullptr, 0, u, nullptr, n, s.dim);
-        streams<T>().dots(x.row<T>(row), y.row<T>(row), g.row<T>(row), d_in.row<T>(row), norm,
-                          *saved.norm_rstd.f32(row), u, d_norm, du + (t0 + t) * s.dim, n, s.dim, grads[t]);
+        streams<T>().read_norm(at.x.row<T>(row), plain(s) ? &one : mm.pre[t], nullptr, 0, u, nullptr, n, s.dim);
+        streams<T>().dots(at.x.row<T>(row), at.y.row<T>(row), d.dx_next.row<T>(row), d.d_in.row<T>(row), norm,
+                          *at.site.saved.norm_rstd.f32(row), u, d_norm, du + (t0 + t) * s.dim, n, s.dim, grads[t]);
       }
       if (plain(s)) continue;
-      site_maps_backward(s, at, projection ? saved.logits.f32(first + t0) : nullptr, tokens, grads, d_logits,
-                         partial.base.f32(index), partial.scale.f32(index), mm);
+      site_maps_backward(s, at.site.w, projection ? at.site.saved.logits.f32(first + t0) : nullptr, tokens, grads,
+                         {d_logits, partial.base.f32(index), partial.scale.f32(index)}, mm);
       if (projection)
-        scale_rows(s, per_stream() ? s.streams : 1, per_stream() ? s.dim : s.streams * s.dim, saved.logits, saved.rstd,
-                   first + t0, tokens, d_logits, dq.row_block(t0, tokens), correction + t0 * kMaxStreams);
+        scale_rows(s, projected(), first + t0, tokens, d_logits, dq.row_block(t0, tokens),
+                   correction + t0 * kMaxStreams);
     }
     streams<T>().add_arranged(d_norm, partial.norm.f32(index), s.dim);
   }
@@ -139,9 +150,9 @@ struct Retreat {
     const int64_t wide = s.streams * s.dim, rows = per_stream() ? count * s.streams : count,
                   width = count * wide / rows, out = dq.size() / rows;
     T* proj = scratch.take<T>(count * wide);
-    const CMat d = dq.reshaped(rows, out);
-    projection->back(d, Mat(proj, x.dtype, rows, width));
-    gemm_weight_grad_serial(d, x.row_block(first, count).reshaped(rows, width),
+    const CMat d_rows = dq.reshaped(rows, out);
+    projection->back(d_rows, Mat(proj, at.x.dtype, rows, width));
+    gemm_weight_grad_serial(d_rows, at.x.row_block(first, count).reshaped(rows, width),
                             Mat(partial.fn.f32(index), f32_t, out, width), assign ? Store::assign : Store::accumulate);
     return proj;
   }
@@ -154,22 +165,22 @@ struct Retreat {
     const float one = 1.f;
     T* du = scratch.take<T>(count * s.dim);
     float* correction = scratch.take<float>(count * kMaxStreams);
-    const Mat dq(projection ? scratch.take<T>(count * s.coefficients()) : nullptr, x.dtype, count, s.coefficients());
+    const Mat dq(projection ? scratch.take<T>(count * s.coefficients()) : nullptr, at.x.dtype, count, s.coefficients());
     std::vector<SiteMaps> maps_at(static_cast<size_t>((count + kTokens - 1) / kTokens));
     coefficients<T>(first, count, index, du, dq, correction, maps_at);
     const T* proj = projection ? through_projection<T>(first, count, index, assign, dq, scratch) : nullptr;
     SiteMaps mb;
     for (int64_t t = 0; t < count; ++t) {
       const int64_t row = first + t;
-      for (const CMat& m : {x, g, y, d_in}) bring_nearer(m, row + kTokenBlock);
+      for (const CMat& m : {at.x, d.dx_next, at.y, d.d_in}) bring_nearer(m, row + kTokenBlock);
       if (before && !plain(s) && t % kTokens == 0)
-        maps(*before, *before_saved, row, static_cast<int>(std::min<int64_t>(kTokens, count - t)), kPostMap, mb);
+        maps(before->site, row, static_cast<int>(std::min<int64_t>(kTokens, count - t)), kPostMap, mb);
       const SiteMaps& mm = maps_at[static_cast<size_t>(t / kTokens)];
       const float* post = !before ? nullptr : plain(s) ? &one : mb.post[t % kTokens];
-      streams<T>().state_gradient(x.row<T>(row), g.row<T>(row), du + t * s.dim, plain(s) ? &one : mm.res[t % kTokens],
-                                  plain(s) ? &one : mm.pre[t % kTokens], proj ? proj + t * wide : nullptr,
-                                  correction + t * kMaxStreams, dx.row<T>(row), post,
-                                  before ? d_y_before.row<T>(row) : nullptr, n, s.dim);
+      streams<T>().state_gradient(at.x.row<T>(row), d.dx_next.row<T>(row), du + t * s.dim,
+                                  plain(s) ? &one : mm.res[t % kTokens], plain(s) ? &one : mm.pre[t % kTokens],
+                                  proj ? proj + t * wide : nullptr, correction + t * kMaxStreams, d.dx.row<T>(row),
+                                  post, before ? before->dy.row<T>(row) : nullptr, n, s.dim);
     }
   }
 };
@@ -184,52 +195,44 @@ void unfold(const SiteWeights& w, CMat d_folded, SiteWeights& d) {
   }
 }
 
+void check_retreat(const ResidualSpec& s, const SiteTensors& at, const SiteCotangents& d) {
+  const int64_t T = at.x.rows, wide = s.streams * s.dim;
+  check_shape(at.x, T, wide);
+  check_shape(d.dx_next, T, wide);
+  check_shape(d.dx, T, wide);
+  check_shape(at.y, T, s.dim);
+  check_shape(d.d_in, T, s.dim);
+  BK_CHECK(at.x.contiguous());
+  for (DType t : {d.dx.dtype, at.y.dtype, d.d_in.dtype, d.dx_next.dtype}) BK_CHECK(t == at.x.dtype);
+}
+
 }  // namespace
 
-void site_retreat(const Exec& exec, const ResidualSpec& s, const SiteWeights& at, const SiteSaved& at_saved, CMat x,
-                  CMat y, CMat d_in, CMat dx_next, Mat dx, SiteWeights& d_at, const SiteWeights* before,
-                  const SiteSaved* before_saved, Mat d_y_before, Arena& scratch) {
-  const int64_t T = x.rows, tasks = (T + task_tokens(T) - 1) / task_tokens(T);
-  check_shape(x, T, s.streams * s.dim);
-  check_shape(dx_next, T, x.cols);
-  check_shape(dx, T, x.cols);
-  check_shape(y, T, s.dim);
-  check_shape(d_in, T, s.dim);
-  BK_CHECK(x.contiguous() && x.dtype == dx.dtype && x.dtype == y.dtype && x.dtype == d_in.dtype &&
-           x.dtype == dx_next.dtype);
+void site_retreat(const Exec& exec, const ResidualSpec& s, const SiteTensors& at, const SiteCotangents& d,
+                  SiteWeights& d_at, const std::optional<SiteWriteGradient>& before, Arena& scratch) {
+  const int64_t T = at.x.rows, tasks = (T + task_tokens(T) - 1) / task_tokens(T);
+  check_retreat(s, at, d);
   Exec::Span span(exec, Work::residual);
   Arena::Scope scope(scratch);
-  const bool hc = s.kind == ResidualKind::hc;
-  Mat folded;
+  const SiteWeights& w = at.site.w;
   std::optional<Projection> p;
-  if (projects(s)) {
-    CMat fn = at.fn;
-    if (hc) {
-      folded = scratch.mat(f32_t, at.fn.rows, at.fn.cols);
-      if (!exec.dry())
-        for (int64_t r = 0; r < folded.rows; ++r)
-          for (int64_t c = 0; c < folded.cols; ++c) folded.f32(r)[c] = at.fn.f32(r)[c] * at.hc_norm.f32()[c];
-      fn = folded;
-    }
-    p.emplace(exec, fn, x.dtype, true, scratch);
-  }
-  const Partials partial(scratch, s, tasks, projects(s) ? at.fn.size() : 0);
-  const Retreat r{s,    at,      at_saved, before,     before_saved, p ? &*p : nullptr, x, y,
-                  d_in, dx_next, dx,       d_y_before, partial};
-  exec.parallel_for(tasks, [&](int64_t i) { x.dtype == f32_t ? r.task<float>(i) : r.task<bf16>(i); });
+  if (projects(s)) p.emplace(exec, projected_weights(exec, s, w, scratch), at.x.dtype, true, scratch);
+  const Partials partial(scratch, s, tasks, projects(s) ? w.fn.size() : 0);
+  const Retreat r{s, at, d, before, p ? &*p : nullptr, partial};
+  exec.parallel_for(tasks, [&](int64_t i) { at.x.dtype == f32_t ? r.task<float>(i) : r.task<bf16>(i); });
   add_parts(exec, partial.norm, d_at.norm);
   if (plain(s)) return;
   add_parts(exec, partial.base, d_at.base);
   add_parts(exec, partial.scale, d_at.scale);
   if (!projects(s)) return;
-  if (!hc) {
+  if (s.kind != ResidualKind::hc) {
     add_parts(exec, partial.fn, d_at.fn);
     return;
   }
-  Mat d_folded = scratch.mat(f32_t, at.fn.rows, at.fn.cols);
+  Mat d_folded = scratch.mat(f32_t, w.fn.rows, w.fn.cols);
   zero(exec, d_folded);
   add_parts(exec, partial.fn, d_folded);
-  if (!exec.dry()) unfold(at, d_folded, d_at);
+  if (!exec.dry()) unfold(w, d_folded, d_at);
 }
 
 namespace {
@@ -237,19 +240,15 @@ namespace {
 // Backward of the collapse of the streams and of the write of the last site.
 struct CloseBackward {
   const ResidualSpec& s;
-  const HeadWeights& head;
-  const HeadSaved& saved;
-  const SiteWeights& last;
-  const SiteSaved& last_saved;
+  const HeadTensors& head;
+  const HeadCotangents& d;
+  const SiteWriteGradient& last;
   const Projection* projection;
-  CMat x, dh;
-  Mat dx, dy;
   const Partials& partial;
-  bool accumulate;
 
   template <class T>
   void task(int64_t index) const {
-    const int64_t tokens = task_tokens(x.rows), end = std::min(x.rows, (index + 1) * tokens);
+    const int64_t tokens = task_tokens(head.x.rows), end = std::min(head.x.rows, (index + 1) * tokens);
     partial.clear(index);
     for (int64_t first = index * tokens; first < end; first += kTokenBlock)
       block<T>(first, std::min(kTokenBlock, end - first), index, first == index * tokens);
@@ -261,23 +260,23 @@ struct CloseBackward {
   const T* collapse(int64_t first, int64_t count, int64_t index, bool assign, float* weights, float* correction,
                     WorkerScratch& scratch) const {
     const int64_t n = s.streams, wide = n * s.dim;
-    const Mat dq(scratch.take<T>(count * n), x.dtype, count, n);
+    const Mat dq(scratch.take<T>(count * n), head.x.dtype, count, n);
     float d_weights[kTokens * kMaxStreams], d_logits[kTokens * kMaxStreams];
     for (int64_t t0 = 0; t0 < count; t0 += kTokens) {
       const int tokens = static_cast<int>(std::min<int64_t>(kTokens, count - t0));
-      const float* logits = saved.logits.f32(first + t0);
-      head_weights(s, head, logits, tokens, weights + t0 * n);
+      const float* logits = head.saved.logits.f32(first + t0);
+      head_weights(s, head.w, logits, tokens, weights + t0 * n);
       for (int t = 0; t < tokens; ++t)
-        streams<T>().sum_dots(x.row<T>(first + t0 + t), dh.row<T>(first + t0 + t), d_weights + t * n,
+        streams<T>().sum_dots(head.x.row<T>(first + t0 + t), d.dh.row<T>(first + t0 + t), d_weights + t * n,
                               static_cast<int>(n), s.dim);
-      head_weights_backward(s, head, logits, tokens, d_weights, d_logits, partial.base.f32(index),
+      head_weights_backward(s, head.w, logits, tokens, d_weights, d_logits, partial.base.f32(index),
                             partial.scale.f32(index));
-      scale_rows(s, 1, wide, saved.logits, saved.rstd, first + t0, tokens, d_logits, dq.row_block(t0, tokens),
-                 correction + t0 * kMaxStreams);
+      scale_rows(s, {head.saved.logits, head.saved.rstd, 1, wide}, first + t0, tokens, d_logits,
+                 dq.row_block(t0, tokens), correction + t0 * kMaxStreams);
     }
     T* proj = scratch.take<T>(count * wide);
-    projection->back(dq, Mat(proj, x.dtype, count, wide));
-    gemm_weight_grad_serial(dq, x.row_block(first, count), Mat(partial.fn.f32(index), f32_t, n, wide),
+    projection->back(dq, Mat(proj, head.x.dtype, count, wide));
+    gemm_weight_grad_serial(dq, head.x.row_block(first, count), Mat(partial.fn.f32(index), f32_t, n, wide),
                             assign ? Store::assign : Store::accumulate);
     return proj;
   }
@@ -290,45 +289,45 @@ struct CloseBackward {
     std::fill_n(weights, count * n, 1.f);
     const T* proj = projection ? collapse<T>(first, count, index, assign, weights, correction, scratch) : nullptr;
     float after[kMaxStreams * kMaxStreams] = {};  // how a gradient that is there already takes part
-    for (int64_t j = 0; accumulate && j < n; ++j) after[j * n + j] = 1;
+    for (int64_t j = 0; d.accumulate && j < n; ++j) after[j * n + j] = 1;
     SiteMaps maps;
     for (int64_t t = 0; t < count; ++t) {
       const int64_t row = first + t;
       if (t % kTokens == 0)
-        site_maps(s, last, projects(s) ? last_saved.logits.f32(row) : nullptr,
+        site_maps(s, last.site.w, projects(s) ? last.site.saved.logits.f32(row) : nullptr,
                   static_cast<int>(std::min<int64_t>(kTokens, count - t)), kPostMap, maps);
       // dx_i = w_i dh + projection terms: the state's gradient with no state after it, or as if one were after it
       // unmixed.
-      streams<T>().state_gradient(x.row<T>(row), accumulate ? dx.row<T>(row) : x.row<T>(row), dh.row<T>(row), after,
-                                  weights + t * n, proj ? proj + t * wide : nullptr, correction + t * kMaxStreams,
-                                  dx.row<T>(row), maps.post[t % kTokens], dy.row<T>(row), static_cast<int>(n), s.dim);
+      streams<T>().state_gradient(head.x.row<T>(row), d.accumulate ? d.dx.row<T>(row) : head.x.row<T>(row),
+                                  d.dh.row<T>(row), after, weights + t * n, proj ? proj + t * wide : nullptr,
+                                  correction + t * kMaxStreams, d.dx.row<T>(row), maps.post[t % kTokens],
+                                  last.dy.row<T>(row), static_cast<int>(n), s.dim);
     }
   }
 };
 
 }  // namespace
 
-void site_close_backward(const Exec& exec, const ResidualSpec& s, const HeadWeights& head, const HeadSaved& head_saved,
-                         CMat x_end, CMat dh, HeadWeights& d_head, const SiteWeights& last, const SiteSaved& last_saved,
-                         Mat dx_end, Mat dy, Arena& scratch, bool accumulate) {
-  const int64_t T = x_end.rows, n = s.streams, tasks = (T + task_tokens(T) - 1) / task_tokens(T);
-  check_shape(dh, T, s.dim);
-  check_shape(dx_end, T, n * s.dim);
-  check_shape(dy, T, s.dim);
+void site_close_backward(const Exec& exec, const ResidualSpec& s, const HeadTensors& head, const HeadCotangents& d,
+                         HeadWeights& d_head, const SiteWriteGradient& last, Arena& scratch) {
+  const int64_t T = head.x.rows, tasks = (T + task_tokens(T) - 1) / task_tokens(T);
+  check_shape(d.dh, T, s.dim);
+  check_shape(d.dx, T, s.streams * s.dim);
+  check_shape(last.dy, T, s.dim);
   if (plain(s)) {
-    accumulate ? add(exec, dh, dx_end) : copy(exec, dh, dx_end);
-    copy(exec, dx_end, dy);
+    d.accumulate ? add(exec, d.dh, d.dx) : copy(exec, d.dh, d.dx);
+    copy(exec, d.dx, last.dy);
     return;
   }
   Exec::Span span(exec, Work::residual);
   Arena::Scope scope(scratch);
-  const bool learned = !head.fn.empty();
+  const HeadWeights& w = head.w;
+  const bool learned = !w.fn.empty();
   std::optional<Projection> p;
-  if (learned) p.emplace(exec, head.fn, x_end.dtype, true, scratch);
-  const Partials partial(scratch, s, tasks, learned ? head.fn.size() : 0);
-  const CloseBackward r{s,     head, head_saved, last, last_saved, p ? &*p : nullptr,
-                        x_end, dh,   dx_end,     dy,   partial,    accumulate};
-  exec.parallel_for(tasks, [&](int64_t i) { x_end.dtype == f32_t ? r.task<float>(i) : r.task<bf16>(i); });
+  if (learned) p.emplace(exec, w.fn, head.x.dtype, true, scratch);
+  const Partials partial(scratch, s, tasks, learned ? w.fn.size() : 0);
+  const CloseBackward r{s, head, d, last, p ? &*p : nullptr, partial};
+  exec.parallel_for(tasks, [&](int64_t i) { head.x.dtype == f32_t ? r.task<float>(i) : r.task<bf16>(i); });
   if (!learned) return;
   add_parts(exec, partial.base, d_head.base);
   add_parts(exec, partial.scale, d_head.scale);

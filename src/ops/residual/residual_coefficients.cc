@@ -131,7 +131,7 @@ double sum_tokens(const float* v, int tokens) {
 }
 
 void mhc_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, const Soa& dy, int tokens, Soa& dq,
-                  float* d_base, float* d_scale, Soa& y) {
+                  const MapCotangents& d, Soa& y) {
   const int n = static_cast<int>(s.streams), m = static_cast<int>(s.coefficients());
   const float *scale = w.scale.f32(), *base = w.base.f32();
   Soa dz;
@@ -151,27 +151,36 @@ void mhc_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, con
       if (t < tokens) weighted += double{dz.v[i][t]} * q.v[i][t];
       dq.v[i][t] = scale[group] * dz.v[i][t];
     }
-    d_base[i] += static_cast<float>(sum_tokens(dz.v[i], tokens));
-    d_scale[group] += static_cast<float>(weighted);
+    d.d_base[i] += static_cast<float>(sum_tokens(dz.v[i], tokens));
+    d.d_scale[group] += static_cast<float>(weighted);
   }
 }
 
 void hc_backward(const ResidualSpec& s, const SiteWeights& w, const Soa& q, const Soa& dy, int tokens, Soa& dq,
-                 float* d_base, float* d_scale) {
+                 const MapCotangents& d) {
   const int m = static_cast<int>(s.coefficients());
   alignas(64) float dt[kTokens];
   for (int i = 0; i < m; ++i) {
     std::fill(dq.v[i], dq.v[i] + kTokens, 0.f);
     if (!learned(s, i)) continue;
-    d_base[i] += static_cast<float>(sum_tokens(dy.v[i], tokens));
+    d.d_base[i] += static_cast<float>(sum_tokens(dy.v[i], tokens));
     if (!s.dynamic) continue;
     const int group = scale_slot(s, i);
     sinkhorn_kernels().tanh_backward(q.v[i], w.scale.f32()[group], dy.v[i], dq.v[i], dt);
-    d_scale[group] += static_cast<float>(sum_tokens(dt, tokens));
+    d.d_scale[group] += static_cast<float>(sum_tokens(dt, tokens));
   }
 }
 
 }  // namespace
+
+CMat projected_weights(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, Arena& scratch) {
+  if (s.kind == ResidualKind::mhc) return w.fn;
+  Mat folded = scratch.mat(f32_t, w.fn.rows, w.fn.cols);
+  if (exec.dry()) return folded;
+  for (int64_t r = 0; r < folded.rows; ++r)
+    for (int64_t c = 0; c < folded.cols; ++c) folded.f32(r)[c] = w.fn.f32(r)[c] * w.hc_norm.f32()[c];
+  return folded;
+}
 
 void site_maps(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens, Wanted wanted,
                SiteMaps& maps) {
@@ -191,8 +200,7 @@ void site_maps(const ResidualSpec& s, const SiteWeights& w, const float* logits,
 }
 
 void site_maps_backward(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens,
-                        const kernels::StreamGradients* grads, float* d_logits, float* d_base, float* d_scale,
-                        SiteMaps& maps) {
+                        const kernels::StreamGradients* grads, const MapCotangents& d, SiteMaps& maps) {
   const int n = static_cast<int>(s.streams), m = static_cast<int>(s.coefficients());
   Soa q, dy, dq, y;
   load_soa(s, logits, tokens, kAllMaps, q);
@@ -208,13 +216,13 @@ void site_maps_backward(const ResidualSpec& s, const SiteWeights& w, const float
   const bool replayed = s.kind == ResidualKind::mhc && s.learn_res;
   if (!replayed) site_maps(s, w, logits, tokens, {.res = true}, maps);
   if (s.kind == ResidualKind::mhc)
-    mhc_backward(s, w, q, dy, tokens, dq, d_base, d_scale, y);
+    mhc_backward(s, w, q, dy, tokens, dq, d, y);
   else
-    hc_backward(s, w, q, dy, tokens, dq, d_base, d_scale);
+    hc_backward(s, w, q, dy, tokens, dq, d);
   if (replayed) store_res(s, y, tokens, maps);
-  if (!d_logits) return;
+  if (!d.d_logits) return;
   for (int i = 0; i < m; ++i)
-    for (int t = 0; t < tokens; ++t) d_logits[t * m + logit_slot(s, i)] = dq.v[i][t];
+    for (int t = 0; t < tokens; ++t) d.d_logits[t * m + logit_slot(s, i)] = dq.v[i][t];
 }
 
 void head_weights(const ResidualSpec& s, const HeadWeights& h, const float* logits, int tokens, float* weights) {

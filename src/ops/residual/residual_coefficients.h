@@ -19,6 +19,9 @@ inline bool projects(const ResidualSpec& s) {
   return s.kind == ResidualKind::mhc || (s.kind == ResidualKind::hc && s.dynamic);
 }
 
+// The matrix whose rows the projection reads: fn, or for hc fn with the stream norm's weight folded in.
+CMat projected_weights(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, Arena& scratch);
+
 template <class T>
 const kernels::StreamKernels<T>& streams() {
   if constexpr (std::is_same_v<T, float>)
@@ -48,11 +51,14 @@ inline constexpr Wanted kReadMaps{.pre = true}, kWriteMaps{.post = true, .res = 
 void site_maps(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens, Wanted wanted,
                SiteMaps& maps);
 
-// Gradients of the maps -> d_logits (rows like logits; may be null with it), and sums over the tokens added to d_base
-// [M] and d_scale [3]. maps.res is filled as well: the replay computes it anyway.
+// Where the gradients of the maps lead: to the logits (rows like them; may be null with them), and sums over the tokens
+// added to those of the static parts [M] and of the scales [3].
+struct MapCotangents {
+  float *d_logits, *d_base, *d_scale;
+};
+// maps.res is filled as well: the replay computes it anyway.
 void site_maps_backward(const ResidualSpec& s, const SiteWeights& w, const float* logits, int tokens,
-                        const kernels::StreamGradients* grads, float* d_logits, float* d_base, float* d_scale,
-                        SiteMaps& maps);
+                        const kernels::StreamGradients* grads, const MapCotangents& d, SiteMaps& maps);
 
 // Weights of the learned collapse: sigmoid(scale q + base) + eps, and its gradient.
 void head_weights(const ResidualSpec& s, const HeadWeights& h, const float* logits, int tokens, float* weights);

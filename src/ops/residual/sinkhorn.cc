@@ -1,9 +1,9 @@
 // Doubly stochastic matrices of batches of logits: Sinkhorn-Knopp, and the forms without iterations.
-#include "kernels/residual/sinkhorn.h"
+#include "ops/residual/sinkhorn.h"
 
 #include <algorithm>
 
-#include "ops/residual/residual.h"
+#include "kernels/residual/sinkhorn.h"
 #include "ops/residual/residual_coefficients.h"
 
 namespace birkhoff::ops {

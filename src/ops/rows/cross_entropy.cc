@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/rows/cross_entropy.h"
+#include "ops/gemm/weight_grad.h"
 
 namespace birkhoff::ops {
 namespace {

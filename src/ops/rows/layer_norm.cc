@@ -27,8 +27,9 @@ void layer_norm_forward(const Exec& exec, CMat x, CMat w, CMat b, float eps, Mat
   });
 }
 
-void layer_norm_backward(const Exec& exec, CMat x, CMat w, CMat stats, CMat dy, Mat dx, Mat dw, Mat db,
+void layer_norm_backward(const Exec& exec, CMat x, CMat w, CMat stats, CMat dy, const LayerNormGradients& d,
                          Arena& scratch) {
+  const Mat dx = d.dx, dw = d.dw, db = d.db;
   check_shape(w, 1, x.cols);
   check_shape(stats, x.rows, 2);
   check_shape(dy, x.rows, x.cols);

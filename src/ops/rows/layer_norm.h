@@ -10,7 +10,11 @@ namespace birkhoff::ops {
 // x [T, D] -> y [T, D] (same type; may be x itself), stats [T, 2] fp32, contiguous: mean and 1/sqrt(variance + eps). w,
 // b [1, D] fp32.
 void layer_norm_forward(const Exec& exec, CMat x, CMat w, CMat b, float eps, Mat y, Mat stats);
-// dx [T, D] = gradient (assigned; may be dy itself), dw, db [1, D] fp32 += . x is the forward's input.
-void layer_norm_backward(const Exec& exec, CMat x, CMat w, CMat stats, CMat dy, Mat dx, Mat dw, Mat db, Arena& scratch);
+struct LayerNormGradients {
+  Mat dx, dw, db;  // [T, D], assigned, may be dy itself; [1, D] fp32, +=
+};
+// x is the forward's input.
+void layer_norm_backward(const Exec& exec, CMat x, CMat w, CMat stats, CMat dy, const LayerNormGradients& d,
+                         Arena& scratch);
 
 }  // namespace birkhoff::ops

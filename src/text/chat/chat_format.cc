@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 
 #include "core/error.h"
+#include "io/user_files.h"
 #include "text/chat/dsml.h"
 #include "text/chat/encoder.h"
 #include "text/jinja/json_value.h"
@@ -14,19 +13,9 @@ namespace birkhoff::text::chat {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr uintmax_t kMaxFile = uintmax_t{16} << 20;
+constexpr size_t kMaxFile = size_t{16} << 20;
 
-std::string read_file(const fs::path& path) {
-  std::error_code error;
-  const uintmax_t size = fs::file_size(path, error);
-  if (error) throw Error("chat", path.string() + ": cannot be read", "check the path and its permissions");
-  if (size > kMaxFile)
-    throw Error("chat", path.string() + ": " + std::to_string(size) + " bytes, at most " + std::to_string(kMaxFile) +
-                            " are read");
-  std::ifstream in(path, std::ios::binary);
-  if (!in) throw Error("chat", path.string() + ": cannot be read", "check the path and its permissions");
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-}
+std::string read_file(const fs::path& path) { return io::read_file(path.string(), kMaxFile); }
 
 // Names the file in what goes wrong with it.
 template <class F>
@@ -80,7 +69,7 @@ using Sources = std::map<std::string, std::string>;  // templates by name
 
 // The object in a file; undefined when there is none.
 Value read_object(const fs::path& path) {
-  if (!fs::exists(path)) return {};
+  if (!io::exists(path)) return {};
   Value object = about(path, [&] { return parse_json(read_file(path)); });
   if (!object.is(Kind::dict)) throw Error("chat", path.string() + ": not a JSON object");
   return object;
@@ -114,10 +103,10 @@ Sources read_config_templates(const Value& config, const fs::path& path) {
 // Templates in files of their own stand in the place of those of tokenizer_config.json, as in transformers.
 Sources read_template_files(const fs::path& dir) {
   Sources sources;
-  if (const fs::path path = dir / "chat_template.jinja"; fs::exists(path)) sources["default"] = read_file(path);
-  if (const fs::path folder = dir / "additional_chat_templates"; fs::is_directory(folder))
-    for (const auto& entry : fs::directory_iterator(folder))
-      if (entry.path().extension() == ".jinja") sources[entry.path().stem().string()] = read_file(entry.path());
+  if (const fs::path path = dir / "chat_template.jinja"; io::exists(path)) sources["default"] = read_file(path);
+  if (const fs::path folder = dir / "additional_chat_templates"; io::is_directory(folder))
+    for (const fs::path name : io::list_directory(folder))
+      if (name.extension() == ".jinja") sources[name.stem().string()] = read_file(folder / name);
   return sources;
 }
 
@@ -150,13 +139,17 @@ ChatFormat ChatFormat::from_template(std::string_view source) {
 }
 
 std::string ChatFormat::encoder_of_type(const std::string& model_type) {
-  return model_type == "deepseek_v32" ? "v3.2" : model_type == "deepseek_v4" ? "v4" : "";
+  // A table of its own, not a member of model's types: text stands below model and formats are opened without one.
+  static constexpr std::pair<const char*, const char*> kEncoders[] = {{"deepseek_v32", "v3.2"}, {"deepseek_v4", "v4"}};
+  for (const auto& [type, encoder] : kEncoders)
+    if (model_type == type) return encoder;
+  return "";
 }
 
 ChatFormat ChatFormat::open(const std::string& directory, const std::string& template_file) {
   const fs::path dir(directory), config_path = dir / "config.json";
   const Value config =
-      fs::exists(config_path) ? about(config_path, [&] { return parse_json(read_file(config_path)); }) : Value();
+      io::exists(config_path) ? about(config_path, [&] { return parse_json(read_file(config_path)); }) : Value();
   const Value encoder = get(config, "chat_encoder"), type = get(config, "model_type");
   if (template_file.empty() && encoder.is(Kind::string))
     return about(config_path, [&] { return native(encoder.bytes()); });

@@ -125,6 +125,40 @@ Value one_character(Interp& in, const Value& v) {
   return in.string(std::move(bytes));
 }
 
+// Flags, width, precision and type of a conversion from f[i] on.
+Spec read_conversion(Interp& in, std::string_view f, size_t& i) {
+  Spec spec;
+  for (; i < f.size() && std::string_view("-+ 0#").find(f[i]) != std::string_view::npos; ++i) {
+    if (f[i] == '-') spec.align = '<';
+    if (f[i] == '+' || (f[i] == ' ' && spec.sign != '+')) spec.sign = f[i];
+    if (f[i] == '0') spec.zero = true;
+    if (f[i] == '#') spec.alternate = true;
+  }
+  spec.width = read_int(in, f, i);
+  if (i < f.size() && f[i] == '.') spec.precision = read_int(in, f, ++i);
+  if (i >= f.size()) in.fail("incomplete format");
+  spec.type = f[i++];
+  return spec;
+}
+
+MaskedText converted(Interp& in, Spec spec, Value value) {
+  if (spec.type == 'c') {
+    value = one_character(in, value);
+    spec.type = 's';
+    spec.precision = -1;
+  }
+  if (spec.type == 's' || spec.type == 'r')
+    return padded(spec, "", cut(spec.type == 'r' ? python_repr(value) : in.str(value), spec.precision), '>');
+  if (std::string_view("diuxXofFeEgG").find(spec.type) == std::string_view::npos)
+    in.fail(std::string("unsupported format character '") + spec.type + "'");
+  if (!value.is_number())
+    in.fail(std::string("%") + spec.type + " format: a number is required, not " + type_name(value));
+  if (spec.align == '<') spec.zero = false;
+  std::string sign;
+  const MaskedText body(format_number(in, value, spec, sign));
+  return padded(spec, sign, body, '>');
+}
+
 }  // namespace
 
 MaskedText percent_format(Interp& in, const MaskedText& format, const Value& values) {
@@ -143,45 +177,19 @@ MaskedText percent_format(Interp& in, const MaskedText& format, const Value& val
     in.check_size(out.size());
     if (percent == f.size()) break;
     i = percent + 1;
-    Spec spec;
     Value value;
     bool keyed = false;
     if (i < f.size() && f[i] == '(') {
       value = mapping_value(in, values, f, i);
       keyed = named = true;
     }
-    for (; i < f.size() && std::string_view("-+ 0#").find(f[i]) != std::string_view::npos; ++i) {
-      if (f[i] == '-') spec.align = '<';
-      if (f[i] == '+' || (f[i] == ' ' && spec.sign != '+')) spec.sign = f[i];
-      if (f[i] == '0') spec.zero = true;
-      if (f[i] == '#') spec.alternate = true;
-    }
-    spec.width = read_int(in, f, i);
-    if (i < f.size() && f[i] == '.') spec.precision = read_int(in, f, ++i);
-    if (i >= f.size()) in.fail("incomplete format");
-    spec.type = f[i++];
+    const Spec spec = read_conversion(in, f, i);
     if (spec.type == '%') {
       out.append("%");
       continue;
     }
     if (!keyed) value = next();
-    if (spec.type == 'c') {
-      value = one_character(in, value);
-      spec.type = 's';
-      spec.precision = -1;
-    }
-    if (spec.type == 's' || spec.type == 'r') {
-      out.append(padded(spec, "", cut(spec.type == 'r' ? python_repr(value) : in.str(value), spec.precision), '>'));
-    } else if (std::string_view("diuxXofFeEgG").find(spec.type) != std::string_view::npos) {
-      if (!value.is_number())
-        in.fail(std::string("%") + spec.type + " format: a number is required, not " + type_name(value));
-      if (spec.align == '<') spec.zero = false;
-      std::string sign;
-      const MaskedText body(format_number(in, value, spec, sign));
-      out.append(padded(spec, sign, body, '>'));
-    } else {
-      in.fail(std::string("unsupported format character '") + spec.type + "'");
-    }
+    out.append(converted(in, spec, value));
   }
   // One value that could be asked for keys may stay unused.
   const bool mapping = values.is(Kind::dict) || values.is(Kind::list) || values.is(Kind::undefined);

@@ -5,6 +5,7 @@
 
 #include "text/tokenizer/byte_symbols.h"
 #include "text/tokenizer/component.h"
+#include "text/tokenizer/growth.h"
 #include "text/unicode/utf8.h"
 
 namespace birkhoff::text {
@@ -28,11 +29,12 @@ using Tokens = std::vector<std::string>;
 
 class TokenEdit final : public Decoder {
  public:
-  explicit TokenEdit(std::function<void(Tokens&)> edit) : edit_(std::move(edit)) {}
-  void apply(Tokens& tokens) const override { edit_(tokens); }
+  using Edit = std::function<void(Tokens&, size_t limit)>;
+  explicit TokenEdit(Edit edit) : edit_(std::move(edit)) {}
+  void apply(Tokens& tokens, size_t limit) const override { edit_(tokens, limit); }
 
  private:
-  std::function<void(Tokens&)> edit_;
+  Edit edit_;
 };
 
 void fuse(Tokens& tokens) {
@@ -99,9 +101,13 @@ void strip(Tokens& tokens, const std::string& content, uint32_t start, uint32_t 
   }
 }
 
-std::string replaced(const std::string& t, const Matcher& matcher, const std::string& content) {
+// `left` of the limit is used up by what is written.
+std::string replaced(const std::string& t, const Matcher& matcher, const std::string& content, size_t& left) {
   std::vector<Span> matches;
   matcher.find(t, matches);
+  const size_t bytes = replaced_bytes(t.size(), matches.size(), content.size());
+  require_output("decoder", bytes, left);
+  left -= bytes;
   std::string out;
   size_t at = 0;
   for (const Span m : matches) {
@@ -114,34 +120,37 @@ std::string replaced(const std::string& t, const Matcher& matcher, const std::st
 void read_steps(const nlohmann::json& entry, std::vector<std::unique_ptr<Decoder>>& out) {
   const Component c("decoder", entry);
   const std::string& t = c.type();
-  const auto step = [&](std::function<void(Tokens&)> f) { out.push_back(std::make_unique<TokenEdit>(std::move(f))); };
+  const auto step = [&](TokenEdit::Edit f) { out.push_back(std::make_unique<TokenEdit>(std::move(f))); };
   const auto replace_step = [&](std::shared_ptr<Matcher> m, const std::string& with) {
-    step([m, with](Tokens& tokens) {
-      for (auto& s : tokens) s = replaced(s, *m, with);
+    step([m, with](Tokens& tokens, size_t limit) {
+      for (auto& s : tokens) s = replaced(s, *m, with, limit);
     });
   };
   if (t == "Sequence") {
     for (const auto& e : c.list("decoders")) read_steps(e, out);
   } else if (t == "ByteLevel") {
-    step(byte_level);
+    step([](Tokens& tokens, size_t) { byte_level(tokens); });
   } else if (t == "ByteFallback") {
-    step(byte_fallback);
+    step([](Tokens& tokens, size_t) { byte_fallback(tokens); });
   } else if (t == "Fuse") {
-    step(fuse);
+    step([](Tokens& tokens, size_t) { fuse(tokens); });
   } else if (t == "Replace") {
     replace_step(c.pattern("pattern"), c.text("content"));
   } else if (t == "Strip") {
-    step([content = c.character("content"), a = c.count("start"), b = c.count("stop")](Tokens& tokens) {
+    step([content = c.character("content"), a = c.count("start"), b = c.count("stop")](Tokens& tokens, size_t) {
       strip(tokens, content, a, b);
     });
   } else if (t == "Metaspace") {
     const bool prefix = c.text("prepend_scheme", "always") != "never";
-    step([m = std::shared_ptr<Matcher>(make_literal_matcher(c.character("replacement"))), prefix](Tokens& tokens) {
-      for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = replaced(tokens[i], *m, i == 0 && prefix ? "" : " ");
+    step([m = std::shared_ptr<Matcher>(make_literal_matcher(c.character("replacement"))), prefix](Tokens& tokens,
+                                                                                                  size_t limit) {
+      for (size_t i = 0; i < tokens.size(); ++i)
+        tokens[i] = replaced(tokens[i], *m, i == 0 && prefix ? "" : " ", limit);
     });
   } else if (t == "BPEDecoder") {
-    step([m = std::shared_ptr<Matcher>(make_literal_matcher(c.text("suffix")))](Tokens& tokens) {
-      for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = replaced(tokens[i], *m, i + 1 == tokens.size() ? "" : " ");
+    step([m = std::shared_ptr<Matcher>(make_literal_matcher(c.text("suffix")))](Tokens& tokens, size_t limit) {
+      for (size_t i = 0; i < tokens.size(); ++i)
+        tokens[i] = replaced(tokens[i], *m, i + 1 == tokens.size() ? "" : " ", limit);
     });
   } else {
     c.unknown({"Sequence", "ByteLevel", "ByteFallback", "Fuse", "Replace", "Strip", "Metaspace", "BPEDecoder"});
@@ -155,6 +164,7 @@ DecoderSteps read_decoder(const nlohmann::json& entry) {
   if (entry.is_null()) return r;
   r.none = false;
   read_steps(entry, r.steps);
+  require_steps("decoder", r.steps.size());
   r.byte_level = entry.at("type") == "ByteLevel";
   return r;
 }

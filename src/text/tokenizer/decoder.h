@@ -10,7 +10,8 @@ namespace birkhoff::text {
 class Decoder {
  public:
   virtual ~Decoder() = default;
-  virtual void apply(std::vector<std::string>& tokens) const = 0;  // thread-safe
+  // Thread-safe. Throws Error rather than make tokens of more than `limit` bytes together (growth.h).
+  virtual void apply(std::vector<std::string>& tokens, size_t limit) const = 0;
 };
 
 struct DecoderSteps {

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "io/json_file.h"
+#include "io/user_files.h"
 #include "text/tokenizer/vocabulary.h"
 
 namespace birkhoff::text {
@@ -56,18 +57,18 @@ DirectorySettings::DirectorySettings(const std::string& directory) : directory_(
   config_ = read(kConfigFile);
   map_ = read("special_tokens_map.json");
   added_ = config_.contains("added_tokens_decoder") ? json::object() : read("added_tokens.json");
-  model_ = fs::exists(fs::path(directory) / "config.json")
+  model_ = io::exists(fs::path(directory) / "config.json")
                ? io::read_json((fs::path(directory) / "config.json").string())
                : json::object();
   for (const char* name : {"tokenizer.json", "tokenizer.model", "chat_template.jinja"}) {
     const fs::path p = fs::path(directory) / name;
-    if (fs::exists(p)) files_.push_back(p.string());
+    if (io::exists(p)) files_.push_back(p.string());
   }
 }
 
 json DirectorySettings::read(const std::string& name) {
   const fs::path p = fs::path(directory_) / name;
-  if (!fs::exists(p)) return json::object();
+  if (!io::exists(p)) return json::object();
   json j = io::read_json(p.string());
   if (!j.is_object()) throw Error("tokenizer", p.string() + ": is not a JSON object");
   files_.push_back(p.string());

@@ -1,6 +1,7 @@
 #include "text/tokenizer/json_tokenizer.h"
 
 #include "core/error.h"
+#include "text/tokenizer/growth.h"
 #include "text/unicode/utf8.h"
 
 namespace birkhoff::text {
@@ -38,6 +39,7 @@ void JsonTokenizer::encode(std::string_view text, std::vector<int32_t>& ids, Add
   check_text(text);
   const Lease lease(*this);
   Scratch& s = *lease;
+  s.writable = output_limit(text.size());
   const AddedScope scope = added == Added::match ? AddedScope::all : AddedScope::letters;
   s.raw.clear();
   p_.added.find(text, false, scope, s.raw);
@@ -55,6 +57,7 @@ void JsonTokenizer::encode_parts(std::span<const Part> parts, std::vector<int32_
   Scratch& s = *lease;
   s.raw.clear();
   const std::string text = find_in_parts(parts, p_.added, s.raw);
+  s.writable = output_limit(text.size());
   // Tokens of normalized text are looked for in a stretch of one rule; where rules meet, letters alone are safe.
   size_t first = 0, first_at = 0;  // the part that the stretch begins in; stretches come in order
   const auto scope_of = [&](size_t begin, size_t end) {
@@ -79,7 +82,8 @@ void JsonTokenizer::encode_segment(std::string_view segment, bool at_start, Adde
   std::string changed;
   if (!p_.normalizers.empty()) {
     changed = segment;
-    for (const auto& n : p_.normalizers) n->apply(changed);
+    apply_all(p_.normalizers, changed, s.writable);
+    s.writable -= changed.size();
     if (changed.size() > UINT32_MAX) throw Error("tokenizer", "the normalized text is over 4 GiB", "split it");
     segment = changed;
   }
@@ -123,7 +127,9 @@ std::string JsonTokenizer::decode(std::span<const int32_t> ids, bool skip_specia
     const std::string_view t = token_view(id);
     if (t.data() && (!skip_special || !is_special(id))) tokens.emplace_back(t);
   }
-  for (const auto& step : p_.decoder.steps) step->apply(tokens);
+  size_t bytes = 0;
+  for (const std::string& t : tokens) bytes += t.size();
+  for (const auto& step : p_.decoder.steps) step->apply(tokens, output_limit(bytes));
   std::string out;
   for (size_t i = 0; i < tokens.size(); ++i) out += (p_.decoder.none && i ? " " : "") + tokens[i];
   return out;

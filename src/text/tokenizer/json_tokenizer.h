@@ -40,6 +40,7 @@ class JsonTokenizer final : public Tokenizer {
     Pieces pieces;
     BpeScratch bpe;
     std::vector<AddedTokens::Found> raw, normalized;
+    size_t writable = 0;  // what normalizers may still write for the text at hand (growth.h)
   };
   class Lease;
   std::string_view token_view(int32_t id) const;  // as decoders take it; data() is nullptr for an id without a token

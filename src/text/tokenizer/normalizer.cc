@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "text/tokenizer/byte_symbols.h"
 #include "text/tokenizer/component.h"
+#include "text/tokenizer/growth.h"
 #include "text/unicode/unicode.h"
 #include "text/unicode/utf8.h"
 
@@ -18,11 +19,12 @@ constexpr char32_t kCapitalIWithDot = 0x130;
 
 class TextEdit final : public Normalizer {
  public:
-  explicit TextEdit(std::function<void(std::string&)> edit) : edit_(std::move(edit)) {}
-  void apply(std::string& text) const override { edit_(text); }
+  using Edit = std::function<void(std::string&, size_t limit)>;
+  explicit TextEdit(Edit edit) : edit_(std::move(edit)) {}
+  void apply(std::string& text, size_t limit) const override { edit_(text, limit); }
 
  private:
-  std::function<void(std::string&)> edit_;
+  Edit edit_;
 };
 
 template <class PerChar>
@@ -89,11 +91,12 @@ void strip(std::string& text, bool left, bool right) {
   text = text.substr(begin, end - begin);
 }
 
-void replace(const Matcher& matcher, const std::string& content, std::string& text) {
+void replace(const Matcher& matcher, const std::string& content, std::string& text, size_t limit) {
   std::vector<Span> matches;
   if (text.size() > UINT32_MAX) throw Error("tokenizer", "the text is over 4 GiB", "split it");
   matcher.find(text, matches);
   if (matches.empty()) return;
+  require_output("normalizer", replaced_bytes(0, matches.size(), content.size()), limit);
   std::string out;
   size_t at = 0;
   for (const Span m : matches) {
@@ -108,33 +111,35 @@ using Steps = std::vector<std::unique_ptr<Normalizer>>;
 void read_steps(const nlohmann::json& entry, Steps& out) {
   const Component c("normalizer", entry);
   const std::string& t = c.type();
-  const auto step = [&](std::function<void(std::string&)> f) {
-    out.push_back(std::make_unique<TextEdit>(std::move(f)));
-  };
+  const auto step = [&](TextEdit::Edit f) { out.push_back(std::make_unique<TextEdit>(std::move(f))); };
   if (t == "Sequence") {
     for (const auto& e : c.list("normalizers")) read_steps(e, out);
   } else if (t == "NFC" || t == "NFD" || t == "NFKC" || t == "NFKD") {
-    step([compatible = t[2] == 'K', compose = t.back() == 'C'](std::string& s) { normalize(s, compatible, compose); });
+    step([compatible = t[2] == 'K', compose = t.back() == 'C'](std::string& s, size_t) {
+      normalize(s, compatible, compose);
+    });
   } else if (t == "Lowercase") {
-    step(lowercase);
+    step([](std::string& s, size_t) { lowercase(s); });
   } else if (t == "StripAccents") {
-    step([](std::string& s) {
+    step([](std::string& s, size_t) {
       rewrite_chars(s, [](char32_t ch, std::string& o) {
         if (char_classes()(ch) != CharClass::mark) append_char(ch, o);
       });
     });
   } else if (t == "Strip") {
-    step([l = c.flag("strip_left"), r = c.flag("strip_right")](std::string& s) { strip(s, l, r); });
+    step([l = c.flag("strip_left"), r = c.flag("strip_right")](std::string& s, size_t) { strip(s, l, r); });
   } else if (t == "Replace") {
-    step([m = std::shared_ptr<Matcher>(c.pattern("pattern")), with = c.text("content")](std::string& s) {
-      replace(*m, with, s);
+    step([m = std::shared_ptr<Matcher>(c.pattern("pattern")), with = c.text("content")](std::string& s, size_t limit) {
+      replace(*m, with, s, limit);
     });
   } else if (t == "Prepend") {
-    step([what = c.text("prepend")](std::string& s) {
-      if (!s.empty()) s.insert(0, what);
+    step([what = c.text("prepend")](std::string& s, size_t limit) {
+      if (s.empty()) return;
+      require_output("normalizer", s.size() + what.size(), limit);
+      s.insert(0, what);
     });
   } else if (t == "ByteLevel") {
-    step([](std::string& s) { s = to_symbols(s); });
+    step([](std::string& s, size_t) { s = to_symbols(s); });
   } else {
     c.unknown({"Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip", "Replace", "Prepend",
                "ByteLevel"});
@@ -146,7 +151,15 @@ void read_steps(const nlohmann::json& entry, Steps& out) {
 Steps read_normalizer(const nlohmann::json& entry) {
   Steps steps;
   if (!entry.is_null()) read_steps(entry, steps);
+  require_steps("normalizer", steps.size());
   return steps;
+}
+
+void apply_all(const Steps& steps, std::string& text, size_t limit) {
+  for (const auto& step : steps) {
+    step->apply(text, limit);
+    require_output("normalizer", text.size(), limit);
+  }
 }
 
 }  // namespace birkhoff::text

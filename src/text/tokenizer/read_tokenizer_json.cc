@@ -6,6 +6,8 @@
 
 #include "core/error.h"
 #include "io/mapped_file.h"
+#include "io/user_files.h"
+#include "text/tokenizer/growth.h"
 #include "text/tokenizer/json_tokenizer.h"
 
 namespace birkhoff::text {
@@ -150,7 +152,8 @@ void add_token(AddedToken t, JsonTokenizer::Parts& parts) {
              ", its place in the file is that of id " + std::to_string(id),
          "ids of added tokens must follow the vocabulary without a gap");
   std::string normalized = t.content;
-  for (const auto& n : parts.normalizers) n->apply(normalized);
+  constexpr size_t kFloor = 4096;  // of one token, of which a file has many
+  apply_all(parts.normalizers, normalized, output_limit(t.content.size(), kFloor));
   parts.added.add(std::move(t), std::move(normalized));
 }
 
@@ -181,6 +184,8 @@ std::shared_ptr<JsonTokenizer> build(dom::object root, const std::vector<AddedTo
 }  // namespace
 
 std::shared_ptr<JsonTokenizer> parse_tokenizer_json(std::string_view text, const std::vector<AddedToken>& more) {
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // editors of Windows write one
+  if (text.substr(0, kByteOrderMark.size()) == kByteOrderMark) text.remove_prefix(kByteOrderMark.size());
   if (text.size() > kMaxFileBytes)
     fail(std::to_string(text.size()) + " bytes, at most " + std::to_string(kMaxFileBytes) + " are read");
   dom::parser parser;
@@ -197,9 +202,10 @@ std::shared_ptr<JsonTokenizer> parse_tokenizer_json(std::string_view text, const
 
 std::shared_ptr<JsonTokenizer> read_tokenizer_json(const std::string& path, const std::vector<AddedToken>& more) {
   const io::MappedFile file(path);
-  const auto bytes = file.bytes();
+  std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  if (text.starts_with(io::kByteOrderMark)) text.remove_prefix(io::kByteOrderMark.size());
   try {
-    return parse_tokenizer_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, more);
+    return parse_tokenizer_json(text, more);
   } catch (const Error& e) {
     const std::string said = e.what();
     throw Error(e.where(), path + ": " + said.substr(said.find(']') + 2), e.hint(), e.code());

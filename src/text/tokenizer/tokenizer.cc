@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/exec.h"
+#include "io/user_files.h"
 #include "text/tokenizer/directory_settings.h"
 #include "text/tokenizer/json_tokenizer.h"
 #include "text/tokenizer/sentencepiece_tokenizer.h"
@@ -31,20 +32,19 @@ void check_text(std::string_view text) {
 }
 
 bool Tokenizer::exists(const std::string& directory) {
-  return fs::is_regular_file(fs::path(directory) / "tokenizer.json") ||
-         fs::is_regular_file(fs::path(directory) / "tokenizer.model");
+  return io::is_file(fs::path(directory) / "tokenizer.json") || io::is_file(fs::path(directory) / "tokenizer.model");
 }
 
 std::shared_ptr<const Tokenizer> Tokenizer::open(const std::string& path) {
-  if (fs::is_directory(path)) {
+  if (io::is_directory(path)) {
     const DirectorySettings settings(path);
     const fs::path file = fs::path(path) / "tokenizer.json", model = fs::path(path) / "tokenizer.model";
-    if (fs::is_regular_file(file)) {
+    if (io::is_file(file)) {
       const auto t = read_tokenizer_json(file.string(), settings.added_tokens());
       settings.apply(*t, false);
       return t;
     }
-    if (fs::is_regular_file(model)) {
+    if (io::is_file(model)) {
       const auto t = read_sentencepiece_model(model.string(), settings.added_tokens(), settings.space_prefix());
       settings.apply(*t, true);
       return t;

@@ -35,8 +35,8 @@ TEST(Study, ReadsAFileAndMakesItsRuns) {
   EXPECT_EQ(runs[0].directory, "out/runs/plain/seed-1");
   EXPECT_EQ(runs[1].directory, "out/runs/hot/seed-1");
   EXPECT_EQ(runs[2].directory, "out/runs/plain/seed-2");
-  EXPECT_EQ(runs[0].config.model.residual, "plain");
-  EXPECT_EQ(runs[1].config.model.residual, "mhc") << "the preset's";
+  EXPECT_STREQ(name_of(runs[0].config.model.residual), "plain");
+  EXPECT_STREQ(name_of(runs[1].config.model.residual), "mhc") << "the preset's";
   EXPECT_EQ(runs[0].config.train.lr, 0.01) << "the study's";
   EXPECT_EQ(runs[1].config.train.lr, 0.1) << "the variant's goes over it";
   EXPECT_EQ(runs[3].config.train.seed, 2);

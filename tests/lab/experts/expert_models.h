@@ -40,10 +40,10 @@ struct NamedConfig {
 // 8 experts, 3 of them active, 1 shared; the grouped ones choose among 4 experts.
 inline std::vector<NamedConfig> router_configs() {
   model::ModelConfig noaux = wide_config("mhc"), greedy = noaux;
-  greedy.scoring_func = "softmax", greedy.topk_method = "greedy", greedy.norm_topk_prob = false,
-  greedy.n_group = greedy.topk_group = 1;
+  greedy.scoring_func = ops::Scoring::softmax, greedy.topk_method = model::TopkMethod::greedy,
+  greedy.norm_topk_prob = false, greedy.n_group = greedy.topk_group = 1;
   model::ModelConfig grouped = greedy;
-  grouped.topk_method = "group_limited_greedy", grouped.n_group = 4, grouped.topk_group = 2;
+  grouped.topk_method = model::TopkMethod::group_limited_greedy, grouped.n_group = 4, grouped.topk_group = 2;
   return {{"softmax_topk", greedy},
           {"group_limited_greedy", grouped},
           {"noaux_tc", noaux},

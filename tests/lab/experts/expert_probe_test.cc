@@ -81,10 +81,10 @@ TEST(ExpertProbe, ReplacedSharedExpertsAreAModelWithoutThem) {
     std::map<std::string, std::vector<float>> values;
     write_model(dir / "with", with, [&](model::Model& m) {
       m.weights.for_each(
-          [&](const std::string& n, Mat& w, layers::Role) { values[n].assign(w.f32(), w.f32() + w.size()); });
+          [&](const std::string& n, Mat w, layers::Role) { values[n].assign(w.f32(), w.f32() + w.size()); });
     });
     write_model(dir / "without", without, [&](model::Model& m) {
-      m.weights.for_each([&](const std::string& n, Mat& w, layers::Role) {
+      m.weights.for_each([&](const std::string& n, Mat w, layers::Role) {
         std::copy(values.at(n).begin(), values.at(n).end(), w.f32());
       });
     });

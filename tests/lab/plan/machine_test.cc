@@ -61,8 +61,8 @@ TEST(Machine, SlicesTrainEverything) {
       lab::slice_of(preset("tiny", {"lora.rank=4", "trainable=layers\\.5", "grad_accum=2", "recompute=layer"}));
   EXPECT_EQ(s.train.trainable, "");
   EXPECT_EQ(s.train.lora_rank, 0);
-  EXPECT_EQ(s.train.recompute, "none");
-  EXPECT_EQ(lab::slice_of(preset("v4-flash")).train.optimizer, "adamw");
+  EXPECT_STREQ(name_of(s.train.recompute), "none");
+  EXPECT_EQ(lab::slice_of(preset("v4-flash")).train.optimizer, train::Optimizer::adamw);
   EXPECT_EQ(s.train.batch_size, 4);
   EXPECT_EQ(s.train.grad_accum, 1);
 }

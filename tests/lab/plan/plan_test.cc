@@ -78,7 +78,7 @@ TEST(Plan, OneMachine) {
   EXPECT_TRUE(s.fits);
   EXPECT_EQ(s.rows, 4);
   EXPECT_EQ(s.part_rows, 4);
-  EXPECT_EQ(s.recompute, "none");
+  EXPECT_STREQ(name_of(s.recompute), "none");
   // 6 operations a weight in products: two attentions (q 16 x 16, latent 16 x 12, up 8 x 24, out 16 x 16), dense 3 x 16
   // x 32, two experts and a shared one 3 x 16 x 8 each, router 16 x 4, head 16 x 256; scores 2 heads x (8 + 8) a key,
   // of (32 + 1) / 2 keys, twice.
@@ -166,12 +166,12 @@ TEST(Plan, LessAtATimeBeforeMoreMachines) {
   const struct {
     double memory, needs;
     int64_t rows;
-    const char* recompute;
+    model::Recompute recompute;
     bool fits;
-  } cases[] = {{four, four, 4, "none", true},
-               {four - 1, one, 1, "none", true},
-               {one - 1, layer, 1, "layer", true},
-               {layer - 1, layer, 1, "layer", false}};
+  } cases[] = {{four, four, 4, model::Recompute::none, true},
+               {four - 1, one, 1, model::Recompute::none, true},
+               {one - 1, layer, 1, model::Recompute::layer, true},
+               {layer - 1, layer, 1, model::Recompute::layer, false}};
   for (const auto& want : cases) {
     const lab::SplitPlan s = on_one(want.memory);
     EXPECT_EQ(static_cast<double>(s.memory.total()), want.needs);

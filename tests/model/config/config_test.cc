@@ -1,10 +1,17 @@
 // Settings: what they mean, and a clear complaint about each one that cannot be.
 #include "model/config/config.h"
 
+#include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
 
+#include "model/config/json_fields.h"
+#include "model/config/notes.h"
 #include "model/config/presets.h"
 #include "model/memory_plan.h"
+#include "support/golden.h"
 #include "support/small_model.h"
 #include "support/temp_dir.h"
 #include "train/train_config.h"
@@ -99,24 +106,24 @@ TEST(Settings, UnknownWordsSuggestTheNearest) {
 }
 
 TEST(Settings, WrongTypes) {
-  expect_refused(base(),
-                 {{{"steps=abc"}, {"steps", "whole number", "abc"}},
-                  {{"steps=1.5"}, {"steps", "whole number", "1.5"}},
-                  {{"steps=1e300"}, {"steps", "whole number"}},
-                  {{"steps=true"}, {"steps", "whole number", "true"}},
-                  {{"steps="}, {"steps", "whole number"}},
-                  {{"lr=fast"}, {"lr", "a number", "fast"}},
-                  {{"lr=nan"}, {"lr", "a number"}},
-                  {{"lr=1e999"}, {"lr", "a number"}},
-                  {{"keep_best=1"}, {"keep_best", "true or false", "1"}},
-                  {{"residual=3"}, {"residual", "a word", "3"}},
-                  {{"rope_scaling=yarn"}, {"rope_scaling", "object", "yarn"}},
-                  {{"rope_scaling={\"type\":3}"}, {"rope_scaling.type", "a word", "3"}},
-                  {{"rope_scaling={\"type\":\"yarm\"}"}, {"rope_scaling.type", "did you mean \"yarn\""}},
-                  {{"rope_scaling={\"type\":\"linear\",\"factor\":\"x\"}"}, {"rope_scaling.factor", "a number"}},
-                  {{"rope_scaling={\"type\":\"linear\",\"factor\":0}"}, {"rope_scaling.factor", "positive"}},
-                  {{"rope_scaling={\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":0.5}"},
-                   {"original_max_position_embeddings", "whole number"}}});
+  expect_refused(
+      base(), {{{"steps=abc"}, {"steps", "whole number", "abc"}},
+               {{"steps=1.5"}, {"steps", "whole number", "1.5"}},
+               {{"steps=1e300"}, {"steps", "whole number"}},
+               {{"steps=true"}, {"steps", "whole number", "true"}},
+               {{"steps="}, {"steps", "whole number"}},
+               {{"lr=fast"}, {"lr", "a number", "fast"}},
+               {{"lr=nan"}, {"lr", "a number"}},
+               {{"lr=1e999"}, {"lr", "a number"}},
+               {{"keep_best=1"}, {"keep_best", "true or false", "1"}},
+               {{"residual=3"}, {"residual", "a word", "3"}},
+               {{"rope_scaling=yarn"}, {"rope_scaling", "object", "yarn"}},
+               {{"rope_scaling={\"type\":3}"}, {"rope_scaling.type", "a word", "3"}},
+               {{"rope_scaling={\"type\":\"yarm\"}"}, {"rope_scaling.type", "did you mean \"yarn\""}},
+               {{"rope_scaling={\"type\":\"linear\",\"factor\":\"x\"}"}, {"rope_scaling.factor", "a number"}},
+               {{"rope_scaling={\"type\":\"linear\",\"factor\":0}"}, {"rope_scaling.factor", "(0, 1000000]", "is 0"}},
+               {{"rope_scaling={\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":0.5}"},
+                {"original_max_position_embeddings", "whole number"}}});
   EXPECT_EQ(make(base(), {"steps=1e3"}).train.steps, 1000);
   EXPECT_EQ(make(base(), {"steps=20.0"}).train.steps, 20);
 }
@@ -134,68 +141,76 @@ TEST(Settings, Contradictions) {
        {{"qk_rope_head_dim=7"}, {"qk_rope_head_dim", "even", "7"}},
        {{"qk_rope_head_dim=0"}, {"qk_rope_head_dim", "positive"}},
        {{"v_head_dim=0"}, {"v_head_dim", "positive"}},
-       {{"q_lora_rank=-1"}, {"q_lora_rank", "negative", "-1"}},
-       {{"kv_lora_rank=-4"}, {"kv_lora_rank", "negative", "-4"}},
-       {{"n_shared_experts=-1"}, {"n_shared_experts", "negative"}},
-       {{"n_routed_experts=-8"}, {"n_routed_experts", "negative"}},
+       {{"q_lora_rank=-1"}, {"q_lora_rank: must be in 0 .. 2^24, is -1"}},
+       {{"kv_lora_rank=-4"}, {"kv_lora_rank: must be in 0 .. 2^24, is -4"}},
+       {{"n_shared_experts=-1"}, {"n_shared_experts: must be in 0 .. 1024, is -1"}},
+       {{"n_routed_experts=-8"}, {"n_routed_experts: must be in 0 .. 1024, is -8"}},
        {{"n_routed_experts=2048"}, {"n_routed_experts", "2048", "1024"}},
-       {{"moe_layer_freq=0"}, {"moe_layer_freq", "positive"}},
-       {{"first_k_dense_replace=-1"}, {"first_k_dense_replace", "negative"}},
+       {{"moe_layer_freq=0"}, {"moe_layer_freq: must be in 1 .. 2^24, is 0"}},
+       {{"first_k_dense_replace=-1"}, {"first_k_dense_replace: must be in 0 .. 2^24, is -1"}},
        {{"moe_intermediate_size=0"}, {"moe_intermediate_size", "positive"}},
        {{"intermediate_size=0"}, {"intermediate_size", "positive"}},
-       {{"routed_scaling_factor=0"}, {"routed_scaling_factor", "positive"}},
-       {{"hidden_size=0"}, {"hidden_size", "positive"}},
-       {{"vocab_size=-5"}, {"vocab_size", "positive", "-5"}},
-       {{"num_hidden_layers=0"}, {"num_hidden_layers", "positive"}},
+       {{"routed_scaling_factor=0"}, {"routed_scaling_factor: must be in (0, 1000000], is 0"}},
+       {{"hidden_size=0"}, {"hidden_size: must be in 1 .. 2^24, is 0"}},
+       {{"vocab_size=-5"}, {"vocab_size: must be in 1 .. 2^24, is -5"}},
+       {{"num_hidden_layers=0"}, {"num_hidden_layers: must be in 1 .. 10000, is 0"}},
        {{"num_hidden_layers=100000000"}, {"num_hidden_layers", "100000000", "10000"}},
        {{"hidden_size=4000000000"}, {"hidden_size", "4000000000"}},
-       {{"num_attention_heads=0"}, {"num_attention_heads", "positive"}},
-       {{"hc_mult=0"}, {"hc_mult", "1 to 8", "0"}},
-       {{"hc_mult=9"}, {"hc_mult", "1 to 8", "9"}},
+       {{"num_attention_heads=0"}, {"num_attention_heads: must be in 1 .. 2^24, is 0"}},
+       {{"hc_mult=0"}, {"hc_mult: must be in 1 .. 8, is 0"}},
+       {{"hc_mult=9"}, {"hc_mult: must be in 1 .. 8, is 9"}},
        {{"hc_sinkhorn_iters=0"}, {"hc_sinkhorn_iters", "0"}},
        {{"hc_res_form=lite", "hc_mult=6"}, {"hc_mult: 6 streams", "120 permutations", "hc_res_form lite", "at most 5"}},
        {{"hc_res_form=kron", "hc_mult=6"}, {"hc_mult: 6 streams", "power of two", "hc_res_form kron", "1, 2, 4 or 8"}},
        {{"hc_res_form=lite", "hc_sinkhorn_iters=5"},
         {"hc_sinkhorn_iters: 5", "lite does not iterate", "leave hc_sinkhorn_iters out"}},
-       {{"hc_eps=-1e-6"}, {"hc_eps", "negative"}},
-       {{"rms_norm_eps=0"}, {"rms_norm_eps", "positive"}},
-       {{"rope_theta=1"}, {"rope_theta", "more than 1"}},
-       {{"initializer_range=-1"}, {"initializer_range", "negative"}},
-       {{"max_position_embeddings=0"}, {"max_position_embeddings", "positive"}},
+       {{"hc_eps=-1e-6"}, {"hc_eps: must be in 0 .. 1, is -1e-06"}},
+       {{"rms_norm_eps=0"}, {"rms_norm_eps: must be in (0, 1], is 0"}},
+       {{"rms_norm_eps=1e38"}, {"rms_norm_eps: must be in (0, 1], is 1e+38"}},
+       {{"initializer_range=1e30"}, {"initializer_range: must be in 0 .. 10, is 1e+30"}},
+       {{"compress_ratios=[0,-4]"}, {"compress_ratios: must be in 0 .. 2^24, is -4"}},
+       {{"rope_theta=1"}, {"rope_theta: must be in (1, 1e+12], is 1"}},
+       {{"initializer_range=-1"}, {"initializer_range: must be in 0 .. 10, is -1"}},
+       {{"max_position_embeddings=0"}, {"max_position_embeddings: must be in 1 .. 2^24, is 0"}},
        {{"model_type=deepseek_v3"}, {"deepseek_v3", "residual", "mhc"}},
        {{"model_type=llama", "residual=plain"}, {"llama", "kv_lora_rank"}}});
   expect_refused(gqa(), {{{"num_attention_heads=5"}, {"num_attention_heads", "5", "hidden_size 64"}},
                          {{"num_key_value_heads=3"}, {"num_key_value_heads", "3", "num_attention_heads 4"}},
-                         {{"num_key_value_heads=-1"}, {"num_key_value_heads", "positive"}},
+                         {{"num_key_value_heads=-1"}, {"num_key_value_heads: must be in 0 .. 2^24, is -1"}},
                          {{"head_dim=15"}, {"head_dim", "even", "15"}},
-                         {{"head_dim=-2"}, {"head_dim", "positive"}}});
+                         {{"head_dim=-2"}, {"head_dim: must be in 0 .. 2^24, is -2"}}});
 }
 
 TEST(Settings, TrainingContradictions) {
   expect_refused(base(),
-                 {{{"steps=-1"}, {"steps", "at least 0", "-1"}},
-                  {{"seq_len=0"}, {"seq_len", "at least 1"}},
+                 {{{"steps=-1"}, {"steps: must be in 0 .. 2^40, is -1"}},
+                  {{"seq_len=0"}, {"seq_len: must be in 1 .. 2^24, is 0"}},
                   {{"seq_len=5000"}, {"seq_len", "5000", "max_position_embeddings 4096"}},
-                  {{"batch_size=0"}, {"batch_size", "at least 1"}},
+                  {{"batch_size=0"}, {"batch_size: must be in 1 .. 2^24, is 0"}},
                   {{"batch_size=100000000000"}, {"batch_size", "100000000000"}},
                   {{"batch_size=10000000", "seq_len=4096"}, {"10000000 * 4096", "grad_accum"}},
                   {{"grad_accum=3"}, {"grad_accum", "3", "batch_size 8"}},
-                  {{"grad_accum=0"}, {"grad_accum", "at least 1"}},
+                  {{"grad_accum=0"}, {"grad_accum: must be in 1 .. 2^24, is 0"}},
                   {{"batch_ramp=-1"}, {"batch_ramp"}},
                   {{"warmup_steps=-1"}, {"warmup_steps"}},
-                  {{"lr=-1"}, {"lr", "negative"}},
+                  {{"lr=-1"}, {"lr: must be in 0 .. 1000000, is -1"}},
                   {{"beta1=1"}, {"beta1", "[0, 1)"}},
                   {{"beta2=-0.1"}, {"beta2", "[0, 1)"}},
                   {{"momentum=1"}, {"momentum", "[0, 1)"}},
-                  {{"eps=0"}, {"eps", "positive"}},
-                  {{"weight_decay=-0.1"}, {"weight_decay", "negative"}},
-                  {{"keep=0"}, {"keep", "at least 1"}},
+                  {{"eps=0"}, {"eps: must be in (0, 1000000], is 0"}},
+                  {{"weight_decay=-0.1"}, {"weight_decay: must be in 0 .. 10000, is -0.1"}},
+                  {{"keep=0"}, {"keep: must be in 1 .. 2^24, is 0"}},
                   {{"checkpoint_every=-1"}, {"checkpoint_every"}},
                   {{"eval_every=-1"}, {"eval_every"}},
                   {{"gain_every=-1"}, {"gain_every"}},
                   {{"seed=-1"}, {"seed"}},
                   {{"aux_devices=3"}, {"aux_devices", "3", "n_routed_experts 8"}},
-                  {{"aux_devices=0"}, {"aux_devices", "at least 1"}},
+                  {{"aux_devices=0"}, {"aux_devices: must be in 1 .. 1024, is 0"}},
+                  {{"lr=0x10"}, {"lr", "a number", "0x10"}},
+                  {{"lr=+inf"}, {"lr", "a number", "inf"}},
+                  {{"aux_expert=-1"}, {"aux_expert: must be in 0 .. 10000, is -1"}},
+                  {{"z_loss=1e30"}, {"z_loss: must be in 0 .. 10000, is 1e+30"}},
+                  {{"weight_decay=1e30"}, {"weight_decay: must be in 0 .. 10000, is 1e+30"}},
                   {{"bias_update_speed=0.001", "topk_method=greedy"}, {"bias_update_speed", "greedy", "noaux_tc"}}});
 }
 
@@ -304,10 +319,10 @@ TEST(ConfigJson, ReleasedTypes) {
   v3.erase("residual");
   const model::ModelConfig c = model::config_from_json(v3);
   EXPECT_EQ(c.q_lora_rank, 0);
-  EXPECT_EQ(c.scoring_func, "sigmoid");
-  EXPECT_EQ(c.topk_method, "noaux_tc");
+  EXPECT_STREQ(name_of(c.scoring_func), "sigmoid");
+  EXPECT_STREQ(name_of(c.topk_method), "noaux_tc");
   EXPECT_TRUE(c.norm_topk_prob);
-  EXPECT_EQ(c.residual, "plain");
+  EXPECT_STREQ(name_of(c.residual), "plain");
   const json back = model::config_to_json(c);
   EXPECT_EQ(back["architectures"], v3["architectures"]) << "unknown keys are kept";
   EXPECT_FALSE(back.contains("residual")) << "released types carry no setting of ours";
@@ -419,15 +434,21 @@ TEST(ConfigJson, RopeScalingInItsSpellings) {
                {"rope_parameters", {{"rope_type", "linear"}, {"factor", 4}}},
                {"rope_scaling", nullptr}});
   EXPECT_EQ(model::config_from_json(both).rope_scaling.factor, 4) << "a null beside the other spelling says nothing";
-  const json plain_yarn{{"type", "yarn"}, {"factor", 4}};
-  EXPECT_EQ(rope(plain_yarn).rope_scaling.original_max_position, rope(plain_yarn).max_position_embeddings)
-      << "as transformers has it";
+  expect_error([&] { rope({{"type", "linear"}}); }, {"rope_scaling.factor", "linear", "has none"});
+  expect_error([&] { rope({{"type", "yarn"}, {"original_max_position_embeddings", 64}}); }, {"factor", "has none"});
+  expect_error([&] { rope({{"type", "yarn"}, {"factor", 4}}); }, {"original_max_position_embeddings", "has none"});
+  expect_error([&] { rope({{"type", "linear"}, {"factor", 1e30}}); }, {"factor", "(0, 1000000]", "1e+30"});
+  const json plain_yarn{{"type", "yarn"}, {"factor", 4}, {"original_max_position_embeddings", 64}};
   json magnitude = plain_yarn;
   magnitude["attention_factor"] = 0.1 * std::log(4.0) + 1;
   EXPECT_EQ(rope(magnitude).rope_scaling.factor, 4);
   magnitude["attention_factor"] = 3;
   expect_error([&] { rope(magnitude); }, {"attention_factor", "3.0", "1.138"});
-  expect_error([&] { rope({{"type", "yarn"}, {"factor", 4}, {"truncate", false}}); }, {"truncate"});
+  expect_error(
+      [&] {
+        rope({{"type", "yarn"}, {"factor", 4}, {"original_max_position_embeddings", 64}, {"truncate", false}});
+      },
+      {"truncate"});
   const auto yarn = rope({{"type", "yarn"},
                           {"factor", 40},
                           {"original_max_position_embeddings", 4096},
@@ -437,6 +458,95 @@ TEST(ConfigJson, RopeScalingInItsSpellings) {
   EXPECT_EQ(yarn.kind, ops::RopeScaling::Kind::yarn);
   EXPECT_EQ(yarn.mscale_all_dim, 0.707);
   EXPECT_EQ(yarn.original_max_position, 4096);
+}
+
+// docs/settings.md states what every setting may be, in the words of the tables.
+TEST(Settings, ThePageStatesWhatTheTablesAllow) {
+  std::ifstream page(committed_dir() + "/../../docs/settings.md");
+  std::map<std::string, std::string> allowed;
+  for (std::string line; std::getline(page, line);) {
+    if (line.rfind("| `", 0) != 0) continue;
+    std::vector<std::string> cells;
+    std::istringstream row(line.substr(1));
+    for (std::string cell; std::getline(row, cell, '|');) cells.push_back(cell);
+    if (cells.size() < 3) continue;
+    std::istringstream keys(cells[0]);
+    std::erase(cells[2], '`');
+    for (std::string key; std::getline(keys, key, '`');) allowed[key] += cells[2];
+  }
+  const auto choices = train::setting_choices();
+  EXPECT_GT(choices.size(), 80u);
+  for (const auto& [key, text] : choices)
+    EXPECT_NE(allowed[key].find(text), std::string::npos) << key << ": " << text << ", the page has" << allowed[key];
+}
+
+template <class E>
+void expect_words_and_back() {
+  std::set<std::string> words;
+  for (const auto& [name, value] : NamesOf<E>::table) {
+    EXPECT_TRUE(words.insert(name).second) << name;
+    EXPECT_STREQ(name_of(value), name) << "a value has one name";
+    E read{};
+    model::assign_field("key", json(name), read);
+    EXPECT_EQ(read, value) << name;
+    EXPECT_EQ(json(model::field_json(read)), json(name));
+  }
+}
+
+TEST(Settings, WordsAndBack) {
+  expect_words_and_back<ops::ResidualKind>();
+  expect_words_and_back<ops::HcConvention>();
+  expect_words_and_back<ops::ResForm>();
+  expect_words_and_back<ops::Scoring>();
+  expect_words_and_back<ops::RopeScaling::Kind>();
+  expect_words_and_back<model::TopkMethod>();
+  expect_words_and_back<model::HcMap>();
+  expect_words_and_back<model::HcHead>();
+  expect_words_and_back<model::HcInitPre>();
+  expect_words_and_back<DType>();
+  expect_words_and_back<model::Recompute>();
+  expect_words_and_back<train::Optimizer>();
+  expect_words_and_back<optim::Schedule::Kind>();
+  expect_words_and_back<train::IndexerStage>();
+  EXPECT_EQ(model::named<ops::Scoring>("scoring_func", "sigmoid"), ops::Scoring::sigmoid);
+  EXPECT_EQ(model::named<ops::ResForm>("hc_res_form", "kron"), ops::ResForm::kron);
+  EXPECT_EQ(model::named<optim::Schedule::Kind>("schedule", "wsd"), optim::Schedule::Kind::wsd);
+  EXPECT_EQ(model::named<DType>("dtype", "fp32"), DType::f32);
+}
+
+TEST(ConfigJson, NotesOfWhatIsNotHonoured) {
+  const auto notes = [](const json& more) {
+    json j = gqa();
+    j.update({{"model_type", "llama"}, {"max_position_embeddings", 128}});
+    j.update(more);
+    std::string all;
+    for (const std::string& note : model::reading_notes(model::config_from_json(j))) all += note + "\n";
+    return all;
+  };
+  const std::pair<const char*, json> said[] = {{"partial_rotary_factor", 0.5}, {"final_logit_softcapping", 30.0},
+                                               {"sliding_window", 64},         {"attn_logit_softcapping", 50},
+                                               {"residual_multiplier", 0.2},   {"layer_types", {"sliding_attention"}}};
+  for (const auto& [key, value] : said) {
+    const std::string note = notes({{key, value}});
+    EXPECT_NE(note.find(std::string(key) + " " + value.dump()), std::string::npos) << key << ": " << note;
+  }
+  EXPECT_EQ(notes({{"partial_rotary_factor", 1.0},
+                   {"final_logit_softcapping", nullptr},
+                   {"sliding_window", 128},
+                   {"residual_multiplier", 1},
+                   {"layer_types", {"full_attention"}},
+                   {"pretraining_tp", 1}}),
+            "");
+  EXPECT_EQ(notes({{"sliding_window", 64}, {"use_sliding_window", false}}), "");
+}
+
+TEST(ConfigJson, RatiosThatTransformersDoesNotOpen) {
+  model::ModelConfig c = small_v4_config();
+  c.compress_ratios = {0, 4, 128, 0};
+  EXPECT_TRUE(model::writing_notes(c).empty());
+  c.compress_ratios = {0, 4, 16, 0};
+  ASSERT_EQ(model::writing_notes(c).size(), 1u);
+  EXPECT_NE(model::writing_notes(c)[0].find("16"), std::string::npos);
 }
 
 TEST(MemoryPlan, WhatDoesNotFitIsRefusedWithNumbersAndAHint) {

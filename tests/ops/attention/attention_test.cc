@@ -54,14 +54,13 @@ struct AttentionResult {
 
 AttentionResult run(const AttentionCase& c, const Exec& exec, const std::vector<int32_t>& segments, bool backward) {
   AttentionResult r{Owned(c.ref.queries, c.ref.heads * c.ref.vd, c.t), Owned(c.ref.queries, c.ref.heads), {}, {}, {}};
-  Arena scratch(1 << 20);
-  ops::attention_forward(exec, c.shape(), c.q, c.k, c.v, c.ref.first_key, r.o, r.lse, scratch);
+  ops::attention_forward(exec, c.shape(), c.q, c.k, c.v, c.ref.first_key, r.o, r.lse);
   if (!backward) return r;
   r.dq = random(c.ref.queries, c.ref.heads * c.ref.qk, 9, 1.0, c.t);  // assigned, so old values must not matter
   r.dk = random(c.ref.keys, c.ref.kv_heads * c.ref.qk, 9, 1.0, c.t);
   r.dv = random(c.ref.keys, c.ref.kv_heads * c.ref.vd, 9, 1.0, c.t);
-  ops::attention_backward(exec, c.shape(), c.q, c.k, c.v, c.ref.first_key, segments, r.o, r.lse, c.d_o, r.dq, r.dk,
-                          r.dv, scratch);
+  ops::attention_backward(exec, c.shape(), {c.q, c.k, c.v, c.ref.first_key, segments, r.o, r.lse}, c.d_o,
+                          {r.dq, r.dk, r.dv});
   return r;
 }
 
@@ -161,7 +160,6 @@ TEST(Attention, DecodeEqualsFullForward) {
       const int64_t rows = 300, start = 37;
       const AttentionCase c({4, 2, 48, 32, 0.15, rows, rows, documents(rows, {0, static_cast<int32_t>(start)})}, t);
       const AttentionResult full = run(c, Exec(1), {}, false);
-      Arena scratch(1 << 10);
       const auto expect_rows = [&](int64_t from, int64_t to, int64_t origin) {  // queries [from, to), keys [origin, to)
         const int64_t n = to - from;
         Owned o(n, full.o.view().cols, t), lse(n, 4);
@@ -169,7 +167,7 @@ TEST(Attention, DecodeEqualsFullForward) {
         const std::vector<int32_t> shifted(static_cast<size_t>(n), static_cast<int32_t>(start - origin));
         ops::attention_forward(Exec(1), c.shape(), c.q.view().row_block(from, n),
                                c.k.view().row_block(origin, to - origin), c.v.view().row_block(origin, to - origin),
-                               shifted, o, lse, scratch);
+                               shifted, o, lse);
         for (int64_t i = 0; i < o.size(); ++i)
           ASSERT_EQ(o.at(i), full.o.at(from * full.o.view().cols + i)) << isa_name(isa) << " row " << from;
         for (int64_t i = 0; i < lse.size(); ++i) ASSERT_EQ(lse.at(i), full.lse.at(from * 4 + i));
@@ -244,8 +242,7 @@ TEST(Attention, ViewsAndExtremes) {
         k.f32(r)[j] = static_cast<float>(c.k.at(r, j)), v.f32(r)[j] = static_cast<float>(c.v.at(r, j));
     }
     const Mat o = wide.view().col_block(35, 16);
-    Arena scratch(64);
-    ops::attention_forward(Exec(1), c.shape(), q, k, v, c.ref.first_key, o, Mat(), scratch);
+    ops::attention_forward(Exec(1), c.shape(), q, k, v, c.ref.first_key, o, Mat());
     for (int64_t r = 0; r < 70; ++r)
       for (int64_t j = 0; j < 16; ++j) ASSERT_EQ(o.f32(r)[j], plain.o.at(r, j));
 
@@ -278,10 +275,10 @@ TEST(MlaExpand, CopiesAndSums) {
         const Owned kv = random(rows, heads * (nope + vd), 1, 1.0, t), kr = random(rows, rope, 2, 1.0, t);
         Owned k(rows, heads * (nope + rope), t), v(rows, heads * vd, t);
         const Exec exec(2);
-        ops::mla_expand_kv(exec, kv, kr, heads, nope, rope, vd, k, v);
+        ops::mla_expand_kv(exec, {heads, nope, rope, vd}, kv, kr, k, v);
         const Owned dk = random(rows, heads * (nope + rope), 3, 1.0, t), dv = random(rows, heads * vd, 4, 1.0, t);
         Owned dkv(rows, heads * (nope + vd), t), dkr(rows, rope, t);
-        ops::mla_expand_kv_backward(exec, dk, dv, heads, nope, rope, vd, dkv, dkr);
+        ops::mla_expand_kv_backward(exec, {heads, nope, rope, vd}, dk, dv, dkv, dkr);
         for (int64_t r = 0; r < rows; ++r) {
           for (int64_t h = 0; h < heads; ++h) {
             for (int64_t j = 0; j < nope + rope; ++j)

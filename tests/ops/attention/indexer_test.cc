@@ -36,7 +36,7 @@ struct IndexerCase {
   KeyLists select(int64_t most, int threads = 1) const {
     Arena scratch(1 << 20);
     OwnedLists out(KeyLists(static_cast<size_t>(queries)), most);
-    ops::indexer_select(Exec(threads), shape(), q, k, w, first, end, out, scratch);
+    ops::indexer_select(Exec(threads), shape(), {q, k, w}, first, end, out, scratch);
     return out.lists();
   }
 };
@@ -140,7 +140,7 @@ Divergence divergence(const IndexerCase& c, const OwnedLists& lists, const Owned
   Arena scratch(size_t{64} << 20);
   Divergence r{0, random(c.queries, c.heads * c.dim, 9, 1.0, c.t), random(c.keys, c.dim, 9, 1.0, c.t),
                random(c.queries, c.heads, 9)};
-  r.loss = ops::indexer_kl(Exec(threads), c.shape(), c.q, c.k, c.w, lists, p, scale, r.dq, r.dk, r.dw, scratch);
+  r.loss = ops::indexer_kl(Exec(threads), c.shape(), {c.q, c.k, c.w}, lists, p, scale, {r.dq, r.dk, r.dw}, scratch);
   EXPECT_EQ(scratch.used(), 0u);
   return r;
 }

@@ -32,7 +32,7 @@ void check(const reference::Rope& ref, const RopeScaling& scaling, RopeLayout la
   const std::vector<int32_t> pos = {0, 1, 299, 17, 17};
   const Owned x = random(rows, first + heads * stride, 7, 1.0, t);
   Owned y = x;
-  ops::rope_apply(exec, table, layout, pos, y, first, heads, stride);
+  ops::rope_apply(exec, table, layout, pos, y, {first, heads, stride});
   std::vector<double> want = x.values();
   for (int r = 0; r < rows; ++r) {
     for (int h = 0; h < heads; ++h) {
@@ -46,7 +46,7 @@ void check(const reference::Rope& ref, const RopeScaling& scaling, RopeLayout la
   const double limit = tolerance(largest(x.values()) * ref.magnitude, t);
   expect_close(y.values(), want, limit, "rotated");
   if (ref.magnitude == 1) {
-    ops::rope_apply(exec, table, layout, pos, y, first, heads, stride, true);
+    ops::rope_apply(exec, table, layout, pos, y, {first, heads, stride}, true);
     expect_close(y.values(), x.values(), 2 * limit, "rotated back");
   }
 }
@@ -83,7 +83,7 @@ TEST(Rope, InverseIsTheDerivative) {
           const auto table = ops::make_rope_table(kPositions, dim, ref.theta, yarn(8, 512, 1, 0));
           const Owned dy = random(3, dim, 5, 1, t);
           Owned dx = dy;
-          ops::rope_apply(exec, table, layout, pos, dx, 0, 1, dim, /*inverse=*/true);
+          ops::rope_apply(exec, table, layout, pos, dx, {0, 1, dim}, /*inverse=*/true);
           std::vector<double> want;
           for (int64_t r = 0; r < 3; ++r) {
             const auto rows = dy.values();
@@ -131,8 +131,8 @@ TEST(Rope, RelativePosition) {
   const Owned q = random(1, 32, 1), k = random(1, 32, 2);
   const auto score = [&](int32_t i, int32_t j) {
     Owned a = q, b = k;
-    ops::rope_apply(exec, table, RopeLayout::interleaved, std::vector<int32_t>{i}, a, 0, 1, 32);
-    ops::rope_apply(exec, table, RopeLayout::interleaved, std::vector<int32_t>{j}, b, 0, 1, 32);
+    ops::rope_apply(exec, table, RopeLayout::interleaved, std::vector<int32_t>{i}, a, {0, 1, 32});
+    ops::rope_apply(exec, table, RopeLayout::interleaved, std::vector<int32_t>{j}, b, {0, 1, 32});
     double s = 0;
     for (int64_t c = 0; c < 32; ++c) s += a.at(c) * b.at(c);
     return s;
@@ -145,14 +145,14 @@ TEST(Rope, ThreadsAndEmpty) {
   std::vector<int32_t> pos(1500);
   for (size_t i = 0; i < pos.size(); ++i) pos[i] = static_cast<int32_t>(i * 7 % kPositions);
   Owned a = random(1500, 4 * 16, 1, 1.0, bf16_t), b = a, none(0, 16);
-  ops::rope_apply(Exec(1), table, RopeLayout::interleaved, pos, a, 0, 4, 16);
-  ops::rope_apply(Exec(3), table, RopeLayout::interleaved, pos, b, 0, 4, 16);
+  ops::rope_apply(Exec(1), table, RopeLayout::interleaved, pos, a, {0, 4, 16});
+  ops::rope_apply(Exec(3), table, RopeLayout::interleaved, pos, b, {0, 4, 16});
   EXPECT_TRUE(a.same_bytes(b));
-  ops::rope_apply(Exec(1), table, RopeLayout::half_split, {}, none, 0, 1, 16);
+  ops::rope_apply(Exec(1), table, RopeLayout::half_split, {}, none, {0, 1, 16});
   EXPECT_THROW(
-      ops::rope_apply(Exec(1), table, RopeLayout::interleaved, std::vector<int32_t>(1500, kPositions), a, 0, 4, 16),
+      ops::rope_apply(Exec(1), table, RopeLayout::interleaved, std::vector<int32_t>(1500, kPositions), a, {0, 4, 16}),
       ContractViolation);
-  EXPECT_THROW(ops::rope_apply(Exec(1), table, RopeLayout::interleaved, pos, a, 0, 5, 16), ContractViolation);
+  EXPECT_THROW(ops::rope_apply(Exec(1), table, RopeLayout::interleaved, pos, a, {0, 5, 16}), ContractViolation);
 }
 
 }  // namespace

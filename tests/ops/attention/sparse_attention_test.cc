@@ -84,14 +84,14 @@ SparseResult run(const SparseCase& c, int threads, bool backward = true) {
                  {},
                  {},
                  {}};
-  ops::sparse_attention_forward(exec, c.shape(), c.q, c.k, c.values(), c.lists, c.sink, r.o, r.lse, scratch);
+  ops::sparse_attention_forward(exec, c.shape(), {c.q, c.k, c.values(), c.lists, c.sink}, r.o, r.lse, scratch);
   if (!backward) return r;
   r.dq = random(c.queries(), c.n(c.ref.heads * c.ref.qk), 9, 1.0, c.t);  // assigned, so old values must not matter
   r.dk = random(c.keys, c.n(c.ref.kv_heads * c.ref.qk), 9, 1.0, c.t);
   if (!c.shared) r.dv = random(c.keys, c.n(c.ref.kv_heads * c.ref.vd), 9, 1.0, c.t);
   if (c.sink.size()) r.d_sink = Owned(1, c.n(c.ref.heads));
-  ops::sparse_attention_backward(exec, c.shape(), {c.q, c.k, c.values(), c.lists, c.sink, r.o, r.lse}, c.d_o, r.dq,
-                                 r.dk, r.dv, r.d_sink, scratch);
+  ops::sparse_attention_backward(exec, c.shape(), {{c.q, c.k, c.values(), c.lists, c.sink}, r.o, r.lse}, c.d_o,
+                                 {r.dq, r.dk, r.dv, r.d_sink}, scratch);
   EXPECT_EQ(scratch.used(), 0u);
   return r;
 }

@@ -1,5 +1,7 @@
 // Rows between tokens and experts: gathers and sums that are linear, so each backward is checked as the transpose of
 // its forward, and un-permuting undoes permuting. The derivative of a router's scores by complex steps.
+#include "ops/experts/dispatch.h"
+
 #include "ops/experts/router_scores.h"
 #include "ops/experts/routing.h"
 #include "reference/complex_step.h"

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/experts/balance.h"
 #include "ops/experts/routing.h"
 #include "support/golden.h"
 #include "support/matrix.h"

@@ -3,6 +3,7 @@
 #include <complex>
 #include <limits>
 
+#include "ops/gemm/weight_grad.h"
 #include "reference/gemm.h"
 #include "support/matrix.h"
 

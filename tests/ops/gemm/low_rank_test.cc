@@ -73,7 +73,7 @@ void check(const std::vector<int32_t>& offsets, int64_t in, int64_t rank, int64_
   ops::low_rank_forward(exec, x, offsets, g.l, y);
   expect_close(y.values(), y_want, (e + stored) * std::max(1.0, largest(y_want)), "y");
   const std::vector<Owned> a0 = g.d_a, b0 = g.d_b;
-  ops::low_rank_backward(exec, x, dy, offsets, g.l, dx, Groups::views(g.d_a), Groups::views(g.d_b), scratch);
+  ops::low_rank_backward(exec, x, dy, offsets, g.l, {dx, Groups::views(g.d_a), Groups::views(g.d_b)}, scratch);
   EXPECT_EQ(scratch.used(), 0u);
   const auto added = [](const Owned& now, const Owned& before) {
     std::vector<double> v = now.values();
@@ -87,7 +87,7 @@ void check(const std::vector<int32_t>& offsets, int64_t in, int64_t rank, int64_
   }
   // Without dx the gradients of the adapter alone.
   std::vector<Owned> again_a = a0, again_b = b0;
-  ops::low_rank_backward(exec, x, dy, offsets, g.l, Mat{}, Groups::views(again_a), Groups::views(again_b), scratch);
+  ops::low_rank_backward(exec, x, dy, offsets, g.l, {Mat{}, Groups::views(again_a), Groups::views(again_b)}, scratch);
   for (size_t i = 0; i < a0.size(); ++i)
     EXPECT_TRUE(again_a[i].same_bytes(g.d_a[i]) && again_b[i].same_bytes(g.d_b[i]));
 }

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "ops/residual/residual.h"
+#include "ops/residual/sinkhorn.h"
 #include "support/matrix.h"
 #include "support/site_run.h"
 
@@ -351,7 +352,7 @@ TEST_P(Properties, P14_TheSameBitsWhenComputedAgain) {
     Owned next(70, kN * 40, type), in(70, 40, type), again(70, 40, type);
     ops::SiteSaved first = ops::SiteSaved::take(scratch_, a.spec, 70),
                    second = ops::SiteSaved::take(scratch_, a.spec, 70);
-    ops::site_advance(exec_, a.spec, a.w, a.saved, a.x, a.y, next, a.w, first, in, scratch_);
+    ops::site_advance(exec_, a.spec, {{a.w, a.saved}, a.x, a.y}, next, a.w, first, in, scratch_);
     ops::site_open(exec_, a.spec, a.w, next, second, again, scratch_);
     EXPECT_TRUE(next.same_bytes(a.x_end) && in.same_bytes(again));
     for (int64_t i = 0; i < 70 * a.spec.coefficients(); ++i) EXPECT_EQ(first.logits.f32()[i], second.logits.f32()[i]);

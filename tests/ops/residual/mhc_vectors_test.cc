@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "ops/residual/residual.h"
+#include "ops/residual/residual_backward.h"
+#include "ops/residual/sinkhorn.h"
 #include "support/golden.h"
 #include "support/matrix.h"
 #include "support/site_run.h"
@@ -193,11 +195,12 @@ TEST_P(Vectors, Head) {
     Owned in(T, D);
     ops::site_open(exec_, spec, last, x, saved, in, scratch_);
     ops::HeadSaved head_saved = ops::HeadSaved::take(scratch_, spec, T);
-    ops::site_close(exec_, spec, last, saved, x, y, x_end, head, head_saved, h, scratch_);
+    ops::site_close(exec_, spec, {{last, saved}, x, y}, x_end, head, head_saved, h, scratch_);
     ops::head_coefficients(exec_, spec, head, head_saved, weights);
     expect_like(weights.values(), key + "weights");
     expect_like(h.values(), key + "out");
-    ops::site_close_backward(exec_, spec, head, head_saved, x_end, cotangent, d_head, last, saved, dx, dy, scratch_);
+    ops::site_close_backward(exec_, spec, {head, head_saved, x_end}, {cotangent, dx}, d_head, {{last, saved}, dy},
+                             scratch_);
     expect_like(dx.values(), key + "d_X");
     expect_like(d_fn.values(), key + "d_fn");
     expect_like(d_base.values(), key + "d_base");

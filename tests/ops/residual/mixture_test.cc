@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "ops/residual/residual.h"
+#include "ops/residual/sinkhorn.h"
 #include "reference/complex_step.h"
 #include "reference/hyper_connection.h"
 #include "support/matrix.h"

@@ -18,7 +18,7 @@ LayerNormResult run(CMat x, const Owned& w, const Owned& b, const Owned& dy, int
   LayerNormResult r{random(x.rows, x.cols, 7, 1.0, t), Owned(x.rows, 2), random(x.rows, x.cols, 8, 1.0, t),
                     random(1, x.cols, 6), random(1, x.cols, 9)};
   ops::layer_norm_forward(exec, x, w, b, kLayerNormEps, r.y, r.stats);
-  ops::layer_norm_backward(exec, x, w, r.stats, dy, r.dx, r.dw, r.db, scratch);
+  ops::layer_norm_backward(exec, x, w, r.stats, dy, {r.dx, r.dw, r.db}, scratch);
   EXPECT_EQ(scratch.used(), 0u);
   return r;
 }
@@ -88,7 +88,7 @@ TEST(LayerNorm, StridesAliasesAndThreads) {
   ops::layer_norm_forward(Exec(1), copy, w, b, kLayerNormEps, copy, stats);
   EXPECT_TRUE(copy.same_bytes(one.y));
   Arena scratch(1 << 20);
-  ops::layer_norm_backward(Exec(1), x, w, stats, dx, dx, dw, db, scratch);
+  ops::layer_norm_backward(Exec(1), x, w, stats, dx, {dx, dw, db}, scratch);
   EXPECT_TRUE(dx.same_bytes(one.dx));
 }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <random>
 
 #include "core/error.h"
@@ -65,32 +66,73 @@ TEST(AnswerParser, Goldens) {
     }
 }
 
-TEST(AnswerParser, Streams) {
+struct Expected {
+  std::string content, reasoning;
+  std::vector<std::pair<std::string, std::string>> calls;  // name, arguments
+};
+
+// In the pieces given, whole, and cut at random places.
+void expect_streamed(const std::string& family, const std::vector<std::string>& pieces, const Expected& expected) {
   std::mt19937 random(8);
+  std::string whole;
+  for (const std::string& piece : pieces) whole += piece;
+  std::vector<std::vector<std::string>> ways = {pieces, {whole}};
+  for (const size_t longest : {1, 2, 5, 17, 60}) ways.push_back(pieces_of(whole, longest, random));
+  for (const auto& way : ways) {
+    const Answer got = parse(family, false, way);
+    EXPECT_EQ(got.content, expected.content);
+    EXPECT_EQ(got.reasoning, expected.reasoning);
+    ASSERT_EQ(got.calls.size(), expected.calls.size());
+    for (size_t k = 0; k < got.calls.size(); ++k) {
+      EXPECT_EQ(got.calls[k].name, expected.calls[k].first);
+      EXPECT_EQ(got.calls[k].arguments, expected.calls[k].second);
+    }
+  }
+}
+
+TEST(AnswerParser, StreamsOfEveryFamily) {
+  const std::string begin = "<｜tool▁calls▁begin｜>", end = "<｜tool▁calls▁end｜>", open = "<｜tool▁call▁begin｜>",
+                    close = "<｜tool▁call▁end｜>", sep = "<｜tool▁sep｜>";
+  expect_streamed("v3", {"Two and ", "two ", "are four."}, {"Two and two are four.", "", {}});
+  expect_streamed(
+      "v3",
+      {begin, open, "function", sep, "depth_of\n```json\n{\"lake\"", ": \"Baikal\"}\n```", close, "\n" + open,
+       "function" + sep + "depth_of\n```json\n", "{\"lake\": \"Tanganyika\", \"unit\": \"m\"}\n```" + close, end},
+      {"", "", {{"depth_of", R"({"lake": "Baikal"})"}, {"depth_of", R"({"lake": "Tanganyika", "unit": "m"})"}}});
+  expect_streamed("v3.1", {"<think>No tool ", "is needed.", "</think>", "Good ", "morning."},
+                  {"Good morning.", "No tool is needed.", {}});
+  expect_streamed("v3.1",
+                  {"<think>I have to ", "look.</think>", begin, open + "depth_of", sep, "{\"lake\": ", "\"Baikal\"}",
+                   close, open, "tide_at" + sep + "{}", close + end},
+                  {"", "I have to look.", {{"depth_of", R"({"lake": "Baikal"})"}, {"tide_at", "{}"}}});
+  const std::string block = "｜DSML｜";
+  expect_streamed(
+      "v4",
+      {"Let me ", "see.\n\n<" + block, "tool_calls>\n<" + block + "invoke name=\"depth", "_of\">\n",
+       "<" + block + "parameter name=\"lake\" string=\"true\">", "Bai", "kal & \"more\"", "</" + block + "parameter>\n",
+       "<" + block + "parameter name=\"decimals\" string=\"false\">",
+       "2</" + block + "parameter>\n</" + block + "invoke>\n",
+       "<" + block + "invoke name=\"tide_at\">\n</" + block + "invoke>\n", "</" + block + "tool_calls>"},
+      {"Let me see.", "", {{"depth_of", R"({"lake": "Baikal & \"more\"", "decimals": 2})"}, {"tide_at", "{}"}}});
+}
+
+TEST(AnswerParser, RecordedStreams) {
+  if (!std::getenv("BIRKHOFF_DATA")) GTEST_SKIP() << "BIRKHOFF_DATA, which holds chat/streams, is not set";
   for (const auto& path : test::files_of(chat_dir() + "/streams", ".json")) {
+    SCOPED_TRACE(path);
     const std::string folder = path.parent_path().filename().string();
-    const std::string family = folder.substr(std::string("deepseek-").size());
-    const Value file = parse_json(test::slurp(path)), expected = get(file, "expected_output");
+    const Value file = parse_json(test::slurp(path)), output = get(file, "expected_output");
     std::vector<std::string> pieces;
-    std::string whole;
     for (const Value& chunk : get(file, "input_stream").items()) {
       const Value content = get(get(get(get(chunk, "data"), "choices").items()[0], "delta"), "content");
-      if (content.is(Kind::string)) pieces.push_back(content.bytes()), whole += content.bytes();
+      if (content.is(Kind::string)) pieces.push_back(content.bytes());
     }
-    std::vector<std::vector<std::string>> ways = {pieces, {whole}};
-    for (const size_t longest : {1, 2, 5, 17, 60}) ways.push_back(pieces_of(whole, longest, random));
-    for (const auto& way : ways) {
-      const Answer got = parse(family, false, way);
-      EXPECT_EQ(got.content, get(expected, "normal_content").bytes()) << path;
-      EXPECT_EQ(got.reasoning, get(expected, "reasoning_content").bytes()) << path;
-      const auto& calls = get(expected, "tool_calls").items();
-      ASSERT_EQ(got.calls.size(), calls.size()) << path;
-      for (size_t k = 0; k < calls.size(); ++k) {
-        const Value function = get(calls[k], "function");
-        EXPECT_EQ(got.calls[k].name, get(function, "name").bytes());
-        EXPECT_EQ(got.calls[k].arguments, get(function, "arguments").bytes());
-      }
+    Expected expected{get(output, "normal_content").bytes(), get(output, "reasoning_content").bytes(), {}};
+    for (const Value& call : get(output, "tool_calls").items()) {
+      const Value function = get(call, "function");
+      expected.calls.emplace_back(get(function, "name").bytes(), get(function, "arguments").bytes());
     }
+    expect_streamed(folder.substr(std::string("deepseek-").size()), pieces, expected);
   }
 }
 

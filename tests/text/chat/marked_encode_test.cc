@@ -19,7 +19,7 @@ void append(Ids& ids, const Ids& more) { ids.insert(ids.end(), more.begin(), mor
 TEST(MarkedEncode, WordsRunAcrossTheBorderOfFormatAndContent) {
   std::mt19937 random(3);
   const std::string text = "User: Hello world, 12345 Führer\n\nAssistant: don't 안녕하세요 你好  end";
-  for (const char* name : {"v3", "v4", "llm", "coder", "stories260K"}) {
+  for (const char* name : {"v3", "v4", "llm", "coder", "sentencepiece"}) {
     const auto tokenizer = Tokenizer::open(tokenizer_dir(name));
     const Ids whole = tokenizer->encode(text);
     for (int round = 0; round < 50; ++round) {

@@ -25,7 +25,7 @@ std::vector<std::string> merge_lines(const TrainedBpe& bpe) {
 }
 
 std::string shakespeare(size_t bytes) {
-  std::ifstream in(test::committed_dir() + "/../../data/tinyshakespeare.txt", std::ios::binary);
+  std::ifstream in(test::committed_dir() + "/../../data/shakespeare.txt", std::ios::binary);
   std::string s(bytes, '\0');
   EXPECT_TRUE(in.read(s.data(), static_cast<std::streamsize>(bytes)));
   return s;

@@ -66,7 +66,7 @@ TEST_F(NamedTokens, OldFilesAreReadWhereTheConfigHasNoTokenTable) {
 
 TEST(SentencePieceDirectory, SpecialTokensByNameAreCutOutOfText) {
   const test::TempDir dir;
-  std::filesystem::copy(test::committed_dir() + "/tokenizers/stories260K/tokenizer.model",
+  std::filesystem::copy(test::committed_dir() + "/tokenizers/sentencepiece/tokenizer.model",
                         dir.path() + "/tokenizer.model");
   const auto bare = Tokenizer::open(dir.path());
   std::ofstream(dir.path() + "/special_tokens_map.json")

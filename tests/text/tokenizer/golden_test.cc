@@ -68,15 +68,15 @@ TEST(TokenizerGolden, ReducedTokenizersOfTheFamily) {
     compare(kSmall + name, kSmall + name + "/golden.jsonl", true);
 }
 
-TEST(TokenizerGolden, SentencePiece) { compare(kSmall + "stories260K", kSmall + "stories260K/golden.jsonl", true); }
+TEST(TokenizerGolden, SentencePiece) { compare(kSmall + "sentencepiece", kSmall + "sentencepiece/golden.jsonl", true); }
 
 // Llama's tokenizer class with "legacy": false and, for the second, "add_prefix_space": false.
 TEST(TokenizerGolden, SentencePieceWithoutLegacySpaces) {
   for (const std::string name : {"first", "never"}) {
     const test::TempDir dir;
-    std::filesystem::copy(kSmall + "stories260K/tokenizer.model", dir.path());
-    std::filesystem::copy(kSmall + "stories260K/legacy_false_" + name + ".json", dir / "tokenizer_config.json");
-    compare(dir.path(), kSmall + "stories260K/legacy_false_" + name + ".jsonl", true);
+    std::filesystem::copy(kSmall + "sentencepiece/tokenizer.model", dir.path());
+    std::filesystem::copy(kSmall + "sentencepiece/legacy_false_" + name + ".json", dir / "tokenizer_config.json");
+    compare(dir.path(), kSmall + "sentencepiece/legacy_false_" + name + ".jsonl", true);
     const auto t = Tokenizer::open(dir.path());
     const std::vector<Tokenizer::Part> parts = {{"<s>", Tokenizer::Added::match},
                                                 {"He", Tokenizer::Added::plain},

@@ -8,7 +8,7 @@ namespace birkhoff::text {
 namespace {
 
 std::string normalized(const char* entry, std::string text) {
-  for (const auto& step : read_normalizer(nlohmann::json::parse(entry))) step->apply(text);
+  apply_all(read_normalizer(nlohmann::json::parse(entry)), text, size_t{1} << 20);
   return text;
 }
 

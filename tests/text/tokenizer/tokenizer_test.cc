@@ -159,7 +159,7 @@ TEST(Tokenizer, IdsWithoutTokensDecodeToNothing) {
   const auto t = Tokenizer::open(kGolden + "v3");
   EXPECT_EQ(t->decode(Ids{t->size() + 5, t->encode("a")[0], -3, INT32_MAX}), "a");
   EXPECT_FALSE(t->token(t->size()));
-  const auto s = Tokenizer::open(kGolden + "stories260K");
+  const auto s = Tokenizer::open(kGolden + "sentencepiece");
   EXPECT_EQ(s->decode(Ids{s->size() + 5, -3}), "");
 }
 
@@ -270,7 +270,7 @@ TEST(StreamDecoder, NeverBreaksACharacter) {
 }
 
 TEST(StreamDecoder, SentencePieceKeepsSpacesAndBytes) {
-  const auto t = Tokenizer::open(kGolden + "stories260K");
+  const auto t = Tokenizer::open(kGolden + "sentencepiece");
   const std::string text = "Once upon a time, 日 was  é.";
   const Ids ids = t->encode(text);
   StreamDecoder d(t);
@@ -284,7 +284,7 @@ TEST(StreamDecoder, SentencePieceKeepsSpacesAndBytes) {
 }
 
 TEST(SentencePiece, DamagedModelsAreRefusedBeforeTheLibrarySeesThem) {
-  std::ifstream in(kGolden + "stories260K/tokenizer.model", std::ios::binary);
+  std::ifstream in(kGolden + "sentencepiece/tokenizer.model", std::ios::binary);
   const std::string good{std::istreambuf_iterator<char>(in), {}};
   EXPECT_NO_THROW(check_sentencepiece_model(good));
   EXPECT_THROW(check_sentencepiece_model(""), Error);
@@ -292,7 +292,7 @@ TEST(SentencePiece, DamagedModelsAreRefusedBeforeTheLibrarySeesThem) {
   std::string twice = good + good.substr(0, 40);
   EXPECT_THROW(check_sentencepiece_model(twice), Error);
   std::string type = good;
-  const size_t spec = type.find(std::string("\x12\x2b\x18\x02", 4));  // trainer_spec { model_type: BPE
+  const size_t spec = type.find(std::string("\x12\x22\x18\x02", 4));  // trainer_spec { model_type: BPE
   ASSERT_NE(spec, std::string::npos);
   type[spec + 3] = 1;
   EXPECT_NE(message_of([&] { check_sentencepiece_model(type); }).find("model type 1"), std::string::npos);
@@ -300,7 +300,7 @@ TEST(SentencePiece, DamagedModelsAreRefusedBeforeTheLibrarySeesThem) {
 
 TEST(SentencePiece, TokensThatTheDirectoryNamesAreCutOut) {
   const test::TempDir dir;
-  std::filesystem::copy(kGolden + "stories260K/tokenizer.model", dir.path() + "/tokenizer.model");
+  std::filesystem::copy(kGolden + "sentencepiece/tokenizer.model", dir.path() + "/tokenizer.model");
   const auto bare = Tokenizer::open(dir.path());
   EXPECT_EQ(bare->encode_with_special("a")[0], bare->bos().value());
   const json config = {{"added_tokens_decoder", {{"2", {{"content", "</s>"}, {"special", true}}}}},

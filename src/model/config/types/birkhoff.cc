@@ -5,8 +5,6 @@
 
 namespace birkhoff::model::types {
 
-const ModelType birkhoff{
-    "birkhoff", nullptr,        {},       [](ModelConfig&) {}, same, same, [](const ModelConfig&) {},
-    same_name,  common_ignores, no_copies};
+const ModelType birkhoff{.name = kOwnType};
 
 }  // namespace birkhoff::model::types

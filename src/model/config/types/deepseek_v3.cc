@@ -31,8 +31,8 @@ std::vector<std::string> deepseek_v3_settings() {
 }
 
 void deepseek_v3_defaults(ModelConfig& c) {
-  c.scoring_func = "sigmoid";
-  c.topk_method = "noaux_tc";
+  c.scoring_func = ops::Scoring::sigmoid;
+  c.topk_method = TopkMethod::noaux_tc;
   c.norm_topk_prob = true;
 }
 
@@ -44,8 +44,8 @@ nlohmann::json deepseek_v3_to_settings(nlohmann::json j) {
 
 void deepseek_v3_validate(const ModelConfig& c) {
   require_absent(c, c.uses_mla(), "kv_lora_rank", std::to_string(c.kv_lora_rank));
-  require_absent(c, c.scoring_func == "sigmoid", "scoring_func", c.scoring_func);
-  require_absent(c, c.topk_method == "noaux_tc", "topk_method", c.topk_method);
+  require_absent(c, c.scoring_func == ops::Scoring::sigmoid, "scoring_func", name_of(c.scoring_func));
+  require_absent(c, c.topk_method == TopkMethod::noaux_tc, "topk_method", name_of(c.topk_method));
 }
 
 bool deepseek_v3_ignores(const ModelConfig& c, const std::string& file_name) {
@@ -67,10 +67,14 @@ std::vector<std::pair<std::string, std::string>> deepseek_v3_copies(const ModelC
   return list;
 }
 
-const ModelType deepseek_v3{"deepseek_v3",           "DeepseekV3ForCausalLM",
-                            deepseek_v3_settings(),  deepseek_v3_defaults,
-                            deepseek_v3_to_settings, same,
-                            deepseek_v3_validate,    same_name,
-                            deepseek_v3_ignores,     deepseek_v3_copies};
+const ModelType deepseek_v3{.name = "deepseek_v3",
+                            .architecture = "DeepseekV3ForCausalLM",
+                            .settings = deepseek_v3_settings(),
+                            .defaults = deepseek_v3_defaults,
+                            .to_settings = deepseek_v3_to_settings,
+                            .validate = deepseek_v3_validate,
+                            .ignores = deepseek_v3_ignores,
+                            .copies = deepseek_v3_copies,
+                            .fp8_files = true};
 
 }  // namespace birkhoff::model::types

@@ -47,10 +47,14 @@ void deepseek_v32_validate(const ModelConfig& c) {
 
 }  // namespace
 
-const ModelType deepseek_v32{"deepseek_v32",           "DeepseekV32ForCausalLM",
-                             deepseek_v32_settings(),  deepseek_v3_defaults,
-                             deepseek_v32_to_settings, same,
-                             deepseek_v32_validate,    same_name,
-                             deepseek_v3_ignores,      deepseek_v3_copies};
+const ModelType deepseek_v32{.name = "deepseek_v32",
+                             .architecture = "DeepseekV32ForCausalLM",
+                             .settings = deepseek_v32_settings(),
+                             .defaults = deepseek_v3_defaults,
+                             .to_settings = deepseek_v32_to_settings,
+                             .validate = deepseek_v32_validate,
+                             .ignores = deepseek_v3_ignores,
+                             .copies = deepseek_v3_copies,
+                             .fp8_files = true};
 
 }  // namespace birkhoff::model::types

@@ -45,12 +45,12 @@ std::vector<std::string> deepseek_v4_settings() {
 
 void deepseek_v4_defaults(ModelConfig& c) {
   c.num_key_value_heads = 1;
-  c.scoring_func = "sqrtsoftplus";
-  c.topk_method = "noaux_tc";
+  c.scoring_func = ops::Scoring::sqrtsoftplus;
+  c.topk_method = TopkMethod::noaux_tc;
   c.norm_topk_prob = true;
-  c.residual = "mhc";
-  c.hc_convention = "v4";
-  c.hc_head = "learned";
+  c.residual = ops::ResidualKind::mhc;
+  c.hc_convention = ops::HcConvention::v4;
+  c.hc_head = HcHead::learned;
 }
 
 [[noreturn]] void bad_v4_config(const std::string& what, const std::string& hint) { throw Error("config", what, hint); }
@@ -156,12 +156,11 @@ void deepseek_v4_validate(const ModelConfig& c) {
   require_absent(c, c.first_k_dense_replace == 0, "first_k_dense_replace", std::to_string(c.first_k_dense_replace));
   require_absent(c, c.moe_layer_freq == 1, "moe_layer_freq", std::to_string(c.moe_layer_freq));
   require_absent(c, c.n_group == 1, "n_group", std::to_string(c.n_group));
-  require_absent(c, c.scoring_func == "sqrtsoftplus", "scoring_func", c.scoring_func);
-  require_absent(c, c.topk_method == "noaux_tc", "topk_method", c.topk_method);
-  require_absent(c, c.residual == "mhc", "residual", c.residual);
-  require_absent(c, c.hc_convention == "v4", "hc_convention", c.hc_convention);
-  require_absent(c, c.hc_res_form == "sinkhorn", "hc_res_form", c.hc_res_form);
-  require_absent(c, c.hc_head == "learned", "hc_head", c.hc_head);
+  require_absent(c, c.scoring_func == ops::Scoring::sqrtsoftplus, "scoring_func", name_of(c.scoring_func));
+  require_absent(c, c.topk_method == TopkMethod::noaux_tc, "topk_method", name_of(c.topk_method));
+  require_absent(c, c.hc_convention == ops::HcConvention::v4, "hc_convention", name_of(c.hc_convention));
+  require_absent(c, c.hc_res_form == ops::ResForm::sinkhorn, "hc_res_form", name_of(c.hc_res_form));
+  require_absent(c, c.hc_head == HcHead::learned, "hc_head", name_of(c.hc_head));
   require_absent(c, !c.tie_word_embeddings, "tie_word_embeddings", "true");
 }
 
@@ -260,12 +259,26 @@ bool deepseek_v4_ignores(const ModelConfig& c, const std::string& file_name) {
   return std::atoll(name.c_str() + 4) >= c.num_nextn_predict_layers;
 }
 
+// transformers knows the released kinds alone (KeyError: 16 for another).
+std::string deepseek_v4_note(const ModelConfig& c) {
+  for (const int64_t r : c.compress_ratios)
+    if (r != 0 && r != 4 && r != 128)
+      return "compress_ratios: transformers opens deepseek_v4 with ratios 0, 4 and 128 alone, this model has " +
+             std::to_string(r);
+  return "";
+}
+
 }  // namespace
 
-const ModelType deepseek_v4{"deepseek_v4",           "DeepseekV4ForCausalLM",
-                            deepseek_v4_settings(),  deepseek_v4_defaults,
-                            deepseek_v4_to_settings, deepseek_v4_from_settings,
-                            deepseek_v4_validate,    deepseek_v4_file_names,
-                            deepseek_v4_ignores,     no_copies};
+const ModelType deepseek_v4{.name = "deepseek_v4",
+                            .architecture = "DeepseekV4ForCausalLM",
+                            .settings = deepseek_v4_settings(),
+                            .defaults = deepseek_v4_defaults,
+                            .to_settings = deepseek_v4_to_settings,
+                            .from_settings = deepseek_v4_from_settings,
+                            .validate = deepseek_v4_validate,
+                            .file_names = deepseek_v4_file_names,
+                            .ignores = deepseek_v4_ignores,
+                            .note_when_written = deepseek_v4_note};
 
 }  // namespace birkhoff::model::types

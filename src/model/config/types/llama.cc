@@ -18,15 +18,10 @@ void llama_validate(const ModelConfig& c) {
 
 }  // namespace
 
-const ModelType llama{"llama",
-                      "LlamaForCausalLM",
-                      common_settings({"num_key_value_heads", "head_dim", "intermediate_size"}),
-                      [](ModelConfig&) {},
-                      llama_to_settings,
-                      same,
-                      llama_validate,
-                      same_name,
-                      common_ignores,
-                      no_copies};
+const ModelType llama{.name = "llama",
+                      .architecture = "LlamaForCausalLM",
+                      .settings = common_settings({"num_key_value_heads", "head_dim", "intermediate_size"}),
+                      .to_settings = llama_to_settings,
+                      .validate = llama_validate};
 
 }  // namespace birkhoff::model::types

@@ -56,16 +56,15 @@ std::vector<std::string> mixtral_file_names(const ModelConfig&, const std::strin
 
 }  // namespace
 
-const ModelType mixtral{"mixtral",
-                        "MixtralForCausalLM",
-                        common_settings({"num_key_value_heads", "head_dim", "n_routed_experts", "num_experts_per_tok",
-                                         "moe_intermediate_size"}),
-                        mixtral_defaults,
-                        mixtral_to_settings,
-                        mixtral_from_settings,
-                        mixtral_validate,
-                        mixtral_file_names,
-                        common_ignores,
-                        no_copies};
+const ModelType mixtral{.name = "mixtral",
+                        .architecture = "MixtralForCausalLM",
+                        .settings = common_settings({"num_key_value_heads", "head_dim", "n_routed_experts",
+                                                     "num_experts_per_tok", "moe_intermediate_size"}),
+                        .defaults = mixtral_defaults,
+                        .to_settings = mixtral_to_settings,
+                        .from_settings = mixtral_from_settings,
+                        .validate = mixtral_validate,
+                        .file_names = mixtral_file_names,
+                        .always_normalises = true};
 
 }  // namespace birkhoff::model::types

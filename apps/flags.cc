@@ -1,0 +1,94 @@
+#include "apps/flags.h"
+
+#include <cctype>
+#include <cstdlib>
+#include <limits>
+#include <locale>
+#include <sstream>
+
+#include "core/error.h"
+
+namespace birkhoff::apps {
+namespace {
+
+constexpr int64_t kMaxThreads = 1024;
+
+// Decimal digits and nothing else: neither "0x10" nor "inf", nothing before or after, no minus where there is no such
+// number.
+template <class T>
+bool parse(const std::string& text, T& value) {
+  if (text.find_first_not_of("0123456789+-.eE") != std::string::npos) return false;
+  if (std::is_unsigned_v<T> && text.find('-') != std::string::npos) return false;
+  std::istringstream in(text);
+  in.imbue(std::locale::classic());
+  return in >> value && in.peek() == std::istringstream::traits_type::eof();
+}
+
+template <class T>
+CLI::Validator number(T low, T high, const char* kind) {
+  std::ostringstream allowed;
+  allowed << kind;
+  if (std::is_unsigned_v<T> || (low > std::numeric_limits<T>::lowest() && high < std::numeric_limits<T>::max()))
+    allowed << " from " << low << " to " << high;
+  else if (low > std::numeric_limits<T>::lowest())
+    allowed << ", at least " << low;
+  const std::string text = allowed.str();
+  return CLI::Validator(
+      [low, high, text](const std::string& given) -> std::string {
+        T value{};
+        if (parse(given, value) && value >= low && value <= high) return "";
+        return "must be " + text + ", is " + shortened("\"" + given + "\"");
+      },
+      "");
+}
+
+// Options that say how to work are read from the environment; those that say what to read and write are not.
+bool reads_environment(const CLI::Option& o, bool is_number) {
+  const std::string name = o.get_single_name();
+  return !o.get_positional() && !o.get_required() &&
+         (is_number || name == "dtype" || name == "mla" || name == "token-cache");
+}
+
+std::string variable_of(const std::string& name) {
+  std::string variable = "BIRKHOFF_";
+  for (const char c : name) variable += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  return variable;
+}
+
+void finish_option(CLI::Option& o) {
+  const std::string name = o.get_single_name(), type = o.get_type_name();
+  const auto is = [&](const char* kind) { return type.rfind(kind, 0) == 0; };
+  const bool is_number = is("INT") || is("UINT") || is("FLOAT");
+  if (name == "threads") {
+    o.check(whole_number(1, kMaxThreads));
+  } else if (is("INT")) {
+    o.check(whole_number(std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max()));
+  } else if (is("UINT")) {
+    o.check(number<uint64_t>(0, std::numeric_limits<uint64_t>::max(), "a whole number"));
+  } else if (is("FLOAT")) {
+    o.check(real_number(std::numeric_limits<double>::lowest(), std::numeric_limits<double>::max()));
+  }
+  // One value a flag, however often: the library's "TEXT ..." would promise a list.
+  if (o.get_expected_max() == CLI::detail::expected_max_vector_size && !o.get_allow_extra_args())
+    o.option_text((name == "set" ? "KEY=VALUE" : type) + std::string(o.get_required() ? " REQUIRED" : ""));
+  if (reads_environment(o, is_number)) o.envname(variable_of(name));
+}
+
+}  // namespace
+
+CLI::Validator whole_number(int64_t low, int64_t high) { return number<int64_t>(low, high, "a whole number"); }
+CLI::Validator real_number(double low, double high) { return number<double>(low, high, "a number"); }
+
+void finish_options(CLI::App& verb) {
+  for (CLI::Option* o : verb.get_options()) finish_option(*o);
+}
+
+std::string variable_behind(const CLI::App& verb, const std::string& complaint) {
+  for (const CLI::Option* o : verb.get_options()) {
+    const char* value = o->get_envname().empty() ? nullptr : std::getenv(o->get_envname().c_str());
+    if (value && *value && complaint.rfind("--" + o->get_single_name() + ":", 0) == 0) return o->get_envname();
+  }
+  return "";
+}
+
+}  // namespace birkhoff::apps

@@ -1,0 +1,19 @@
+// What all options have in common: how a number is read, what the environment may say, how help shows them.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <cstdint>
+
+namespace birkhoff::apps {
+
+// Values of an option that takes a number. Anything else is refused with what is allowed and what was given.
+CLI::Validator whole_number(int64_t low, int64_t high);
+CLI::Validator real_number(double low, double high);
+
+// For all options of the verb that was called: numbers are read strictly, BIRKHOFF_<NAME> of the environment stands in
+// for those that say how to work (docs/environment.md), and help promises no list where a flag takes one value.
+void finish_options(CLI::App& verb);
+
+// "BIRKHOFF_THREADS" when the complaint is about an option that has its value from there, else "".
+std::string variable_behind(const CLI::App& verb, const std::string& complaint);
+
+}  // namespace birkhoff::apps

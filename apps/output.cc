@@ -1,0 +1,57 @@
+#include "apps/output.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <iostream>
+#include <utility>
+
+#include "io/user_files.h"
+
+namespace birkhoff::apps {
+namespace {
+
+// The errno of a write that failed inside the library some time ago.
+int reason_of_failure() {
+  pollfd p{STDOUT_FILENO, POLLOUT, 0};
+  if (::poll(&p, 1, 0) > 0 && (p.revents & POLLERR)) return EPIPE;
+  return ::write(STDOUT_FILENO, "\n", 1) < 0 ? errno : EIO;  // what is there is torn already
+}
+
+}  // namespace
+
+void reserve_standard_streams() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) ::open("/dev/null", fd == STDERR_FILENO ? O_WRONLY : O_RDONLY);
+  std::ios::sync_with_stdio(false);  // std::cin has a buffer of its own
+}
+
+void flush_output() {
+  const bool failed_before = std::ferror(stdout) != 0;
+  if (std::fflush(stdout) != 0) throw OutputFailed{errno};
+  if (failed_before) throw OutputFailed{reason_of_failure()};
+}
+
+void write_line(std::string_view line) {
+  std::fwrite(line.data(), 1, line.size(), stdout);
+  std::fputc('\n', stdout);
+  if (std::ferror(stdout)) flush_output();
+}
+
+bool next_line(std::string& line) {
+  if (std::cin.rdbuf()->in_avail() <= 0) flush_output();
+  if (!std::getline(std::cin, line)) return false;
+  static bool first = true;
+  if (std::exchange(first, false) && line.starts_with(io::kByteOrderMark)) line.erase(0, io::kByteOrderMark.size());
+  return true;
+}
+
+bool takes_colours(std::FILE* stream) {
+  const char *no_color = std::getenv("NO_COLOR"), *term = std::getenv("TERM");
+  return isatty(fileno(stream)) && !(no_color && *no_color) && !(term && std::string_view(term) == "dumb");
+}
+
+}  // namespace birkhoff::apps

@@ -1,0 +1,25 @@
+// What every layer is handed besides its own description, weights and tensors.
+#pragma once
+#include "core/arena.h"
+#include "core/exec.h"
+#include "core/view.h"
+#include "layers/tokens.h"
+#include "ops/attention/rope.h"
+
+namespace birkhoff::layers {
+
+// One pass over a batch: where it runs, where its tokens stand, and memory that is free again afterwards.
+struct Pass {
+  const Exec& exec;
+  const ops::RopeTable& rope;
+  const TokenContext& ctx;
+  Arena& scratch;
+};
+
+// Of a backward: dy, the gradient of the layer's output, is given; dx, that of its input, is assigned.
+struct Cotangents {
+  CMat dy;
+  Mat dx;
+};
+
+}  // namespace birkhoff::layers

@@ -1,0 +1,58 @@
+#include "model/config/notes.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "model/config/model_type.h"
+
+namespace birkhoff::model {
+namespace {
+
+using nlohmann::json;
+
+bool is_number(const json& v, double what) { return v.is_number() && v.get<double>() == what; }
+bool says_nothing(const json& v) { return v.is_null() || v == false || is_number(v, 0) || v == json::array(); }
+
+// Whether the key, which no setting of the type took, would change the arithmetic.
+bool changes(const ModelConfig& c, const json& keys, const std::string& key, const json& v) {
+  if (key == "sliding_window")  // a window that no sequence leaves, or that is switched off, is none
+    return !says_nothing(v) && keys.value("use_sliding_window", json(true)) != false &&
+           !(v.is_number() && v.get<double>() >= static_cast<double>(c.max_position_embeddings));
+  if (key == "partial_rotary_factor")  // latent attention has qk_rope_head_dim instead
+    return !v.is_null() && !is_number(v, 1) && !c.uses_mla() && !c.uses_compressed_attention();
+  if (key == "layer_types")
+    return v.is_array() && std::any_of(v.begin(), v.end(), [](const json& kind) { return kind != "full_attention"; });
+  static constexpr const char* kFactors[] = {"logit_scale",          "logits_scaling",      "attention_multiplier",
+                                             "embedding_multiplier", "residual_multiplier", "scale_emb"};
+  static constexpr const char* kOthers[] = {"final_logit_softcapping",
+                                            "attn_logit_softcapping",
+                                            "query_pre_attn_scalar",
+                                            "attention_chunk_size",
+                                            "clip_qkv",
+                                            "qk_layernorm",
+                                            "use_qk_norm",
+                                            "no_rope_layers"};
+  const auto in = [&](const auto& list) { return std::find(std::begin(list), std::end(list), key) != std::end(list); };
+  return in(kFactors) ? !v.is_null() && !is_number(v, 1) : in(kOthers) && !says_nothing(v);
+}
+
+}  // namespace
+
+std::vector<std::string> reading_notes(const ModelConfig& c) {
+  std::vector<std::string> notes;
+  const json keys = json::parse(c.unknown_keys);
+  for (const auto& [key, value] : keys.items()) {
+    if (!changes(c, keys, key, value)) continue;
+    std::string text = value.dump();
+    if (text.size() > 40) text = text.substr(0, 37) + "...";
+    notes.push_back("config.json: " + key + " " + text + " is not honoured; programs that do give other results");
+  }
+  return notes;
+}
+
+std::vector<std::string> writing_notes(const ModelConfig& c) {
+  const std::string note = find_model_type(c.model_type).note_when_written(c);
+  return note.empty() ? std::vector<std::string>{} : std::vector<std::string>{note};
+}
+
+}  // namespace birkhoff::model
