@@ -5,6 +5,7 @@
 #include "core/arena.h"
 #include "core/cpu.h"
 #include "ops/gemm/gemm.h"
+#include "ops/gemm/weight_grad.h"
 
 namespace birkhoff::apps {
 namespace {
