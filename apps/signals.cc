@@ -16,7 +16,7 @@ std::atomic<bool> stop{false};
 std::atomic<int64_t> first_signal_ms{0};
 std::atomic<const char*> told_at_first{nullptr};
 
-// Of signal handlers, so write() alone. A line of progress may be open.
+// Of signal handlers, so write() alone.
 void say(const char* text) {
   if (::write(STDERR_FILENO, text, std::strlen(text)) < 0) return;
 }
@@ -30,9 +30,11 @@ void on_signal(int number) {
   int64_t first = 0;
   if (first_signal_ms.compare_exchange_strong(first, ms)) {
     stop = true;
-    const char* said = told_at_first;
-    if (!said) return;
-    for (const char* part : {isatty(STDERR_FILENO) ? "\n" : "", "birkhoff: ", said, "\n"}) say(part);
+    if (const char* said = told_at_first) {
+      say(isatty(STDERR_FILENO) ? "\nbirkhoff: " : "birkhoff: ");  // a line of progress may be open
+      say(said);
+      say("\n");
+    }
   } else if (ms - first > 1000) {
     std::signal(number, SIG_DFL);
     std::raise(number);

@@ -1,6 +1,5 @@
 #include <unistd.h>
 
-#include <csignal>
 #include <cstdlib>
 #include <cstring>
 
@@ -59,7 +58,6 @@ void add_train(CLI::App& app, Program& p) {
       f->options.settings_base = f->settings.base();
       f->options.settings_set = f->settings.set;
       if (f->options.token_cache.empty()) f->options.token_cache = default_token_cache();
-      std::signal(SIGPIPE, SIG_IGN);  // a log that nobody reads any more is no reason to stop
       install_stop_handlers("interrupting: the step is finished and the run saved; again to stop at once");
       return train::run_training(f->options, stop_requested());
     };

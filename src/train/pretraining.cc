@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "ops/experts/routing.h"
+#include "ops/experts/balance.h"
 #include "optim/schedule.h"
 
 namespace birkhoff::train {

@@ -18,7 +18,7 @@ bool fixed_within_run(const std::string& key) { return key == "trainable" || key
 
 // All settings under our names, whatever the released type the run's config.json is written as.
 json settings_of(RunConfig c) {
-  c.model.model_type = "birkhoff";
+  c.model.model_type = model::kOwnType;
   c.model.unknown_keys = "{}";
   return run_config_to_json(c);
 }
@@ -52,6 +52,7 @@ RunConfig resumed_config(const TrainOptions& o, const RunDirectory& dir, std::ve
   RunConfig now = make_run_config(base, o.settings_set);
   now.model.model_type = was.model.model_type;
   now.model.unknown_keys = was.model.unknown_keys;
+  now.model.quantisation = was.model.quantisation;
   const json after = settings_of(now);
   for (const auto& [key, value] : after.items()) {
     if (key == "training" || !before.contains(key) || before[key] == value) continue;

@@ -53,7 +53,7 @@ data::Batch rows_of(const data::Batch& b, int64_t first, int64_t rows) {
 // head's chunks of 512 tokens.
 TEST(Accumulate, AnObjectiveThatIsAMaskTrainsAsIgnoredLabelsDo) {
   train::RunConfig c = accumulate_config();
-  const data::Batch whole = batch(1, 16, kAccumulated);
+  const data::Batch whole = test::batch(1, 16, kAccumulated);
   const std::vector<data::Batch> parts{rows_of(whole, 0, 14), rows_of(whole, 14, 2)};
   const auto learnt = [](size_t part, int64_t t) { return part == 0 ? t % 7 < 3 || t > 520 : t % 2 == 0; };
   std::vector<data::Batch> masked = parts;
@@ -87,7 +87,7 @@ TEST(Accumulate, SequencesWeighAlikeInPartsOfUnequalSize) {
   train::RunConfig c = accumulate_config();
   c.train.batch_size = 4;
   c.train.aux_sequence = 0.5;
-  const data::Batch whole = batch(2, 4, kAccumulated);
+  const data::Batch whole = test::batch(2, 4, kAccumulated);
   train::StepOutcome one, two;
   const auto at_once = weights_after(c, {whole}, nullptr, &one);
   const auto in_parts = weights_after(c, {rows_of(whole, 0, 3), rows_of(whole, 3, 1)}, nullptr, &two);
@@ -104,10 +104,10 @@ TEST(Accumulate, ApplyComesBetween) {
   train::TrainState state(accumulate_config(), 1);
   state.initialise();
   EXPECT_THROW(state.apply(0), ContractViolation);
-  state.accumulate({batch(1, 2, kAccumulated)});
-  EXPECT_THROW(state.accumulate({batch(1, 2, kAccumulated)}), ContractViolation);
+  state.accumulate({test::batch(1, 2, kAccumulated)});
+  EXPECT_THROW(state.accumulate({test::batch(1, 2, kAccumulated)}), ContractViolation);
   state.apply(0);
-  state.accumulate({batch(1, 2, kAccumulated)});
+  state.accumulate({test::batch(1, 2, kAccumulated)});
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ class Weighted : public train::Stage {
   std::vector<std::string> introduction() const override { return {"a stage of the test"}; }
   train::StepRecord step(int64_t i) override {
     ++taken;
-    state_.accumulate({batch(static_cast<uint64_t>(i), 2, 40)}, [](size_t, int64_t t, double log_p) {
+    state_.accumulate({test::batch(static_cast<uint64_t>(i), 2, 40)}, [](size_t, int64_t t, double log_p) {
       const double weight = (t % 3 == 0 ? -0.5 : 1.0) / 80;
       return ops::TokenValue{-weight * log_p, -weight};
     });
@@ -121,9 +121,9 @@ struct CountedRows : data::BatchSource {
   data::Batch training_batch(int64_t step, int64_t, int64_t first_row, int64_t n) const override {
     if (first_row == 0) rows->push_back(0);
     rows->back() += n;
-    return batch(static_cast<uint64_t>(step), n, 40);
+    return test::batch(static_cast<uint64_t>(step), n, 40);
   }
-  std::vector<data::Batch> validation_batches(int64_t, int64_t) const override { return {batch(99, 1, 40)}; }
+  std::vector<data::Batch> validation_batches(int64_t, int64_t) const override { return {test::batch(99, 1, 40)}; }
 };
 
 TEST(Pretraining, TheBatchGrowsLinearly) {
@@ -153,7 +153,7 @@ TEST(GainsOfAModel, AreThoseOfTheModelsMaps) {
       for (int64_t i = 0; i < p.size(); ++i)
         m.block[p.offset + i] += static_cast<float>(0.2 * rng.normal(static_cast<uint64_t>(p.offset + i)));
   m.refresh(state.exec());
-  const data::Batch b = batch(3, 1, 40);
+  const data::Batch b = test::batch(3, 1, 40);
   const train::GainRecord got = state.measure_gains(b);
 
   Arena kept(size_t{64} << 20), scratch(size_t{64} << 20);
