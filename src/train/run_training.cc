@@ -97,6 +97,7 @@ int run_training(const TrainOptions& options, const std::atomic<bool>& stop) {
       return code;
     }
     if (read_metrics(directory.file("metrics.jsonl")).empty()) return 0;  // no step, nothing to report on
+    model::set_indexer_training(stage.state().model(), {});  // what is sampled attends as the saved model will
     const infer::Engine lent(stage.state().model(), stage.state().exec(),
                              checkpoint::resolve_model_directory(directory.path()));
     sample = sample_text(lent, p.config.train.seq_len);

@@ -275,7 +275,7 @@ class NotFinite(Case):
         self.train(run, change={"steps": 10, "checkpoint_every": 1})
         before = losses(run)
         # The weights of step 11 overflow, so the loss of step 12 is none, and step 11 is not kept.
-        result = self.resume(run, "--set", "steps=20", "--set", "lr=1e39", "--set", "schedule=constant", "--set", "grad_clip=0", code=FAILED, says=["first bad tensor: model.", "last good checkpoint", "hint: "])
+        result = self.resume(run, "--set", "steps=20", "--set", "lr=1e6", "--set", "weight_decay=0", "--set", "schedule=constant", "--set", "grad_clip=0", code=FAILED, says=["first bad tensor: model.", "last good checkpoint", "hint: "])
         self.assertRegex(result.err, r"step 1[12]")
         self.assertRegex(result.err, r"checkpoints/step-10")
         self.assertEqual(checkpoint_steps(run)[-1], 10)

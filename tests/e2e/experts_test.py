@@ -9,7 +9,7 @@ class Experts(Case):
     def setUp(self):
         super().setUp()
         self.run_dir = self.dir / "run"
-        self.train(self.run_dir, "--quiet")
+        self.train(self.run_dir, "--quiet", change={"steps": 60})
         self.letters = self.dir / "letters.txt"
         self.letters.write_text("abcdefghijklmnopqrstuvwxyz " * 150)
 

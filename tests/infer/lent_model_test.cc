@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/hf_directory.h"
@@ -30,6 +31,7 @@ struct LentModel : testing::TestWithParam<std::tuple<const char*, DType>> {
     return c;
   }
   std::unique_ptr<Engine> saved(const std::string& name) {
+    std::filesystem::create_directories(dir / name);
     checkpoint::save_weights(dir / name, *model.m, model::config_to_json(model.m->config), f32_t);
     infer::EngineOptions o;
     o.compute = compute == f32_t ? "fp32" : "bf16", o.threads = 1, o.max_positions = 300;

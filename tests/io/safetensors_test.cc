@@ -73,7 +73,7 @@ TEST(Safetensors, NoTensors) {
 TEST(Safetensors, MissingOrNoFile) {
   TempDir dir;
   expect_error([&] { SafetensorsFile(dir / "absent"); }, {"absent", "No such file"});
-  expect_error([&] { SafetensorsFile(dir.path()); }, {dir.path(), "regular file"});
+  expect_error([&] { SafetensorsFile(dir.path()); }, {dir.path(), "is a directory"});
 }
 
 TEST(Safetensors, HeadersThatLie) {

@@ -20,7 +20,7 @@ train::RunConfig stage_config() {
   train::RunConfig c;
   c.model = wide_config("hc");
   model::validate(c.model);
-  c.train.seq_len = 40, c.train.batch_size = 2, c.train.dtype = "fp32", c.train.lr = 1e-3, c.train.steps = 6;
+  c.train.seq_len = 40, c.train.batch_size = 2, c.train.dtype = DType::f32, c.train.lr = 1e-3, c.train.steps = 6;
   return c;
 }
 

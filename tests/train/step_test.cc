@@ -208,7 +208,7 @@ class Replay {
 std::vector<std::string> all_runs() {
   std::vector<std::string> names;
   for (const auto& d : std::filesystem::directory_iterator(golden_dir() + "/steps"))
-    names.push_back(d.path().filename());
+    if (d.is_directory()) names.push_back(d.path().filename());
   std::sort(names.begin(), names.end());
   return names;
 }
