@@ -15,7 +15,8 @@ train::RunConfig accumulate_config() {
   train::RunConfig c;
   c.model = wide_config("plain");
   model::validate(c.model);
-  c.train.seq_len = kAccumulated, c.train.batch_size = 16, c.train.dtype = DType::f32, c.train.lr = 1e-3, c.train.steps = 6;
+  c.train.seq_len = kAccumulated, c.train.batch_size = 16, c.train.dtype = DType::f32, c.train.lr = 1e-3,
+  c.train.steps = 6;
   return c;
 }
 

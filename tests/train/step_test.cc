@@ -69,7 +69,7 @@ FileTensors read_tensors(const std::string& path) {
 class Replay {
  public:
   Replay(const std::string& name, const Variant& v)
-      : dir_(golden_dir() + "/steps/" + name),
+      : dir_(committed_dir() + "/steps/" + name),
         steps_(io::read_json(dir_ + "/steps.json")),
         tolerance_(steps_.at("tolerance")),
         config_(config_of(dir_, v)),
@@ -207,7 +207,7 @@ class Replay {
 
 std::vector<std::string> all_runs() {
   std::vector<std::string> names;
-  for (const auto& d : std::filesystem::directory_iterator(golden_dir() + "/steps"))
+  for (const auto& d : std::filesystem::directory_iterator(committed_dir() + "/steps"))
     if (d.is_directory()) names.push_back(d.path().filename());
   std::sort(names.begin(), names.end());
   return names;
