@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Fails when a header or a source does not compile by itself: tools/check_alone.py [COMPILER] (default: clang++-14, which reads fastest).
+"""Fails when a header or a source does not compile by itself: tools/check_alone.py [--headers] [--compiler C] (default: clang++-14, which reads
+fastest). --headers leaves the sources out, which take twice as long.
 
 Sources are compiled several at a time, where one may live from what another includes; headers are only ever seen behind others. Nothing is
 built: the commands are those of a build directory of its own, build/alone, where sources are not put together. Headers of kernels are read
 with the flags of AVX-512, those of AMX with its own."""
+import argparse
 import concurrent.futures
 import json
 import os
@@ -40,10 +42,10 @@ def nearest(header, of_source):
                 return of_source[source]
 
 
-def jobs():
+def jobs(headers_only):
     of_source = commands()
     for source, each in sorted(of_source.items()):
-        if len(each) == 1 and source.is_relative_to(ROOT) and not source.is_relative_to(BUILD):
+        if not headers_only and len(each) == 1 and source.is_relative_to(ROOT) and not source.is_relative_to(BUILD):
             yield source, each[0]
     for folder in ("src", "apps", "tests", "fuzz"):
         for header in sorted((ROOT / folder).rglob("*.h")):
@@ -60,9 +62,13 @@ def compile_alone(job):
 
 
 def main():
-    configure(sys.argv[1] if len(sys.argv) > 1 else "clang++-14")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--headers", action="store_true", help="only headers")
+    parser.add_argument("--compiler", default="clang++-14")
+    options = parser.parse_args()
+    configure(options.compiler)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        failed = {file: message for file, message in pool.map(compile_alone, jobs()) if message}
+        failed = {file: message for file, message in pool.map(compile_alone, jobs(options.headers)) if message}
     for file, message in failed.items():
         print(f"{file.relative_to(ROOT)} does not compile by itself:\n{message}", file=sys.stderr)
     return 1 if failed else 0
