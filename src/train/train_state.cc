@@ -162,10 +162,10 @@ bool moved_by_muon(const model::ParameterInfo& p, const TrainConfig& c) {
 
 model::MemoryPlan plan_run(const RunConfig& c, int threads) {
   const TrainConfig& t = c.train;
-  model::MemoryPlan plan = model::plan_training(c.model, t.compute(), t.batch_size / t.grad_accum, t.seq_len,
-                                                t.policy(), threads, t.indexer(), t.scope(c.model));
+  model::MemoryPlan plan = model::plan_training(c.model, t.dtype, t.batch_size / t.grad_accum, t.seq_len,
+                                                t.recompute, threads, t.indexer(), t.scope(c.model));
   Arena memory = Arena::measuring(), scratch = Arena::measuring();
-  model::Model m(c.model, t.compute(), t.seq_len, true, memory);
+  model::Model m(c.model, t.dtype, t.seq_len, true, memory);
   m.attach_adapters(t.scope(c.model).lora, true, memory);
   const model::TrainableSet set = model::choose_trainable(m, t.scope(c.model));
   optim::ParameterBlocks blocks;
@@ -182,7 +182,7 @@ TrainState::TrainState(const RunConfig& config, int threads)
   memory_ = std::make_unique<Arena>(plan_.weights + plan_.gradients + plan_.optimizer + (size_t{1} << 20));
   kept_ = std::make_unique<Arena>(plan_.kept);
   scratch_ = std::make_unique<Arena>(plan_.scratch);
-  model_ = std::make_unique<model::Model>(config.model, config.train.compute(), config.train.seq_len, true, *memory_);
+  model_ = std::make_unique<model::Model>(config.model, config.train.dtype, config.train.seq_len, true, *memory_);
   for (auto& b : model_->blocks)
     if (auto* moe = std::get_if<layers::Moe::Spec>(&b.ffn)) *moe = with_balance(*moe, config);
   model::set_indexer_training(*model_, config.train.indexer());
@@ -224,9 +224,9 @@ void TrainState::accumulate(const std::vector<data::Batch>& parts, const Objecti
     if (objective && !dense)
       loss.objective = [&objective, i](int64_t t, double log_p) { return objective(i, t, log_p); };
     const auto start = Clock::now();
-    model::Tape tape = model::reserve_tape(*kept_, *model_, T, model::Tape::Keep::for_backward, config_.train.policy());
+    model::Tape tape = model::reserve_tape(*kept_, *model_, T, model::Tape::Keep::for_backward, config_.train.recompute);
     if (step.modules)
-      tape.mtp = model::reserve_mtp(*kept_, *model_, std::move(step.mtp_rows[i]), config_.train.policy());
+      tape.mtp = model::reserve_mtp(*kept_, *model_, std::move(step.mtp_rows[i]), config_.train.recompute);
     model::forward(exec_, *model_, b.ids, context(b), tape, *scratch_);
     out.forward_ms += ms_since(start);
     const auto middle = Clock::now();
