@@ -109,7 +109,7 @@ SABOTAGES = [
     ("mtp-sum-of-modules", "train/train_state.cc", "static_cast<double>(static_cast<int64_t>(modules) * std::max<int64_t>(1, targets))", "static_cast<double>(std::max<int64_t>(1, targets))", ("train_test", "Steps")),
     ("mtp-last-rows", "model/mtp.cc", "if (end - first < 2) continue;", "if (end - first < 3) continue;", ("model_test", "Mtp")),
     ("z-coefficient", "train/train_state.cc", "loss.z_coef = static_cast<float>(t.z_loss);", "loss.z_coef = static_cast<float>(0.5 * t.z_loss);", ("train_test", "Steps")),
-    ("objective-of-another-token", "ops/rows/cross_entropy.cc", "replace_by_gradient(logits.f32(t), vocab, first + t,", "replace_by_gradient(logits.f32(t), vocab, t,", ("train_test", "Accumulate")),
+    ("objective-of-another-token", "ops/rows/cross_entropy.cc", "replace_by_gradient(logits, vocab, t, labels", "replace_by_gradient(logits, vocab, t % kLossChunk, labels", ("train_test", "Accumulate")),
     ("objective-slope", "ops/rows/cross_entropy.cc", "const double weight = (-v.slope - scale) +", "const double weight = 0 * (-v.slope - scale) +", ("ops_rows_test", "CrossEntropy")),
     ("keep-best", "train/run.cc", "keep_best ? at_.best_step : -1", "keep_best ? -1 : -1", ("train_test", "RunOfAStage:Pretraining:GainsOfAModel")),
     ("best-not-saved", "train/run.cc", "(best && c.keep_best) || checkpoint_is_late()", "checkpoint_is_late()", ("train_test", "RunOfAStage:Pretraining:GainsOfAModel")),

@@ -172,9 +172,9 @@ TEST(Lora, GradientsInAWholeModelFollowFromThoseOfTheMergedWeights) {
     lora.kept.reset();
     lora.scratch.reset();
     lora.tape = model::reserve_tape(lora.kept, *lora.m, 48, model::Tape::Keep::for_backward);
-    model::forward(exec, *lora.m, data.ids, ctx, lora.tape, lora.scratch);
+    model::forward({exec, *lora.m, ctx, lora.scratch}, data.ids, lora.tape);
     const double got_loss =
-        model::backward(exec, *lora.m, data.ids, data.labels, ctx, lora.tape, loss, lora.grads, lora.scratch)
+        model::backward({exec, *lora.m, ctx, lora.scratch}, data.ids, data.labels, lora.tape, loss, lora.grads)
             .sums.cross_entropy;
     EXPECT_NEAR(got_loss, want_loss, 1e-5 * want_loss);
 

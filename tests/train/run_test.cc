@@ -158,7 +158,7 @@ TEST(GainsOfAModel, AreThoseOfTheModelsMaps) {
 
   Arena kept(size_t{64} << 20), scratch(size_t{64} << 20);
   model::Tape tape = model::reserve_tape(kept, m, 40, model::Tape::Keep::nothing);
-  model::forward(state.exec(), m, b.ids, {b.position, b.first_key, b.segment_start, b.sequence_start}, tape, scratch);
+  model::forward({state.exec(), m, {b.position, b.first_key, b.segment_start, b.sequence_start}, scratch}, b.ids, tape);
   const int64_t n = m.residual.streams;
   std::vector<double> product(static_cast<size_t>(40 * n * n));
   for (int64_t t = 0; t < 40; ++t)
