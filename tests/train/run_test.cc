@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "io/json_file.h"
+#include "report/run_data.h"
 #include "support/batches.h"
 #include "support/small_model.h"
 #include "support/temp_dir.h"
@@ -77,7 +78,7 @@ TEST_F(RunOfAStage, GoesOnWithWhatTheStageKept) {
   Weighted second(c);
   EXPECT_EQ(run(second, c, true), 0);
   EXPECT_EQ(second.taken, 6);
-  const auto records = train::read_metrics(dir / "run/metrics.jsonl");
+  const auto records = report::read_metrics(dir / "run/metrics.jsonl");
   ASSERT_EQ(records.size(), 6u);
   EXPECT_EQ(records.back()["tokens"], 6 * 80);
   EXPECT_EQ(io::read_json(dir / "run/run.json")["stage"], "weighted");
