@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SABOTAGES = [
     # Sinkhorn and the maps of hyper-connections
     ("sinkhorn-order", "kernels/residual/sinkhorn.isa.cc", "normalise<N>(m, i % 2 == 0, veps,", "normalise<N>(m, i % 2 == 1, veps,", ("ops_residual_test", "Vectors")),
-    ("sinkhorn-eps", "kernels/residual/sinkhorn.isa.cc", "at(i) = at(i) * r + eps;", "at(i) = at(i) * r + (eps - eps);", ("ops_residual_test", "Properties")),
+    ("sinkhorn-eps", "kernels/residual/sinkhorn.isa.cc", "at(i) = at(i) * r + eps;", "at(i) = at(i) * r + (eps - eps);", ("ops_residual_test", "SinkhornProperties")),
     ("sinkhorn-vjp-dot", "kernels/residual/sinkhorn.isa.cc", "d[at] = (d[at] - dot) * r;", "d[at] = d[at] * r;", ("ops_residual_test", "Vectors")),
     ("sinkhorn-vjp-walk-back", "kernels/residual/sinkhorn.isa.cc", "m[at] = m[at] * denominator;", "m[at] = m[at];", ("ops_residual_test", "Vectors")),
     ("mixture-mean", "kernels/residual/permutations.isa.cc", "e[p] * r * (g - mean)", "e[p] * r * g", ("ops_residual_test", "Mixture")),
@@ -34,7 +34,7 @@ SABOTAGES = [
     ("res-form-transposed", "ops/residual/residual_coefficients.cc", "s.kind == ResidualKind::hc || s.convention == HcConvention::v4;", "s.kind == ResidualKind::hc || s.convention == HcConvention::v4 || s.res_form == ResForm::lite;", ("ops_residual_test", "Residual")),
     ("map-transposed", "ops/residual/residual_coefficients.cc", "return transposed ? j * n + k : k * n + j;", "return transposed ? k * n + j : j * n + k;", ("ops_residual_test", "Vectors")),
     ("post-factor", "ops/residual/residual_coefficients.cc", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 2.f, 0.f, y.v[i]);", "sinkhorn_kernels().sigmoid(q.v[i], scale[1], base[i], 1.f, 0.f, y.v[i]);", ("ops_residual_test", "Vectors")),
-    ("pre-eps", "ops/residual/residual_coefficients.cc", "scale[0], base[i], 1.f, s.hc_eps, y.v[i]);", "scale[0], base[i], 1.f, 0.f, y.v[i]);", ("ops_residual_test", "Properties")),
+    ("pre-eps", "ops/residual/residual_coefficients.cc", "scale[0], base[i], 1.f, s.hc_eps, y.v[i]);", "scale[0], base[i], 1.f, 0.f, y.v[i]);", ("ops_residual_test", "SiteProperties")),
     ("scale-gradient", "ops/residual/residual_coefficients.cc", "d_scale[group] += static_cast<float>(weighted);", "d_scale[group] += 0 * static_cast<float>(weighted);", ("ops_residual_test", "Vectors")),
     ("collapse-scale-gradient", "ops/residual/residual_coefficients.cc", "d_scale[0] += static_cast<float>(weighted);", "d_scale[0] += 0 * static_cast<float>(weighted);", ("ops_residual_test", "Vectors")),
     ("write-transposed", "kernels/residual/streams.isa.cc", "for (int j = 0; j < N; ++j) s = fma(set1(res[k * N + j]), in[j], s);", "for (int j = 0; j < N; ++j) s = fma(set1(res[j * N + k]), in[j], s);", ("ops_residual_test", "Vectors")),
