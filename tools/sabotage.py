@@ -158,6 +158,7 @@ SABOTAGES = [
     ("file-limit", "io/user_files.cc", "if (static_cast<size_t>(about.st_size) > max_bytes)", "if (false)", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
     ("link-replaced", "io/atomic_file.cc", "replace_file(follow_links(path), content,", "replace_file(path, content,", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
     ("output-mode", "io/atomic_file.cc", "exists ? there.st_mode & 07777 : 0644", "0644", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("torn-line-joined", "io/user_files.cc", "(last == '\\n' ? \"\" : \"\\n\")", "std::string()", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
     ("input-overwritten", "io/user_files.cc", "x.st_dev == y.st_dev && x.st_ino == y.st_ino;", "x.st_dev == y.st_dev && x.st_ino == y.st_ino && a == b;", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
     ("mapped-change-forgotten", "io/mapped_file.cc", "if (mapping_->changed()) changed_before()", "if (false) changed_before()", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
     ("mapped-end", "io/mapped_file.cc", "at >= begin + m->size", "at > begin + m->size", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),

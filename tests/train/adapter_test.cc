@@ -84,7 +84,7 @@ TEST_F(Adapter, BesideTheWeightsIsAsMergedIntoThem) {
 
 TEST_F(Adapter, MergingGivesTheSumOfBoth) {
   make("q_b_proj,experts");
-  const train::RunConfig c = run_config();
+  const train::RunConfig c = further_config();
   train::TrainState got(c, 1), want(c, 1);
   checkpoint::load_weights(base, got.model());
   checkpoint::load_weights(merged, want.model());

@@ -13,7 +13,7 @@
 
 namespace birkhoff::test {
 
-inline train::RunConfig run_config(bool mla = true) {
+inline train::RunConfig further_config(bool mla = true) {
   train::RunConfig c;
   c.model = small_config("plain", 1, mla);
   model::validate(c.model);
@@ -23,7 +23,7 @@ inline train::RunConfig run_config(bool mla = true) {
 }
 
 inline train::RunConfig lora_config(const std::string& targets = "") {
-  train::RunConfig c = run_config();
+  train::RunConfig c = further_config();
   c.train.lora_rank = 3, c.train.lora_alpha = 6, c.train.lora_targets = targets;
   return c;
 }

@@ -56,7 +56,7 @@ void attach_lively_adapters(SmallModel& lora, const model::LoraSpec& spec, Arena
 // dW.
 TEST(Lora, GradientsInAWholeModelFollowFromThoseOfTheMergedWeights) {
   const Exec exec(2);
-  const data::Batch data = batch(1, run_config())[0];
+  const data::Batch data = batch(1, further_config())[0];
   const layers::TokenContext ctx{data.position, data.first_key, data.segment_start, data.sequence_start};
   model::LossOptions loss;
   loss.scale = 1.f / 48;
@@ -111,7 +111,7 @@ TEST(Lora, OnlyAdaptersMoveAndTheLossFalls) {
 }
 
 TEST(Lora, TheFirstStepStartsFromTheModelItself) {
-  train::TrainState plain(run_config(), 1), lora(lora_config(), 1);
+  train::TrainState plain(further_config(), 1), lora(lora_config(), 1);
   plain.initialise();
   lora.initialise();
   EXPECT_EQ(plain.evaluate(batch(0, plain.config())), lora.evaluate(batch(0, lora.config()))) << "B starts at zero";
@@ -152,7 +152,7 @@ TEST(Lora, ResumeIsBitExact) {
 }
 
 TEST(Lora, SettingsThatContradictAreRefused) {
-  const nlohmann::json model = model::config_to_json(run_config().model);
+  const nlohmann::json model = model::config_to_json(further_config().model);
   const auto refused = [&](std::vector<std::string> set) {
     set.emplace_back("seq_len=24");
     return error_of([&] { train::make_run_config(model, set); });

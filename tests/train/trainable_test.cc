@@ -13,7 +13,7 @@ namespace {
 TEST(Trainable, FrozenTensorsKeepTheirBits) {
   for (const std::string pattern : {"layers\\.1\\.mlp\\.experts\\.2\\.", "self_attn\\.q_a_proj", "up_proj", "norm",
                                     "e_score_correction_bias", "embed_tokens|lm_head"}) {
-    train::RunConfig c = run_config();
+    train::RunConfig c = further_config();
     c.train.trainable = pattern;
     train::TrainState s(c, 2);
     s.initialise();
@@ -27,7 +27,7 @@ TEST(Trainable, FrozenTensorsKeepTheirBits) {
 }
 
 TEST(Trainable, GradientsOfWhatIsTrainedAreThoseOfTheWholeModel) {
-  train::RunConfig c = run_config();
+  train::RunConfig c = further_config();
   c.train.grad_clip = 0, c.train.weight_decay = 0, c.train.bias_update_speed = 0;
   train::TrainState all(c, 2);
   all.initialise();
@@ -45,7 +45,7 @@ TEST(Trainable, GradientsOfWhatIsTrainedAreThoseOfTheWholeModel) {
 }
 
 TEST(Trainable, OnlyWhatIsTrainedHasMoments) {
-  train::RunConfig c = run_config();
+  train::RunConfig c = further_config();
   c.train.trainable = "self_attn\\.o_proj";
   train::TrainState s(c, 1);
   int64_t trained = 0;
@@ -56,7 +56,7 @@ TEST(Trainable, OnlyWhatIsTrainedHasMoments) {
 }
 
 TEST(Trainable, PatternsThatMatchNothingAreRefusedWithTheNearestNames) {
-  train::RunConfig c = run_config();
+  train::RunConfig c = further_config();
   c.train.trainable = "self_atn.o_proj";
   EXPECT_NE(error_of([&] { train::TrainState(c, 1); }).find("o_proj.weight"), std::string::npos);
   c.train.trainable = "([";
@@ -64,7 +64,7 @@ TEST(Trainable, PatternsThatMatchNothingAreRefusedWithTheNearestNames) {
 }
 
 TEST(Init, ModelSettingsComeWithTheWeights) {
-  const model::ModelConfig from = run_config().model;
+  const model::ModelConfig from = further_config().model;
   const auto same = train::make_run_config({{"hidden_size", 20}, {"seq_len", 24}}, {"lr=0.5"}, &from);
   EXPECT_EQ(same.model.hidden_size, 20);
   EXPECT_EQ(same.train.lr, 0.5);
