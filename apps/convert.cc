@@ -28,10 +28,7 @@ void copy_other_files(const std::string& from, const std::string& to) {
         name == "config.json" || name == "manifest.json" || name == "model.safetensors.index.json" ||
         name == "pytorch_model.bin.index.json")
       continue;
-    std::error_code ec;
-    fs::copy_file(fs::path(from) / name, fs::path(to) / name, ec);
-    if (ec)
-      throw Error("convert", to + "/" + name + ": " + ec.message(), "free some space or choose another directory");
+    io::copy_file(from + "/" + name, to + "/" + name);
   }
 }
 

@@ -3,88 +3,31 @@
 #include <optional>
 
 #include "apps/flags.h"
-#include "apps/output.h"
+#include "apps/generation_printer.h"
+#include "apps/prompts.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "infer/generation.h"
-#include "io/user_files.h"
 #include "text/tokenizer/fim.h"
 
 namespace birkhoff::apps {
 namespace {
 
-using nlohmann::json;
-
 struct GenerateFlags {
-  std::string model, adapter, prompt, prompt_file, prompts, tokens_file, dtype, mla = "auto";
-  std::vector<std::string> fim, set;
+  std::string model, adapter, dtype, mla = "auto";
+  std::vector<std::string> set;
+  PromptFlags prompts;
   int64_t samples = 1;
   bool json_lines = false;
   infer::GenerationOptions options;
 };
 
-// What the flags give to continue, before there is a model that reads it.
-struct Prompts {
-  std::vector<std::string> texts;
-  std::vector<int32_t> ids;  // of --tokens-file
-  bool are_ids = false;
-
-  // No prompt has more tokens: one a byte, and those that models want around a text.
-  int64_t most_tokens() const {
-    constexpr size_t kAround = 16;
-    size_t most = ids.size();
-    for (const std::string& t : texts) most = std::max(most, t.size() + kAround);
-    return static_cast<int64_t>(most);
-  }
-};
-
-// Lines {"prompt": "..."}; empty ones are passed over.
-std::vector<std::string> read_prompt_lines(const std::string& path) {
-  std::vector<std::string> texts;
-  std::istringstream in(read_text_file(path));
-  size_t number = 0;
-  for (std::string line; std::getline(in, line);) {
-    ++number;
-    if (number == 1 && line.starts_with(io::kByteOrderMark)) line.erase(0, io::kByteOrderMark.size());
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const json j = json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!j.is_object() || !j.contains("prompt") || !j["prompt"].is_string())
-      throw Error("generate", path + ":" + std::to_string(number) + ": no {\"prompt\": \"...\"}",
-                  "every line is a JSON object with the text to continue");
-    texts.push_back(j["prompt"].get<std::string>());
-  }
-  if (texts.empty()) throw Error("generate", path + ": no prompts");
-  return texts;
-}
-
-Prompts read_prompts(const GenerateFlags& f) {
-  const int given =
-      !f.prompt.empty() + !f.prompt_file.empty() + !f.prompts.empty() + !f.tokens_file.empty() + !f.fim.empty();
-  if (given > 1)
-    throw Error("generate", "more than one of --prompt, --prompt-file, --prompts, --tokens-file, --fim", "give one",
-                ExitCode::usage);
-  Prompts p;
-  if (!f.tokens_file.empty()) {
-    p.ids = read_token_file(f.tokens_file);
-    p.are_ids = true;
-  } else if (!f.prompts.empty()) {
-    p.texts = read_prompt_lines(f.prompts);
-  } else if (!f.fim.empty()) {
-    p.texts = {f.fim[0] + f.fim[1]};  // for its size
-  } else if (f.prompt == "-") {
-    p.texts = {read_text_file("/dev/stdin")};
-  } else {
-    p.texts = {f.prompt_file.empty() ? f.prompt : read_text_file(f.prompt_file)};
-  }
-  return p;
-}
-
 std::vector<int32_t> encode(const GenerateFlags& f, const infer::TextModel& model, const std::string& text) {
-  if (f.fim.empty()) return model.prompt(text);
+  if (f.prompts.fim.empty()) return model.prompt(text);
   if (!model.tokenizer())
     throw Error("generate", "--fim: a byte model has no tokens for filling in the middle",
                 "use a model with a tokenizer that has them");
-  return text::fim_prompt(*model.tokenizer(), f.fim[0], f.fim[1]);
+  return text::fim_prompt(*model.tokenizer(), f.prompts.fim[0], f.prompts.fim[1]);
 }
 
 layers::MlaForm mla_form(const std::string& name) {
@@ -93,51 +36,6 @@ layers::MlaForm mla_form(const std::string& name) {
   if (name == "absorbed") return layers::MlaForm::absorbed;
   throw Error("generate", "--mla " + name + ": unknown form", "one of auto, expanded, absorbed", ExitCode::usage);
 }
-
-// Prints what is generated: text or ids as they come, or a line of JSON at the end.
-class Printer {
- public:
-  Printer(bool as_json, bool ids, bool top) : json_(as_json), ids_(ids), top_(top) {}
-
-  void token(const infer::GeneratedToken& t) {
-    if (json_) {
-      text_ += t.text;
-      tokens_.push_back(t.id);
-      logprobs_.push_back(t.logprob);
-      if (top_) top_ids_.push_back(t.top);
-      return;
-    }
-    if (ids_)
-      std::printf("%s%d", t.index ? " " : "", t.id);
-    else
-      std::fwrite(t.text.data(), 1, t.text.size(), stdout);
-    if (ids_ || !t.text.empty()) flush_output();
-  }
-
-  // place: which prompt and sample it was, and what else is known of it.
-  void end(const infer::Generated& g, json place) {
-    if (!json_) {
-      std::printf("%s\n", g.rest.c_str());
-      flush_output();
-      return;
-    }
-    if (!ids_) place["text"] = text_ + g.rest;
-    place["tokens"] = tokens_;
-    place["logprobs"] = logprobs_;
-    if (top_) place["top"] = top_ids_;
-    place["finish"] = infer::finish_name(g.finish);
-    write_line(place.dump(-1, ' ', false, json::error_handler_t::replace));
-    flush_output();
-    text_.clear(), tokens_.clear(), logprobs_.clear(), top_ids_.clear();
-  }
-
- private:
-  bool json_, ids_, top_;
-  std::string text_;
-  std::vector<int32_t> tokens_;
-  std::vector<double> logprobs_;
-  std::vector<std::vector<std::pair<int32_t, double>>> top_ids_;
-};
 
 // The rule for all that is read: prompt and continuation stand at positions that the model has.
 void require_room(const infer::Engine& engine, size_t prompt, int64_t count) {
@@ -157,7 +55,7 @@ int generate(const GenerateFlags& f, int threads) {
   o.logprobs = f.json_lines;
   if (o.top_logprobs > 0 && !f.json_lines)
     throw Error("generate", "--top-logprobs without --json", "log-probabilities are written as JSON", ExitCode::usage);
-  const Prompts prompts = read_prompts(f);
+  const Prompts prompts = read_prompts(f.prompts);
   infer::EngineOptions options;
   options.set = f.set;
   options.compute = f.dtype;
@@ -177,7 +75,7 @@ int generate(const GenerateFlags& f, int threads) {
   require_room(engine, longest, std::max<int64_t>(o.max_tokens, 1));
   const int64_t capacity = static_cast<int64_t>(longest) + std::max<int64_t>(o.max_tokens, 1);
 
-  Printer printer(f.json_lines, prompts.are_ids, o.top_logprobs > 0);
+  GenerationPrinter printer(f.json_lines, prompts.are_ids, o.top_logprobs > 0);
   for (size_t i = 0; i < fed.size(); ++i) {
     for (int64_t s = 0; s < f.samples && !stop_requested(); ++s) {
       infer::Session session(engine, capacity, form);
@@ -214,11 +112,11 @@ void add_generate(CLI::App& app, Program& p) {
   CLI::App* verb = app.add_subcommand("generate", "Continue a prompt");
   verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
   verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");
-  verb->add_option("-p,--prompt", f->prompt, "text to continue; -: standard input");
-  verb->add_option("--prompt-file", f->prompt_file, "the same from a file");
-  verb->add_option("--prompts", f->prompts, "JSON lines {\"prompt\": ...}: each is continued");
-  verb->add_option("--tokens-file", f->tokens_file, "whitespace-separated ids; ids are written too");
-  verb->add_option("--fim", f->fim, "PREFIX SUFFIX: write what belongs between the two")->expected(2);
+  verb->add_option("-p,--prompt", f->prompts.prompt, "text to continue; -: standard input");
+  verb->add_option("--prompt-file", f->prompts.prompt_file, "the same from a file");
+  verb->add_option("--prompts", f->prompts.prompts, "JSON lines {\"prompt\": ...}: each is continued");
+  verb->add_option("--tokens-file", f->prompts.tokens_file, "whitespace-separated ids; ids are written too");
+  verb->add_option("--fim", f->prompts.fim, "PREFIX SUFFIX: write what belongs between the two")->expected(2);
   add_sampling(*verb, f->options);
   verb->add_option("--samples", f->samples, "continuations of each prompt, of seeds one after another")
       ->check(whole_number(1, 1000000))

@@ -79,21 +79,18 @@ std::string save_checkpoint(const std::string& run, int64_t step, const model::M
                             const TrainerState& state) {
   const std::string final_path = directory_of(run, step);
   io::StagedDirectory staged(final_path);
-  std::error_code ec;
-  fs::create_directories(staged.path() + "/trainer_state", ec);
+  io::create_directories(staged.path() + "/trainer_state");
   save_weights(staged.path(), m, config, DType::f32, state.source);
   if (!m.lora.empty()) {
-    fs::create_directories(staged.path() + "/adapter", ec);
+    io::create_directories(staged.path() + "/adapter");
     save_adapter(staged.path() + "/adapter", m, state.base_model);
   }
   const io::TensorEntry moments[] = {vector_entry("moment1", state.moment1, state.elements),
                                      vector_entry("moment2", state.moment2, state.elements)};
   io::write_safetensors(staged.path() + "/trainer_state/optimizer.safetensors", moments);
   io::write_json(staged.path() + "/trainer_state/position.json", state.position);
-  for (const std::string& file : state.files) {
-    fs::copy_file(file, fs::path(staged.path()) / fs::path(file).filename(), ec);
-    if (ec) throw Error("checkpoint", file + ": cannot be copied: " + ec.message());
-  }
+  for (const std::string& file : state.files)
+    io::copy_file(file, (fs::path(staged.path()) / fs::path(file).filename()).string());
   io::write_manifest(staged.path());
   staged.publish();
   io::replace_symlink(run + "/latest", std::string("checkpoints/") + kStepPrefix + std::to_string(step));

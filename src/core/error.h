@@ -25,11 +25,22 @@ class Error : public std::runtime_error {
   const std::string& where() const { return where_; }
   const std::string& hint() const { return hint_; }
   ExitCode code() const { return code_; }
+  std::string said() const { return std::string(what()).substr(where_.size() + 3); }  // without "[where] "
 
  private:
   std::string where_, hint_;
   ExitCode code_;
 };
+
+// f(); what goes wrong in it names the file: "[where] path: what".
+template <class F>
+auto about_file(const std::string& path, F&& f) {
+  try {
+    return f();
+  } catch (const Error& e) {
+    throw Error(e.where(), path + ": " + e.said(), e.hint(), e.code());
+  }
+}
 
 class ContractViolation : public std::logic_error {
  public:

@@ -1,12 +1,12 @@
 #include "infer/text_model.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/hf_directory.h"
 #include "core/error.h"
 #include "io/json_file.h"
+#include "io/user_files.h"
 
 namespace birkhoff::infer {
 namespace {
@@ -16,7 +16,7 @@ constexpr int64_t kByteVocabulary = 256;
 // eos_token_id of a file of the directory: a number or a list.
 void read_ends(const std::string& directory, const char* file, std::vector<int32_t>& ends) {
   const std::string path = directory + "/" + file;
-  if (!std::filesystem::exists(path)) return;
+  if (!io::exists(path)) return;
   const nlohmann::json j = io::read_json(path);
   if (!j.is_object() || !j.contains("eos_token_id")) return;
   const nlohmann::json& v = j.at("eos_token_id");

@@ -12,6 +12,7 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "io/mapped_file.h"
 #include "io/user_files.h"
 
 namespace birkhoff::io {
@@ -47,17 +48,6 @@ std::string follow_links(std::string path) {
     path = (fs::path(path).parent_path() / target).string();
   }
   file_error(path, "", ELOOP);
-}
-
-bool write_all(int fd, std::string_view content) {
-  while (!content.empty()) {
-    const ssize_t n = ::write(fd, content.data(), content.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n == 0) errno = ENOSPC;
-    if (n <= 0) return false;
-    content.remove_prefix(static_cast<size_t>(n));
-  }
-  return true;
 }
 
 // Devices, pipes and standard output: their names lead to what is open elsewhere, and a file in their place would not.
@@ -99,6 +89,11 @@ void write_file_atomic(const std::string& path, std::string_view content) {
       exists && fstat(STDOUT_FILENO, &out) == 0 && out.st_dev == there.st_dev && out.st_ino == there.st_ino;
   if (is_output || (exists && !S_ISREG(there.st_mode))) return write_in_place(path, content, is_output);
   replace_file(follow_links(path), content, exists ? there.st_mode & 07777 : 0644);
+}
+
+void copy_file(const std::string& from, const std::string& to) {
+  const MappedFile file(from);
+  write_file_atomic(to, {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
 }
 
 StagedDirectory::StagedDirectory(const std::string& final_path)

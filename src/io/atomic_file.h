@@ -10,6 +10,9 @@ namespace birkhoff::io {
 // failure throws Error and removes the temporary.
 void write_file_atomic(const std::string& path, std::string_view content);
 
+// The same with the content of a regular file, which may be large.
+void copy_file(const std::string& from, const std::string& to);
+
 // A directory being filled under a temporary name beside its final one. publish() syncs and renames it; without
 // publish() the destructor removes it and all it holds.
 class StagedDirectory {

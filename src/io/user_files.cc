@@ -82,6 +82,19 @@ PathKind path_kind(const std::string& path) {
   return S_ISREG(st.st_mode) ? PathKind::file : S_ISDIR(st.st_mode) ? PathKind::directory : PathKind::other;
 }
 
+bool is_taken(const std::string& path) {
+  struct stat st {};
+  if (::lstat(path.c_str(), &st) == 0) return true;
+  if (errno != ENOENT && errno != ENOTDIR) file_error(path, "", errno);
+  return false;
+}
+
+size_t file_size(const std::string& path) {
+  struct stat about {};
+  open_file(path, about);
+  return static_cast<size_t>(about.st_size);
+}
+
 bool same_file(const std::string& a, const std::string& b) {
   struct stat x {
   }, y{};
@@ -121,6 +134,32 @@ Descriptor open_file(const std::string& path, struct stat& about) {
   if (!S_ISREG(about.st_mode))
     throw Error("file", path + ": is not a regular file", "save its content in a file and give that");
   return fd;
+}
+
+bool write_all(int fd, std::string_view content) {
+  while (!content.empty()) {
+    const ssize_t n = ::write(fd, content.data(), content.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n == 0) errno = ENOSPC;
+    if (n <= 0) return false;
+    content.remove_prefix(static_cast<size_t>(n));
+  }
+  return true;
+}
+
+void append_line(const std::string& path, std::string_view line) {
+  if (const PathKind kind = path_kind(path); kind == PathKind::directory)
+    throw Error("file", path + ": is a directory", "a file was expected");
+  else if (kind == PathKind::other)
+    throw Error("file", path + ": is not a regular file", "name a file, or a new one");
+  const Descriptor fd(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
+  struct stat about {};
+  if (fd.get() < 0 || fstat(fd.get(), &about) != 0) file_error(path, "cannot be written", errno);
+  char last = '\n';
+  if (about.st_size > 0 && ::pread(fd.get(), &last, 1, about.st_size - 1) != 1)
+    file_error(path, "cannot be read", errno);
+  if (!write_all(fd.get(), (last == '\n' ? "" : "\n") + std::string(line) + "\n"))
+    file_error(path, "write failed", errno);
 }
 
 std::string read_file(const std::string& path, size_t max_bytes) {

@@ -26,6 +26,10 @@ inline bool exists(const std::string& path) { return path_kind(path) != PathKind
 inline bool is_file(const std::string& path) { return path_kind(path) == PathKind::file; }
 inline bool is_directory(const std::string& path) { return path_kind(path) == PathKind::directory; }
 
+// Whether the name is taken, be it by a link that leads nowhere. Throws Error as path_kind.
+bool is_taken(const std::string& path);
+size_t file_size(const std::string& path);  // bytes of a regular file; throws Error
+
 // True when both are there and are one file, whatever they are called.
 bool same_file(const std::string& a, const std::string& b);
 // Throws Error (exit code 2) when what is to be written is one of the files that are read.
@@ -53,6 +57,12 @@ class Descriptor {
 
 // Opens a regular file to read; anything else is refused. about: what fstat says of it. Throws Error.
 Descriptor open_file(const std::string& path, struct stat& about);
+
+// Writes all of it; false with the reason in errno.
+bool write_all(int fd, std::string_view content);
+// Adds a line at the end of a regular file, which need not be there; what ends inside a line is ended first. Throws
+// Error.
+void append_line(const std::string& path, std::string_view line);
 
 // The bytes of a regular file. Throws Error; also when there are more than max_bytes.
 std::string read_file(const std::string& path, size_t max_bytes);

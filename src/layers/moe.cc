@@ -98,7 +98,8 @@ void Moe::backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const
   ops::rows_to_slots(p.exec, r, d_row_weight, d_weights);
   ops::route_backward(p.exec, s.rule, saved.logits, r, d_weights, d_logits);
   if (s.balance.any())
-    ops::balance_losses(p.exec, s.rule, s.balance, saved.logits, r, p.ctx.sequence_start, balance, d_logits, p.scratch);
+    ops::balance_losses(p.exec, s.rule, s.balance, {saved.logits, r, p.ctx.sequence_start}, balance, d_logits,
+                        p.scratch);
   Mat dx_router = p.scratch.mat(dt, x.rows, s.dim);
   linear_backward(p.exec, w.router, x, d_logits, dx_router, g.router, p.scratch);
   ops::add(p.exec, dx_router, d.dx);

@@ -53,7 +53,7 @@ MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int6
         LossOptions loss;
         loss.mtp_scale.resize(tape.mtp.size());
         loss.indexer_scale = indexer.learns ? 1.f : 0.f;
-        backward(dry, m, ids, ids, ctx, tape, loss, grads, pass.scratch());
+        backward({dry, m, ctx, pass.scratch()}, ids, ids, tape, loss, grads);
         const Tape& validation = pass.forward(dry, m, ids, ctx);  // in the same memory
         ops::cross_entropy_forward(dry, validation.hidden, m.weights.head.forward, ids, {}, pass.scratch());
       },

@@ -232,7 +232,7 @@ std::vector<ops::LossSums> backward_mtp(const StackRun& r, CMat source, std::vec
     const bool followed = k + 1 < modules;  // then the next module's rows ask something of this one's output
     const CMat d_later = followed ? CMat(all_d_source.row_block(0, tapes[k + 1].stack.tokens)) : CMat{};
     const std::span<const int32_t> labels = r.exec.dry() ? r.ctx.position : std::span<const int32_t>(t.rows.labels);
-    sums[k] = ops::cross_entropy_backward(r.exec, t.hidden, m.weights.head.forward, m.weights.head.backward, labels,
+    sums[k] = ops::cross_entropy_backward(r.exec, t.hidden, {m.weights.head.forward, m.weights.head.backward}, labels,
                                           {scale[k]}, d_h, grads.head.w, r.scratch);
     if (followed && !has_streams(m)) add_rows(r, tapes[k + 1], d_later, d_h);
     if (followed && has_streams(m)) {

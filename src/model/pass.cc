@@ -34,7 +34,7 @@ Tape& Pass::forward(const Exec& exec, const Model& m, std::span<const int32_t> i
   kept_->reset();
   scratch_->reset();
   tape_ = reserve_tape(*kept_, m, static_cast<int64_t>(ids.size()), options.keep, options.policy, options.cache);
-  model::forward(exec, m, ids, ctx, tape_, *scratch_, options.cache);
+  model::forward({exec, m, ctx, *scratch_}, ids, tape_, options.cache);
   return tape_;
 }
 

@@ -51,7 +51,7 @@ struct IndexerTraining {
 };
 void set_indexer_training(Model& m, IndexerTraining t);
 
-// What every pass over a stack needs.
+// What every pass needs, over the model or over a stack of its blocks.
 struct StackRun {
   const Exec& exec;
   const Model& m;

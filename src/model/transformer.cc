@@ -16,22 +16,22 @@ Tape reserve_tape(Arena& arena, const Model& m, int64_t tokens, Tape::Keep keep,
   return t;
 }
 
-void forward(const Exec& exec, const Model& m, std::span<const int32_t> ids, const layers::TokenContext& ctx, Tape& t,
-             Arena& scratch, KvCache* cache) {
+void forward(const StackRun& r, std::span<const int32_t> ids, Tape& t, KvCache* cache) {
+  const Model& m = r.m;
   const int64_t T = t.tokens;
   BK_CHECK_EQ(static_cast<int64_t>(ids.size()), T);
-  BK_CHECK_EQ(ctx.tokens(), T);
+  BK_CHECK_EQ(r.ctx.tokens(), T);
   if (cache) BK_CHECK_LE(cache->length + T, cache->capacity);
   {
-    Arena::Scope scope(scratch);
-    Mat e = scratch.mat(m.compute, T, m.config.hidden_size);
-    m.embed(exec, ids, e);
-    ops::expand_forward(exec, m.residual, e, t.x[0]);
+    Arena::Scope scope(r.scratch);
+    Mat e = r.scratch.mat(m.compute, T, m.config.hidden_size);
+    m.embed(r.exec, ids, e);
+    ops::expand_forward(r.exec, m.residual, e, t.x[0]);
   }
-  layers::TokenContext tokens = ctx;
+  layers::TokenContext tokens = r.ctx;
   tokens.token_id = ids;
-  forward_stack({exec, m, tokens, scratch}, m.weights.hc_head, t, cache);
-  ops::rms_norm_forward(exec, t.h, m.weights.norm, m.residual.norm_eps, t.hidden, t.final_rstd);
+  forward_stack({r.exec, m, tokens, r.scratch}, m.weights.hc_head, t, cache);
+  ops::rms_norm_forward(r.exec, t.h, m.weights.norm, m.residual.norm_eps, t.hidden, t.final_rstd);
   if (cache) cache->length += T;
 }
 
@@ -44,34 +44,34 @@ void pool_choices(const StackTape& t, ops::BalanceLoss& loss) {
 
 }  // namespace
 
-LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> ids, std::span<const int32_t> labels,
-                    const layers::TokenContext& ctx, Tape& t, const LossOptions& loss, Weights& grads, Arena& scratch) {
-  Arena::Scope whole(scratch);
+LossResult backward(const StackRun& r, std::span<const int32_t> ids, std::span<const int32_t> labels, Tape& t,
+                    const LossOptions& loss, Weights& grads) {
+  const Model& m = r.m;
+  Arena::Scope whole(r.scratch);
   const int64_t T = t.tokens, D = m.config.hidden_size;
   LossResult result;
-  Mat dx = scratch.mat(m.compute, T, m.residual.streams * D), d_hidden = scratch.mat(m.compute, T, D);
-  result.sums = ops::cross_entropy_backward(exec, t.hidden, m.weights.head.forward, m.weights.head.backward, labels,
-                                            loss, d_hidden, grads.head.w, scratch);
-  const StackRun run{exec, m, ctx, scratch};
+  Mat dx = r.scratch.mat(m.compute, T, m.residual.streams * D), d_hidden = r.scratch.mat(m.compute, T, D);
+  result.sums = ops::cross_entropy_backward(r.exec, t.hidden, {m.weights.head.forward, m.weights.head.backward}, labels,
+                                            loss, d_hidden, grads.head.w, r.scratch);
   LayerLosses layer_losses;
   layer_losses.balance.scale = loss.balance_scale;
   layer_losses.indexer.scale = loss.indexer_scale;
-  if (!exec.dry()) pool_choices(t, layer_losses.balance);
+  if (!r.exec.dry()) pool_choices(t, layer_losses.balance);
   const bool streams = m.residual.kind != ops::ResidualKind::plain, from_streams = streams && !t.mtp.empty();
   if (!t.mtp.empty()) {
-    if (streams) ops::zero(exec, dx);
+    if (streams) ops::zero(r.exec, dx);
     const CMat source = mtp_source(m, t, t.hidden);
-    forward_mtp(run, ids, source, t.mtp);
-    if (!exec.dry())
+    forward_mtp(r, ids, source, t.mtp);
+    if (!r.exec.dry())
       for (const MtpTape& module : t.mtp) pool_choices(module.stack, layer_losses.balance);
-    result.mtp = backward_mtp(run, source, t.mtp, loss.mtp_scale, layer_losses, streams ? dx : d_hidden, grads);
+    result.mtp = backward_mtp(r, source, t.mtp, loss.mtp_scale, layer_losses, streams ? dx : d_hidden, grads);
   }
-  ops::rms_norm_backward(exec, t.h, m.weights.norm, t.final_rstd, d_hidden, d_hidden, grads.norm, scratch);
-  backward_stack(run, m.weights.hc_head, t, {d_hidden, dx, from_streams}, layer_losses, grads, grads.hc_head);
+  ops::rms_norm_backward(r.exec, t.h, m.weights.norm, t.final_rstd, d_hidden, d_hidden, grads.norm, r.scratch);
+  backward_stack(r, m.weights.hc_head, t, {d_hidden, dx, from_streams}, layer_losses, grads, grads.hc_head);
   result.balance = layer_losses.balance.sum;
   result.indexer = layer_losses.indexer.sum;
-  ops::expand_backward(exec, m.residual, dx, d_hidden);
-  ops::embedding_backward(exec, ids, d_hidden, grads.embed);
+  ops::expand_backward(r.exec, m.residual, dx, d_hidden);
+  ops::embedding_backward(r.exec, ids, d_hidden, grads.embed);
   return result;
 }
 

@@ -19,8 +19,7 @@ Tape reserve_tape(Arena& arena, const Model& m, int64_t tokens, Tape::Keep keep,
                   KvCache* cache = nullptr);
 
 // ids [T] -> tape.hidden. With a cache the tokens follow cache->length earlier ones, and its length grows by T.
-void forward(const Exec& exec, const Model& m, std::span<const int32_t> ids, const layers::TokenContext& ctx,
-             Tape& tape, Arena& scratch, KvCache* cache = nullptr);
+void forward(const StackRun& r, std::span<const int32_t> ids, Tape& tape, KvCache* cache = nullptr);
 
 // scale, z_coef and objective are those of the model's own head.
 struct LossOptions : ops::HeadLoss {
@@ -36,9 +35,8 @@ struct LossResult {
   double indexer = 0;  // sum over layers and tokens of the indexers' KL, nats
 };
 // Loss of labels [T] and all gradients: grads += . Needs a tape of a forward that kept what backward needs.
-LossResult backward(const Exec& exec, const Model& m, std::span<const int32_t> ids, std::span<const int32_t> labels,
-                    const layers::TokenContext& ctx, Tape& tape, const LossOptions& loss, Weights& grads,
-                    Arena& scratch);
+LossResult backward(const StackRun& r, std::span<const int32_t> ids, std::span<const int32_t> labels, Tape& tape,
+                    const LossOptions& loss, Weights& grads);
 
 // Logits [T, V] fp32 of tape.hidden rows.
 void logits(const Exec& exec, const Model& m, CMat hidden, Mat out);

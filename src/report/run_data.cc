@@ -26,22 +26,6 @@ double value(const json& record, const char* key) {
   return it != record.end() && it->is_number() ? it->get<double>() : NAN;
 }
 
-// Whole records in the order of their steps; a torn last line ends the file, a later record of a step (after a resume)
-// replaces an earlier.
-std::vector<json> read_records(const std::string& path) {
-  if (!io::exists(path))
-    throw Error("plot", path + " cannot be read", "a run directory holds metrics.jsonl, config.json and run.json");
-  std::istringstream in(io::read_file(path, kMaxRecordsBytes));  // not mapped: a run may be writing to it
-  std::vector<json> records;
-  for (std::string line; std::getline(in, line);) {
-    json r = json::parse(line, nullptr, false);
-    if (!r.is_object() || !r.contains("step") || !r["step"].is_number_integer()) continue;
-    while (!records.empty() && records.back()["step"].get<int64_t>() >= r["step"].get<int64_t>()) records.pop_back();
-    records.push_back(std::move(r));
-  }
-  return records;
-}
-
 std::vector<double> column(const std::vector<json>& records, const char* key) {
   std::vector<double> out;
   for (const json& r : records) out.push_back(value(r, key));
@@ -184,6 +168,20 @@ json numbers(const std::vector<double>& values) {
   return out;
 }
 
+std::vector<json> read_metrics(const std::string& path) {
+  if (!io::exists(path))
+    throw Error("metrics", path + " cannot be read", "a run directory holds metrics.jsonl, config.json and run.json");
+  std::istringstream in(io::read_file(path, kMaxRecordsBytes));  // not mapped: a run may be writing to it
+  std::vector<json> records;
+  for (std::string line; std::getline(in, line);) {
+    json r = json::parse(line, nullptr, false);
+    if (!r.is_object() || !r.contains("step") || !r["step"].is_number_integer()) continue;
+    while (!records.empty() && records.back()["step"].get<int64_t>() >= r["step"].get<int64_t>()) records.pop_back();
+    records.push_back(std::move(r));
+  }
+  return records;
+}
+
 std::vector<double> thinned(const std::vector<double>& values, size_t most) {
   if (values.size() <= most) return values;
   std::vector<double> out(most);
@@ -215,7 +213,7 @@ std::vector<double> smoothed(const std::vector<double>& values, double span) {
 json run_data(const std::string& run) {
   if (!io::is_directory(run))
     throw Error("plot", run + " is not a directory", "name the run directories that train wrote");
-  const std::vector<json> records = read_records(run + "/metrics.jsonl");
+  const std::vector<json> records = read_metrics(run + "/metrics.jsonl");
   if (records.empty())
     throw Error("plot", run + "/metrics.jsonl has no finished step", "train at least one step first");
   const json config = io::read_json(run + "/config.json");

@@ -17,6 +17,10 @@ std::vector<double> smoothed(const std::vector<double>& values, double span);
 nlohmann::json number(double v);
 nlohmann::json numbers(const std::vector<double>& values);
 
+// The records of a run's metrics.jsonl in the order of their steps: a later record of a step (after a resume) replaces
+// an earlier, a torn last line is left out. Throws Error when the file cannot be read.
+std::vector<nlohmann::json> read_metrics(const std::string& path);
+
 // {name, summary, curves, validation, gains, maxvio, load, phases, config, machine}; absent keys where a run has no
 // such data. Throws Error when the directory is no run or has no finished step.
 nlohmann::json run_data(const std::string& run);

@@ -80,7 +80,7 @@ nlohmann::json bench_train(const RunConfig& c, int64_t steps, int threads, Progr
   progress.message("measuring the peaks of this machine, then " + std::to_string(kWarmSteps) + " steps to warm up");
   const MachinePeaks peaks = [&] {
     const Exec exec(threads);
-    return measure_peaks(exec, c.train.compute());
+    return measure_peaks(exec, c.train.dtype);
   }();
   TrainState state(c, threads);
   state.initialise();

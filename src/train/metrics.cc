@@ -2,13 +2,13 @@
 
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "core/error.h"
 #include "io/atomic_file.h"
+#include "io/user_files.h"
+#include "report/run_data.h"
 
 namespace birkhoff::train {
 namespace {
@@ -50,26 +50,14 @@ json to_json(const StepRecord& r) {
   return j;
 }
 
-std::vector<json> read_metrics(const std::string& path) {
-  std::ifstream in(path);
-  if (!in) throw Error("metrics", path + ": cannot be read", "is this a run directory?");
-  std::vector<json> records;
-  for (std::string line; std::getline(in, line);) {
-    if (in.eof()) break;  // no line end: the writer was stopped in the middle
-    json j = json::parse(line, nullptr, false);
-    if (j.is_object() && j.contains("step")) records.push_back(std::move(j));
-  }
-  return records;
-}
-
 MetricsWriter::MetricsWriter(const std::string& path, int64_t last_step) : path_(path) {
   std::string kept;
-  if (std::filesystem::exists(path))
-    for (const json& j : read_metrics(path))
+  if (io::exists(path))
+    for (const json& j : report::read_metrics(path))
       if (j["step"].get<int64_t>() <= last_step) kept += j.dump() + "\n";
   io::write_file_atomic(path, kept);
   file_ = std::fopen(path.c_str(), "ab");
-  if (!file_) throw Error("metrics", path + ": " + std::strerror(errno), "check the directory's permissions");
+  if (!file_) io::file_error(path, "cannot be written", errno);
 }
 
 MetricsWriter::~MetricsWriter() {

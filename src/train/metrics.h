@@ -46,7 +46,4 @@ class MetricsWriter {
   std::FILE* file_ = nullptr;
 };
 
-// All whole records of a file; a torn last line is left out. Throws Error when the file cannot be read.
-std::vector<nlohmann::json> read_metrics(const std::string& path);
-
 }  // namespace birkhoff::train

@@ -30,28 +30,17 @@ std::string format_duration(double seconds) {
 }
 
 Progress::Progress(int64_t total, bool terminal, bool quiet, std::string unit)
-    : total_(total), terminal_(terminal), quiet_(quiet), unit_(std::move(unit)) {}
-Progress::~Progress() { clear_line(); }
-
-void Progress::clear_line() {
-  if (line_open_) std::fprintf(stderr, "\r\033[K");
-  line_open_ = false;
-}
-
-void Progress::message(const std::string& text) {
-  clear_line();
-  if (!quiet_) std::fprintf(stderr, "birkhoff: %s\n", text.c_str());
-}
+    : total_(total), line_(terminal, quiet), unit_(std::move(unit)) {}
 
 void Progress::step(int64_t done, double loss, int64_t tokens, double seconds, std::optional<double> val_loss) {
-  if (quiet_) return;
+  if (line_.quiet()) return;
   if (val_loss) last_val_ = val_loss;
   tokens_ += static_cast<double>(tokens);
   seconds_ += seconds;
   char text[96], val[32] = "";
   if (last_val_) std::snprintf(val, sizeof val, "  val %.4f", *last_val_);
   std::snprintf(text, sizeof text, "loss %.4f%s  %.0f %s", loss, val, seconds_ > 0 ? tokens_ / seconds_ : 0,
-                terminal_ ? "tok/s" : "tokens/s");
+                line_.terminal() ? "tok/s" : "tokens/s");
   if (show(done, text)) tokens_ = seconds_ = 0;
 }
 
@@ -68,7 +57,7 @@ std::string progress_line(const std::string& count, const std::string& said, dou
 }
 
 bool Progress::show(int64_t done, const std::string& details) {
-  if (quiet_) return false;
+  if (line_.quiet()) return false;
   const auto now = std::chrono::steady_clock::now();
   const double took = std::chrono::duration<double>(now - last_call_).count() /
                       static_cast<double>(std::max<int64_t>(1, done - last_done_));
@@ -76,19 +65,14 @@ bool Progress::show(int64_t done, const std::string& details) {
   last_done_ = done;
   seconds_each_ = seconds_each_ == 0 ? took : 0.95 * seconds_each_ + 0.05 * took;
   const double since = std::chrono::duration<double>(now - last_shown_).count();
-  if (done < total_ && since < (terminal_ ? kTerminalInterval : kPlainInterval)) return false;
+  if (done < total_ && since < (line_.terminal() ? kTerminalInterval : kPlainInterval)) return false;
   last_shown_ = now;
   const std::string said = (details.empty() ? "" : details + "  ") +
                            format_duration(seconds_each_ * static_cast<double>(total_ - done)) + " left";
   const std::string count = std::to_string(done) + "/" + std::to_string(total_);
-  if (!terminal_) {
-    std::fprintf(stderr, "%s %s  %s\n", unit_.c_str(), count.c_str(), said.c_str());
-    return true;
-  }
   const double share = static_cast<double>(done) / static_cast<double>(std::max<int64_t>(1, total_));
-  std::fprintf(stderr, "\r\033[K%s", progress_line(count, said, share, terminal_columns()).c_str());
-  std::fflush(stderr);
-  line_open_ = true;
+  line_.show(line_.terminal() ? progress_line(count, said, share, terminal_columns())
+                              : unit_ + " " + count + "  " + said);
   return true;
 }
 

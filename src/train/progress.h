@@ -5,13 +5,14 @@
 #include <optional>
 #include <string>
 
+#include "train/status_line.h"
+
 namespace birkhoff::train {
 
 class Progress {
  public:
   // unit: what is counted, "step".
   Progress(int64_t total, bool terminal, bool quiet, std::string unit = "step");
-  ~Progress();
   // What came before was preparation, and `done` of the total were done earlier: the time left is reckoned from here.
   void begin(int64_t done = 0) {
     last_call_ = std::chrono::steady_clock::now();
@@ -22,12 +23,11 @@ class Progress {
   bool show(int64_t done, const std::string& details = "");
   // show() with the figures of a training step; the speed is that since it was last shown.
   void step(int64_t done, double loss, int64_t tokens, double seconds, std::optional<double> val_loss);
-  void message(const std::string& text);
+  void message(const std::string& text) { line_.message(text); }
 
  private:
-  void clear_line();
   int64_t total_;
-  bool terminal_, quiet_, line_open_ = false;
+  StatusLine line_;
   std::string unit_;
   std::optional<double> last_val_;
   std::chrono::steady_clock::time_point last_shown_{};

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/adapter.h"
@@ -13,6 +12,7 @@
 #include "core/error.h"
 #include "core/process.h"
 #include "io/json_file.h"
+#include "io/user_files.h"
 #include "model/config/inventory.h"
 #include "report/report.h"
 
@@ -154,8 +154,7 @@ void Run::check_finite(const StepRecord& r) const {
 
 // Files that were removed under a run would take what is written from then on with them.
 void Run::require_directory() const {
-  std::error_code ec;
-  if (!std::filesystem::exists(dir_.file("config.json"), ec))
+  if (!io::exists(dir_.file("config.json")))
     throw Error(
         "run",
         dir_.path() + ": the directory of the run was removed while it trained, at step " + std::to_string(at_.step),

@@ -1,20 +1,20 @@
 #include "train/run_data.h"
 
 #include <cstdio>
-#include <filesystem>
 #include <set>
 
 #include "core/error.h"
 #include "data/chat_corpus.h"
 #include "data/corpus.h"
 #include "data/documents.h"
+#include "io/atomic_file.h"
 #include "io/manifest.h"
+#include "io/user_files.h"
 #include "train/run_tokenizer.h"
 
 namespace birkhoff::train {
 namespace {
 
-namespace fs = std::filesystem;
 using text::chat::ChatFormat;
 
 ChatFormat open_format(const TrainOptions& o, const std::string& directory) {
@@ -23,8 +23,7 @@ ChatFormat open_format(const TrainOptions& o, const std::string& directory) {
     return ChatFormat::open(directory, o.chat_template);
   } catch (const Error& e) {
     if (!o.chat_template.empty()) throw;
-    const std::string said = e.what();  // "[where] what"
-    throw Error(e.where(), said.substr(said.find(']') + 2), "give --template FILE or --encoder v3.2|v4", e.code());
+    throw Error(e.where(), e.said(), "give --template FILE or --encoder v3.2|v4", e.code());
   }
 }
 
@@ -54,7 +53,7 @@ nlohmann::json describe_files(const std::vector<std::string>& training, const st
   for (const std::string& name : names) {
     char checksum[17];
     std::snprintf(checksum, sizeof checksum, "%016llx", static_cast<unsigned long long>(io::file_checksum(name)));
-    files.push_back({{"file", name}, {"bytes", fs::file_size(name)}, {"xxh64", checksum}});
+    files.push_back({{"file", name}, {"bytes", io::file_size(name)}, {"xxh64", checksum}});
   }
   return files;
 }
@@ -106,10 +105,7 @@ void keep_chat_format(const TrainOptions& o, const RunData& data, const std::str
   keys.erase("chat_encoder");  // what the model of --init had
   if (native && (own != data.format->parser() || !o.chat_encoder.empty())) keys["chat_encoder"] = data.format->parser();
   c.model.unknown_keys = keys.dump();
-  if (o.chat_template.empty()) return;
-  std::error_code ec;
-  fs::copy_file(o.chat_template, fs::path(run) / "chat_template.jinja", fs::copy_options::overwrite_existing, ec);
-  if (ec) throw Error("train", o.chat_template + ": cannot be copied: " + ec.message());
+  if (!o.chat_template.empty()) io::copy_file(o.chat_template, run + "/chat_template.jinja");
 }
 
 }  // namespace birkhoff::train

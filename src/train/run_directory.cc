@@ -1,15 +1,13 @@
 #include "train/run_directory.h"
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "io/atomic_file.h"
 #include "io/json_file.h"
+#include "io/user_files.h"
 
 namespace birkhoff::train {
-
-namespace fs = std::filesystem;
 
 namespace {
 
@@ -27,21 +25,17 @@ bool is_unfinished_start(const std::string& path) {
 // The names of a run that stand in the directory, "a, b". An empty checkpoints directory holds nothing.
 std::string names_of_a_run(const std::string& path) {
   std::string found;
-  std::error_code ec;
-  for (const char* name : {"config.json", "run.json", "metrics.jsonl", "report.html", "latest", "checkpoints"}) {
-    const fs::path at = fs::path(path) / name;
-    if (fs::symlink_status(at, ec).type() == fs::file_type::not_found ||
-        fs::symlink_status(at, ec).type() == fs::file_type::none)
-      continue;
-    if (std::string(name) == "checkpoints" && fs::is_directory(at, ec) && fs::is_empty(at, ec)) continue;
-    found += (found.empty() ? "" : ", ") + std::string(name);
+  for (const std::string name : {"config.json", "run.json", "metrics.jsonl", "report.html", "latest", "checkpoints"}) {
+    const std::string at = path + "/" + name;
+    if (!io::is_taken(at)) continue;
+    if (name == "checkpoints" && io::is_directory(at) && io::list_directory(at).empty()) continue;
+    found += (found.empty() ? "" : ", ") + name;
   }
   return found == "run.json" && is_unfinished_start(path) ? "" : found;
 }
 
 void require_no_run(const std::string& path) {
-  std::error_code ec;
-  if (fs::exists(path + "/config.json", ec))
+  if (io::exists(path + "/config.json"))
     throw Error("run", path + ": already holds a run", "add --resume to go on with it, or choose another --out");
   if (const std::string found = names_of_a_run(path); !found.empty())
     throw Error("run", path + ": already holds " + found + ", names that a run writes to",
@@ -49,14 +43,13 @@ void require_no_run(const std::string& path) {
 }
 
 void require_run(const std::string& path) {
-  std::error_code ec;
-  if (fs::exists(path + "/trainer_state", ec) && !fs::exists(path + "/run.json", ec))
+  if (io::exists(path + "/trainer_state") && !io::exists(path + "/run.json"))
     throw Error("run", path + ": is a checkpoint, not a run",
                 "give the run's directory, which holds run.json and checkpoints; --init starts a new run from a "
                 "checkpoint");
-  if (!fs::exists(path + "/config.json", ec))
+  if (!io::exists(path + "/config.json"))
     throw Error("run", path + ": holds no run to resume", "leave out --resume to start one");
-  if (!fs::exists(path + "/run.json", ec))
+  if (!io::exists(path + "/run.json"))
     throw Error("run", path + ": holds a model but no run.json, so no run to resume",
                 "--init starts a new run from it");
 }
@@ -65,18 +58,13 @@ void require_run(const std::string& path) {
 
 RunDirectory::RunDirectory(const std::string& path, Open how) : path_(path) {
   if (path.empty()) throw Error("run", "no run directory", "give --out DIR", ExitCode::usage);
-  std::error_code ec;
-  const fs::file_status status = fs::status(path, ec);
-  if (ec && status.type() != fs::file_type::not_found)
-    throw Error("run", path + ": " + ec.message(), "choose another --out");
-  if (fs::exists(status) && !fs::is_directory(status))
+  if (io::exists(path) && !io::is_directory(path))
     throw Error("run", path + ": exists and is not a directory", "choose another --out");
   if (how == Open::fresh)
     require_no_run(path);
   else
     require_run(path);
-  fs::create_directories(path + "/checkpoints", ec);
-  if (ec) throw Error("run", path + ": " + ec.message(), "choose a directory that can be written");
+  io::create_directories(path + "/checkpoints");
   lock_ = std::make_unique<io::DirectoryLock>(path);
 }
 

@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "core/error.h"
+#include "io/atomic_file.h"
+#include "io/user_files.h"
 #include "model/config/json_fields.h"
 #include "text/tokenizer/fim.h"
 
@@ -26,7 +28,7 @@ std::optional<data::Tokenization> run_tokenization(std::shared_ptr<const text::T
 }
 
 std::shared_ptr<const text::Tokenizer> open_tokenizer(const std::string& directory) {
-  if (fs::is_regular_file(directory))
+  if (io::is_file(directory))
     throw Error("train", "--tokenizer " + directory + ": is a file, a run copies the directory of a tokenizer",
                 "give the directory that it lies in", ExitCode::usage);
   return text::Tokenizer::open(directory);
@@ -60,13 +62,8 @@ void check_vocabulary(const text::Tokenizer* tokenizer, const RunConfig& config)
 }
 
 void copy_tokenizer(const text::Tokenizer& tokenizer, const std::string& run) {
-  for (const std::string& file : tokenizer.files()) {
-    const fs::path to = fs::path(run) / fs::path(file).filename();
-    std::error_code ec;
-    fs::copy_file(file, to, fs::copy_options::overwrite_existing, ec);
-    if (ec) throw Error("train", to.string() + ": " + ec.message());
-    fs::permissions(to, fs::perms::owner_write, fs::perm_options::add, ec);
-  }
+  for (const std::string& file : tokenizer.files())
+    io::copy_file(file, (fs::path(run) / fs::path(file).filename()).string());
 }
 
 }  // namespace birkhoff::train

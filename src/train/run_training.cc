@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "model/config/notes.h"
 #include "report/report.h"
+#include "report/run_data.h"
 #include "train/pretraining.h"
 #include "train/run.h"
 #include "train/run_data.h"
@@ -96,7 +97,7 @@ int run_training(const TrainOptions& options, const std::atomic<bool>& stop) {
       report_unfinished(directory);
       return code;
     }
-    if (read_metrics(directory.file("metrics.jsonl")).empty()) return 0;  // no step, nothing to report on
+    if (report::read_metrics(directory.file("metrics.jsonl")).empty()) return 0;  // no step, nothing to report on
     model::set_indexer_training(stage.state().model(), {});  // what is sampled attends as the saved model will
     const infer::Engine lent(stage.state().model(), stage.state().exec(),
                              checkpoint::resolve_model_directory(directory.path()));

@@ -44,8 +44,6 @@ struct TrainConfig {
   std::string lora_targets;  // lora.targets, model/lora.h
 
   double final_lr() const { return min_lr < 0 ? lr / 10 : min_lr; }
-  DType compute() const { return dtype; }
-  model::Recompute policy() const { return recompute; }
   model::IndexerTraining indexer() const {
     return {indexer_stage != IndexerStage::off, indexer_stage == IndexerStage::dense};
   }

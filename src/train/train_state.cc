@@ -19,10 +19,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 double ms_since(Clock::time_point t) { return std::chrono::duration<double, std::milli>(Clock::now() - t).count(); }
 
-layers::TokenContext context(const data::Batch& b) {
-  return {b.position, b.first_key, b.segment_start, b.sequence_start};
-}
-
 int64_t counted(const data::Batch& b) {
   return std::count_if(b.labels.begin(), b.labels.end(), [](int32_t l) { return l != kIgnoreLabel; });
 }
@@ -132,7 +128,7 @@ StepLosses::StepLosses(const RunConfig& c, const model::Model& m, const std::vec
     sequences += b.rows;
   }
   modules = t.mtp_loss > 0 && !t.indexer().dense ? m.weights.mtp.size() : 0;
-  for (const auto& b : parts) mtp_rows.push_back(model::mtp_rows(b.ids, b.labels, context(b), modules));
+  for (const auto& b : parts) mtp_rows.push_back(model::mtp_rows(b.ids, b.labels, eval::context(b), modules));
   loss.scale = static_cast<float>(1.0 / at_least_one(tokens));
   loss.z_coef = static_cast<float>(t.z_loss);
   loss.mtp_scale = mtp_scales(mtp_rows, modules, t.mtp_loss);
@@ -162,10 +158,10 @@ bool moved_by_muon(const model::ParameterInfo& p, const TrainConfig& c) {
 
 model::MemoryPlan plan_run(const RunConfig& c, int threads) {
   const TrainConfig& t = c.train;
-  model::MemoryPlan plan = model::plan_training(c.model, t.compute(), t.batch_size / t.grad_accum, t.seq_len,
-                                                t.policy(), threads, t.indexer(), t.scope(c.model));
+  model::MemoryPlan plan = model::plan_training(c.model, t.dtype, t.batch_size / t.grad_accum, t.seq_len, t.recompute,
+                                                threads, t.indexer(), t.scope(c.model));
   Arena memory = Arena::measuring(), scratch = Arena::measuring();
-  model::Model m(c.model, t.compute(), t.seq_len, true, memory);
+  model::Model m(c.model, t.dtype, t.seq_len, true, memory);
   m.attach_adapters(t.scope(c.model).lora, true, memory);
   const model::TrainableSet set = model::choose_trainable(m, t.scope(c.model));
   optim::ParameterBlocks blocks;
@@ -180,9 +176,8 @@ TrainState::TrainState(const RunConfig& config, int threads)
     : config_(config), plan_(plan_run(config, threads)), exec_(threads), grads_(config.model) {
   model::require_fits(plan_);
   memory_ = std::make_unique<Arena>(plan_.weights + plan_.gradients + plan_.optimizer + (size_t{1} << 20));
-  kept_ = std::make_unique<Arena>(plan_.kept);
-  scratch_ = std::make_unique<Arena>(plan_.scratch);
-  model_ = std::make_unique<model::Model>(config.model, config.train.compute(), config.train.seq_len, true, *memory_);
+  pass_ = std::make_unique<model::Pass>(model::Pass::Need{plan_.kept, plan_.scratch});
+  model_ = std::make_unique<model::Model>(config.model, config.train.dtype, config.train.seq_len, true, *memory_);
   for (auto& b : model_->blocks)
     if (auto* moe = std::get_if<layers::Moe::Spec>(&b.ffn)) *moe = with_balance(*moe, config);
   model::set_indexer_training(*model_, config.train.indexer());
@@ -216,22 +211,20 @@ void TrainState::accumulate(const std::vector<data::Batch>& parts, const Objecti
   double mtp = 0, index_loss = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     const data::Batch& b = parts[i];
-    kept_->reset();
-    scratch_->reset();
-    const auto T = static_cast<int64_t>(b.ids.size());
+    const layers::TokenContext ctx = eval::context(b);
     model::LossOptions& loss = step.loss;
     loss.balance_scale = dense ? 0.f : 1.f / static_cast<float>(step.parts_like(b));
     if (objective && !dense)
       loss.objective = [&objective, i](int64_t t, double log_p) { return objective(i, t, log_p); };
     const auto start = Clock::now();
-    model::Tape tape = model::reserve_tape(*kept_, *model_, T, model::Tape::Keep::for_backward, config_.train.policy());
+    model::Tape& tape =
+        pass_->forward(exec_, *model_, b.ids, ctx, {model::Tape::Keep::for_backward, config_.train.recompute});
     if (step.modules)
-      tape.mtp = model::reserve_mtp(*kept_, *model_, std::move(step.mtp_rows[i]), config_.train.policy());
-    model::forward(exec_, *model_, b.ids, context(b), tape, *scratch_);
+      tape.mtp = model::reserve_mtp(pass_->kept(), *model_, std::move(step.mtp_rows[i]), config_.train.recompute);
     out.forward_ms += ms_since(start);
     const auto middle = Clock::now();
     const model::LossResult r =
-        model::backward(exec_, *model_, b.ids, b.labels, context(b), tape, loss, grads_, *scratch_);
+        model::backward({exec_, *model_, ctx, pass_->scratch()}, b.ids, b.labels, tape, loss, grads_);
     out.backward_ms += ms_since(middle);
     sums.cross_entropy += r.sums.cross_entropy;
     sums.z += r.sums.z;
@@ -263,8 +256,8 @@ StepOutcome TrainState::apply(int64_t step) {
   if (!std::isfinite(out.loss) || !std::isfinite(out.grad_norm))
     return out;  // the run stops and says why; weights stay as they are
   const double factor = c.grad_clip > 0 ? optim::clip_factor(out.grad_norm, c.grad_clip) : 1.0;
-  scratch_->reset();
-  optim::optimizer_step(exec_, parameters_, blocks_, optimizer_options(c, out.lr), step + 1, factor, *scratch_);
+  pass_->scratch().reset();
+  optim::optimizer_step(exec_, parameters_, blocks_, optimizer_options(c, out.lr), step + 1, factor, pass_->scratch());
   if (c.bias_update_speed != 0 && !c.indexer().dense) move_router_biases(out.expert_load);
   model_->refresh(exec_);
   out.optimizer_ms = ms_since(start);
@@ -288,20 +281,15 @@ void TrainState::move_router_biases(const std::vector<std::vector<int64_t>>& exp
 }
 
 double TrainState::evaluate(const std::vector<data::Batch>& batches) {
-  model::Pass pass(*kept_, *scratch_);
-  const ops::LossSums sums = eval::batch_losses(exec_, *model_, pass, batches);
+  const ops::LossSums sums = eval::batch_losses(exec_, *model_, *pass_, batches);
   return sums.tokens ? sums.cross_entropy / static_cast<double>(sums.tokens) : 0;
 }
 
 GainRecord TrainState::measure_gains(const data::Batch& b) {
-  kept_->reset();
-  scratch_->reset();
-  const auto T = static_cast<int64_t>(b.ids.size());
-  const int64_t n = model_->residual.streams;
-  model::Tape tape = model::reserve_tape(*kept_, *model_, T, model::Tape::Keep::nothing);
-  model::forward(exec_, *model_, b.ids, context(b), tape, *scratch_);
-  scratch_->reset();
-  Mat pre = scratch_->mat(f32_t, T, n), post = scratch_->mat(f32_t, T, n), res = scratch_->mat(f32_t, T, n * n);
+  const model::Tape& tape = pass_->forward(exec_, *model_, b.ids, eval::context(b));
+  Arena& scratch = pass_->scratch();
+  const int64_t T = tape.tokens, n = model_->residual.streams;
+  Mat pre = scratch.mat(f32_t, T, n), post = scratch.mat(f32_t, T, n), res = scratch.mat(f32_t, T, n * n);
   GainMeter meter(T, n);
   for (int64_t s = 0; s < model_->sites(); ++s) {
     ops::site_coefficients(exec_, model_->residual, model_->site(s), tape.site[static_cast<size_t>(s)], pre, post, res);

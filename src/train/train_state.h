@@ -11,7 +11,7 @@
 #include "core/exec.h"
 #include "data/batch.h"
 #include "model/memory_plan.h"
-#include "model/transformer.h"
+#include "model/pass.h"
 #include "optim/optimizer.h"
 #include "train/metrics.h"
 #include "train/train_config.h"
@@ -78,7 +78,8 @@ class TrainState {
   RunConfig config_;
   model::MemoryPlan plan_;
   Exec exec_;
-  std::unique_ptr<Arena> memory_, kept_, scratch_;
+  std::unique_ptr<Arena> memory_;
+  std::unique_ptr<model::Pass> pass_;
   std::unique_ptr<model::Model> model_;
   model::TrainableSet trainable_;
   model::Weights grads_;

@@ -6,14 +6,13 @@ import os
 import pty
 import random
 import re
-import select
 import signal
 import subprocess
 import sys
 import time
 import unittest
 
-from support import DONE, INTERRUPTED, PROGRAM, REFUSED, USAGE, Case, checkpoint_steps, losses, settings, weights
+from support import DONE, INTERRUPTED, PROGRAM, REFUSED, USAGE, Case, checkpoint_steps, losses, read_terminal, settings, weights
 
 KILLS = 8
 
@@ -127,20 +126,11 @@ class Progress(Case):
         master, slave = pty.openpty()
         process = subprocess.Popen([PROGRAM, "train", *settings(**change), "--data", self.text, "--out", self.dir / "c"], stderr=slave, stdout=subprocess.DEVNULL)
         os.close(slave)
-        shown = b""
-        while select.select([master], [], [], 60)[0]:
-            try:
-                part = os.read(master, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not part:
-                break
-            shown += part
-        os.close(master)
+        shown = read_terminal(master)
         self.assertEqual(process.wait(60), DONE)
-        self.assertRegex(shown.decode(), r"\r\x1b\[K\[#{15,24}\] 400/400  loss \d\.\d{4}  val \d\.\d{4}  \d+ tok/s  0:00 left")
-        self.assertNotIn("\nstep ", shown.decode())
-        self.assertIn("report: ", shown.decode())
+        self.assertRegex(shown, r"\r\x1b\[K\[#{15,24}\] 400/400  loss \d\.\d{4}  val \d\.\d{4}  \d+ tok/s  0:00 left")
+        self.assertNotIn("\nstep ", shown)
+        self.assertIn("report: ", shown)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from support import DONE, FAILED, INTERRUPTED, PROGRAM, REFUSED, USAGE, Case, checkpoint_steps, losses, settings
+from support import DONE, FAILED, INTERRUPTED, PROGRAM, REFUSED, USAGE, Case, checkpoint_steps, losses, read_terminal, settings
 
 
 class LostRun(Case):
@@ -150,18 +150,9 @@ class Terminal(Case):
         process = subprocess.Popen([PROGRAM, "train", *settings(steps=300), "--data", self.text, "--out", self.dir / f"run-{columns}{len(environment)}"],
                                    stderr=slave, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm", **environment})
         os.close(slave)
-        said = b""
-        while True:
-            try:
-                part = os.read(master, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not part:
-                break
-            said += part
-        os.close(master)
+        said = read_terminal(master)
         self.assertEqual(process.wait(60), DONE)
-        return said.decode()
+        return said
 
     def test_the_bar_fits_the_terminal(self):
         for columns in (30, 10, 120):

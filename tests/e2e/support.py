@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import select
 import shutil
 import struct
 import subprocess
@@ -65,6 +66,21 @@ class Case(unittest.TestCase):
 
     def resume(self, out, *more, code=DONE, says=(), **options):
         return self.expect(code, "train", "--resume", "--out", out, *more, says=says, **options)
+
+
+def read_terminal(master):
+    """What is written to the other end of a pseudo-terminal until that is closed, or a minute without a word; closes this one."""
+    said = b""
+    while select.select([master], [], [], 60)[0]:
+        try:
+            part = os.read(master, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        said += part
+    os.close(master)
+    return said.decode()
 
 
 def losses(run):

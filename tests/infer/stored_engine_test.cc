@@ -36,7 +36,7 @@ std::vector<float> training_logits(const std::string& dir, const model::ModelCon
   const layers::TokenContext ctx{position, first_key, {&start, 1}, {&start, 1}};
   model::Tape tape =
       model::reserve_tape(s.kept, *s.m, static_cast<int64_t>(ids.size()), model::Tape::Keep::for_backward);
-  model::forward(exec, *s.m, ids, ctx, tape, s.scratch);
+  model::forward({exec, *s.m, ctx, s.scratch}, ids, tape);
   std::vector<float> all(ids.size() * static_cast<size_t>(c.vocab_size));
   model::logits(exec, *s.m, tape.hidden, Mat(all.data(), f32_t, static_cast<int64_t>(ids.size()), c.vocab_size));
   return all;

@@ -57,6 +57,39 @@ TEST(UserFiles, FilesAreReadUpToTheirLimit) {
   EXPECT_EQ(io::read_file(dir.file("empty", ""), kMost), "");
 }
 
+TEST(UserFiles, ALineIsAddedOnALineOfItsOwn) {
+  TempDir dir;
+  io::append_line(dir / "new", "a");
+  io::append_line(dir / "new", "b");
+  EXPECT_EQ(io::read_file(dir / "new", kMost), "a\nb\n");
+  const std::string torn = dir.file("torn", "half");
+  io::append_line(torn, "whole");
+  EXPECT_EQ(io::read_file(torn, kMost), "half\nwhole\n");
+  expect_error([&] { io::append_line(dir.path(), "a"); }, {dir.path(), "is a directory"});
+  expect_error([&] { io::append_line(dir / "absent/file", "a"); }, {"cannot be written: No such file"});
+  expect_error([&] { io::append_line("/dev/full", "a"); }, {"/dev/full: is not a regular file"});
+}
+
+TEST(UserFiles, CopiesAreWholeAndWritable) {
+  TempDir dir;
+  const std::string from = dir.file("from", "content");
+  fs::permissions(from, fs::perms::owner_read);
+  io::copy_file(from, dir / "to");
+  EXPECT_EQ(io::read_file(dir / "to", kMost), "content");
+  EXPECT_EQ(io::file_size(dir / "to"), 7u);
+  EXPECT_NE(fs::status(dir / "to").permissions() & fs::perms::owner_write, fs::perms::none);
+  for (const auto& [path, reason] : bad_paths(dir))
+    expect_error([&, p = path] { io::copy_file(p, dir / "to"); }, {"[file] " + path, reason});
+}
+
+TEST(UserFiles, ANameIsTakenByALinkThatLeadsNowhere) {
+  TempDir dir;
+  fs::create_symlink(dir / "absent", dir / "link");
+  EXPECT_TRUE(io::is_taken(dir / "link") && io::is_taken(dir.path()));
+  EXPECT_FALSE(io::is_taken(dir / "absent"));
+  EXPECT_FALSE(io::exists(dir / "link"));
+}
+
 TEST(UserFiles, KindsOfPaths) {
   TempDir dir;
   const std::string file = dir.file("f", "x");

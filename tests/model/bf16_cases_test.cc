@@ -34,7 +34,7 @@ struct Computed {
       : loaded(test::load_case(name, dtype, exec)) {
     const model::Model& m = loaded->m;
     tape = model::reserve_tape(kept, m, tokens.size(), model::Tape::Keep::for_backward);
-    model::forward(exec, m, tokens.ids, tokens.context(), tape, scratch);
+    model::forward({exec, m, tokens.context(), scratch}, tokens.ids, tape);
     test::Owned out(tokens.size(), m.config.vocab_size);
     model::logits(exec, m, tape.hidden, out);
     logits = out.values();

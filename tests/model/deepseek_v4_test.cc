@@ -35,7 +35,7 @@ struct CaseRun {
                test::golden_shape(file, "input_ids")[1]),
         loaded(test::load_case(name, DType::f32, exec)) {
     tape = model::reserve_tape(kept, m(), tokens.size(), model::Tape::Keep::for_backward);
-    model::forward(exec, m(), tokens.ids, tokens.context(), tape, scratch);
+    model::forward({exec, m(), tokens.context(), scratch}, tokens.ids, tape);
   }
   model::Model& m() { return loaded->m; }
   std::vector<int64_t> traced() const { return about.at("trace_tokens").get<std::vector<int64_t>>(); }
@@ -96,7 +96,7 @@ void expect_gradients(CaseRun& r) {
   model::LossOptions loss;
   loss.scale = static_cast<float>(1.0 / static_cast<double>(r.tokens.size() - 1));
   const model::LossResult result =
-      model::backward(r.exec, m, r.tokens.ids, labels, r.tokens.context(), r.tape, loss, grads, r.scratch);
+      model::backward({r.exec, m, r.tokens.context(), r.scratch}, r.tokens.ids, labels, r.tape, loss, grads);
   EXPECT_NEAR(result.sums.cross_entropy * static_cast<double>(loss.scale), golden(r.file, "loss")[0], 1e-5);
   const model::ModelType& type = model::find_model_type(m.config.model_type);
   std::map<std::string, int> without;
@@ -159,7 +159,8 @@ TEST_P(DeepseekV4, PiecesAreTheWhole) {
       };
       model::Tape tape =
           model::reserve_tape(memory, r.m(), n, model::Tape::Keep::nothing, model::Recompute::none, &cache);
-      model::forward(r.exec, r.m(), part(t.ids), {part(t.position), first_key, start, start}, tape, r.scratch, &cache);
+      model::forward({r.exec, r.m(), {part(t.position), first_key, start, start}, r.scratch}, part(t.ids), tape,
+                     &cache);
       Owned logits(n, r.m().config.vocab_size);
       model::logits(r.exec, r.m(), tape.hidden, logits);
       const auto v = logits.values();

@@ -19,7 +19,7 @@ std::vector<float> logits(SmallModel& s, const Exec& exec, const std::vector<int
   s.kept.reset();
   s.scratch.reset();
   model::Tape tape = model::reserve_tape(s.kept, *s.m, T, keep);
-  model::forward(exec, *s.m, ids, at.context(), tape, s.scratch);
+  model::forward({exec, *s.m, at.context(), s.scratch}, ids, tape);
   std::vector<float> out(static_cast<size_t>(T * s.m->config.vocab_size));
   model::logits(exec, *s.m, tape.hidden, Mat(out.data(), f32_t, T, s.m->config.vocab_size));
   return out;

@@ -34,14 +34,14 @@ TEST(Mtp, ReferenceCheckpoint) {
       const int64_t targets = model::mtp_targets(rows[0]);
       EXPECT_EQ(targets, shape[0] * (shape[1] - 2));
       tape.mtp = model::reserve_mtp(kept, m, std::move(rows), policy);
-      model::forward(exec, m, tokens.ids, tokens.context(), tape, scratch);
+      model::forward({exec, m, tokens.context(), scratch}, tokens.ids, tape);
       model::Weights grads(m.config);
       model::bind(grads, grad_memory.take<float>(model::parameter_elements(m.parameters)));
       model::LossOptions loss;
       loss.scale = static_cast<float>(1.0 / static_cast<double>(shape[0] * (shape[1] - 1)));
       loss.mtp_scale = {static_cast<float>(0.3 / static_cast<double>(targets))};
       const model::LossResult r =
-          model::backward(exec, m, tokens.ids, labels, tokens.context(), tape, loss, grads, scratch);
+          model::backward({exec, m, tokens.context(), scratch}, tokens.ids, labels, tape, loss, grads);
       ASSERT_EQ(r.mtp.size(), 1u);
       EXPECT_EQ(r.mtp[0].tokens, targets);
       EXPECT_NEAR(r.mtp[0].cross_entropy / static_cast<double>(targets), golden(f, "mtp_loss")[0], 1e-5);
@@ -85,22 +85,30 @@ TEST(Mtp, TargetsStayInTheirDocument) {
   EXPECT_EQ(rows[3].tokens(), 0);
 }
 
+// Two documents in one row of 19 tokens.
+struct TwoDocuments {
+  std::vector<int32_t> ids, labels, position, first_key, start{0, 9};
+  TwoDocuments() {
+    for (int32_t i = 0; i < 19; ++i) {
+      ids.push_back((i * 7 + 3) % 23);
+      position.push_back(i < 9 ? i : i - 9);
+      first_key.push_back(i < 9 ? 0 : 9);
+    }
+    labels.assign(ids.begin() + 1, ids.end());
+    labels.push_back(4);
+    labels[8] = kIgnoreLabel;
+  }
+  layers::TokenContext context() const { return {position, first_key, start, start}; }
+};
+
 // Two modules in a chain, gradient along a random direction against central differences of the loss that the model
 // itself reports.
 void check_chain(model::ModelConfig c) {
   c.num_nextn_predict_layers = 2;
   const Exec exec(1);
   SmallModel s(c, DType::f32, 5, exec);
-  std::vector<int32_t> ids, position, first_key, start{0, 9};
-  for (int32_t i = 0; i < 19; ++i) {
-    ids.push_back((i * 7 + 3) % 23);
-    position.push_back(i < 9 ? i : i - 9);
-    first_key.push_back(i < 9 ? 0 : 9);
-  }
-  std::vector<int32_t> labels(ids.begin() + 1, ids.end());
-  labels.push_back(4);
-  labels[8] = kIgnoreLabel;
-  const layers::TokenContext ctx{position, first_key, start, start};
+  const TwoDocuments t;
+  const layers::TokenContext ctx = t.context();
   model::LossOptions loss;
   loss.scale = 1.f / 18;
   loss.mtp_scale = {0.4f / 16, 0.3f / 14};
@@ -109,9 +117,9 @@ void check_chain(model::ModelConfig c) {
     s.scratch.reset();
     std::fill(s.grad_block, s.grad_block + s.elements, 0.f);
     s.tape = model::reserve_tape(s.kept, *s.m, 19, model::Tape::Keep::for_backward);
-    s.tape.mtp = model::reserve_mtp(s.kept, *s.m, model::mtp_rows(ids, labels, ctx, 2), model::Recompute::none);
-    model::forward(exec, *s.m, ids, ctx, s.tape, s.scratch);
-    const auto r = model::backward(exec, *s.m, ids, labels, ctx, s.tape, loss, s.grads, s.scratch);
+    s.tape.mtp = model::reserve_mtp(s.kept, *s.m, model::mtp_rows(t.ids, t.labels, ctx, 2), model::Recompute::none);
+    model::forward({exec, *s.m, ctx, s.scratch}, t.ids, s.tape);
+    const auto r = model::backward({exec, *s.m, ctx, s.scratch}, t.ids, t.labels, s.tape, loss, s.grads);
     return r.sums.cross_entropy * static_cast<double>(loss.scale) +
            r.mtp[0].cross_entropy * static_cast<double>(loss.mtp_scale[0]) +
            r.mtp[1].cross_entropy * static_cast<double>(loss.mtp_scale[1]);
@@ -173,7 +181,7 @@ TEST(Mtp, JoinOfStreams) {
   const layers::TokenContext ctx{position, first_key, start, start};
   s.tape = model::reserve_tape(s.kept, *s.m, T, model::Tape::Keep::for_backward);
   s.tape.mtp = model::reserve_mtp(s.kept, *s.m, model::mtp_rows(ids, labels, ctx, 1), model::Recompute::none);
-  model::forward(exec, *s.m, ids, ctx, s.tape, s.scratch);
+  model::forward({exec, *s.m, ctx, s.scratch}, ids, s.tape);
   model::forward_mtp({exec, *s.m, ctx, s.scratch}, ids, model::mtp_source(*s.m, s.tape, s.tape.hidden), s.tape.mtp);
   const auto w = s.values();
   const std::string p = "model.layers.3.";

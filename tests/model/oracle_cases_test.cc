@@ -52,7 +52,7 @@ TEST_P(OracleCase, LogitsHiddenStatesAndGradients) {
     model::Model& m = loaded->m;
     Arena kept(size_t{64} << 20), scratch(size_t{64} << 20), grad_memory(size_t{16} << 20);
     model::Tape tape = model::reserve_tape(kept, m, tokens.size(), model::Tape::Keep::for_backward);
-    model::forward(exec, m, tokens.ids, tokens.context(), tape, scratch);
+    model::forward({exec, m, tokens.context(), scratch}, tokens.ids, tape);
 
     test::Owned logits(tokens.size(), m.config.vocab_size);
     model::logits(exec, m, tape.hidden, logits);
@@ -76,7 +76,7 @@ TEST_P(OracleCase, LogitsHiddenStatesAndGradients) {
     model::LossOptions loss;
     loss.scale = static_cast<float>(1.0 / static_cast<double>(shape[0] * (shape[1] - 1)));
     const model::LossResult r =
-        model::backward(exec, m, tokens.ids, labels, tokens.context(), tape, loss, grads, scratch);
+        model::backward({exec, m, tokens.context(), scratch}, tokens.ids, labels, tape, loss, grads);
     EXPECT_NEAR(r.sums.cross_entropy * loss.scale, test::golden(f, "loss")[0], 1e-5);
     grads.for_each([&](const std::string& ours, Mat g, layers::Role) {
       const std::string tensor = model::find_model_type(m.config.model_type).file_names(m.config, ours).front();

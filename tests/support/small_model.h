@@ -148,8 +148,8 @@ class SmallModel {
     kept.reset();
     scratch.reset();
     tape = model::reserve_tape(kept, *m, static_cast<int64_t>(ids.size()), model::Tape::Keep::for_backward, policy);
-    model::forward(exec, *m, ids, ctx, tape, scratch);
-    return model::backward(exec, *m, ids, labels, ctx, tape, loss, grads, scratch);
+    model::forward({exec, *m, ctx, scratch}, ids, tape);
+    return model::backward({exec, *m, ctx, scratch}, ids, labels, tape, loss, grads);
   }
   model::Tape tape;
 

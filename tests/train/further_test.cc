@@ -7,9 +7,9 @@
 #include "checkpoint/hf_directory.h"
 #include "io/json_file.h"
 #include "io/safetensors.h"
+#include "report/run_data.h"
 #include "support/small_model.h"
 #include "support/temp_dir.h"
-#include "train/metrics.h"
 #include "train/run_training.h"
 
 namespace birkhoff::test {
@@ -46,7 +46,7 @@ struct Further : testing::Test {
   }
   std::vector<double> losses(const std::string& run_name) {
     std::vector<double> out;
-    for (const auto& r : train::read_metrics(dir / (run_name + "/metrics.jsonl"))) out.push_back(r["loss"]);
+    for (const auto& r : report::read_metrics(dir / (run_name + "/metrics.jsonl"))) out.push_back(r["loss"]);
     return out;
   }
   double held_out(const std::string& run_name) {
@@ -150,7 +150,7 @@ TEST_F(Further, FormsOfHResResumeBitForBit) {
     const std::vector<double> whole = losses(form);
     EXPECT_EQ(losses(form + "-parts"), whole);
     EXPECT_LT(whole.back(), 0.8 * whole.front());
-    const json gain = train::read_metrics(dir / (form + "/metrics.jsonl")).back()["gain"];
+    const json gain = report::read_metrics(dir / (form + "/metrics.jsonl")).back()["gain"];
     for (const char* side : {"forward", "backward"})  // four sites, each as exact as mixture_test.cc says
       for (const double g :
            {gain[side]["composite_max"]["max"].get<double>(), gain[side]["composite_min"]["min"].get<double>()})

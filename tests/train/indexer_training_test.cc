@@ -5,6 +5,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "report/run_data.h"
 #include "support/batches.h"
 #include "support/small_model.h"
 #include "support/temp_dir.h"
@@ -157,7 +158,7 @@ TEST(IndexerTraining, AStageFollowsAnotherInOneRun) {
   const auto config = nlohmann::json::parse(read_file(dir / "run/config.json"));
   EXPECT_EQ(config["model_type"], "deepseek_v32");
   EXPECT_EQ(config["training"]["indexer_stage"], "dense");
-  EXPECT_EQ(train::read_metrics(dir / "run/metrics.jsonl").size(), 4u);
+  EXPECT_EQ(report::read_metrics(dir / "run/metrics.jsonl").size(), 4u);
   o.settings_set = {"index_topk=5"};
   expect_error([&] { train::run_training(o, stop); }, {"index_topk", "4", "5", "cannot change"});
   // A new run may select more or fewer; whether there are indexers comes with the weights.

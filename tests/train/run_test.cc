@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "io/json_file.h"
+#include "report/run_data.h"
 #include "support/batches.h"
 #include "support/small_model.h"
 #include "support/temp_dir.h"
@@ -77,7 +78,7 @@ TEST_F(RunOfAStage, GoesOnWithWhatTheStageKept) {
   Weighted second(c);
   EXPECT_EQ(run(second, c, true), 0);
   EXPECT_EQ(second.taken, 6);
-  const auto records = train::read_metrics(dir / "run/metrics.jsonl");
+  const auto records = report::read_metrics(dir / "run/metrics.jsonl");
   ASSERT_EQ(records.size(), 6u);
   EXPECT_EQ(records.back()["tokens"], 6 * 80);
   EXPECT_EQ(io::read_json(dir / "run/run.json")["stage"], "weighted");
@@ -158,7 +159,7 @@ TEST(GainsOfAModel, AreThoseOfTheModelsMaps) {
 
   Arena kept(size_t{64} << 20), scratch(size_t{64} << 20);
   model::Tape tape = model::reserve_tape(kept, m, 40, model::Tape::Keep::nothing);
-  model::forward(state.exec(), m, b.ids, {b.position, b.first_key, b.segment_start, b.sequence_start}, tape, scratch);
+  model::forward({state.exec(), m, {b.position, b.first_key, b.segment_start, b.sequence_start}, scratch}, b.ids, tape);
   const int64_t n = m.residual.streams;
   std::vector<double> product(static_cast<size_t>(40 * n * n));
   for (int64_t t = 0; t < 40; ++t)

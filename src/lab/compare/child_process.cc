@@ -22,7 +22,7 @@ constexpr int kNotStarted = 127;
 [[noreturn]] void become(char* const* argv, const char* log, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(kNotStarted);  // the parent ended before prctl
-  const int out = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644),
+  const int out = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644),
             in = open("/dev/null", O_RDONLY | O_CLOEXEC);
   if (out < 0 || in < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0 || dup2(in, 0) < 0) _exit(kNotStarted);
   execv(argv[0], argv);

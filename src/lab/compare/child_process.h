@@ -12,8 +12,8 @@ namespace birkhoff::lab {
 // reach both.
 class ChildProcess {
  public:
-  // argv[0] is the program's path. Standard output and error go to the file `log`, appended. Throws Error when it
-  // cannot be started.
+  // argv[0] is the program's path. Standard output and error go to the file `log`, which begins anew. Throws Error when
+  // it cannot be started.
   ChildProcess(const std::vector<std::string>& argv, const std::string& log);
   ~ChildProcess();  // kills it when it still runs
   ChildProcess(ChildProcess&& other) noexcept;

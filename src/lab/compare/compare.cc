@@ -1,13 +1,13 @@
 #include "lab/compare/compare.h"
 
 #include <cstdio>
-#include <filesystem>
 #include <list>
 #include <thread>
 
 #include "core/error.h"
 #include "io/atomic_file.h"
 #include "io/json_file.h"
+#include "io/user_files.h"
 #include "lab/compare/child_process.h"
 #include "lab/compare/results.h"
 #include "lab/compare/study_page.h"
@@ -23,7 +23,6 @@ namespace {
 
 using nlohmann::json;
 using Clock = std::chrono::steady_clock;
-namespace fs = std::filesystem;
 
 constexpr auto kPoll = std::chrono::milliseconds(100);
 constexpr auto kLook = std::chrono::seconds(2);  // between looks at how far runs are
@@ -85,7 +84,6 @@ class Turns {
 void Turns::start(size_t i) {
   const RunSpec& r = runs_[i];
   const auto arguments = train_arguments(program_, options_.study, r, sharing_.threads_each);
-  fs::remove(r.directory + ".log");
   running_.push_back({i, ChildProcess(arguments, r.directory + ".log")});
   running_.back().first_step = running_.back().step = saved_step(r.directory);
 }
@@ -181,9 +179,7 @@ CompareOutcome run_study(const CompareOptions& o, const std::atomic<bool>& stop)
   const std::vector<RunSpec> runs = checked_runs(o);
   const auto plans = planned_bytes(o.study, runs, 1);
   const Sharing sharing = share_machine(bytes_of_runs(plans, runs), o.threads, model::machine_memory_bytes());
-  std::error_code ec;
-  fs::create_directories(o.out, ec);
-  if (ec) throw Error("compare", o.out + ": " + ec.message(), "choose a directory that can be written");
+  io::create_directories(o.out);
   const io::DirectoryLock lock(o.out);
   Turns turns(o, runs, sharing);
   if (!turns.finish_all(stop)) {
@@ -264,9 +260,7 @@ std::string describe_plan(const CompareOptions& o) {
 CompareOutcome redraw(const std::string& results_path, const std::string& out) {
   CompareOutcome o;
   o.results = read_results(results_path);
-  std::error_code ec;
-  fs::create_directories(out, ec);
-  if (ec) throw Error("compare", out + ": " + ec.message(), "choose a directory that can be written");
+  io::create_directories(out);
   try {
     o.summary = summarise(o.results);
     write_page(o.results, o.summary, out);

@@ -9,6 +9,7 @@
 #include "core/cpu.h"
 #include "core/error.h"
 #include "io/json_file.h"
+#include "io/user_files.h"
 #include "lab/compare/statistics.h"
 #include "model/config/inventory.h"
 #include "model/memory_plan.h"
@@ -110,7 +111,7 @@ json record_of(const RunSpec& spec) {
   json r{{"seed", spec.seed}};
   const RunState state = state_of(spec.directory);
   r["status"] = state == RunState::done                                             ? "done"
-                : state == RunState::started || fs::exists(spec.directory + ".log") ? "failed"
+                : state == RunState::started || io::exists(spec.directory + ".log") ? "failed"
                                                                                     : "absent";
   if (r["status"] == "failed") r["message"] = last_message(spec.directory + ".log");
   json data, figures;
@@ -154,7 +155,7 @@ json flat_settings(const train::RunConfig& config) {
 std::string unit_of(const std::vector<RunSpec>& runs) {
   for (const RunSpec& r : runs)
     for (const char* name : {"tokenizer.json", "tokenizer.model"})
-      if (fs::exists(r.directory + "/" + name)) return "nats per token";
+      if (io::exists(r.directory + "/" + name)) return "nats per token";
   return "nats per byte";
 }
 
@@ -172,8 +173,8 @@ json machine_of(const std::vector<RunSpec>& runs, const Circumstances& c) {
 }  // namespace
 
 RunState state_of(const std::string& directory) {
-  if (!fs::exists(directory + "/config.json")) return RunState::absent;
-  if (!fs::exists(directory + "/run.json")) return RunState::started;
+  if (!io::exists(directory + "/config.json")) return RunState::absent;
+  if (!io::exists(directory + "/run.json")) return RunState::started;
   const json run = io::read_json(directory + "/run.json");
   return run.value("status", "") == "done" && run.contains("final_val_loss") ? RunState::done : RunState::started;
 }

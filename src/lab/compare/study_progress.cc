@@ -60,31 +60,15 @@ double TimeLeft::left(const std::vector<double>& remaining, int side_by_side) co
   return std::max(longest, work / side_by_side);
 }
 
-StudyProgress::StudyProgress(bool terminal, bool quiet) : terminal_(terminal), quiet_(quiet) {}
-StudyProgress::~StudyProgress() { clear_line(); }
-
-void StudyProgress::clear_line() {
-  if (line_open_) std::fprintf(stderr, "\r\033[K");
-  line_open_ = false;
-}
-
-void StudyProgress::message(const std::string& text) {
-  clear_line();
-  if (!quiet_) std::fprintf(stderr, "birkhoff: %s\n", text.c_str());
-}
-
 void StudyProgress::show(size_t done, size_t total, const std::vector<std::string>& running, double seconds_left) {
   const auto now = std::chrono::steady_clock::now();
-  if (quiet_ ||
-      std::chrono::duration<double>(now - last_shown_).count() < (terminal_ ? kTerminalInterval : kPlainInterval))
-    return;
+  const double since = std::chrono::duration<double>(now - last_shown_).count();
+  if (line_.quiet() || since < (line_.terminal() ? kTerminalInterval : kPlainInterval)) return;
   last_shown_ = now;
   std::string line = std::to_string(done) + "/" + std::to_string(total) + " runs";
   for (const std::string& r : running) line += "  " + r;
   if (seconds_left >= 0) line += "  " + train::format_duration(seconds_left) + " left";
-  std::fprintf(stderr, terminal_ ? "\r\033[K%s" : "%s\n", line.c_str());
-  std::fflush(stderr);
-  line_open_ = terminal_;
+  line_.show(line);
 }
 
 }  // namespace birkhoff::lab

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lab/compare/study.h"
+#include "train/status_line.h"
 
 namespace birkhoff::lab {
 
@@ -30,15 +31,13 @@ class TimeLeft {
 
 class StudyProgress {
  public:
-  StudyProgress(bool terminal, bool quiet);
-  ~StudyProgress();
-  void message(const std::string& text);
+  StudyProgress(bool terminal, bool quiet) : line_(terminal, quiet) {}
+  void message(const std::string& text) { line_.message(text); }
   // At most every half second on a terminal, every fifteen otherwise.
   void show(size_t done, size_t total, const std::vector<std::string>& running, double seconds_left);
 
  private:
-  void clear_line();
-  bool terminal_, quiet_, line_open_ = false;
+  train::StatusLine line_;
   std::chrono::steady_clock::time_point last_shown_ = std::chrono::steady_clock::now();
 };
 

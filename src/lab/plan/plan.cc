@@ -28,7 +28,7 @@ std::string name_of(const Split& s) {
 Planner::Planner(const train::RunConfig& config, const Cluster& cluster) : config_(config), cluster_(cluster) {
   const train::TrainConfig& t = config_.train;
   Arena memory = Arena::measuring();
-  model::Model m(config_.model, t.compute(), t.seq_len, true, memory);
+  model::Model m(config_.model, t.dtype, t.seq_len, true, memory);
   m.attach_adapters(t.scope(config_.model).lora, true, memory);
   const model::TrainableSet set = model::choose_trainable(m, t.scope(config_.model));
   for (const auto& p : set.parameters) {
@@ -113,7 +113,7 @@ void Planner::add_costs(SplitPlan& p) const {
   const size_t replicated = gradients_ - (p.split.experts ? expert_.gradients : 0);
   p.gradient_bytes = 2.0 * others * static_cast<double>(replicated);
   if (p.split.experts) {
-    const double row_bytes = static_cast<double>(config_.model.hidden_size) * (t.compute() == DType::bf16 ? 2.0 : 4.0);
+    const double row_bytes = static_cast<double>(config_.model.hidden_size) * (t.dtype == DType::bf16 ? 2.0 : 4.0);
     const double passes = 2.0 * (again ? 3.0 : 2.0);  // there and back: forward, again when recomputed, backward
     p.token_bytes = others * passes * row_bytes *
                     static_cast<double>(config_.model.num_experts_per_tok * p.rows * t.seq_len * moe_layers_);

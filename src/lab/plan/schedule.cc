@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "io/json_file.h"
+#include "io/user_files.h"
 #include "model/memory_plan.h"
 #include "train/run_data.h"
 #include "train/train_state.h"
@@ -124,7 +125,7 @@ void require_same_settings(const Study& study, const std::vector<RunSpec>& runs)
                now = without_type(r.config);
     for (const auto& [key, value] : now.items())
       if (!was.contains(key) || was[key] != value) refuse(r, key, was.value(key, json()), value);
-    if (!fs::exists(r.directory + "/run.json")) continue;
+    if (!io::exists(r.directory + "/run.json")) continue;
     const json data = io::read_json(r.directory + "/run.json").value("data", json());
     if (data != json(absolute_data(study))) refuse(r, "data", data, absolute_data(study));
   }
@@ -132,7 +133,7 @@ void require_same_settings(const Study& study, const std::vector<RunSpec>& runs)
 
 std::vector<std::string> train_arguments(const std::string& program, const Study& study, const RunSpec& run,
                                          int threads) {
-  fs::create_directories(fs::path(run.directory).parent_path());
+  io::create_directories(fs::path(run.directory).parent_path().string());
   const std::string file = run.directory + ".json";
   io::write_json(file, run.settings);
   std::vector<std::string> arguments = {

@@ -203,20 +203,31 @@ void attention_backward(const Exec& exec, const AttentionShape& s, const Attenti
 }
 
 namespace {
-constexpr int64_t kMlaRows = 64;
-}
 
-void mla_expand_kv(const Exec& exec, const MlaShape& s, CMat kv, CMat k_rope, Mat k, Mat v) {
-  check_shape(kv, kv.rows, s.heads * (s.nope + s.v_dim));
-  check_shape(k_rope, kv.rows, s.rope);
-  check_shape(k, kv.rows, s.heads * (s.nope + s.rope));
-  check_shape(v, kv.rows, s.heads * s.v_dim);
-  BK_CHECK(k_rope.dtype == kv.dtype && k.dtype == kv.dtype && v.dtype == kv.dtype);
+constexpr int64_t kMlaRows = 64;
+
+// Checks the latent kv and k_rope against the k and v that they expand to (or all their gradients), and calls
+// f(first row, rows) for every block of rows.
+template <class F>
+void over_mla_rows(const Exec& exec, const MlaShape& s, CMat kv, CMat k_rope, CMat k, CMat v, F&& f) {
+  check_shape(kv, k.rows, s.heads * (s.nope + s.v_dim));
+  check_shape(k_rope, k.rows, s.rope);
+  check_shape(k, k.rows, s.heads * (s.nope + s.rope));
+  check_shape(v, k.rows, s.heads * s.v_dim);
+  BK_CHECK(kv.dtype == k.dtype && k_rope.dtype == k.dtype && v.dtype == k.dtype);
   if (exec.dry()) return;
   Exec::Span span(exec, Work::attention);
+  exec.parallel_for((k.rows + kMlaRows - 1) / kMlaRows, [&](int64_t task) {
+    const int64_t first = task * kMlaRows;
+    f(first, std::min(kMlaRows, k.rows - first));
+  });
+}
+
+}  // namespace
+
+void mla_expand_kv(const Exec& exec, const MlaShape& s, CMat kv, CMat k_rope, Mat k, Mat v) {
   const auto& kernel = kernels::mla_kernels();
-  exec.parallel_for((kv.rows + kMlaRows - 1) / kMlaRows, [&](int64_t task) {
-    const int64_t first = task * kMlaRows, rows = std::min(kMlaRows, kv.rows - first);
+  over_mla_rows(exec, s, kv, k_rope, k, v, [&](int64_t first, int64_t rows) {
     const kernels::MlaExpand a{from(kv, first, 0),
                                from(k_rope, first, 0),
                                into(k, first, 0),
@@ -233,16 +244,8 @@ void mla_expand_kv(const Exec& exec, const MlaShape& s, CMat kv, CMat k_rope, Ma
 }
 
 void mla_expand_kv_backward(const Exec& exec, const MlaShape& s, CMat dk, CMat dv, Mat dkv, Mat dk_rope) {
-  check_shape(dkv, dk.rows, s.heads * (s.nope + s.v_dim));
-  check_shape(dk_rope, dk.rows, s.rope);
-  check_shape(dk, dk.rows, s.heads * (s.nope + s.rope));
-  check_shape(dv, dk.rows, s.heads * s.v_dim);
-  BK_CHECK(dk_rope.dtype == dk.dtype && dv.dtype == dk.dtype && dkv.dtype == dk.dtype);
-  if (exec.dry()) return;
-  Exec::Span span(exec, Work::attention);
   const auto& kernel = kernels::mla_kernels();
-  exec.parallel_for((dk.rows + kMlaRows - 1) / kMlaRows, [&](int64_t task) {
-    const int64_t first = task * kMlaRows, rows = std::min(kMlaRows, dk.rows - first);
+  over_mla_rows(exec, s, dkv, dk_rope, dk, dv, [&](int64_t first, int64_t rows) {
     const kernels::MlaGather a{from(dk, first, 0),
                                from(dv, first, 0),
                                into(dkv, first, 0),

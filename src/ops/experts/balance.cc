@@ -92,9 +92,11 @@ void pool_choices(const Routing& r, BalanceLoss& loss) {
   loss.tokens += r.scores.rows;
 }
 
-void balance_losses(const Exec& exec, const RouterRule& rule, const BalanceCoefficients& c, CMat logits,
-                    const Routing& r, std::span<const int32_t> sequence_start, BalanceLoss& loss, Mat d_logits,
-                    Arena& scratch) {
+void balance_losses(const Exec& exec, const RouterRule& rule, const BalanceCoefficients& c, const RoutedTokens& tokens,
+                    BalanceLoss& loss, Mat d_logits, Arena& scratch) {
+  const CMat logits = tokens.logits;
+  const Routing& r = tokens.routing;
+  const std::span<const int32_t> sequence_start = tokens.sequence_start;
   const int64_t T = logits.rows, E = rule.experts;
   check_shape(logits, r.scores.rows, E);
   check_shape(d_logits, T, E);

@@ -31,11 +31,16 @@ struct BalanceLoss {
 };
 // Adds the choices of a layer to loss.chosen and loss.tokens: of every layer, before the first balance_losses.
 void pool_choices(const Routing& r, BalanceLoss& loss);
+// The tokens of one layer, as its router saw and placed them.
+struct RoutedTokens {
+  CMat logits;  // [T, E] fp32
+  const Routing& routing;
+  std::span<const int32_t> sequence_start;  // first row of every sequence, ascending, sequence_start[0] == 0
+};
 // Adds one layer's share of the losses that are on to loss.sum and to d_logits [T, E] (+=) loss.scale times their
-// gradient. sequence_start: first row of every sequence, ascending, sequence_start[0] == 0.
-void balance_losses(const Exec& exec, const RouterRule& rule, const BalanceCoefficients& c, CMat logits,
-                    const Routing& r, std::span<const int32_t> sequence_start, BalanceLoss& loss, Mat d_logits,
-                    Arena& scratch);
+// gradient.
+void balance_losses(const Exec& exec, const RouterRule& rule, const BalanceCoefficients& c, const RoutedTokens& tokens,
+                    BalanceLoss& loss, Mat d_logits, Arena& scratch);
 
 // Loss-free balancing (models.md E.3): bias[e] += speed * sign(mean load - load[e]); equal load leaves it.
 void update_router_bias(std::span<const int64_t> load, double speed, Mat bias);

@@ -156,8 +156,13 @@ void expand_backward(const Exec& exec, const ResidualSpec& s, CMat dx, Mat d_emb
   });
 }
 
-void site_open(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, CMat x, SiteSaved& saved, Mat in,
-               Arena& scratch) {
+namespace {
+
+// The coefficients of a site from its state x, and its input. arrive<T>(first, count, squares) brings a block of x into
+// the cache, and gives the sums of squares of its streams.
+template <class Arrive>
+void read_site(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, CMat x, SiteSaved& saved, Mat in,
+               Arena& scratch, Arrive&& arrive) {
   check_site(s, w, x);
   check_shape(in, x.rows, s.dim);
   BK_CHECK(x.dtype == in.dtype && x.contiguous());
@@ -168,10 +173,8 @@ void site_open(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, CM
   const auto run = [&]<class T>(T) {
     for_blocks(exec, x.rows, [&](int64_t first, int64_t count) {
       float squares[kTokenBlock * kMaxStreams];
+      arrive.template operator()<T>(first, count, squares);
       const CMat block = x.row_block(first, count);
-      if (p)
-        for (int64_t t = 0; t < count; ++t)
-          streams<T>().squares(block.row<T>(t), static_cast<int>(s.streams), s.dim, squares + t * kMaxStreams);
       project_block(s, p ? &*p : nullptr, block, squares, saved, first);
       read_block<T>(s, w, block, saved, in, first);
     });
@@ -179,29 +182,28 @@ void site_open(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, CM
   x.dtype == f32_t ? run(float{}) : run(bf16{});
 }
 
+}  // namespace
+
+void site_open(const Exec& exec, const ResidualSpec& s, const SiteWeights& w, CMat x, SiteSaved& saved, Mat in,
+               Arena& scratch) {
+  read_site(exec, s, w, x, saved, in, scratch, [&]<class T>(int64_t first, int64_t count, float* squares) {
+    if (!projects(s)) return;
+    for (int64_t t = 0; t < count; ++t)
+      streams<T>().squares(x.row<T>(first + t), static_cast<int>(s.streams), s.dim, squares + t * kMaxStreams);
+  });
+}
+
 void site_advance(const Exec& exec, const ResidualSpec& s, const SiteTensors& from, Mat x_next, const SiteWeights& to,
                   SiteSaved& to_saved, Mat in, Arena& scratch) {
   const CMat x = from.x, y = from.y;
   check_site(s, from.site.w, x);
-  check_site(s, to, x);
   check_shape(y, x.rows, s.dim);
   check_shape(x_next, x.rows, x.cols);
-  BK_CHECK(x.dtype == y.dtype && x.dtype == x_next.dtype && x.dtype == in.dtype && x.contiguous() &&
-           x_next.contiguous());
-  Exec::Span span(exec, Work::residual);
-  Arena::Scope scope(scratch);
-  std::optional<Projection> p;
-  if (projects(s)) p.emplace(exec, projected_weights(exec, s, to, scratch), x.dtype, false, scratch);
-  const auto run = [&]<class T>(T) {
-    for_blocks(exec, x.rows, [&](int64_t first, int64_t count) {
-      float squares[kTokenBlock * kMaxStreams];
-      const Mat next = x_next.row_block(first, count);
-      write_block<T>(s, from.site, x.row_block(first, count), y.row_block(first, count), next, first, squares);
-      project_block(s, p ? &*p : nullptr, next, squares, to_saved, first);
-      read_block<T>(s, to, next, to_saved, in, first);
-    });
-  };
-  x.dtype == f32_t ? run(float{}) : run(bf16{});
+  BK_CHECK(x.dtype == y.dtype && x.dtype == x_next.dtype && x.contiguous());
+  read_site(exec, s, to, x_next, to_saved, in, scratch, [&]<class T>(int64_t first, int64_t count, float* squares) {
+    write_block<T>(s, from.site, x.row_block(first, count), y.row_block(first, count), x_next.row_block(first, count),
+                   first, squares);
+  });
 }
 
 void site_close(const Exec& exec, const ResidualSpec& s, const SiteTensors& last, Mat x_end, const HeadWeights& head,

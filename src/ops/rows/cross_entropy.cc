@@ -47,12 +47,6 @@ void add_losses(std::span<const int32_t> labels, const TokenLoss* losses, LossSu
   }
 }
 
-// Calls f(first token, tokens) for every chunk.
-template <class F>
-void for_chunks(int64_t tokens, F&& f) {
-  for (int64_t t = 0; t < tokens; t += kLossChunk) f(t, std::min(kLossChunk, tokens - t));
-}
-
 TokenValue value_of(const HeadLoss& loss, int64_t t, double log_p) {
   if (loss.objective) return loss.objective(t, log_p);
   const auto scale = static_cast<double>(loss.scale);
@@ -88,72 +82,68 @@ TokenLoss replace_by_gradient(float* logits, int64_t vocab, int64_t t, int32_t l
   return token;
 }
 
+// Sums over the tokens, a chunk of logits at a time. token(t, logits) is the loss of a counted or ignored token, in
+// tasks; after(first token, tokens, logits) follows every chunk, also of a dry pass.
+template <class Token, class After>
+LossSums over_chunks(const Exec& exec, CMat hidden, const Packed& head_t, std::span<const int32_t> labels,
+                     Arena& scratch, Token&& token, After&& after) {
+  check_inputs(hidden, head_t, labels);
+  const int64_t vocab = head_t.n, step = logit_rows_per_task(vocab);
+  const Mat logits = scratch.mat(f32_t, std::min(kLossChunk, hidden.rows), vocab);
+  TokenLoss* losses = scratch.take<TokenLoss>(logits.rows);
+  LossSums sums;
+  if (!exec.dry()) check_labels(labels, vocab);
+  for (int64_t first = 0; first < hidden.rows; first += kLossChunk) {
+    const int64_t tokens = std::min(kLossChunk, hidden.rows - first);
+    gemm(exec, hidden.row_block(first, tokens), head_t, logits.row_block(0, tokens));
+    if (!exec.dry()) {
+      Exec::Span span(exec, Work::loss);
+      exec.parallel_for((tokens + step - 1) / step, [&](int64_t task) {
+        for (int64_t t = task * step; t < std::min(tokens, (task + 1) * step); ++t)
+          losses[t] = token(first + t, logits.f32(t));
+      });
+      add_losses(labels.subspan(static_cast<size_t>(first), static_cast<size_t>(tokens)), losses, sums);
+    }
+    after(first, tokens, logits);
+  }
+  return sums;
+}
+
 }  // namespace
 
 LossSums cross_entropy_forward(const Exec& exec, CMat hidden, const Packed& head_t, std::span<const int32_t> labels,
                                std::span<float> token_loss, Arena& scratch) {
-  check_inputs(hidden, head_t, labels);
   if (!token_loss.empty()) BK_CHECK_EQ(token_loss.size(), labels.size());
-  const int64_t vocab = head_t.n, step = logit_rows_per_task(vocab);
   Arena::Scope scope(scratch);
-  const Mat logits = scratch.mat(f32_t, std::min(kLossChunk, hidden.rows), vocab);
-  TokenLoss* losses = scratch.take<TokenLoss>(logits.rows);
-  LossSums sums;
-  if (!exec.dry()) check_labels(labels, vocab);
-  for_chunks(hidden.rows, [&](int64_t first, int64_t tokens) {
-    const Mat rows = logits.row_block(0, tokens);
-    gemm(exec, hidden.row_block(first, tokens), head_t, rows);
-    if (exec.dry()) return;
-    Exec::Span span(exec, Work::loss);
-    const auto chunk = labels.subspan(static_cast<size_t>(first), static_cast<size_t>(tokens));
-    exec.parallel_for((tokens + step - 1) / step, [&](int64_t task) {
-      for (int64_t t = task * step; t < std::min(tokens, (task + 1) * step); ++t) {
-        const int32_t label = chunk[static_cast<size_t>(t)];
-        losses[t] =
-            label == kIgnoreLabel ? TokenLoss{0, 0, 0} : token_loss_of(rows.f32(t), vocab, label, nullptr, nullptr);
-        if (!token_loss.empty())
-          token_loss[static_cast<size_t>(first + t)] = static_cast<float>(losses[t].cross_entropy);
-      }
-    });
-    add_losses(chunk, losses, sums);
-  });
-  return sums;
+  const auto loss_of = [&](int64_t t, const float* logits) {
+    const auto i = static_cast<size_t>(t);
+    const TokenLoss loss =
+        labels[i] == kIgnoreLabel ? TokenLoss{0, 0, 0} : token_loss_of(logits, head_t.n, labels[i], nullptr, nullptr);
+    if (!token_loss.empty()) token_loss[i] = static_cast<float>(loss.cross_entropy);
+    return loss;
+  };
+  return over_chunks(exec, hidden, head_t, labels, scratch, loss_of, [](int64_t, int64_t, Mat) {});
 }
 
-LossSums cross_entropy_backward(const Exec& exec, CMat hidden, const Packed& head_t, const Packed& head,
-                                std::span<const int32_t> labels, const HeadLoss& loss, Mat d_hidden, Mat d_head,
-                                Arena& scratch) {
-  check_inputs(hidden, head_t, labels);
-  const int64_t vocab = head_t.n, step = logit_rows_per_task(vocab);
-  BK_CHECK_EQ(head.k, vocab);
-  BK_CHECK_EQ(head.n, hidden.cols);
-  BK_CHECK(head.dtype == hidden.dtype && d_hidden.dtype == hidden.dtype && d_head.dtype == f32_t);
+LossSums cross_entropy_backward(const Exec& exec, CMat hidden, const PackedHead& head, std::span<const int32_t> labels,
+                                const HeadLoss& loss, Mat d_hidden, Mat d_head, Arena& scratch) {
+  const int64_t vocab = head.forward.n;
+  BK_CHECK_EQ(head.backward.k, vocab);
+  BK_CHECK_EQ(head.backward.n, hidden.cols);
+  BK_CHECK(head.backward.dtype == hidden.dtype && d_hidden.dtype == hidden.dtype && d_head.dtype == f32_t);
   check_shape(d_hidden, hidden.rows, hidden.cols);
   check_shape(d_head, vocab, hidden.cols);
   Arena::Scope scope(scratch);
-  const Mat logits = scratch.mat(f32_t, std::min(kLossChunk, hidden.rows), vocab);
-  TokenLoss* losses = scratch.take<TokenLoss>(logits.rows);
-  LossSums sums;
-  if (!exec.dry()) check_labels(labels, vocab);
-  for_chunks(hidden.rows, [&](int64_t first, int64_t tokens) {
-    const CMat x = hidden.row_block(first, tokens);
-    gemm(exec, x, head_t, logits.row_block(0, tokens));
-    if (!exec.dry()) {
-      Exec::Span span(exec, Work::loss);
-      const auto chunk = labels.subspan(static_cast<size_t>(first), static_cast<size_t>(tokens));
-      exec.parallel_for((tokens + step - 1) / step, [&](int64_t task) {
-        for (int64_t t = task * step; t < std::min(tokens, (task + 1) * step); ++t)
-          losses[t] =
-              replace_by_gradient(logits.f32(t), vocab, first + t, chunk[static_cast<size_t>(t)], loss, hidden.dtype);
+  const auto gradient_of = [&](int64_t t, float* logits) {
+    return replace_by_gradient(logits, vocab, t, labels[static_cast<size_t>(t)], loss, hidden.dtype);
+  };
+  return over_chunks(
+      exec, hidden, head.forward, labels, scratch, gradient_of, [&](int64_t first, int64_t tokens, Mat logits) {
+        // bf16 gradients fill the first half of each row of logits.
+        const CMat d_logits(logits.data, hidden.dtype, tokens, vocab, hidden.dtype == f32_t ? vocab : 2 * vocab);
+        gemm(exec, d_logits, head.backward, d_hidden.row_block(first, tokens));
+        if (d_head.data) gemm_weight_grad(exec, d_logits, hidden.row_block(first, tokens), d_head, scratch);
       });
-      add_losses(chunk, losses, sums);
-    }
-    // bf16 gradients fill the first half of each row of logits.
-    const CMat d_logits(logits.data, hidden.dtype, tokens, vocab, hidden.dtype == f32_t ? vocab : 2 * vocab);
-    gemm(exec, d_logits, head, d_hidden.row_block(first, tokens));
-    if (d_head.data) gemm_weight_grad(exec, d_logits, x, d_head, scratch);
-  });
-  return sums;
 }
 
 }  // namespace birkhoff::ops

@@ -41,10 +41,14 @@ struct LossSums {
 LossSums cross_entropy_forward(const Exec& exec, CMat hidden, const Packed& head_t, std::span<const int32_t> labels,
                                std::span<float> token_loss, Arena& scratch);
 
+// The head's weight W [V, D] in both packings.
+struct PackedHead {
+  const Packed& forward;   // W^T packed [D, V]: hidden to logits
+  const Packed& backward;  // W packed [V, D]: their gradient to d_hidden
+};
 // Sums and gradients in one pass over the chunks. d_hidden [T, D] assigned, d_head [V, D] fp32 += (a view without
-// memory: the head is frozen). head: W packed [V, D] for d_hidden.
-LossSums cross_entropy_backward(const Exec& exec, CMat hidden, const Packed& head_t, const Packed& head,
-                                std::span<const int32_t> labels, const HeadLoss& loss, Mat d_hidden, Mat d_head,
-                                Arena& scratch);
+// memory: the head is frozen).
+LossSums cross_entropy_backward(const Exec& exec, CMat hidden, const PackedHead& head, std::span<const int32_t> labels,
+                                const HeadLoss& loss, Mat d_hidden, Mat d_head, Arena& scratch);
 
 }  // namespace birkhoff::ops

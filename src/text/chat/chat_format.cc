@@ -17,17 +17,6 @@ constexpr size_t kMaxFile = size_t{16} << 20;
 
 std::string read_file(const fs::path& path) { return io::read_file(path.string(), kMaxFile); }
 
-// Names the file in what goes wrong with it.
-template <class F>
-auto about(const fs::path& path, F&& f) {
-  try {
-    return f();
-  } catch (const Error& e) {
-    const std::string said = e.what();  // "[where] what"
-    throw Error(e.where(), path.string() + ": " + said.substr(said.find(']') + 2), e.hint(), e.code());
-  }
-}
-
 bool plain_word(const std::string& s) {
   return !s.empty() && s.size() < 64 &&
          std::all_of(s.begin(), s.end(), [](unsigned char c) { return std::isalnum(c) || c == '_'; });
@@ -70,7 +59,7 @@ using Sources = std::map<std::string, std::string>;  // templates by name
 // The object in a file; undefined when there is none.
 Value read_object(const fs::path& path) {
   if (!io::exists(path)) return {};
-  Value object = about(path, [&] { return parse_json(read_file(path)); });
+  Value object = about_file(path, [&] { return parse_json(read_file(path)); });
   if (!object.is(Kind::dict)) throw Error("chat", path.string() + ": not a JSON object");
   return object;
 }
@@ -149,10 +138,10 @@ std::string ChatFormat::encoder_of_type(const std::string& model_type) {
 ChatFormat ChatFormat::open(const std::string& directory, const std::string& template_file) {
   const fs::path dir(directory), config_path = dir / "config.json";
   const Value config =
-      io::exists(config_path) ? about(config_path, [&] { return parse_json(read_file(config_path)); }) : Value();
+      io::exists(config_path) ? about_file(config_path, [&] { return parse_json(read_file(config_path)); }) : Value();
   const Value encoder = get(config, "chat_encoder"), type = get(config, "model_type");
   if (template_file.empty() && encoder.is(Kind::string))
-    return about(config_path, [&] { return native(encoder.bytes()); });
+    return about_file(config_path, [&] { return native(encoder.bytes()); });
   ChatFormat out;
   const fs::path tokenizer_path = dir / "tokenizer_config.json";
   const Value tokenizer = read_object(tokenizer_path);
@@ -163,8 +152,8 @@ ChatFormat ChatFormat::open(const std::string& directory, const std::string& tem
       !own.empty())
     sources = std::move(own);
   for (const auto& [name, source] : sources)
-    out.templates_[name] = about(template_file.empty() ? dir : fs::path(template_file),
-                                 [&text = source] { return std::make_shared<const jinja::Template>(text); });
+    out.templates_[name] = about_file(template_file.empty() ? directory : template_file,
+                                      [&text = source] { return std::make_shared<const jinja::Template>(text); });
   out.eos_ = out.special_tokens_["eos_token"];
   if (!sources.empty()) {
     out.parser_ = guess_parser(sources.count("default") ? sources["default"] : sources.begin()->second);

@@ -33,22 +33,20 @@ void append_escaped(const MaskedText& text, MaskedText& out, Escape&& escape) {
   out.append(text, plain, s.size());
 }
 
+// What Python and JSON write alike between these quotes; "": not escaped by both.
+std::string common_escape(char32_t c, char quote) {
+  if (c == static_cast<char32_t>(quote) || c == '\\') return {'\\', static_cast<char>(c)};
+  return c == '\n' ? "\\n" : c == '\r' ? "\\r" : c == '\t' ? "\\t" : "";
+}
+
 MaskedText string_repr(const MaskedText& text) {
   const std::string& s = text.bytes();
   const char quote = s.find('\'') != std::string::npos && s.find('"') == std::string::npos ? '"' : '\'';
   MaskedText out;
   out.append(std::string(1, quote));
   append_escaped(text, out, [quote](char32_t c) {
-    std::string e;
-    if (c == static_cast<char32_t>(quote) || c == '\\') {
-      e = {'\\', static_cast<char>(c)};
-    } else if (c == '\n') {
-      e = "\\n";
-    } else if (c == '\r') {
-      e = "\\r";
-    } else if (c == '\t') {
-      e = "\\t";
-    } else if (!is_printable(c)) {
+    std::string e = common_escape(c, quote);
+    if (e.empty() && !is_printable(c)) {
       if (c < 0x100)
         hex_escape(e, "\\x", c, 2);
       else if (c < 0x10000)
@@ -259,16 +257,9 @@ MaskedText python_str(const Value& v) {
 void json_string(const MaskedText& text, bool ascii, MaskedText& out) {
   out.append("\"");
   append_escaped(text, out, [ascii](char32_t c) {
-    std::string e;
-    if (c == '"' || c == '\\') {
-      e = {'\\', static_cast<char>(c)};
-    } else if (c == '\n') {
-      e = "\\n";
-    } else if (c == '\r') {
-      e = "\\r";
-    } else if (c == '\t') {
-      e = "\\t";
-    } else if (c == '\b') {
+    std::string e = common_escape(c, '"');
+    if (!e.empty()) return e;
+    if (c == '\b') {
       e = "\\b";
     } else if (c == '\f') {
       e = "\\f";

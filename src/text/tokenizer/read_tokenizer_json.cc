@@ -204,12 +204,7 @@ std::shared_ptr<JsonTokenizer> read_tokenizer_json(const std::string& path, cons
   const io::MappedFile file(path);
   std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
   if (text.starts_with(io::kByteOrderMark)) text.remove_prefix(io::kByteOrderMark.size());
-  try {
-    return parse_tokenizer_json(text, more);
-  } catch (const Error& e) {
-    const std::string said = e.what();
-    throw Error(e.where(), path + ": " + said.substr(said.find(']') + 2), e.hint(), e.code());
-  }
+  return about_file(path, [&] { return parse_tokenizer_json(text, more); });
 }
 
 }  // namespace birkhoff::text

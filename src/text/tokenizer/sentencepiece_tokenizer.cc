@@ -139,12 +139,9 @@ std::shared_ptr<Tokenizer> read_sentencepiece_model(const std::string& path, con
                                                     SpacePrefix prefix) {
   const io::MappedFile file(path);
   const auto bytes = file.bytes();
-  try {
+  return about_file(path, [&] {
     return parse_sentencepiece_model({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, added, prefix);
-  } catch (const Error& e) {
-    const std::string said = e.what();
-    throw Error(e.where(), path + ": " + said.substr(said.find(']') + 2), e.hint(), e.code());
-  }
+  });
 }
 
 }  // namespace birkhoff::text

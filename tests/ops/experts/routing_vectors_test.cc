@@ -40,7 +40,7 @@ class Vectors : public testing::TestWithParam<Isa> {
     ops::BalanceLoss loss;
     loss.scale = scale;
     ops::pool_choices(r, loss);
-    ops::balance_losses(exec_, rule, on, logits, r, starts, loss, d_logits, scratch_);
+    ops::balance_losses(exec_, rule, on, {logits, r, starts}, loss, d_logits, scratch_);
     return loss.sum;
   }
   Exec exec_{2};

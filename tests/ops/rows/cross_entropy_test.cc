@@ -49,7 +49,7 @@ LossResult run(const LossCase& c, int threads, const Owned& d_head_before) {
   const size_t before = arena.used();
   r.forward = ops::cross_entropy_forward(exec, c.hidden, head_t, c.labels, r.per_token, arena);
   r.backward =
-      ops::cross_entropy_backward(exec, c.hidden, head_t, head, c.labels, {kScale, kZ}, r.d_hidden, r.d_head, arena);
+      ops::cross_entropy_backward(exec, c.hidden, {head_t, head}, c.labels, {kScale, kZ}, r.d_hidden, r.d_head, arena);
   EXPECT_EQ(arena.used(), before);
   return r;
 }
@@ -129,7 +129,7 @@ TEST(CrossEntropy, ObjectiveOfEveryToken) {
       ops::pack(exec, c.head, head);
       Owned d_hidden(c.tokens, c.dim), d_head(c.vocab, c.dim);
       const ops::LossSums sums =
-          ops::cross_entropy_backward(exec, c.hidden, head_t, head, c.labels, loss, d_hidden, d_head, arena);
+          ops::cross_entropy_backward(exec, c.hidden, {head_t, head}, c.labels, loss, d_hidden, d_head, arena);
 
       const auto x = c.hidden.values(), w = c.head.values();
       const auto value = [&](const auto& h, const auto& m) {
@@ -173,9 +173,9 @@ TEST(CrossEntropy, NextTokenPredictionIsAnObjective) {
     ops::HeadLoss own{kScale, kZ};
     const double scale = static_cast<double>(kScale);
     own.objective = [scale](int64_t, double log_p) { return ops::TokenValue{-scale * log_p, -scale}; };
-    const ops::LossSums plain = ops::cross_entropy_backward(exec, c.hidden, head_t, head, c.labels, {kScale, kZ},
+    const ops::LossSums plain = ops::cross_entropy_backward(exec, c.hidden, {head_t, head}, c.labels, {kScale, kZ},
                                                             d_hidden[0], d_head[0], arena),
-                        given = ops::cross_entropy_backward(exec, c.hidden, head_t, head, c.labels, own, d_hidden[1],
+                        given = ops::cross_entropy_backward(exec, c.hidden, {head_t, head}, c.labels, own, d_hidden[1],
                                                             d_head[1], arena);
     EXPECT_EQ(plain.objective, given.objective);
     EXPECT_TRUE(d_hidden[0].same_bytes(d_hidden[1]));
@@ -239,7 +239,7 @@ TEST(CrossEntropy, DryRunPlansTheScratch) {
   const auto head_t = ops::Packed::take(arena, bf16_t, 64, 1000), head = ops::Packed::take(arena, bf16_t, 1000, 64);
   const std::vector<int32_t> labels(4096);
   const size_t before = arena.used();
-  ops::cross_entropy_backward(exec, hidden, head_t, head, labels, {1.f}, hidden, d_head, arena);
+  ops::cross_entropy_backward(exec, hidden, {head_t, head}, labels, {1.f}, hidden, d_head, arena);
   EXPECT_EQ(arena.used(), before);
   EXPECT_GE(arena.peak(), before + static_cast<size_t>(ops::kLossChunk) * 1000 * 4);
 }
