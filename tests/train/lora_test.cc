@@ -1,128 +1,20 @@
-// Training further: frozen tensors, LoRA in a whole model, saving, resuming, merging, and what is refused.
+// Training further: LoRA in a whole model, saving, resuming, merging, and what is refused.
 #include <gtest/gtest.h>
 
-#include <cstring>
-#include <map>
 #include <nlohmann/json.hpp>
-#include <regex>
 
 #include "checkpoint/adapter.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/hf_directory.h"
 #include "infer/engine.h"
 #include "io/json_file.h"
-#include "support/batches.h"
-#include "support/small_model.h"
 #include "support/temp_dir.h"
-#include "train/train_state.h"
+#include "train/further.h"
 
 namespace birkhoff::test {
 namespace {
 
 namespace fs = std::filesystem;
-
-train::RunConfig run_config(bool mla = true) {
-  train::RunConfig c;
-  c.model = small_config("plain", 1, mla);
-  model::validate(c.model);
-  c.train.seq_len = 24, c.train.batch_size = 2, c.train.dtype = DType::f32;
-  c.train.lr = 1e-2, c.train.steps = 20, c.train.bias_update_speed = 1e-2;
-  return c;
-}
-
-train::RunConfig lora_config(const std::string& targets = "") {
-  train::RunConfig c = run_config();
-  c.train.lora_rank = 3, c.train.lora_alpha = 6, c.train.lora_targets = targets;
-  return c;
-}
-
-std::vector<data::Batch> batch(uint64_t step, const train::RunConfig& c) {
-  data::Batch b;
-  b.rows = c.train.batch_size, b.seq_len = c.train.seq_len;
-  for (int64_t t = 0; t < b.rows * b.seq_len; ++t) {
-    const auto at = static_cast<int32_t>(t % b.seq_len), first = static_cast<int32_t>(t - at);
-    if (at == 0) b.segment_start.push_back(first), b.sequence_start.push_back(first);
-    b.position.push_back(at);
-    b.first_key.push_back(first);
-    b.ids.push_back(
-        static_cast<int32_t>(Rng(3, step).bits(static_cast<uint64_t>(t)) % static_cast<uint64_t>(c.model.vocab_size)));
-    b.labels.push_back(static_cast<int32_t>((b.ids.back() * 7 + 3) % c.model.vocab_size));
-  }
-  return {b};
-}
-
-void steps(train::TrainState& s, int64_t from, int64_t to) {
-  for (int64_t i = from; i < to; ++i) take_step(s, i, batch(static_cast<uint64_t>(i), s.config()));
-}
-
-// Bytes of every tensor, by name, adapters too.
-std::map<std::string, std::vector<float>> tensors(const train::TrainState& s) {
-  std::map<std::string, std::vector<float>> t;
-  for (const auto& p : s.trainable().parameters) t[p.info.name].assign(p.weight, p.weight + p.info.size());
-  return t;
-}
-
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return std::string(e.what()) + " " + e.hint();
-  }
-  return "";
-}
-
-TEST(Trainable, FrozenTensorsKeepTheirBits) {
-  for (const std::string pattern : {"layers\\.1\\.mlp\\.experts\\.2\\.", "self_attn\\.q_a_proj", "up_proj", "norm",
-                                    "e_score_correction_bias", "embed_tokens|lm_head"}) {
-    train::RunConfig c = run_config();
-    c.train.trainable = pattern;
-    train::TrainState s(c, 2);
-    s.initialise();
-    const auto before = tensors(s);
-    steps(s, 0, 3);
-    const std::regex expression(pattern);
-    for (const auto& [name, values] : tensors(s))
-      EXPECT_EQ(values != before.at(name), std::regex_search(name, expression)) << pattern << ": " << name;
-    EXPECT_LT(s.plan().optimizer, 8 * static_cast<size_t>(model::parameter_elements(s.model().parameters)));
-  }
-}
-
-TEST(Trainable, GradientsOfWhatIsTrainedAreThoseOfTheWholeModel) {
-  train::RunConfig c = run_config();
-  c.train.grad_clip = 0, c.train.weight_decay = 0, c.train.bias_update_speed = 0;
-  train::TrainState all(c, 2);
-  all.initialise();
-  c.train.trainable = "self_attn|experts\\.1\\.|embed";
-  train::TrainState some(c, 2);
-  some.initialise();
-  steps(all, 0, 1);
-  steps(some, 0, 1);
-  const auto want = tensors(all);
-  for (const auto& p : some.trainable().parameters) {
-    if (!p.trained) continue;
-    EXPECT_EQ(std::memcmp(p.weight, want.at(p.info.name).data(), static_cast<size_t>(p.info.size()) * 4), 0)
-        << p.info.name;
-  }
-}
-
-TEST(Trainable, OnlyWhatIsTrainedHasMoments) {
-  train::RunConfig c = run_config();
-  c.train.trainable = "self_attn\\.o_proj";
-  train::TrainState s(c, 1);
-  int64_t trained = 0;
-  for (const auto& p : s.trainable().parameters)
-    if (p.trained) trained += p.info.size();
-  EXPECT_EQ(s.moment_elements(), trained);
-  EXPECT_EQ(s.trainable().find("model.embed_tokens.weight")->state, -1) << "a frozen matrix has no gradient";
-}
-
-TEST(Trainable, PatternsThatMatchNothingAreRefusedWithTheNearestNames) {
-  train::RunConfig c = run_config();
-  c.train.trainable = "self_atn.o_proj";
-  EXPECT_NE(error_of([&] { train::TrainState(c, 1); }).find("o_proj.weight"), std::string::npos);
-  c.train.trainable = "([";
-  EXPECT_NE(error_of([&] { train::TrainState(c, 1); }).find("no regular expression"), std::string::npos);
-}
 
 // The gradient of W that a full model has at W + scale B A gives those of A and B: dB = scale dW A^T, dA = scale B^T
 // dW.
@@ -163,7 +55,7 @@ TEST(Lora, GradientsInAWholeModelFollowFromThoseOfTheMergedWeights) {
     }
     plain.m->refresh(exec);
 
-    const auto parts = batch(1, run_config());
+    const auto parts = batch(1, further_config());
     const auto& data = parts[0];
     const layers::TokenContext ctx{data.position, data.first_key, data.segment_start, data.sequence_start};
     model::LossOptions loss;
@@ -215,7 +107,7 @@ TEST(Lora, OnlyAdaptersMoveAndTheLossFalls) {
 }
 
 TEST(Lora, TheFirstStepStartsFromTheModelItself) {
-  train::TrainState plain(run_config(), 1), lora(lora_config(), 1);
+  train::TrainState plain(further_config(), 1), lora(lora_config(), 1);
   plain.initialise();
   lora.initialise();
   EXPECT_EQ(plain.evaluate(batch(0, plain.config())), lora.evaluate(batch(0, lora.config()))) << "B starts at zero";
@@ -328,7 +220,7 @@ TEST_F(Adapter, BesideTheWeightsIsAsMergedIntoThem) {
 
 TEST_F(Adapter, MergingGivesTheSumOfBoth) {
   make("q_b_proj,experts");
-  const train::RunConfig c = run_config();
+  const train::RunConfig c = further_config();
   train::TrainState got(c, 1), want(c, 1);
   checkpoint::load_weights(base, got.model());
   checkpoint::load_weights(merged, want.model());
@@ -397,7 +289,7 @@ TEST_F(Adapter, WhatDoesNotFitIsRefusedByName) {
 }
 
 TEST(Lora, SettingsThatContradictAreRefused) {
-  const nlohmann::json model = model::config_to_json(run_config().model);
+  const nlohmann::json model = model::config_to_json(further_config().model);
   const auto refused = [&](std::vector<std::string> set) {
     set.emplace_back("seq_len=24");
     return error_of([&] { train::make_run_config(model, set); });
@@ -411,7 +303,7 @@ TEST(Lora, SettingsThatContradictAreRefused) {
 }
 
 TEST(Init, ModelSettingsComeWithTheWeights) {
-  const model::ModelConfig from = run_config().model;
+  const model::ModelConfig from = further_config().model;
   const auto same = train::make_run_config({{"hidden_size", 20}, {"seq_len", 24}}, {"lr=0.5"}, &from);
   EXPECT_EQ(same.model.hidden_size, 20);
   EXPECT_EQ(same.train.lr, 0.5);
