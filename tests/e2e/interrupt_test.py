@@ -1,14 +1,17 @@
 """A run that is stopped, by any signal at any moment, and goes on: every loss and the final weights equal the uninterrupted run's.
 
 python3 tests/e2e/interrupt_test.py --kills 50 for the long form (BIRKHOFF_PROGRAM names the program)."""
+import fcntl
 import json
 import os
 import pty
 import random
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 import unittest
 
@@ -124,11 +127,12 @@ class Progress(Case):
         self.assertNotIn("step ", quiet.err)
 
         master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))  # columns for the whole bar
         process = subprocess.Popen([PROGRAM, "train", *settings(**change), "--data", self.text, "--out", self.dir / "c"], stderr=slave, stdout=subprocess.DEVNULL)
         os.close(slave)
         shown = read_terminal(master)
         self.assertEqual(process.wait(60), DONE)
-        self.assertRegex(shown, r"\r\x1b\[K\[#{15,24}\] 400/400  loss \d\.\d{4}  val \d\.\d{4}  \d+ tok/s  0:00 left")
+        self.assertRegex(shown, r"\r\x1b\[K\[#{24}\] 400/400  loss \d\.\d{4}  val \d\.\d{4}  \d+ tok/s  0:00 left")
         self.assertNotIn("\nstep ", shown)
         self.assertIn("report: ", shown)
 

@@ -4,9 +4,11 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <stdexcept>
 
 #include "core/bf16.h"
+#include "support/temp_dir.h"
 
 namespace birkhoff::test {
 
@@ -18,6 +20,23 @@ std::string golden_dir() {
 }
 
 bool has_golden(const std::string& relative) { return std::filesystem::exists(golden_dir() + "/" + relative); }
+
+nlohmann::json python_json(const std::string& path) {
+  const std::string text = read_file(path);
+  std::string json;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const std::string_view rest = std::string_view(text).substr(i);
+    const size_t escaped = quoted && text[i] == '\\' ? 1 : 0;
+    size_t word = 0;
+    for (const std::string_view name : {"-Infinity", "Infinity", "NaN"})
+      if (!quoted && rest.substr(0, name.size()) == name) word = name.size();
+    if (text[i] == '"') quoted = !quoted;
+    json += word ? std::string_view("null") : rest.substr(0, 1 + escaped);
+    i += word ? word - 1 : escaped;
+  }
+  return nlohmann::json::parse(json);
+}
 
 const io::SafetensorsFile& golden_file(const std::string& relative) {
   static std::map<std::string, std::unique_ptr<io::SafetensorsFile>> open;

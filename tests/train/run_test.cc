@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <cstring>
 #include <filesystem>
+#include <functional>
 
 #include "io/json_file.h"
 #include "report/run_data.h"
@@ -33,11 +36,14 @@ class Weighted : public train::Stage {
   std::vector<std::string> introduction() const override { return {"a stage of the test"}; }
   train::StepRecord step(int64_t i) override {
     ++taken;
+    if (before_step) before_step(i);
     state_.accumulate({test::batch(static_cast<uint64_t>(i), 2, 40)}, [](size_t, int64_t t, double log_p) {
       const double weight = (t % 3 == 0 ? -0.5 : 1.0) / 80;
       return ops::TokenValue{-weight * log_p, -weight};
     });
-    return train::record_of(state_.apply(i));
+    const train::StepRecord r = train::record_of(state_.apply(i));
+    if (after_step) after_step(i);
+    return r;
   }
   double evaluate(int64_t) override {
     return validation.empty() ? 1 : validation[static_cast<size_t>(next_++) % validation.size()];
@@ -49,6 +55,7 @@ class Weighted : public train::Stage {
 
   int64_t taken = 0;
   std::vector<double> validation;
+  std::function<void(int64_t)> before_step, after_step;
 
  private:
   train::TrainState state_;
@@ -113,6 +120,43 @@ TEST_F(RunOfAStage, ACheckpointWhenOneIsLate) {
   Weighted never(c);
   EXPECT_EQ(run(never, c), 0);
   EXPECT_EQ(listing(dir / "run/checkpoints"), "step-6");
+}
+
+void set_norm(train::TrainState& s, float value) {
+  model::Model& m = s.model();
+  for (const auto& p : m.parameters)
+    if (p.name == "model.norm.weight") std::fill_n(m.block + p.offset, p.size(), value);
+  m.refresh(s.exec());
+}
+
+TEST_F(RunOfAStage, ALossThatIsNotFiniteMovesNoWeight) {
+  train::RunConfig c = stage_config();
+  c.train.checkpoint_every = 1;
+  Weighted stage(c);
+  std::vector<float> before;
+  stage.before_step = [&](int64_t i) {
+    if (i != 3) return;
+    set_norm(stage.state(), 3e38f);
+    const model::Model& m = stage.state().model();
+    before.assign(m.block, m.block + model::parameter_elements(m.parameters));
+  };
+  expect_error([&] { run(stage, c); }, {"step 4: the loss is not finite", "(gradient)", "checkpoints/step-3"},
+               ExitCode::failed);
+  EXPECT_EQ(std::memcmp(stage.state().model().block, before.data(), before.size() * sizeof(float)), 0);
+  EXPECT_EQ(listing(dir / "run/checkpoints"), "step-1 step-2 step-3");
+}
+
+TEST_F(RunOfAStage, AWeightThatIsNotFiniteIsNotSaved) {
+  train::RunConfig c = stage_config();
+  c.train.checkpoint_every = 1;
+  Weighted stage(c);
+  stage.after_step = [&](int64_t i) {
+    if (i == 3) set_norm(stage.state(), INFINITY);
+  };
+  expect_error([&] { run(stage, c); },
+               {"step 4: a weight is not finite, nothing is saved; first bad tensor: model.norm.weight", "step-3"},
+               ExitCode::failed);
+  EXPECT_EQ(listing(dir / "run/checkpoints"), "step-1 step-2 step-3");
 }
 
 // Sequences of every step while the batch grows: pre-training asks for so many, in parts of no more than the plan has.

@@ -1,8 +1,10 @@
-// Whole optimizer steps against an independent float64 trainer (tests/golden/steps): losses, gradient norm, rate,
-// expert loads and router biases of every step, weights after the first and the last. Tolerances are those of
-// steps.json.
+// Whole optimizer steps against an independent float64 trainer (tests/golden/steps, or every run of BIRKHOFF_ORACLE):
+// losses, gradient norm, rate, expert loads and router biases of every step, weights after the first and the last.
+// Tolerances are those of steps.json, which come from a float32 run of that trainer.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cstring>
 #include <fstream>
 #include <set>
@@ -66,11 +68,21 @@ FileTensors read_tensors(const std::string& path) {
   return out;
 }
 
+std::string steps_dir() { return (has_golden("steps") ? golden_dir() : committed_dir()) + "/steps"; }
+
+std::vector<std::string> runs_of(const std::string& dir) {
+  std::vector<std::string> names;
+  for (const auto& d : std::filesystem::directory_iterator(dir))
+    if (std::filesystem::exists(d.path() / "steps.json")) names.push_back(d.path().filename());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
 class Replay {
  public:
   Replay(const std::string& name, const Variant& v)
-      : dir_(committed_dir() + "/steps/" + name),
-        steps_(io::read_json(dir_ + "/steps.json")),
+      : dir_(steps_dir() + "/" + name),
+        steps_(python_json(dir_ + "/steps.json")),
         tolerance_(steps_.at("tolerance")),
         config_(config_of(dir_, v)),
         state_(config_, v.threads) {
@@ -205,15 +217,18 @@ class Replay {
   FileTensors start_;
 };
 
-std::vector<std::string> all_runs() {
-  std::vector<std::string> names;
-  for (const auto& d : std::filesystem::directory_iterator(committed_dir() + "/steps"))
-    if (d.is_directory()) names.push_back(d.path().filename());
-  std::sort(names.begin(), names.end());
-  return names;
+TEST(Steps, EveryRunIsThere) {
+  EXPECT_EQ(runs_of(committed_dir() + "/steps").size(), 17u);
+  EXPECT_FALSE(runs_of(steps_dir()).empty());
 }
 
-TEST(Steps, EveryRunIsThere) { EXPECT_EQ(all_runs().size(), 17u); }
+TEST(Steps, FiguresThatJsonDoesNotHaveAreNone) {
+  const TempDir dir;
+  const std::string text = R"({"a": Infinity, "Infinity": [-Infinity, NaN, -1e3], "b\\": "\"NaN, Infinity"})";
+  EXPECT_EQ(python_json(dir.file("a.json", text)),
+            json::parse(R"({"a": null, "Infinity": [null, null, -1e3], "b\\": "\"NaN, Infinity"})"));
+  EXPECT_THROW(python_json(dir.file("b.json", R"({"a": Inf})")), json::exception);
+}
 
 class Steps : public testing::TestWithParam<std::string> {};
 
@@ -224,7 +239,12 @@ TEST_P(Steps, OnTheScalarLevel) {
 }
 TEST_P(Steps, WithLayersRecomputed) { Replay(GetParam(), {1, "layer"}).run(); }
 
-INSTANTIATE_TEST_SUITE_P(Runs, Steps, testing::ValuesIn(all_runs()), [](const auto& i) { return i.param; });
+INSTANTIATE_TEST_SUITE_P(Runs, Steps, testing::ValuesIn(runs_of(steps_dir())), [](const auto& i) {
+  std::string name = i.param;  // of letters, digits and underscores alone
+  std::replace_if(
+      name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
+  return name;
+});
 
 }  // namespace
 }  // namespace birkhoff::test

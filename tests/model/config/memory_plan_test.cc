@@ -9,6 +9,21 @@
 namespace birkhoff::test {
 namespace {
 
+TEST(MemoryPlan, TheHintNamesWhatNeedsMost) {
+  const struct {
+    size_t model::MemoryPlan::*part;
+    const char* hint;
+  } cases[] = {{&model::MemoryPlan::weights, "a smaller model"},
+               {&model::MemoryPlan::kept, "recompute=layer"},
+               {&model::MemoryPlan::workers, "lower --threads"}};
+  for (const auto& [part, hint] : cases) {
+    model::MemoryPlan plan;
+    plan.weights = plan.kept = plan.workers = size_t{1} << 20;
+    plan.*part = size_t{1} << 60;
+    expect_error([&] { model::require_fits(plan); }, {"the run needs", "this machine has", hint});
+  }
+}
+
 TEST(MemoryPlan, WhatDoesNotFitIsRefusedWithNumbersAndAHint) {
 #if defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "the thread sanitizer leaves no address space for a plan of a tebibyte";
