@@ -9,7 +9,7 @@ class Experts(Case):
     def setUp(self):
         super().setUp()
         self.run_dir = self.dir / "run"
-        # After 20 steps the router still sends nearly all tokens to the same two experts: with five of twelve seeds and texts, old and new, a
+        # After 20 steps the router still sends nearly all tokens to the same two experts: with four of twelve seeds and texts, old and new, a
         # domain told no more than shuffled ones. After 60 all twelve told at least 2.4 times as much as the best of the shuffles.
         self.train(self.run_dir, "--quiet", change={"steps": 60})
         self.letters = self.dir / "letters.txt"
