@@ -12,15 +12,16 @@ namespace birkhoff::apps {
 namespace {
 
 void advise(Isa detected, Isa active, double bf16, double fp32) {
-  if (compiled_isa() < detected)
+  if (usable_isa() < detected)
     std::printf(
-        "  note: this program has no kernels above %s; this machine has %s (cmake -DBIRKHOFF_WIDEST_ISA=amx builds "
-        "them all)\n",
-        isa_name(compiled_isa()), isa_name(detected));
-  if (active < std::min(detected, compiled_isa()))
+        "  note: of this program's kernels this machine can run those of %s; it has %s (cmake "
+        "-DBIRKHOFF_WIDEST_ISA=amx "
+        "builds them all)\n",
+        isa_name(usable_isa()), isa_name(detected));
+  if (active < usable_isa())
     std::printf("  note: BIRKHOFF_ISA caps the kernels at %s; this machine has %s\n", isa_name(active),
                 isa_name(detected));
-  if (active == Isa::scalar) std::printf("  slow: no AVX2; everything runs one value at a time\n");
+  if (active == Isa::scalar) std::printf("  slow: kernels without AVX2 run one value at a time\n");
   if (active == Isa::avx2)
     std::printf("  slow: no AVX-512 BF16; bf16 products are widened to fp32 (dtype=fp32 is no slower)\n");
   if (active == Isa::avx512) std::printf("  note: no AMX; bf16 products run on AVX-512 dot products\n");

@@ -42,6 +42,14 @@ Isa detect() {
 }
 
 std::atomic<int> cap{static_cast<int>(Isa::BK_WIDEST)};
+
+// The widest level there are kernels for that is not above `level`.
+Isa compiled_below(int level) {
+  constexpr bool kCompiled[] = {BK_COMPILED_scalar, BK_COMPILED_avx2, BK_COMPILED_avx512, BK_COMPILED_amx};
+  while (!kCompiled[level]) --level;
+  return static_cast<Isa>(level);
+}
+
 constexpr const char* kIsaNames[] = {"scalar", "avx2", "avx512", "amx"};
 
 }  // namespace
@@ -63,7 +71,11 @@ Isa detected_isa() {
   return isa;
 }
 
-Isa active_isa() { return std::min(detected_isa(), static_cast<Isa>(cap.load(std::memory_order_relaxed))); }
+Isa active_isa() {
+  return compiled_below(std::min(static_cast<int>(detected_isa()), cap.load(std::memory_order_relaxed)));
+}
+
+Isa usable_isa() { return compiled_below(static_cast<int>(std::min(detected_isa(), compiled_isa()))); }
 
 Isa compiled_isa() { return Isa::BK_WIDEST; }
 

@@ -14,7 +14,8 @@ bool parse_isa(const std::string& name, Isa& out);
 
 Isa detected_isa();  // the best this processor and kernel offer
 Isa compiled_isa();  // the widest there are kernels for (BIRKHOFF_WIDEST_ISA of the build)
-Isa active_isa();    // detected and compiled, capped by limit_isa()
+Isa usable_isa();    // the widest that is detected and compiled
+Isa active_isa();    // the same, capped by limit_isa()
 // Caps every kernel. Call before work starts; asking for more than detected has no effect.
 void limit_isa(Isa cap);
 
