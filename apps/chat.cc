@@ -1,12 +1,12 @@
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 
 #include "apps/chat_terminal.h"
 #include "apps/flags.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "infer/conversation.h"
+#include "io/atomic_file.h"
 #include "io/user_files.h"
 #include "text/jinja/json_value.h"
 #include "text/jinja/python_print.h"
@@ -39,7 +39,7 @@ struct ChatFlags {
 Value read_json_file(const std::string& path) {
   const std::string content = read_text_file(path);
   try {
-    return text::chat::parse_json(content);
+    return text::chat::parse_json(std::string(io::without_mark(content)));
   } catch (const Error& e) {
     const std::string said = e.what();  // "[where] what"
     throw Error("chat", path + ": " + said.substr(said.find(']') + 2), e.hint(), e.code());
@@ -60,18 +60,6 @@ Value last_of_json_lines(const std::string& path) {
   return read_json_file(path);
 }
 
-// Would a line that is added go on in another?
-bool ends_inside_a_line(const std::string& path) {
-  if (!io::is_file(path)) {
-    if (io::is_directory(path)) throw Error("chat", path + ": is a directory");
-    return false;
-  }
-  std::ifstream in(path, std::ios::binary | std::ios::ate);
-  if (in.tellg() <= 0) return false;
-  in.seekg(-1, std::ios::end);
-  return in.get() != '\n';
-}
-
 // A list of objects, in a file that holds that alone.
 Value read_tools(const std::string& path) {
   const Value tools = read_json_file(path);
@@ -89,7 +77,7 @@ ChatFormat open_format(const infer::Engine& engine, const ChatFlags& f) {
 class Chat {
  public:
   Chat(const infer::Engine& engine, const ChatFlags& f)
-      : conversation_(engine, open_format(engine, f)), reply_(f.reply) {
+      : conversation_(engine, open_format(engine, f)), reply_(f.reply), read_{f.tools, f.chat_template} {
     if (!f.system.empty()) conversation_.set_system(f.system);
     if (!f.tools.empty()) conversation_.set_tools(read_tools(f.tools));
   }
@@ -170,11 +158,8 @@ class Chat {
     if (path.empty()) throw Error("chat", "/save needs a file");
     auto line = std::make_shared<text::chat::DictObject>();
     line->set("messages", Value::list(conversation_.messages()));
-    const bool joins = ends_inside_a_line(path);
-    std::ofstream out(path, std::ios::binary | std::ios::app);
-    out << (joins ? "\n" : "") << json_dump(Value::dict(std::move(line))).bytes() << "\n";
-    out.close();
-    if (!out) throw Error("chat", path + ": cannot be written");
+    io::check_not_an_input(path, read_);
+    io::append_line(path, json_dump(Value::dict(std::move(line))).bytes());
     std::fprintf(stderr, "%zu messages added to %s\n", conversation_.messages().size(), path.c_str());
   }
 
@@ -194,6 +179,7 @@ class Chat {
 
   infer::Conversation conversation_;
   infer::ReplyOptions reply_;
+  std::vector<std::string> read_;  // what /save leaves alone
   AnswerPrinter printer_;
 };
 
@@ -208,7 +194,9 @@ void add_chat(CLI::App& app, Program& p) {
   verb->add_option("--encoder", f->encoder, "v3.2 or v4: a format without a template")->excludes(file);
   verb->add_option("--tools", f->tools, "JSON file with a list of tools");
   verb->add_flag("--think", f->reply.thinking, "let the model think first");
-  verb->add_option("-n,--count", f->reply.max_tokens, "longest answer in tokens; 0: what fits")->capture_default_str();
+  verb->add_option("-n,--count", f->reply.max_tokens, "longest answer in tokens; 0: what fits")
+      ->check(whole_number(0, INT32_MAX))
+      ->capture_default_str();
   verb->add_option("--context", f->context, "longest conversation in tokens; default: the model's, at most 4096")
       ->check(whole_number(1, INT32_MAX));
   verb->add_option("--temp", f->reply.sampling.temperature, "temperature; 0 takes the most probable")
@@ -223,8 +211,6 @@ void add_chat(CLI::App& app, Program& p) {
   verb->callback([f, &p] {
     p.run = [f, &p] {
       infer::validate(f->reply.sampling);
-      if (f->reply.max_tokens < 0)
-        throw Error("chat", "-n must not be negative, is " + std::to_string(f->reply.max_tokens), "", ExitCode::usage);
       infer::EngineOptions options;
       options.compute = f->dtype;
       options.set = f->set;

@@ -44,8 +44,7 @@ std::vector<std::string> read_prompt_lines(const std::string& path) {
   std::istringstream in(read_text_file(path));
   size_t number = 0;
   for (std::string line; std::getline(in, line);) {
-    ++number;
-    if (number == 1 && line.starts_with(io::kByteOrderMark)) line.erase(0, io::kByteOrderMark.size());
+    if (++number == 1) line = std::string(io::without_mark(line));
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     const json j = json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!j.is_object() || !j.contains("prompt") || !j["prompt"].is_string())
@@ -91,7 +90,7 @@ layers::MlaForm mla_form(const std::string& name) {
   if (name == "auto") return layers::MlaForm::automatic;
   if (name == "expanded") return layers::MlaForm::expanded;
   if (name == "absorbed") return layers::MlaForm::absorbed;
-  throw Error("generate", "--mla " + name + ": unknown form", "one of auto, expanded, absorbed", ExitCode::usage);
+  throw Error("generate", "--mla: unknown form \"" + name + "\"", "one of auto, expanded, absorbed", ExitCode::usage);
 }
 
 // Prints what is generated: text or ids as they come, or a line of JSON at the end.
@@ -195,7 +194,9 @@ int generate(const GenerateFlags& f, int threads) {
 
 void add_sampling(CLI::App& verb, infer::GenerationOptions& o) {
   o.max_tokens = 200;
-  verb.add_option("-n,--count", o.max_tokens, "tokens to write")->capture_default_str();
+  verb.add_option("-n,--count", o.max_tokens, "tokens to write")
+      ->check(whole_number(0, INT32_MAX))
+      ->capture_default_str();
   verb.add_option("--temp", o.sampling.temperature, "temperature; 0 takes the most probable")->capture_default_str();
   verb.add_option("--top-k", o.sampling.top_k, "0: all")->capture_default_str();
   verb.add_option("--top-p", o.sampling.top_p)->capture_default_str();

@@ -1,4 +1,4 @@
-// Files and directories that appear under their name complete or not at all.
+// Files and directories that appear under their name complete or not at all; files of lines that grow.
 #pragma once
 #include <string>
 #include <string_view>
@@ -9,6 +9,10 @@ namespace birkhoff::io {
 // stays and what it leads to is replaced; a device, a pipe and what is standard output already are written in place. On
 // failure throws Error and removes the temporary.
 void write_file_atomic(const std::string& path, std::string_view content);
+
+// Adds a line and its end to a file, which may be absent; after a last line without an end a new one begins. Devices
+// and pipes are written in place. Throws Error.
+void append_line(const std::string& path, std::string_view line);
 
 // A directory being filled under a temporary name beside its final one. publish() syncs and renames it; without
 // publish() the destructor removes it and all it holds.

@@ -89,8 +89,16 @@ bool same_file(const std::string& a, const std::string& b) {
 }
 
 void check_not_an_input(const std::string& out, const std::vector<std::string>& inputs) {
+  const PathKind kind = path_kind(out);
+  if (kind == PathKind::absent || kind == PathKind::other) return;
+  const auto holds_it = [&](const std::string& folder) {
+    if (kind != PathKind::file || !is_directory(folder)) return false;
+    const std::vector<std::string> names = list_directory(folder);
+    return std::any_of(names.begin(), names.end(),
+                       [&](const std::string& name) { return same_file(out, folder + "/" + name); });
+  };
   for (const std::string& input : inputs)
-    if (same_file(out, input) && path_kind(out) != PathKind::other)
+    if (same_file(out, input) || holds_it(input))
       throw Error("file", out + ": is read (" + input + ") and would be overwritten", "write to another file",
                   ExitCode::usage);
 }

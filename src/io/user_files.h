@@ -13,6 +13,9 @@ namespace birkhoff::io {
 
 // Some editors put it before UTF-8; readers of JSON and JSON lines pass over it.
 inline constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+inline std::string_view without_mark(std::string_view text) {
+  return text.substr(text.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0);
+}
 
 // Throws Error{"file", "path: what: reason of the errno"} with a hint that fits; what may be "".
 [[noreturn]] void file_error(const std::string& path, const std::string& what, int error);
@@ -28,7 +31,8 @@ inline bool is_directory(const std::string& path) { return path_kind(path) == Pa
 
 // True when both are there and are one file, whatever they are called.
 bool same_file(const std::string& a, const std::string& b);
-// Throws Error (exit code 2) when what is to be written is one of the files that are read.
+// Throws Error (exit code 2) when what is to be written is one of the files that are read; a folder among those stands
+// for itself and the files in it.
 void check_not_an_input(const std::string& out, const std::vector<std::string>& inputs);
 
 // Names in a folder, sorted. Throws Error.
