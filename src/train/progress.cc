@@ -11,13 +11,12 @@ namespace {
 constexpr double kTerminalInterval = 0.1, kPlainInterval = 5.0;  // seconds
 constexpr int kBarWidth = 24, kLeastBarWidth = 6;
 
-// Columns of the terminal behind stderr; 80 where it does not say.
+}  // namespace
+
 int terminal_columns() {
   winsize size{};
   return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
-
-}  // namespace
 
 std::string format_duration(double seconds) {
   const auto s = static_cast<long long>(std::max(0.0, seconds) + 0.5);

@@ -37,6 +37,9 @@ class Progress {
   std::chrono::steady_clock::time_point last_call_ = std::chrono::steady_clock::now();
 };
 
+// Of the terminal behind stderr; 80 where it does not say.
+int terminal_columns();
+
 // A bar, "done/total" and what is said, in fewer columns than a terminal has: the bar shrinks and goes, then text is
 // cut. share: of the bar that is full.
 std::string progress_line(const std::string& count, const std::string& said, double share, int columns);

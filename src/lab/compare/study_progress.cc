@@ -82,6 +82,7 @@ void StudyProgress::show(size_t done, size_t total, const std::vector<std::strin
   std::string line = std::to_string(done) + "/" + std::to_string(total) + " runs";
   for (const std::string& r : running) line += "  " + r;
   if (seconds_left >= 0) line += "  " + train::format_duration(seconds_left) + " left";
+  if (terminal_) line = line.substr(0, static_cast<size_t>(std::max(0, train::terminal_columns() - 1)));
   std::fprintf(stderr, terminal_ ? "\r\033[K%s" : "%s\n", line.c_str());
   std::fflush(stderr);
   line_open_ = terminal_;
