@@ -151,8 +151,7 @@ TEST(Corpus, WeightsAreDecimalNumbers) {
   const std::string text = dir.file("text", "x");
   EXPECT_EQ(data::split_weight(text + "@2.5e-1").second, 0.25);
   for (const char* weight : {"", "0", "-1", "0x10", "inf", "nan", "1e999", "1 ", "heavy"})
-    expect_error([&] {
-      data::split_weight(text + "@" + weight); }, {std::string("the weight "") + weight + """});
+    expect_error([&] { data::split_weight(text + "@" + weight); }, {"the weight \"" + std::string(weight) + "\""});
 }
 
 TEST(Corpus, AnAtSignMayBelongToTheName) {
