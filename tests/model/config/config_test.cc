@@ -288,6 +288,9 @@ TEST(Settings, TheConfigOfAModelDirectoryServesAsOne) {
   EXPECT_EQ(c.train.steps, 7);
   EXPECT_EQ(c.train.lr, 0.5);
   EXPECT_EQ(model::unknown_key_names(c.model), "pretraining_tp");
+  model::ModelConfig named = c.model;
+  named.unknown_keys = json{{std::string(1 << 20, 'x'), 1}, {"y", 2}}.dump();
+  EXPECT_EQ(model::unknown_key_names(named), std::string(100, 'x') + "..., y");
   EXPECT_EQ(train::run_config_to_json(make(train::run_config_to_json(c), {})), train::run_config_to_json(c))
       << "a run's own config.json makes the same run";
 }
@@ -547,6 +550,16 @@ TEST(ConfigJson, RatiosThatTransformersDoesNotOpen) {
   c.compress_ratios = {0, 4, 16, 0};
   ASSERT_EQ(model::writing_notes(c).size(), 1u);
   EXPECT_NE(model::writing_notes(c)[0].find("16"), std::string::npos);
+}
+
+TEST(MemoryPlan, MoreExpertsThanAnyoneListsAreRefused) {
+  const auto planned = [](const char* layers) {
+    const train::RunConfig c = make(base(), {"n_routed_experts=1024", layers});
+    model::plan_training(c.model, DType::bf16, 1, 16, model::Recompute::none, 1);
+  };
+  expect_error([&] { planned("num_hidden_layers=10000"); },
+               {"10000 layers of n_routed_experts 1024", "at most 262144", "lower num_hidden_layers"});
+  planned("num_hidden_layers=3");
 }
 
 TEST(MemoryPlan, WhatDoesNotFitIsRefusedWithNumbersAndAHint) {
