@@ -1,8 +1,7 @@
-#include <unistd.h>
-
 #include <cstdio>
 
 #include "apps/flags.h"
+#include "apps/output.h"
 #include "apps/verbs.h"
 #include "infer/bench_infer.h"
 #include "train/bench_train.h"
@@ -80,6 +79,7 @@ void add_bench(CLI::App& app, Program& p) {
       options.compute = f->compute;
       options.threads = p.thread_count();
       const nlohmann::json r = infer::bench_infer(f->model, options, f->prompt, f->decode);
+      if (r.contains("note")) std::fprintf(stderr, "birkhoff: %s\n", r["note"].get<std::string>().c_str());
       if (f->json)
         std::printf("%s\n", r.dump().c_str());
       else
@@ -90,7 +90,7 @@ void add_bench(CLI::App& app, Program& p) {
   train->callback([f, &p] {
     p.run = [f, &p] {
       const nlohmann::json r = [&] {
-        train::Progress progress(train::kWarmSteps + f->steps, isatty(STDERR_FILENO) != 0, false);
+        train::Progress progress(train::kWarmSteps + f->steps, shows_bar(), false);
         return train::bench_train(train::make_run_config(f->settings.base(), f->settings.set), f->steps,
                                   p.thread_count(), progress);
       }();

@@ -33,7 +33,9 @@ void add_chat(CLI::App& app, Program& p) {
   verb->add_option("--encoder", f->encoder, "v3.2 or v4: a format without a template")->excludes(file);
   verb->add_option("--tools", f->tools, "JSON file with a list of tools");
   verb->add_flag("--think", f->reply.thinking, "let the model think first");
-  verb->add_option("-n,--count", f->reply.max_tokens, "longest answer in tokens; 0: what fits")->capture_default_str();
+  verb->add_option("-n,--count", f->reply.max_tokens, "longest answer in tokens; 0: what fits")
+      ->check(whole_number(0, INT32_MAX))
+      ->capture_default_str();
   verb->add_option("--context", f->context, "longest conversation in tokens; default: the model's, at most 4096")
       ->check(whole_number(1, INT32_MAX));
   verb->add_option("--temp", f->reply.sampling.temperature, "temperature; 0 takes the most probable")
@@ -48,8 +50,6 @@ void add_chat(CLI::App& app, Program& p) {
   verb->callback([f, &p] {
     p.run = [f, &p] {
       infer::validate(f->reply.sampling);
-      if (f->reply.max_tokens < 0)
-        throw Error("chat", "-n must not be negative, is " + std::to_string(f->reply.max_tokens), "", ExitCode::usage);
       infer::EngineOptions options;
       options.compute = f->dtype;
       options.set = f->set;
@@ -66,7 +66,7 @@ void add_chat(CLI::App& app, Program& p) {
       if (!f->system.empty()) conversation.set_system(f->system);
       if (!f->tools.empty()) conversation.set_tools(text::chat::read_tools(f->tools));
       listen_to_interrupts();
-      ChatSession(conversation, f->reply).run();
+      ChatSession(conversation, f->reply, {f->tools, f->chat_template}).run();
       return 0;
     };
   });

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "core/error.h"
+#include "io/user_files.h"
 #include "text/chat/conversation_file.h"
 
 namespace birkhoff::apps {
@@ -94,6 +95,7 @@ void ChatSession::retry() {
 
 void ChatSession::save(const std::string& path) const {
   if (path.empty()) throw Error("chat", "/save needs a file");
+  io::check_not_an_input(path, read_);
   text::chat::append_conversation(path, conversation_.messages());
   std::fprintf(stderr, "%zu messages added to %s\n", conversation_.messages().size(), path.c_str());
 }

@@ -7,8 +7,9 @@ namespace birkhoff::apps {
 
 class ChatSession {
  public:
-  ChatSession(infer::Conversation& conversation, const infer::ReplyOptions& reply)
-      : conversation_(conversation), reply_(reply) {}
+  // read: files that /save leaves alone.
+  ChatSession(infer::Conversation& conversation, const infer::ReplyOptions& reply, std::vector<std::string> read)
+      : conversation_(conversation), reply_(reply), read_(std::move(read)) {}
   // Until the input ends, or /exit. What goes wrong is said on stderr and leaves the history as it was.
   void run();
 
@@ -22,6 +23,7 @@ class ChatSession {
 
   infer::Conversation& conversation_;
   infer::ReplyOptions reply_;
+  std::vector<std::string> read_;
   AnswerPrinter printer_;
 };
 

@@ -1,9 +1,12 @@
+#include <cstdio>
 #include <sstream>
 
 #include "apps/verbs.h"
 #include "core/cpu.h"
 #include "core/error.h"
+#include "data/documents.h"
 #include "io/json_file.h"
+#include "io/mapped_file.h"
 #include "io/user_files.h"
 #include "model/config/presets.h"
 
@@ -30,6 +33,23 @@ nlohmann::json SettingsFlags::base() const {
   return j;
 }
 
+void say_unread_folders(const std::vector<std::string>& data) {
+  for (const std::string& note : data::unread_folders(data)) std::fprintf(stderr, "birkhoff: %s\n", note.c_str());
+}
+
+std::vector<std::string> files_beside_weights(const std::string& directory) {
+  std::vector<std::string> paths;
+  for (const char* name : {"config.json", "run.json", "metrics.jsonl", "generation_config.json", "tokenizer.json",
+                           "tokenizer_config.json", "tokenizer.model", "chat_template.jinja"})
+    paths.push_back(directory + "/" + name);
+  return paths;
+}
+
+void check_not_of_model(const std::string& out, const std::string& model, const std::string& directory) {
+  for (const auto& read : {files_beside_weights(model), files_beside_weights(directory), io::mapped_files()})
+    io::check_not_an_input(out, read);
+}
+
 std::string read_text_file(const std::string& path) { return io::read_stream(path, kMaxTextBytes); }
 
 std::vector<int32_t> parse_token_list(const std::string& text, const std::string& path) {
@@ -52,6 +72,8 @@ std::vector<int32_t> parse_token_list(const std::string& text, const std::string
   return ids;
 }
 
-std::vector<int32_t> read_token_file(const std::string& path) { return parse_token_list(read_text_file(path), path); }
+std::vector<int32_t> read_token_file(const std::string& path) {
+  return parse_token_list(std::string(io::without_mark(read_text_file(path))), path);
+}
 
 }  // namespace birkhoff::apps

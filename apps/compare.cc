@@ -1,10 +1,9 @@
 #include "lab/compare/compare.h"
 
-#include <unistd.h>
-
 #include <cstdio>
 
 #include "apps/flags.h"
+#include "apps/output.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "lab/compare/summary.h"
@@ -52,7 +51,7 @@ int run(const CompareFlags& f, const Program& p) {
   o.overrides = f.settings.set;
   o.threads = p.thread_count();
   o.command_line = p.command_line;
-  o.terminal = isatty(2) != 0;
+  o.terminal = shows_bar();
   o.quiet = f.quiet;
   if (f.dry_run) {
     std::printf("%s", f.json ? (lab::plan_of(o).dump(1) + "\n").c_str() : lab::describe_plan(o).c_str());

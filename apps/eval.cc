@@ -38,6 +38,7 @@ void add_eval(CLI::App& app, Program& p) {
       options.threads = p.thread_count();
       const infer::Engine engine(f->model, options);
       if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
+      say_unread_folders(f->data);
       const eval::Likelihood r = eval::window_likelihood(engine, f->data, f->seq_len, f->validation);
       const eval::IndexerQuality q = eval::indexer_quality(engine, f->data, f->seq_len, f->validation);
       if (f->json) {

@@ -1,5 +1,3 @@
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -28,14 +26,14 @@ struct ExpertsFlags {
 // The progress of a pass, which is only known to have a total when it begins.
 eval::Advance advance(std::unique_ptr<train::Progress>& progress) {
   return [&progress](int64_t done, int64_t all) {
-    if (!progress) progress = std::make_unique<train::Progress>(all, isatty(STDERR_FILENO), false, "window");
+    if (!progress) progress = std::make_unique<train::Progress>(all, shows_bar(), false, "window");
     progress->show(done);
   };
 }
 
 // Before a long pass, not after it.
-void check_output(const std::string& file, const std::vector<std::string>& data) {
-  for (const std::string& d : data) io::check_not_an_input(file, {d, d.substr(d.find('=') + 1)});
+void check_output(const std::string& file, const std::vector<lab::Domain>& domains) {
+  for (const lab::Domain& d : domains) io::check_not_an_input(file, d.paths);
   if (const auto folder = std::filesystem::path(file).parent_path(); !folder.empty() && !io::is_directory(folder))
     throw Error("experts", "--out " + file + ": there is no folder " + folder.string(),
                 "create it, or name another file");
@@ -62,6 +60,7 @@ int probe(const ExpertsFlags& f, const infer::EngineOptions& options) {
                 loss.nats_per_byte(), loss.nats_per_token() - first.nats_per_token());
     flush_output();
   };
+  say_unread_folders(f.data);
   const lab::ProbeData data{f.data, f.options.seq_len, f.options.validation};
   const model::ExpertLayers layers = lab::run_probes(
       f.model, options, data, lab::probe_list(f.disable_top, f.replace_shared), result, advance(progress));
@@ -80,9 +79,11 @@ int probe(const ExpertsFlags& f, const infer::EngineOptions& options) {
 
 int specialise(const ExpertsFlags& f, const infer::EngineOptions& options) {
   const std::vector<lab::Domain> domains = lab::parse_domains(f.data);
-  check_output(f.out, f.data);
+  check_output(f.out, domains);
+  for (const lab::Domain& d : domains) say_unread_folders(d.paths);
   const infer::Engine engine(f.model, options);
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
+  check_not_of_model(f.out, f.model, engine.directory());
   std::unique_ptr<train::Progress> progress;
   const lab::Specialisation s = lab::specialisation(engine, domains, f.options, advance(progress));
   progress.reset();
@@ -118,7 +119,7 @@ void add_experts(CLI::App& app, Program& p) {
   verb->add_flag("--replace-shared", f->replace_shared,
                  "loss with the shared experts replaced by as many more routed ones");
   verb->add_flag("--validation", f->options.validation, "only the last 5 % of each source, as in training");
-  verb->add_option("--seq-len", f->options.seq_len, "window; default: as trained");
+  verb->add_option("--seq-len", f->options.seq_len, "window; default: as trained")->check(whole_number(1, INT32_MAX));
   verb->add_option("--unit-tokens", f->options.unit_tokens,
                    "longer documents are shuffled in parts of about so many tokens")
       ->capture_default_str()

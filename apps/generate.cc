@@ -34,7 +34,7 @@ layers::MlaForm mla_form(const std::string& name) {
   if (name == "auto") return layers::MlaForm::automatic;
   if (name == "expanded") return layers::MlaForm::expanded;
   if (name == "absorbed") return layers::MlaForm::absorbed;
-  throw Error("generate", "--mla " + name + ": unknown form", "one of auto, expanded, absorbed", ExitCode::usage);
+  throw Error("generate", "--mla: unknown form \"" + name + "\"", "one of auto, expanded, absorbed", ExitCode::usage);
 }
 
 // The rule for all that is read: prompt and continuation stand at positions that the model has.
@@ -93,7 +93,9 @@ int generate(const GenerateFlags& f, int threads) {
 
 void add_sampling(CLI::App& verb, infer::GenerationOptions& o) {
   o.max_tokens = 200;
-  verb.add_option("-n,--count", o.max_tokens, "tokens to write")->capture_default_str();
+  verb.add_option("-n,--count", o.max_tokens, "tokens to write")
+      ->check(whole_number(0, INT32_MAX))
+      ->capture_default_str();
   verb.add_option("--temp", o.sampling.temperature, "temperature; 0 takes the most probable")->capture_default_str();
   verb.add_option("--top-k", o.sampling.top_k, "0: all")->capture_default_str();
   verb.add_option("--top-p", o.sampling.top_p)->capture_default_str();

@@ -34,6 +34,7 @@ void add_logits(CLI::App& app, Program& p) {
       options.enough_positions = static_cast<int64_t>(ids.size());
       const infer::Engine engine(f->model, options);
       if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
+      check_not_of_model(f->out, f->model, engine.directory());
       const int64_t V = engine.model().config.vocab_size;
       std::vector<float> out(ids.size() * static_cast<size_t>(V));
       engine.full_logits(ids, [&](int64_t t, std::span<const float> row) {

@@ -21,6 +21,11 @@ int reason_of_failure() {
   return ::write(STDOUT_FILENO, "\n", 1) < 0 ? errno : EIO;  // what is there is torn already
 }
 
+bool is_dumb() {
+  const char* term = std::getenv("TERM");
+  return term && std::string_view(term) == "dumb";
+}
+
 }  // namespace
 
 void reserve_standard_streams() {
@@ -45,13 +50,15 @@ bool next_line(std::string& line) {
   if (std::cin.rdbuf()->in_avail() <= 0) flush_output();
   if (!std::getline(std::cin, line)) return false;
   static bool first = true;
-  if (std::exchange(first, false) && line.starts_with(io::kByteOrderMark)) line.erase(0, io::kByteOrderMark.size());
+  if (std::exchange(first, false)) line = std::string(io::without_mark(line));
   return true;
 }
 
+bool shows_bar() { return isatty(STDERR_FILENO) && !is_dumb(); }
+
 bool takes_colours(std::FILE* stream) {
-  const char *no_color = std::getenv("NO_COLOR"), *term = std::getenv("TERM");
-  return isatty(fileno(stream)) && !(no_color && *no_color) && !(term && std::string_view(term) == "dumb");
+  const char* no_color = std::getenv("NO_COLOR");
+  return isatty(fileno(stream)) && !(no_color && *no_color) && !is_dumb();
 }
 
 }  // namespace birkhoff::apps

@@ -24,6 +24,9 @@ void write_line(std::string_view line);  // and a line end, to the buffer; throw
 // has to wait: the other side may do so too.
 bool next_line(std::string& line);
 
+// Standard error is a terminal that a line can be written over on.
+bool shows_bar();
+
 // A terminal that shows colours, unless NO_COLOR is set or TERM is dumb.
 bool takes_colours(std::FILE* stream);
 

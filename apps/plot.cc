@@ -17,8 +17,7 @@ void add_plot(CLI::App& app, Program& p) {
   verb->add_option("--out", f->out, "file to write")->capture_default_str();
   verb->callback([f, &p] {
     p.run = [f] {
-      for (const std::string& run : f->runs)
-        io::check_not_an_input(f->out, {run + "/metrics.jsonl", run + "/run.json", run + "/config.json"});
+      for (const std::string& run : f->runs) io::check_not_an_input(f->out, files_beside_weights(run));
       report::write_comparison(f->runs, f->out);
       if (!io::same_file(f->out, "/dev/stdout")) std::printf("%s\n", f->out.c_str());
       return 0;

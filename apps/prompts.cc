@@ -17,8 +17,7 @@ std::vector<std::string> read_prompt_lines(const std::string& path) {
   std::istringstream in(read_text_file(path));
   size_t number = 0;
   for (std::string line; std::getline(in, line);) {
-    ++number;
-    if (number == 1 && line.starts_with(io::kByteOrderMark)) line.erase(0, io::kByteOrderMark.size());
+    if (++number == 1) line = std::string(io::without_mark(line));
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     const nlohmann::json j = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!j.is_object() || !j.contains("prompt") || !j["prompt"].is_string())

@@ -1,8 +1,6 @@
-#include <unistd.h>
-
 #include <cstdlib>
-#include <cstring>
 
+#include "apps/output.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "train/run_training.h"
@@ -15,11 +13,6 @@ std::string default_token_cache() {
   const char *cache = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
   if (cache && *cache) return std::string(cache) + "/birkhoff/tokens";
   return home && *home ? std::string(home) + "/.cache/birkhoff/tokens" : "";
-}
-
-bool has_bar() {
-  const char* term = std::getenv("TERM");
-  return isatty(STDERR_FILENO) != 0 && !(term && std::strcmp(term, "dumb") == 0);
 }
 
 }  // namespace
@@ -54,7 +47,7 @@ void add_train(CLI::App& app, Program& p) {
     p.run = [f, &p] {
       f->options.threads = p.thread_count();
       f->options.command_line = p.command_line;
-      f->options.terminal = has_bar();
+      f->options.terminal = shows_bar();
       f->options.settings_base = f->settings.base();
       f->options.settings_set = f->settings.set;
       if (f->options.token_cache.empty()) f->options.token_cache = default_token_cache();

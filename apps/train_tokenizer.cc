@@ -2,6 +2,7 @@
 #include <chrono>
 #include <cstdio>
 
+#include "apps/flags.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "data/documents.h"
@@ -58,6 +59,7 @@ int train_tokenizer(const TrainTokenizerFlags& f) {
       ++documents;
     });
   }
+  say_unread_folders(f.data);
   if (counter.counts().empty()) throw Error("train-tokenizer", "no text in the data", "give files that are not empty");
   const text::TrainedBpe bpe = text::train_bpe(counter.counts(), f.vocab, special);
   const std::string bos = role(f.bos, special, kBeginNames), eos = role(f.eos, special, kEndNames);
@@ -78,7 +80,9 @@ int train_tokenizer(const TrainTokenizerFlags& f) {
 void add_train_tokenizer(CLI::App& app, Program& p) {
   auto f = std::make_shared<TrainTokenizerFlags>();
   CLI::App* verb = app.add_subcommand("train-tokenizer", "Learn a byte-level BPE vocabulary from files");
-  verb->add_option("--vocab", f->vocab, "tokens, special ones and the 256 bytes included")->required();
+  verb->add_option("--vocab", f->vocab, "tokens, special ones and the 256 bytes included")
+      ->required()
+      ->check(whole_number(1, INT32_MAX));
   verb->add_option("--out", f->out, "directory to write")->required();
   verb->add_option("--pattern", f->pattern, "how text is cut into words: v3, llm, coder, gpt2")->capture_default_str();
   verb->add_option("--special", f->special, "special token, first ids in this order; repeatable")

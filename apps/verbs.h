@@ -55,6 +55,15 @@ void install_stop_handlers(const char* said = nullptr);
 // end, which are named (exit code 3).
 void install_fault_handlers();
 
+// Tells standard error of folders in the folders of data, which are not read.
+void say_unread_folders(const std::vector<std::string>& data);
+
+// What a run or a model directory has beside its weights, for io::check_not_an_input.
+std::vector<std::string> files_beside_weights(const std::string& directory);
+// Throws Error (exit code 2) when what is to be written is a file of the open model or of its run. model: as given by
+// -m; directory: where it was found.
+void check_not_of_model(const std::string& out, const std::string& model, const std::string& directory);
+
 // Whitespace-separated token ids, at least one; name: whose they are, for the message. Throws Error.
 std::vector<int32_t> parse_token_list(const std::string& text, const std::string& name);
 std::vector<int32_t> read_token_file(const std::string& path);

@@ -6,6 +6,8 @@
 
 namespace birkhoff {
 namespace {
+constexpr size_t kLongestName = 200;
+
 // Insertions, deletions, substitutions and swaps of neighbours.
 size_t edit_distance(const std::string& a, const std::string& b) {
   std::vector<size_t> before, above, row(b.size() + 1);
@@ -29,6 +31,7 @@ size_t distance(const std::string& typed, const std::string& name) {
 }  // namespace
 
 std::string nearest(const std::string& name, const std::vector<std::string>& candidates) {
+  if (name.size() > kLongestName) return "";  // near to none, and long to compare
   std::string best;
   size_t best_distance = std::max<size_t>(2, name.size() / 3) + 1;
   for (const auto& c : candidates) {

@@ -33,6 +33,22 @@ void use_line(std::string_view line, const std::string& name,
   if (!text.empty()) use(text, name);
 }
 
+// Those that a user sees: a dot hides a folder.
+std::vector<std::string> sub_folders(const std::string& path) {
+  std::vector<std::string> names;
+  for (const std::string& name : io::list_directory(path))
+    if (!name.starts_with(".") && io::is_directory((fs::path(path) / name).string())) names.push_back(name);
+  return names;
+}
+
+// "a, b, c and 5 more"
+std::string names_of(const std::vector<std::string>& names) {
+  constexpr size_t kMost = 3;
+  std::string text;
+  for (size_t i = 0; i < std::min(names.size(), kMost); ++i) text += (i ? ", " : "") + names[i];
+  return names.size() > kMost ? text + " and " + std::to_string(names.size() - kMost) + " more" : text;
+}
+
 }  // namespace
 
 std::pair<std::string, double> split_weight(const std::string& argument) {
@@ -41,7 +57,8 @@ std::pair<std::string, double> split_weight(const std::string& argument) {
   const std::string text = argument.substr(at + 1);
   char* end = nullptr;
   const double weight = std::strtod(text.c_str(), &end);
-  if (text.empty() || *end != '\0' || !std::isfinite(weight) || weight <= 0)
+  const bool decimal = text.find_first_not_of("0123456789+-.eE") == std::string::npos;
+  if (text.empty() || !decimal || *end != '\0' || !std::isfinite(weight) || weight <= 0)
     data_error(argument + ": the weight \"" + text + "\" is no positive number",
                "write PATH or PATH@WEIGHT, for example text.txt@0.5");
   return {argument.substr(0, at), weight};
@@ -53,14 +70,28 @@ std::vector<std::string> document_files(const std::string& path) {
   std::vector<std::string> files;
   for (const std::string& name : io::list_directory(path))
     if (const std::string file = (fs::path(path) / name).string(); io::is_file(file)) files.push_back(file);
-  if (files.empty()) data_error(path + ": the folder holds no files");
+  if (files.empty()) {
+    const std::string below = names_of(sub_folders(path));
+    data_error(path + ": the folder holds no files" + (below.empty() ? "" : ", only folders: " + below),
+               below.empty() ? "" : "folders in folders are not read: give the path of each");
+  }
   return files;
+}
+
+std::vector<std::string> unread_folders(const std::vector<std::string>& arguments) {
+  std::vector<std::string> notes;
+  for (const std::string& argument : arguments) {
+    const std::string path = split_weight(argument).first;
+    if (!io::is_directory(path)) continue;
+    if (const std::string below = names_of(sub_folders(path)); !below.empty())
+      notes.push_back(path + ": its files are read, not those of the folders in it: " + below);
+  }
+  return notes;
 }
 
 void for_each_line(const std::string& path, const std::function<bool(std::string_view, size_t)>& use) {
   const io::MappedFile mapped(path);
-  std::string_view all = text_of(mapped);
-  if (all.starts_with(io::kByteOrderMark)) all.remove_prefix(io::kByteOrderMark.size());
+  const std::string_view all = io::without_mark(text_of(mapped));
   size_t number = 0;
   for (size_t at = 0; at < all.size();) {
     const size_t end = std::min(all.find('\n', at), all.size());

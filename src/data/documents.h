@@ -1,5 +1,5 @@
-// The documents behind a data path: a file is one, a folder its regular files in name order; a .jsonl file one a line,
-// its "text".
+// The documents behind a data path: a file is one, a folder its regular files in name order, not those of folders in
+// it; a .jsonl file one a line, its "text".
 #pragma once
 #include <functional>
 #include <string>
@@ -15,6 +15,9 @@ std::pair<std::string, double> split_weight(const std::string& argument);
 
 // The files of a path in order. Throws Error: missing, unreadable, an empty folder.
 std::vector<std::string> document_files(const std::string& path);
+
+// Of each PATH[@WEIGHT] that is a folder with folders in it, which are not read, a line that says so. Throws Error.
+std::vector<std::string> unread_folders(const std::vector<std::string>& arguments);
 
 // Calls use(line, number) for every line of a file that is not blank, until it returns false. A byte order mark is
 // passed over. Throws Error.

@@ -119,6 +119,7 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
                       {"threads", options.threads},
                       {"cpu", cpu_model()},
                       {"isa", isa_name(active_isa())}};
+  if (!o.engine->note().empty()) r["note"] = o.engine->note();
   if (prompt) r["prompt_tokens_per_s"] = static_cast<double>(prompt) / prefill;
   if (decode)
     r["decode_ms"] = {

@@ -91,6 +91,19 @@ void write_file_atomic(const std::string& path, std::string_view content) {
   replace_file(follow_links(path), content, exists ? there.st_mode & 07777 : 0644);
 }
 
+void append_line(const std::string& path, std::string_view line) {
+  const std::string ended = std::string(line) + "\n";
+  if (const PathKind kind = path_kind(path); kind == PathKind::directory || kind == PathKind::other)
+    return write_in_place(path, ended, false);
+  const Descriptor fd(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_NOCTTY | O_CLOEXEC, 0644));
+  struct stat about {};
+  if (fd.get() < 0 || fstat(fd.get(), &about) != 0) file_error(path, "cannot be written", errno);
+  char last = '\n';
+  if (about.st_size > 0 && ::pread(fd.get(), &last, 1, about.st_size - 1) != 1)
+    file_error(path, "cannot be read", errno);
+  if (!write_all(fd.get(), last == '\n' ? ended : "\n" + ended)) file_error(path, "write failed", errno);
+}
+
 void copy_file(const std::string& from, const std::string& to) {
   const MappedFile file(from);
   write_file_atomic(to, {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});

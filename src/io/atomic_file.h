@@ -10,7 +10,10 @@ namespace birkhoff::io {
 // failure throws Error and removes the temporary.
 void write_file_atomic(const std::string& path, std::string_view content);
 
-// The same with the content of a regular file, which may be large.
+// Adds a line and its end to a file, which may be absent; after a last line without an end a new one begins. Devices
+// and pipes are written in place. Throws Error.
+void append_line(const std::string& path, std::string_view line);
+// Writes atomically the content of a regular file, which may be large.
 void copy_file(const std::string& from, const std::string& to);
 
 // A directory being filled under a temporary name beside its final one. publish() syncs and renames it; without

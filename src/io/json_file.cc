@@ -14,11 +14,6 @@ namespace {
 constexpr size_t kMaxTreeBytes = size_t{8} << 20, kMaxBytes = size_t{32} << 20;
 constexpr int kMaxDepth = 64, kMaxValues = 200'000;
 
-// The text of a file behind the mark that some editors put before UTF-8.
-std::string_view without_mark(std::string_view text) {
-  return text.substr(text.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0);
-}
-
 // byte: of the first character that is wrong, counted from 1.
 Error not_json(const std::string& path, std::string_view text, size_t byte) {
   const size_t at = std::min(byte ? byte - 1 : 0, text.size());

@@ -98,6 +98,14 @@ const char* mapped_file_at(const void* address, bool& shorter) {
   return nullptr;
 }
 
+std::vector<std::string> mapped_files() {
+  const std::lock_guard guard(mappings_lock);
+  std::vector<std::string> paths;
+  for (auto* m = static_cast<MappedFile::Mapping*>(all_mappings.load()); m; m = m->next)
+    if (m->begin.load()) paths.push_back(m->path);
+  return paths;
+}
+
 std::vector<std::string> changed_mapped_files() {
   const std::lock_guard guard(mappings_lock);
   std::vector<std::string> paths = changed_before();

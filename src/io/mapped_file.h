@@ -22,6 +22,7 @@ class MappedFile {
   struct Mapping;  // in the list of all mappings
   static Mapping* enter(const std::string& path, const void* data, size_t size, const struct stat& about);
   friend const char* mapped_file_at(const void* address, bool& shorter);
+  friend std::vector<std::string> mapped_files();
   friend std::vector<std::string> changed_mapped_files();
 
   const uint8_t* data_ = nullptr;
@@ -33,6 +34,9 @@ class MappedFile {
 // the address, or nullptr; shorter: it has lost bytes (else the disk failed). For a handler of that signal: takes no
 // lock, allocates nothing.
 const char* mapped_file_at(const void* address, bool& shorter);
+
+// Paths of what is mapped now.
+std::vector<std::string> mapped_files();
 
 // Files that were written to while this process had them mapped, now or earlier: what was computed from them may be of
 // a mixture. Not those that were replaced by another file of the same name, which does no harm.

@@ -102,8 +102,16 @@ bool same_file(const std::string& a, const std::string& b) {
 }
 
 void check_not_an_input(const std::string& out, const std::vector<std::string>& inputs) {
+  const PathKind kind = path_kind(out);
+  if (kind == PathKind::absent || kind == PathKind::other) return;
+  const auto holds_it = [&](const std::string& folder) {
+    if (kind != PathKind::file || !is_directory(folder)) return false;
+    const std::vector<std::string> names = list_directory(folder);
+    return std::any_of(names.begin(), names.end(),
+                       [&](const std::string& name) { return same_file(out, folder + "/" + name); });
+  };
   for (const std::string& input : inputs)
-    if (same_file(out, input) && path_kind(out) != PathKind::other)
+    if (same_file(out, input) || holds_it(input))
       throw Error("file", out + ": is read (" + input + ") and would be overwritten", "write to another file",
                   ExitCode::usage);
 }
@@ -145,21 +153,6 @@ bool write_all(int fd, std::string_view content) {
     content.remove_prefix(static_cast<size_t>(n));
   }
   return true;
-}
-
-void append_line(const std::string& path, std::string_view line) {
-  if (const PathKind kind = path_kind(path); kind == PathKind::directory)
-    throw Error("file", path + ": is a directory", "a file was expected");
-  else if (kind == PathKind::other)
-    throw Error("file", path + ": is not a regular file", "name a file, or a new one");
-  const Descriptor fd(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
-  struct stat about {};
-  if (fd.get() < 0 || fstat(fd.get(), &about) != 0) file_error(path, "cannot be written", errno);
-  char last = '\n';
-  if (about.st_size > 0 && ::pread(fd.get(), &last, 1, about.st_size - 1) != 1)
-    file_error(path, "cannot be read", errno);
-  if (!write_all(fd.get(), (last == '\n' ? "" : "\n") + std::string(line) + "\n"))
-    file_error(path, "write failed", errno);
 }
 
 std::string read_file(const std::string& path, size_t max_bytes) {

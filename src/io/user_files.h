@@ -13,6 +13,9 @@ namespace birkhoff::io {
 
 // Some editors put it before UTF-8; readers of JSON and JSON lines pass over it.
 inline constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+inline std::string_view without_mark(std::string_view text) {
+  return text.substr(text.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0);
+}
 
 // Throws Error{"file", "path: what: reason of the errno"} with a hint that fits; what may be "".
 [[noreturn]] void file_error(const std::string& path, const std::string& what, int error);
@@ -32,7 +35,8 @@ size_t file_size(const std::string& path);  // bytes of a regular file; throws E
 
 // True when both are there and are one file, whatever they are called.
 bool same_file(const std::string& a, const std::string& b);
-// Throws Error (exit code 2) when what is to be written is one of the files that are read.
+// Throws Error (exit code 2) when what is to be written is one of the files that are read; a folder among those stands
+// for itself and the files in it.
 void check_not_an_input(const std::string& out, const std::vector<std::string>& inputs);
 
 // Names in a folder, sorted. Throws Error.
@@ -60,9 +64,6 @@ Descriptor open_file(const std::string& path, struct stat& about);
 
 // Writes all of it; false with the reason in errno.
 bool write_all(int fd, std::string_view content);
-// Adds a line at the end of a regular file, which need not be there; what ends inside a line is ended first. Throws
-// Error.
-void append_line(const std::string& path, std::string_view line);
 
 // The bytes of a regular file. Throws Error; also when there are more than max_bytes.
 std::string read_file(const std::string& path, size_t max_bytes);

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <vector>
 
+#include "core/error.h"
 #include "core/rng.h"
 
 namespace birkhoff::model {
@@ -73,6 +74,21 @@ void initialise_base(const ModelConfig& c, int64_t site, Mat base) {
     res[i] = of_identity(i) ? (mhc ? 0.f : 1.f) : mhc ? static_cast<float>(c.hc_init_res_off) : 0.f;
 }
 
+// A released model has some ten thousand. Listing very many takes minutes and gigabytes, and ends in a plan that fits
+// nowhere.
+constexpr int64_t kMostExperts = int64_t{1} << 18;
+
+void require_countable(const ModelConfig& c) {
+  int64_t experts = 0;
+  for (int64_t i = 0; i < c.blocks(); ++i) experts += c.is_moe_layer(i) ? c.n_routed_experts : 0;
+  if (experts > kMostExperts)
+    throw Error("config",
+                std::to_string(c.blocks()) + " layers of n_routed_experts " + std::to_string(c.n_routed_experts) +
+                    " make " + std::to_string(experts) + " experts, at most " + std::to_string(kMostExperts) +
+                    " are planned",
+                "lower num_hidden_layers or n_routed_experts; inspect describes such models");
+}
+
 }  // namespace
 
 uint64_t name_key(const std::string& name) {  // FNV-1a
@@ -83,6 +99,7 @@ uint64_t name_key(const std::string& name) {  // FNV-1a
 
 Weights::Weights(const ModelConfig& c)
     : embed(shape(c.vocab_size, c.hidden_size)), norm(shape(1, c.hidden_size)), tied(c.tie_word_embeddings) {
+  require_countable(c);
   const ops::ResidualSpec residual = c.residual_spec();
   head = layers::Linear({{"lm_head", c.vocab_size, Role::head}}, c.hidden_size);
   blocks.resize(static_cast<size_t>(c.blocks()));

@@ -1,8 +1,5 @@
 #include "train/progress.h"
 
-#include <sys/ioctl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 
@@ -10,12 +7,6 @@ namespace birkhoff::train {
 namespace {
 constexpr double kTerminalInterval = 0.1, kPlainInterval = 5.0;  // seconds
 constexpr int kBarWidth = 24, kLeastBarWidth = 6;
-
-// Columns of the terminal behind stderr; 80 where it does not say.
-int terminal_columns() {
-  winsize size{};
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-}
 
 }  // namespace
 

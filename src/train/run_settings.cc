@@ -1,5 +1,6 @@
 #include "train/run_settings.h"
 
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/hf_directory.h"
@@ -30,14 +31,20 @@ std::string file_text(const json& f) {
 
 void require_same_files(const json& before, const std::vector<std::string>& data,
                         const std::vector<std::string>& validation) {
-  const json now = describe_files(data, validation);
-  for (const json& was : before)
-    for (const json& is : now)
-      if (was.at("file") == is.at("file") && was != is)
-        throw Error("resume",
-                    was.at("file").get<std::string>() + ": changed since the run was started: " + file_text(was) +
-                        ", now " + file_text(is),
-                    "put the file back, or give --data again to go on with what it holds now");
+  constexpr const char* kHint = "put it back as it was, or give --data again to go on with what is there now";
+  std::map<std::string, json> left;  // that are there now and were not then
+  for (json& is : describe_files(data, validation)) left.emplace(is.at("file").get<std::string>(), std::move(is));
+  for (const json& was : before) {
+    const auto name = was.at("file").get<std::string>();
+    const auto is = left.extract(name);
+    if (is.empty()) throw Error("resume", name + ": was read when the run was started, is gone", kHint);
+    if (is.mapped() != was)
+      throw Error("resume",
+                  name + ": changed since the run was started: " + file_text(was) + ", now " + file_text(is.mapped()),
+                  kHint);
+  }
+  if (!left.empty() && !before.empty())
+    throw Error("resume", left.begin()->first + ": was not there when the run was started", kHint);
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 
 #include "checkpoint/hf_directory.h"
 #include "core/error.h"
+#include "data/documents.h"
+#include "io/user_files.h"
 #include "model/config/notes.h"
 #include "report/report.h"
 #include "report/run_data.h"
@@ -63,6 +65,8 @@ void start_run(Prepared& p) {
   p.config = init.empty() ? make_run_config(o.settings_base, o.settings_set) : further_config(o, init, p.notes);
   if (o.data.empty()) throw Error("train", "no data", "give --data PATH", ExitCode::usage);
   check_vocabulary(p.tokenizer.get(), p.config);
+  for (const auto* list : {&o.data, &o.validation})
+    for (const std::string& argument : *list) io::check_not_an_input(o.out, {data::split_weight(argument).first});
   p.data = open_run_data(o, p.config, p.tokenizer, o.tokenizer.empty() ? init : o.tokenizer);
   model::require_fits(plan_run(p.config, o.threads));
   p.directory = std::make_unique<RunDirectory>(o.out, RunDirectory::Open::fresh);
@@ -84,6 +88,8 @@ int run_training(const TrainOptions& options, const std::atomic<bool>& stop) {
   const RunDirectory& directory = *p.directory;
   for (auto of : {model::reading_notes, model::writing_notes})
     for (std::string& note : of(p.config.model)) p.notes.push_back(std::move(note));
+  for (const auto* paths : {&p.data.training, &p.data.validation})
+    for (std::string& note : data::unread_folders(*paths)) p.notes.push_back(std::move(note));
   for (const auto& n : p.notes) std::fprintf(stderr, "birkhoff: %s\n", n.c_str());
   if (const std::string keys = model::unknown_key_names(p.config.model); !keys.empty())
     std::fprintf(stderr, "birkhoff: kept in config.json, not used: %s\n", keys.c_str());

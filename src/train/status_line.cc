@@ -1,8 +1,17 @@
 #include "train/status_line.h"
 
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdio>
 
 namespace birkhoff::train {
+
+int terminal_columns() {
+  winsize size{};
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
 
 void StatusLine::clear() {
   if (open_) std::fputs("\r\033[K", stderr);
@@ -10,7 +19,8 @@ void StatusLine::clear() {
 }
 
 void StatusLine::show(const std::string& line) {
-  std::fprintf(stderr, terminal_ ? "\r\033[K%s" : "%s\n", line.c_str());
+  const size_t room = terminal_ ? static_cast<size_t>(std::max(0, terminal_columns() - 1)) : line.size();
+  std::fprintf(stderr, terminal_ ? "\r\033[K%s" : "%s\n", line.substr(0, room).c_str());
   std::fflush(stderr);
   open_ = terminal_;
 }

@@ -4,6 +4,9 @@
 
 namespace birkhoff::train {
 
+// Columns of the terminal behind stderr; 80 where it does not say.
+int terminal_columns();
+
 class StatusLine {
  public:
   StatusLine(bool terminal, bool quiet) : terminal_(terminal), quiet_(quiet) {}
@@ -12,7 +15,7 @@ class StatusLine {
   StatusLine& operator=(const StatusLine&) = delete;
   bool terminal() const { return terminal_; }
   bool quiet() const { return quiet_; }
-  // Shows a line in the place of the last one.
+  // Shows a line in the place of the last one, as much of it as there is room for.
   void show(const std::string& line);
   // Puts a line that stays before it, "birkhoff: text". Nothing when quiet.
   void message(const std::string& text);

@@ -50,6 +50,11 @@ TEST(Nearest, FindsWhatWasMeant) {
   EXPECT_EQ(nearest("learning_rate", known), "");
 }
 
+TEST(Nearest, NothingIsNearToWhatIsLong) {
+  EXPECT_EQ(nearest(std::string(200, 'a'), {std::string(199, 'a')}), std::string(199, 'a'));
+  EXPECT_EQ(nearest(std::string(size_t{1} << 24, 'a'), {std::string(199, 'a')}), "");
+}
+
 TEST(Error, ValuesAreCutInMessages) {
   const std::string longest(100, 'a'), more = longest + "b";
   EXPECT_STREQ(Error("x", "value \"" + longest + "\", known \"k\"").what(),

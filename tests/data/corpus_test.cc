@@ -146,6 +146,14 @@ TEST(Corpus, WeightsSetTheShares) {
   EXPECT_NEAR(share['c'], 0.5 / 4.5, 0.018);
 }
 
+TEST(Corpus, WeightsAreDecimalNumbers) {
+  TempDir dir;
+  const std::string text = dir.file("text", "x");
+  EXPECT_EQ(data::split_weight(text + "@2.5e-1").second, 0.25);
+  for (const char* weight : {"", "0", "-1", "0x10", "inf", "nan", "1e999", "1 ", "heavy"})
+    expect_error([&] { data::split_weight(text + "@" + weight); }, {"the weight \"" + std::string(weight) + "\""});
+}
+
 TEST(Corpus, AnAtSignMayBelongToTheName) {
   TempDir dir;
   const std::string path = dir.file("me@2", std::string(1000, 'x'));
@@ -233,6 +241,17 @@ TEST(Documents, LinesBeginBehindAByteOrderMark) {
   EXPECT_EQ(read("\xEF\xBB\xBF"), "");
 }
 
+TEST(Documents, FoldersThatAreNotReadAreKnown) {
+  TempDir dir;
+  const std::string one = dir.file("texts/one", "1");
+  dir.file("texts/below/two", "2");
+  dir.file("flat/.git/three", "3");
+  EXPECT_EQ(data::document_files(dir / "texts"), std::vector<std::string>{one});
+  const auto notes = data::unread_folders({dir / "texts@0.5", one, dir / "flat"});
+  ASSERT_EQ(notes.size(), 1u);
+  EXPECT_EQ(notes[0], dir / "texts" + ": its files are read, not those of the folders in it: below");
+}
+
 TEST(Corpus, Refuses) {
   TempDir dir;
   const auto refused = [&](const std::string& path, const std::vector<std::string>& parts) {
@@ -242,6 +261,9 @@ TEST(Corpus, Refuses) {
   refused(dir.file("empty", ""), {"empty", "is empty"});
   std::filesystem::create_directories(dir / "folder");
   refused(dir / "folder", {"folder", "no files"});
+  for (const char* below : {"a/text", "b/text", "c/text", "d/text", ".hidden/text"})
+    dir.file(std::string("folder/") + below, "x");
+  refused(dir / "folder", {"folder", "no files, only folders: a, b, c and 1 more", "give the path of each"});
   dir.file("folder/empty", "");
   refused(dir / "folder", {"folder", "is empty"});
   refused(dir.file("short", std::string(33, 'x')), {"short", "16 bytes to train on", "seq_len 16", "17"});

@@ -1,5 +1,7 @@
 """Fine-tuning on conversations: what is learnt, what is lost, and a talk with the result in the run's own format."""
 import json
+import os
+import pty
 import random
 import subprocess
 import unittest
@@ -77,7 +79,23 @@ class ChatTraining(Case):
         first, second = map(json.loads, (self.dir / "said.jsonl").read_text().splitlines())
         self.assertEqual((first["messages"], len(second["messages"])), (kept, 2), "saving adds, and never replaces")
         self.assertIn("2 messages read", more.stderr)
-        self.assertIn("is a directory", self.chat(run, "Speak.", f"/save {self.dir}").stderr)
+        self.assertIn("Is a directory", self.chat(run, "Speak.", f"/save {self.dir}").stderr)
+        os.mkfifo(self.dir / "fifo")
+        self.assertIn("a pipe that nobody reads", self.chat(run, "Speak.", f"/save {self.dir / 'fifo'}").stderr)
+        tools = self.write(self.dir / "tools.json", [])
+        tools.write_bytes(b"\xef\xbb\xbf[]")
+        self.assertIn("is read", self.chat(run, "Speak.", f"/save {tools}", more=["--tools", tools]).stderr)
+        self.assertEqual(tools.read_bytes(), b"\xef\xbb\xbf[]")
+
+    def on_a_terminal(self, model, *arguments, **environment):
+        """What a chat about one line writes to a terminal."""
+        master, slave = pty.openpty()
+        subprocess.run([PROGRAM, "chat", "-m", model, "-n", "5", *arguments], input=b"Speak.\n", stdout=slave, stderr=subprocess.DEVNULL, check=True, timeout=120,
+                       env={**os.environ, "TERM": "xterm", **environment})
+        os.close(slave)
+        said = os.read(master, 65536).decode(errors="replace")
+        os.close(master)
+        return said
 
     def test_a_run_on_conversations_resumes_to_the_same_weights(self):
         self.fine_tune(self.dir / "straight", steps=20, schedule="constant")
@@ -129,6 +147,9 @@ class ChatTraining(Case):
         self.fine_tune(run, "--encoder", "v4")
         self.assertEqual(json.loads((run / "latest" / "config.json").read_text())["chat_encoder"], "v4")
         self.assertEqual(self.chat(run, "Speak, speak.").stdout, f"{ANSWER}\n")
+        self.assertIn("\x1b[2m", self.on_a_terminal(run, "--think"))
+        for plain in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+            self.assertNotIn("\x1b", self.on_a_terminal(run, "--think", **plain))
         self.resume(run, "--set", "steps=61")
         self.assertEqual(self.chat(run, "Speak, speak.").stdout, f"{ANSWER}\n")
         own = self.dir / "own.jinja"

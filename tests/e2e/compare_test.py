@@ -63,6 +63,15 @@ class Studies(CompareCase):
         self.assertEqual((self.dir / "again" / "report.html").read_bytes(), page)
         self.assertEqual(sorted(p.name for p in (self.dir / "again").iterdir()), ["report.html"])
 
+    def test_results_without_runs_are_left_alone(self):
+        for name in ("results.json", "report.html"):
+            (self.dir / "out").mkdir(exist_ok=True)
+            (self.dir / "out" / name).write_text("precious")
+            self.compare(REFUSED, "--study", self.study(), says=["already holds " + name, "choose another --out"])
+            self.assertEqual([p.name for p in (self.dir / "out").iterdir()], [name])
+            self.assertEqual((self.dir / "out" / name).read_text(), "precious")
+            (self.dir / "out" / name).unlink()
+
     def test_a_grid(self):
         base = self.dir / "base.json"
         base.write_text(json.dumps({**SMALL, "steps": 3, "checkpoint_every": 0}))

@@ -127,10 +127,34 @@ class Files(Case):
         ids.write_text("1 2 3")
         self.expect(USAGE, "logits", "-m", run, "--tokens-file", ids, "--out", ids, says="is read")
         self.assertEqual(ids.read_text(), "1 2 3")
+        weights = (run / "latest" / "model.safetensors").resolve()
+        for out in (weights, run / "latest" / "config.json", run / "config.json", run / "metrics.jsonl"):
+            kept = out.read_bytes()
+            self.expect(USAGE, "logits", "-m", run, "--tokens-file", ids, "--out", out, says=["is read", "another file"])
+            self.assertEqual(out.read_bytes(), kept)
+        for _ in range(2):  # what it wrote itself is no input
+            self.expect(DONE, "logits", "-m", run, "--tokens-file", ids, "--out", run / "latest" / "logits.safetensors")
         other = self.dir / "other.txt"
         other.write_text("another domain")
         self.expect(USAGE, "experts", "-m", run, "--data", f"a={self.text}", "--data", f"b={other}", "--out", self.text, says="is read")
         self.assertGreater(self.text.stat().st_size, 10000)
+        texts = self.dir / "texts"
+        texts.mkdir()
+        shutil.copy(self.text, texts / "text.txt")
+        self.expect(USAGE, "experts", "-m", run, "--data", f"a={texts}", "--data", f"b={other}", "--out", texts / "text.txt", says="is read")
+        self.train(texts, data=texts, code=USAGE, says=["texts: is read"])
+        self.assertEqual(sorted(p.name for p in texts.iterdir()), ["text.txt"])
+
+    def test_folders_in_folders_are_said(self):
+        texts = self.dir / "texts"
+        (texts / "old").mkdir(parents=True)
+        shutil.copy(self.text, texts / "old")
+        says = ["texts: ", "old"]
+        self.train(self.dir / "run", data=texts, code=REFUSED, says=[*says, "no files, only folders"])
+        shutil.copy(self.text, texts)
+        self.train(self.dir / "run", data=f"{texts}@2", change={"steps": 1}, says=[*says, "its files are read, not those"])
+        self.expect(DONE, "eval", "-m", self.dir / "run", "--data", texts, says=says)
+        self.expect(DONE, "train-tokenizer", "--vocab", 270, "--out", self.dir / "tokenizer", texts, says=says)
 
     def test_data_that_is_cut_while_training(self):
         self.text.write_bytes(b"To be, or not to be. " * 100000)
@@ -163,6 +187,31 @@ class Files(Case):
         finally:
             process.kill()
         self.assertIn(f"warning: {self.text} was written to while it was read", said)
+
+    def start_writing(self, model):
+        """A generation that goes on until it is stopped, past its first bytes."""
+        process = subprocess.Popen([PROGRAM, "generate", "-m", model, "-p", "a", "-n", "4000", "--samples", "1000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   stdin=subprocess.DEVNULL)
+        self.addCleanup(process.kill)
+        self.assertEqual(len(process.stdout.read(10)), 10)
+        return process
+
+    def test_weights_that_change_while_they_run(self):
+        model = self.dir / "model"
+        shutil.copytree(self.model / "latest", model)
+        weights = model / "model.safetensors"
+        process = self.start_writing(model)
+        start = weights.read_bytes()[:8]
+        with open(weights, "r+b") as file:
+            file.write(start)  # the same again
+        process.send_signal(signal.SIGINT)
+        self.assertIn(f"warning: {weights} was written to while it was read", process.communicate(timeout=60)[1].decode())
+        self.assertEqual(process.returncode, DONE)
+        process = self.start_writing(model)
+        os.truncate(weights, 0)
+        said = process.communicate(timeout=60)[1].decode()
+        self.assertEqual(process.returncode, REFUSED, said)
+        self.assertIn(f"[file] {weights}: became shorter while it was read", said)
 
     def test_a_byte_order_mark_is_read_past(self):
         mark = b"\xef\xbb\xbf"

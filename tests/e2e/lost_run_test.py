@@ -84,6 +84,18 @@ class LostRun(Case):
         self.assertEqual(sorted(losses(run)), list(range(1, 7)))
         self.assertNotEqual(json.loads((run / "run.json").read_text())["data_files"], files)
 
+    def test_a_folder_of_data_that_changed(self):
+        texts, run = self.dir / "texts", self.dir / "run"
+        texts.mkdir()
+        shutil.copy(self.text, texts / "a.txt")
+        self.train(run, data=texts, change={"steps": 2})
+        (texts / "b.txt").write_text("more")
+        self.resume(run, "--set", "steps=4", code=REFUSED, says=["b.txt: was not there when the run was started", "give --data again"])
+        (texts / "b.txt").rename(texts / "a.txt.old")
+        (texts / "a.txt").rename(texts / "c.txt")
+        self.resume(run, "--set", "steps=4", code=REFUSED, says=["a.txt: was read when the run was started, is gone"])
+        self.resume(run, "--set", "steps=4", "--data", texts)
+
 
 class WhereARunGoes(Case):
     def test_nothing_of_the_user_is_overwritten(self):
@@ -144,14 +156,15 @@ class Hints(Case):
 
 
 class Terminal(Case):
-    def shown(self, columns, **environment):
-        """What a training writes to a terminal of so many columns."""
+    def shown(self, columns, *arguments, **environment):
+        """What a training, or another verb, writes to a terminal of so many columns."""
         import fcntl
         import struct
         import termios
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        process = subprocess.Popen([PROGRAM, "train", *settings(steps=300), "--data", self.text, "--out", self.dir / f"run-{columns}{len(environment)}"],
+        arguments = arguments or ["train", *settings(steps=300), "--data", self.text, "--out", self.dir / f"run-{columns}{len(environment)}"]
+        process = subprocess.Popen([PROGRAM, *map(str, arguments)],
                                    stderr=slave, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm", **environment})
         os.close(slave)
         said = read_terminal(master)
@@ -169,6 +182,12 @@ class Terminal(Case):
         said = self.shown(80, TERM="dumb")
         self.assertNotIn("\x1b", said)
         self.assertRegex(said, r"step 300/300  loss")
+        experts = ["experts", "-m", self.dir / "run-801", "--data", self.text, "--disable-top", "1"]
+        self.assertIn("\x1b", self.shown(80, *experts))
+        self.assertNotIn("\x1b", self.shown(80, *experts, TERM="dumb"))
+        compare = ["compare", *settings(steps=1500), "--vary", "weight_decay=0.1,0.2", "--seeds", 1, "--data", self.text]
+        self.assertIn("\x1b", self.shown(30, *compare, "--out", self.dir / "bar"))
+        self.assertNotIn("\x1b", self.shown(30, *compare, "--out", self.dir / "lines", TERM="dumb"))
 
 
 if __name__ == "__main__":

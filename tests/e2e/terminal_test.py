@@ -1,4 +1,5 @@
 """The program as a citizen of a shell: output that cannot be written, numbers of flags, help, version, environment."""
+import json
 import os
 import re
 import subprocess
@@ -138,6 +139,10 @@ class CommandLine(Case):
         start = time.monotonic()
         self.expect(DONE, "inspect", "demo", "--set", "num_hidden_layers=10000", "--set", "n_routed_experts=1024")
         self.assertLess(time.monotonic() - start, 20)
+        (self.dir / "absurd.json").write_text(json.dumps({**SMALL, "num_hidden_layers": 10000, "n_routed_experts": 1024, "topk_method": "greedy", "bias_update_speed": 0}))
+        for verb in (["train", "--config", self.dir / "absurd.json", "--data", self.text, "--out", self.dir / "run"], ["bench", "train", "--config", self.dir / "absurd.json"],
+                     ["compare", "--config", self.dir / "absurd.json", "--vary", "weight_decay=0.1,0.2", "--data", self.text, "--out", self.dir / "study"]):
+            self.expect(REFUSED, *verb, says=["10000 layers of n_routed_experts 1024", "at most 262144"], timeout=20)
 
 
 if __name__ == "__main__":

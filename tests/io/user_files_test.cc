@@ -57,19 +57,6 @@ TEST(UserFiles, FilesAreReadUpToTheirLimit) {
   EXPECT_EQ(io::read_file(dir.file("empty", ""), kMost), "");
 }
 
-TEST(UserFiles, ALineIsAddedOnALineOfItsOwn) {
-  TempDir dir;
-  io::append_line(dir / "new", "a");
-  io::append_line(dir / "new", "b");
-  EXPECT_EQ(io::read_file(dir / "new", kMost), "a\nb\n");
-  const std::string torn = dir.file("torn", "half");
-  io::append_line(torn, "whole");
-  EXPECT_EQ(io::read_file(torn, kMost), "half\nwhole\n");
-  expect_error([&] { io::append_line(dir.path(), "a"); }, {dir.path(), "is a directory"});
-  expect_error([&] { io::append_line(dir / "absent/file", "a"); }, {"cannot be written: No such file"});
-  expect_error([&] { io::append_line("/dev/full", "a"); }, {"/dev/full: is not a regular file"});
-}
-
 TEST(UserFiles, CopiesAreWholeAndWritable) {
   TempDir dir;
   const std::string from = dir.file("from", "content");
@@ -198,6 +185,29 @@ TEST(Outputs, WhatCannotBeOne) {
         {dir / out, "is read"}, ExitCode::usage);
   io::check_not_an_input(dir / "new", {in, dir / "new"});
   io::check_not_an_input("/dev/null", {"/dev/null"});
+  dir.file("folder/text", "x");
+  for (const std::string out : {"folder", "folder/text"})
+    expect_error([&] { io::check_not_an_input(dir / out, {dir / "folder"}); }, {dir / out, "is read"}, ExitCode::usage);
+  for (const std::string out : {"in", "folder/new", "folder/text/below"})
+    io::check_not_an_input(dir / out, {dir / "folder"});
+}
+
+TEST(Outputs, LinesAreAdded) {
+  TempDir dir;
+  const std::string lines = dir / "lines";
+  fs::create_symlink("lines", dir / "link");
+  io::append_line(dir / "link", "one");
+  io::append_line(lines, "two");
+  EXPECT_EQ(read_file(lines), "one\ntwo\n");
+  io::append_line(dir.file("open", "torn"), "whole");
+  EXPECT_EQ(read_file(dir / "open"), "torn\nwhole\n");
+  expect_error([&] { io::append_line(dir.path(), "x"); }, {dir.path(), "Is a directory"});
+  expect_error([&] { io::append_line(dir / "absent/f", "x"); }, {dir / "absent/f", "No such file"});
+  expect_error([&] { io::append_line("/dev/full", "x"); }, {"/dev/full", "No space left"});
+  ASSERT_EQ(mkfifo((dir / "fifo").c_str(), 0600), 0);
+  expect_error([&] { io::append_line(dir / "fifo", "x"); }, {dir / "fifo", "is a pipe that nobody reads"});
+  const FileSizeLimit disk(4);
+  expect_error([&] { io::append_line(dir / "full", "12345678"); }, {dir / "full", "File too large"});
 }
 
 TEST(MappedFiles, ThoseWrittenToAreKnown) {
@@ -209,6 +219,7 @@ TEST(MappedFiles, ThoseWrittenToAreKnown) {
     const io::MappedFile a(kept), b(written), c(swapped);
     io::write_file_atomic(swapped, "other");
     EXPECT_EQ(changed(), std::vector<std::string>{});
+    EXPECT_EQ(io::mapped_files().size(), 3u);
     std::ofstream(written, std::ios::app) << "d";
     EXPECT_EQ(changed(), std::vector<std::string>{written});
     bool shorter = true;
@@ -220,6 +231,7 @@ TEST(MappedFiles, ThoseWrittenToAreKnown) {
     EXPECT_EQ(io::mapped_file_at(a.bytes().data() + 3, shorter), nullptr);
   }
   EXPECT_EQ(changed(), (std::vector<std::string>{kept, written})) << "remembered when the mapping is gone";
+  EXPECT_TRUE(io::mapped_files().empty());
 }
 
 }  // namespace

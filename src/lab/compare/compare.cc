@@ -173,9 +173,19 @@ std::vector<RunSpec> checked_runs(const CompareOptions& o) {
   return runs;
 }
 
+// Results outlive their runs, and a new study must not take their place.
+void require_no_results(const std::string& out) {
+  if (io::exists(out + "/runs")) return;
+  for (const char* name : {"results.json", "report.html"})
+    if (io::exists(out + "/" + name))
+      throw Error("compare", out + ": already holds " + name + ", and no runs that it could be of",
+                  "choose another --out, or move it away");
+}
+
 }  // namespace
 
 CompareOutcome run_study(const CompareOptions& o, const std::atomic<bool>& stop) {
+  require_no_results(o.out);
   const std::vector<RunSpec> runs = checked_runs(o);
   const auto plans = planned_bytes(o.study, runs, 1);
   const Sharing sharing = share_machine(bytes_of_runs(plans, runs), o.threads, model::machine_memory_bytes());

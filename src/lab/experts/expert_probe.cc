@@ -1,6 +1,7 @@
 #include "lab/experts/expert_probe.h"
 
 #include <algorithm>
+#include <cstdio>
 
 namespace birkhoff::lab {
 
@@ -21,6 +22,7 @@ model::ExpertLayers run_probes(const std::string& directory, infer::EngineOption
   options.probe = {};
   {
     const infer::Engine plain(directory, options);
+    if (!plain.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", plain.note().c_str());
     layers = model::expert_layers(plain.model());
     for (const model::RoutingProbe& p : probes) model::check_routing_probe(plain.model(), p);
   }

@@ -86,7 +86,10 @@ std::string unknown_key_names(const ModelConfig& c) {
   const json unknown = json::parse(c.unknown_keys);
   std::string names;
   for (const auto& [key, value] : unknown.items())
-    if (!read_elsewhere.count(key)) names += (names.empty() ? "" : ", ") + key;
+    if (!read_elsewhere.count(key)) {
+      const std::string quoted = shortened("\"" + key + "\"");
+      names += (names.empty() ? "" : ", ") + quoted.substr(1, quoted.size() - 2);
+    }
   return names;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "io/atomic_file.h"
 #include "io/user_files.h"
 #include "text/jinja/json_value.h"
 #include "text/jinja/python_print.h"
@@ -13,7 +14,7 @@ namespace {
 constexpr size_t kMaxConversationBytes = size_t{64} << 20;
 
 Value parse_file(const std::string& path, const std::string& content) {
-  return about_file(path, [&] { return parse_json(content); });
+  return about_file(path, [&] { return parse_json(std::string(io::without_mark(content))); });
 }
 
 // The last line of a file of lines, or all of a file that is one value.

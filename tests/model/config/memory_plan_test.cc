@@ -24,6 +24,16 @@ TEST(MemoryPlan, TheHintNamesWhatNeedsMost) {
   }
 }
 
+TEST(MemoryPlan, MoreExpertsThanAnyoneListsAreRefused) {
+  const auto planned = [](const char* layers) {
+    const train::RunConfig c = make(base(), {"n_routed_experts=1024", layers});
+    model::plan_training(c.model, DType::bf16, 1, 16, model::Recompute::none, 1);
+  };
+  expect_error([&] { planned("num_hidden_layers=10000"); },
+               {"10000 layers of n_routed_experts 1024", "at most 262144", "lower num_hidden_layers"});
+  planned("num_hidden_layers=3");
+}
+
 TEST(MemoryPlan, WhatDoesNotFitIsRefusedWithNumbersAndAHint) {
 #if defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "the thread sanitizer leaves no address space for a plan of a tebibyte";

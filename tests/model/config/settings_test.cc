@@ -254,6 +254,9 @@ TEST(Settings, TheConfigOfAModelDirectoryServesAsOne) {
   EXPECT_EQ(c.train.steps, 7);
   EXPECT_EQ(c.train.lr, 0.5);
   EXPECT_EQ(model::unknown_key_names(c.model), "pretraining_tp");
+  model::ModelConfig named = c.model;
+  named.unknown_keys = json{{std::string(1 << 20, 'x'), 1}, {"y", 2}}.dump();
+  EXPECT_EQ(model::unknown_key_names(named), std::string(100, 'x') + "..., y");
   EXPECT_EQ(train::run_config_to_json(make(train::run_config_to_json(c), {})), train::run_config_to_json(c))
       << "a run's own config.json makes the same run";
 }
