@@ -38,12 +38,7 @@ void add_chat(CLI::App& app, Program& p) {
       ->capture_default_str();
   verb->add_option("--context", f->context, "longest conversation in tokens; default: the model's, at most 4096")
       ->check(whole_number(1, INT32_MAX));
-  verb->add_option("--temp", f->reply.sampling.temperature, "temperature; 0 takes the most probable")
-      ->capture_default_str();
-  verb->add_option("--top-k", f->reply.sampling.top_k, "0: all")->capture_default_str();
-  verb->add_option("--top-p", f->reply.sampling.top_p)->capture_default_str();
-  verb->add_option("--min-p", f->reply.sampling.min_p)->capture_default_str();
-  verb->add_option("--seed", f->reply.sampling.seed)->capture_default_str();
+  add_sampling(*verb, f->reply.sampling);
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
   verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
   verb->add_option("--threads", p.threads, "default: all cores");

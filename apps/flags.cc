@@ -79,6 +79,14 @@ void finish_option(CLI::Option& o) {
 CLI::Validator whole_number(int64_t low, int64_t high) { return number<int64_t>(low, high, "a whole number"); }
 CLI::Validator real_number(double low, double high) { return number<double>(low, high, "a number"); }
 
+void add_sampling(CLI::App& verb, infer::SamplerOptions& o) {
+  verb.add_option("--temp", o.temperature, "temperature; 0 takes the most probable")->capture_default_str();
+  verb.add_option("--top-k", o.top_k, "0: all")->capture_default_str();
+  verb.add_option("--top-p", o.top_p)->capture_default_str();
+  verb.add_option("--min-p", o.min_p)->capture_default_str();
+  verb.add_option("--seed", o.seed)->capture_default_str();
+}
+
 void finish_options(CLI::App& verb) {
   for (CLI::Option* o : verb.get_options()) finish_option(*o);
 }

@@ -3,11 +3,16 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 
+#include "infer/sampler.h"
+
 namespace birkhoff::apps {
 
 // Values of an option that takes a number. Anything else is refused with what is allowed and what was given.
 CLI::Validator whole_number(int64_t low, int64_t high);
 CLI::Validator real_number(double low, double high);
+
+// How the verbs that write draw their tokens.
+void add_sampling(CLI::App& verb, infer::SamplerOptions& options);
 
 // For all options of the verb that was called: numbers are read strictly, BIRKHOFF_<NAME> of the environment stands in
 // for those that say how to work (docs/environment.md), and help promises no list where a flag takes one value.

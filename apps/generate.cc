@@ -91,18 +91,14 @@ int generate(const GenerateFlags& f, int threads) {
   return 0;
 }
 
-void add_sampling(CLI::App& verb, infer::GenerationOptions& o) {
+void add_generation(CLI::App& verb, infer::GenerationOptions& o) {
   o.max_tokens = 200;
   verb.add_option("-n,--count", o.max_tokens, "tokens to write")
       ->check(whole_number(0, INT32_MAX))
       ->capture_default_str();
-  verb.add_option("--temp", o.sampling.temperature, "temperature; 0 takes the most probable")->capture_default_str();
-  verb.add_option("--top-k", o.sampling.top_k, "0: all")->capture_default_str();
-  verb.add_option("--top-p", o.sampling.top_p)->capture_default_str();
-  verb.add_option("--min-p", o.sampling.min_p)->capture_default_str();
+  add_sampling(verb, o.sampling);
   verb.add_option("--repetition-penalty", o.repetition_penalty, "above 1: ids that were there are less probable")
       ->capture_default_str();
-  verb.add_option("--seed", o.sampling.seed)->capture_default_str();
   verb.add_option("--stop", o.stop, "stop after this text; repeatable")->allow_extra_args(false);
   verb.add_flag("--special", o.special, "write special tokens too");
 }
@@ -119,7 +115,7 @@ void add_generate(CLI::App& app, Program& p) {
   verb->add_option("--prompts", f->prompts.prompts, "JSON lines {\"prompt\": ...}: each is continued");
   verb->add_option("--tokens-file", f->prompts.tokens_file, "whitespace-separated ids; ids are written too");
   verb->add_option("--fim", f->prompts.fim, "PREFIX SUFFIX: write what belongs between the two")->expected(2);
-  add_sampling(*verb, f->options);
+  add_generation(*verb, f->options);
   verb->add_option("--samples", f->samples, "continuations of each prompt, of seeds one after another")
       ->check(whole_number(1, 1000000))
       ->capture_default_str();

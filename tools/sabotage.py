@@ -172,7 +172,6 @@ SABOTAGES = [
     ("value-not-cut", "core/error.cc", "append_cut(out, text.substr(open + 1, close - open - 1), kLongestValue);", "out += text.substr(open + 1, close - open - 1);", ("core_test", "Bf16:Arena:Nearest:Error:Exec:View")),
     ("mark-kept", "io/user_files.h", "? kByteOrderMark.size() : 0", "? 0 : 0", ("data_test", "Documents")),
     ("folder-of-inputs", "io/user_files.cc", "if (same_file(out, input) || holds_it(input))", "if (same_file(out, input))", ("io_test", "Outputs")),
-    ("line-joined", "io/atomic_file.cc", "last == '\\n' ? ended :", "last != 0 ? ended :", ("io_test", "Outputs")),
     ("read-stream-part", "kernels/rows/read_stream.isa.cc", "((a + b) + (c + d)) + ((e + f) + (g + h))", "((a + b) + (c + d)) + ((e + f) + (g + g))", ("ops_rows_test", "ReadBandwidth")),
     ("inventory-router", "model/config/inventory.cc", "group == \"routed_experts\" || group == \"router\"", "group == \"routed_experts\"", ("model_config_test", "Inventory")),
     ("linear-parts", "layers/visit.h", "row += part.rows;", "row += 0 * part.rows;", ("layers_test", "Visit")),
