@@ -184,8 +184,7 @@ std::shared_ptr<JsonTokenizer> build(dom::object root, const std::vector<AddedTo
 }  // namespace
 
 std::shared_ptr<JsonTokenizer> parse_tokenizer_json(std::string_view text, const std::vector<AddedToken>& more) {
-  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // editors of Windows write one
-  if (text.substr(0, kByteOrderMark.size()) == kByteOrderMark) text.remove_prefix(kByteOrderMark.size());
+  text = io::without_mark(text);
   if (text.size() > kMaxFileBytes)
     fail(std::to_string(text.size()) + " bytes, at most " + std::to_string(kMaxFileBytes) + " are read");
   dom::parser parser;
@@ -202,8 +201,7 @@ std::shared_ptr<JsonTokenizer> parse_tokenizer_json(std::string_view text, const
 
 std::shared_ptr<JsonTokenizer> read_tokenizer_json(const std::string& path, const std::vector<AddedToken>& more) {
   const io::MappedFile file(path);
-  std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-  if (text.starts_with(io::kByteOrderMark)) text.remove_prefix(io::kByteOrderMark.size());
+  const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
   return about_file(path, [&] { return parse_tokenizer_json(text, more); });
 }
 
