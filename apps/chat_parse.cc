@@ -48,7 +48,7 @@ void add_chat_parse(CLI::App& app, Program& p) {
     p.run = [f] {
       if (f->encoder.empty())
         throw Error("chat-parse", "--encoder is empty", "there are v3, v3.1, v3.2 and v4", ExitCode::usage);
-      AnswerParser(f->encoder, false);  // refuses an unknown name before the first line
+      const AnswerParser known(f->encoder, false);  // refuses an unknown name before the first line
       for (std::string line; next_line(line);)
         if (line.find_first_not_of(" \t\r") != std::string::npos)
           write_line(json_dump(Value::dict(parse_line(f->encoder, line, f->stream))).bytes());

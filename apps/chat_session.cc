@@ -51,8 +51,8 @@ void ChatSession::ask(Change&& change) {
     printer_.end();
     if (r.end == infer::ReplyEnd::interrupted) std::fputs("(stopped)\n", stderr);
     if (r.end == infer::ReplyEnd::length)
-      std::fprintf(stderr, "(cut off after %lld tokens; the conversation has %lld)\n", static_cast<long long>(r.tokens),
-                   static_cast<long long>(r.prompt_tokens + r.tokens));
+      std::fprintf(stderr, "(cut off after %s tokens; the conversation has %s)\n", std::to_string(r.tokens).c_str(),
+                   std::to_string(r.prompt_tokens + r.tokens).c_str());
   } catch (const Error&) {
     conversation_.load(before);
     throw;

@@ -44,7 +44,7 @@ CLI::Validator number(T low, T high, const char* kind) {
 
 // Options that say how to work are read from the environment; those that say what to read and write are not.
 bool reads_environment(const CLI::Option& o, bool is_number) {
-  const std::string name = o.get_single_name();
+  const std::string& name = o.get_single_name();
   return !o.get_positional() && !o.get_required() &&
          (is_number || name == "dtype" || name == "mla" || name == "token-cache");
 }

@@ -28,8 +28,9 @@ void cut_tokens(const train::RunConfig& whole, train::RunConfig& slice) {
 // Tokens an expert gets stay what they are in the whole.
 void cut_experts(const train::RunConfig& whole, train::RunConfig& slice) {
   model::ModelConfig& m = slice.model;
+  const int64_t part = whole.train.batch_size / whole.train.grad_accum;  // sequences of one forward
   const double share = static_cast<double>(slice.train.batch_size * slice.train.seq_len) /
-                       static_cast<double>(whole.train.batch_size / whole.train.grad_accum * whole.train.seq_len);
+                       static_cast<double>(part * whole.train.seq_len);
   const auto experts = static_cast<int64_t>(share * static_cast<double>(whole.model.n_routed_experts));
   m.n_routed_experts = std::clamp(experts, whole.model.num_experts_per_tok, whole.model.n_routed_experts);
   if (m.n_routed_experts < whole.model.n_routed_experts) m.n_group = m.topk_group = 1;

@@ -170,9 +170,9 @@ Value BuiltinObject::call(Interp& interp, CallArgs& args) {
 }
 
 Value Interp::call(const Value& callee, CallArgs& args) {
-  if (const auto callable = callee.as_object<Callable>()) {
+  const Value held = callee;  // a macro may set the variable that it is called by
+  if (const auto callable = held.as_object<Callable>()) {
     const Depth depth(*this);
-    const Value keep = callee;
     return callable->call(*this, args);
   }
   defined(callee);
