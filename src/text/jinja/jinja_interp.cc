@@ -170,7 +170,8 @@ Value BuiltinObject::call(Interp& interp, CallArgs& args) {
 }
 
 Value Interp::call(const Value& callee, CallArgs& args) {
-  const Value held = callee;  // a macro may set the variable that it is called by
+  // A macro may set the variable that it is called by.
+  const Value held = callee;  // NOLINT(performance-unnecessary-copy-initialization)
   if (const auto callable = held.as_object<Callable>()) {
     const Depth depth(*this);
     return callable->call(*this, args);
