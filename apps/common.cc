@@ -11,9 +11,7 @@
 #include "model/config/presets.h"
 
 namespace birkhoff::apps {
-namespace {
-constexpr size_t kMaxTextBytes = size_t{64} << 20;
-}  // namespace
+
 int Program::thread_count() const { return threads ? threads : cpu_cores(); }
 
 void SettingsFlags::add(CLI::App& verb) {

@@ -67,7 +67,8 @@ void check_not_of_model(const std::string& out, const std::string& model, const 
 // Whitespace-separated token ids, at least one; name: whose they are, for the message. Throws Error.
 std::vector<int32_t> parse_token_list(const std::string& text, const std::string& name);
 std::vector<int32_t> read_token_file(const std::string& path);
-// A file, pipe or device of at most 64 MiB, which is read once. Throws Error.
+// A file, pipe or device of at most kMaxTextBytes, which is read once. Throws Error.
+inline constexpr size_t kMaxTextBytes = size_t{64} << 20;
 std::string read_text_file(const std::string& path);
 
 }  // namespace birkhoff::apps
