@@ -1,10 +1,13 @@
 """generate for programs: JSON lines, log-probabilities, standard input, several prompts and samples; and one rule for positions."""
+import array
+import fcntl
 import json
 import math
 import signal
 import socket
 import struct
 import subprocess
+import termios
 import time
 import unittest
 
@@ -100,6 +103,17 @@ class Generate(Case):
             time.sleep(0.5)
             process.send_signal(signal.SIGTERM)
             self.assertEqual(process.wait(timeout=20), -signal.SIGTERM)
+
+    def test_a_signal_while_the_reader_is_slow(self):
+        words = [PROGRAM, "generate", "-m", self.run_dir, "-p", "To be", "-n", "100", "--samples", "1000000", "--json", "--top-logprobs", "9"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            held = -1
+            while held != (held := array.array("i", fcntl.ioctl(process.stdout, termios.FIONREAD, bytes(4)))[0]) or not held:
+                time.sleep(1)  # until the pipe is full
+            process.send_signal(signal.SIGTERM)
+            said, complaint = process.communicate(timeout=60)
+        self.assertEqual((process.returncode, complaint), (DONE, b""))
+        self.assertGreaterEqual(len(said), held)
 
     def test_repetition_penalty(self):
         (plain,), (penalised,) = (self.lines("-p", "To be", "-n", "30", "--temp", "0", *more) for more in ([], ["--repetition-penalty", "1000"]))
