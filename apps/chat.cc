@@ -61,7 +61,9 @@ void add_chat(CLI::App& app, Program& p) {
       if (!f->system.empty()) conversation.set_system(f->system);
       if (!f->tools.empty()) conversation.set_tools(text::chat::read_tools(f->tools));
       listen_to_interrupts();
-      ChatSession(conversation, f->reply, {f->tools, f->chat_template}).run();
+      std::vector<std::string> read = files_of_model(f->model, engine.directory());
+      read.insert(read.end(), {f->tools, f->chat_template});
+      ChatSession(conversation, f->reply, std::move(read)).run();
       return 0;
     };
   });

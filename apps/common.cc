@@ -11,9 +11,7 @@
 #include "model/config/presets.h"
 
 namespace birkhoff::apps {
-namespace {
-constexpr size_t kMaxTextBytes = size_t{64} << 20;
-}  // namespace
+
 int Program::thread_count() const { return threads ? threads : cpu_cores(); }
 
 void SettingsFlags::add(CLI::App& verb) {
@@ -45,9 +43,15 @@ std::vector<std::string> files_beside_weights(const std::string& directory) {
   return paths;
 }
 
+std::vector<std::string> files_of_model(const std::string& model, const std::string& directory) {
+  std::vector<std::string> paths = io::mapped_files();
+  for (const std::string& at : {model, directory})
+    for (std::string& path : files_beside_weights(at)) paths.push_back(std::move(path));
+  return paths;
+}
+
 void check_not_of_model(const std::string& out, const std::string& model, const std::string& directory) {
-  for (const auto& read : {files_beside_weights(model), files_beside_weights(directory), io::mapped_files()})
-    io::check_not_an_input(out, read);
+  io::check_not_an_input(out, files_of_model(model, directory));
 }
 
 std::string read_text_file(const std::string& path) { return io::read_stream(path, kMaxTextBytes); }

@@ -56,6 +56,7 @@ int generate(const GenerateFlags& f, int threads) {
   if (o.top_logprobs > 0 && !f.json_lines)
     throw Error("generate", "--top-logprobs without --json", "log-probabilities are written as JSON", ExitCode::usage);
   const Prompts prompts = read_prompts(f.prompts);
+  install_stop_handlers();  // what waits for its input is ended by Ctrl-C as any program is
   infer::EngineOptions options;
   options.set = f.set;
   options.compute = f.dtype;
@@ -126,12 +127,7 @@ void add_generate(CLI::App& app, Program& p) {
   verb->add_option("--mla", f->mla, "how latent attention reads its cache: auto, expanded, absorbed")
       ->capture_default_str();
   verb->add_option("--threads", p.threads, "default: all cores");
-  verb->callback([f, &p] {
-    p.run = [f, &p] {
-      install_stop_handlers();
-      return generate(*f, p.thread_count());
-    };
-  });
+  verb->callback([f, &p] { p.run = [f, &p] { return generate(*f, p.thread_count()); }; });
 }
 
 }  // namespace birkhoff::apps

@@ -48,7 +48,10 @@ void write_line(std::string_view line) {
 
 bool next_line(std::string& line) {
   if (std::cin.rdbuf()->in_avail() <= 0) flush_output();
-  if (!std::getline(std::cin, line)) return false;
+  if (!std::getline(std::cin, line)) {
+    if (std::cin.bad()) io::file_error("standard input", "", errno);
+    return false;
+  }
   static bool first = true;
   if (std::exchange(first, false)) line = std::string(io::without_mark(line));
   return true;

@@ -21,7 +21,7 @@ void flush_output();
 void write_line(std::string_view line);  // and a line end, to the buffer; throws OutputFailed once a flush failed
 
 // The next line of standard input, without a byte order mark before the first; false at its end. Flushes first when it
-// has to wait: the other side may do so too.
+// has to wait: the other side may do so too. Throws Error: it cannot be read.
 bool next_line(std::string& line);
 
 // Standard error is a terminal that a line can be written over on.

@@ -53,7 +53,7 @@ Prompts read_prompts(const PromptFlags& f) {
   } else if (!f.fim.empty()) {
     p.texts = {f.fim[0] + f.fim[1]};  // for its size
   } else if (f.prompt == "-") {
-    p.texts = {read_text_file("/dev/stdin")};
+    p.texts = {io::read_standard_input(kMaxTextBytes)};
   } else {
     p.texts = {f.prompt_file.empty() ? f.prompt : read_text_file(f.prompt_file)};
   }

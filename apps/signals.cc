@@ -65,6 +65,7 @@ void install_stop_handlers(const char* said) {
   told_at_first = said;
   struct sigaction action {};
   action.sa_handler = on_signal;
+  action.sa_flags = SA_RESTART;  // stdio takes a write that a signal broke off for one that failed
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
     struct sigaction before {};
     sigaction(number, nullptr, &before);

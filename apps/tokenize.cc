@@ -1,15 +1,17 @@
 #include <cstdio>
-#include <iostream>
 #include <string>
 
 #include "apps/output.h"
 #include "apps/verbs.h"
 #include "checkpoint/hf_directory.h"
 #include "core/error.h"
+#include "io/user_files.h"
 #include "text/tokenizer/tokenizer.h"
 
 namespace birkhoff::apps {
 namespace {
+
+constexpr size_t kMaxInputBytes = size_t{1} << 30;
 
 struct TokenizeFlags {
   std::string model, tokenizer;
@@ -63,7 +65,7 @@ int lines(const text::Tokenizer& t, const TokenizeFlags& f) {
 
 // All of standard input is one text, or one list of ids.
 int whole(const text::Tokenizer& t, const TokenizeFlags& f) {
-  const std::string in{std::istreambuf_iterator<char>(std::cin), {}};
+  const std::string in = io::read_standard_input(kMaxInputBytes);
   if (f.decode) {
     const std::string out = t.decode(parse_token_list(in, "standard input"), f.special);
     std::fwrite(out.data(), 1, out.size(), stdout);

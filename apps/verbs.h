@@ -60,14 +60,16 @@ void say_unread_folders(const std::vector<std::string>& data);
 
 // What a run or a model directory has beside its weights, for io::check_not_an_input.
 std::vector<std::string> files_beside_weights(const std::string& directory);
-// Throws Error (exit code 2) when what is to be written is a file of the open model or of its run. model: as given by
-// -m; directory: where it was found.
+// Files of the open model and of its run. model: as given by -m; directory: where it was found.
+std::vector<std::string> files_of_model(const std::string& model, const std::string& directory);
+// Throws Error (exit code 2) when what is to be written is one of them.
 void check_not_of_model(const std::string& out, const std::string& model, const std::string& directory);
 
 // Whitespace-separated token ids, at least one; name: whose they are, for the message. Throws Error.
 std::vector<int32_t> parse_token_list(const std::string& text, const std::string& name);
 std::vector<int32_t> read_token_file(const std::string& path);
-// A file, pipe or device of at most 64 MiB, which is read once. Throws Error.
+// A file, pipe or device of at most kMaxTextBytes, which is read once. Throws Error.
+inline constexpr size_t kMaxTextBytes = size_t{64} << 20;
 std::string read_text_file(const std::string& path);
 
 }  // namespace birkhoff::apps

@@ -19,4 +19,4 @@ set(version_header "#pragma once
 #define BIRKHOFF_BUILD_TYPE \"${CMAKE_BUILD_TYPE}\"
 ")
 file(CONFIGURE OUTPUT ${BIRKHOFF_GENERATED}/birkhoff_version.h CONTENT "${version_header}" @ONLY)
-set_source_files_properties(${PROJECT_SOURCE_DIR}/apps/version.cc PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON SKIP_PRECOMPILE_HEADERS ON)
+set_source_files_properties(${PROJECT_SOURCE_DIR}/apps/version.cc PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)

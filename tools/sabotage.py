@@ -163,8 +163,9 @@ SABOTAGES = [
     # Files of the user
     ("file-kind", "io/user_files.cc", "if (!S_ISREG(about.st_mode))", "if (S_ISDIR(about.st_mode))", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
     ("file-limit", "io/user_files.cc", "if (static_cast<size_t>(about.st_size) > max_bytes)", "if (false)", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
-    ("link-replaced", "io/atomic_file.cc", "replace_file(follow_links(path), content,", "replace_file(path, content,", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("link-replaced", "io/atomic_file.cc", "replace_file(follow_links(path), parts,", "replace_file(path, parts,", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
     ("output-mode", "io/atomic_file.cc", "exists ? there.st_mode & 07777 : 0644", "0644", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
+    ("output-umask", "io/atomic_file.cc", "if (exists) fchmod(fd, mode);", "", ("io_test", "Outputs")),
     ("torn-line-joined", "io/atomic_file.cc", "last == '\\n' ? ended :", "last != 0 ? ended :", ("io_test", "Outputs")),
     ("input-overwritten", "io/user_files.cc", "x.st_dev == y.st_dev && x.st_ino == y.st_ino;", "x.st_dev == y.st_dev && x.st_ino == y.st_ino && a == b;", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),
     ("mapped-change-forgotten", "io/mapped_file.cc", "if (mapping_->changed()) changed_before()", "if (false) changed_before()", ("io_test", "UserFiles:Streams:Outputs:MappedFiles")),

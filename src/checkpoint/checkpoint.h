@@ -19,8 +19,8 @@ struct TrainerState {
   nlohmann::json position = {};         // step, tokens, best validation, ...: what the loop needs to go on
   std::vector<std::string> files = {};  // copied into the checkpoint, such as the tokenizer's; not read back
   std::string base_model = {};          // what adapters were trained over, for their adapter_config.json
-  const TensorMap* source =
-      nullptr;  // where the weights came from: what still has those values is written with those bytes
+  // Where the weights came from: what still has those values is written with those bytes.
+  const TensorMap* source = nullptr;
 };
 
 // Writes RUN/checkpoints/step-N and points RUN/latest at it, and RUN/adapter at the adapter inside when the model has

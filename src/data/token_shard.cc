@@ -141,7 +141,10 @@ TokenShard::TokenShard(const std::string& path, const Tokenization& t) {
     data_error("the tokenizer has no end token, which stands between documents",
                "name it as \"eos_token\" in tokenizer_config.json");
   const std::string file = t.cache.empty() ? "" : (fs::path(t.cache) / key_of(path, t)).string();
-  if (!file.empty() && map(file)) return;
+  try {
+    if (!file.empty() && map(file)) return;
+  } catch (const Error&) {  // somebody else's: made anew
+  }
   tokenize(path, t);
   if (file.empty()) return;
   try {

@@ -17,8 +17,8 @@ namespace birkhoff::data {
 struct Tokenization {
   std::shared_ptr<const text::Tokenizer> tokenizer;  // opened from a directory, with an end token
   std::string cache;                                 // directory of shards, created when missing; "": none are kept
-  double fim_rate =
-      0;  // share of the documents rearranged for filling in the middle: begin prefix hole suffix end middle
+  // Share of the documents rearranged for filling in the middle: begin prefix hole suffix end middle.
+  double fim_rate = 0;
   uint64_t seed = 0;  // of that choice
   int threads = 1;
   std::function<void(const std::string&)> note = {};  // told when the cache cannot be written, which is no failure

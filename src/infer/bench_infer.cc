@@ -4,12 +4,12 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/hf_directory.h"
 #include "core/cpu.h"
 #include "core/error.h"
+#include "core/process.h"
 
 namespace birkhoff::infer {
 namespace {
@@ -18,13 +18,6 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
 
 constexpr int kTurns = 3;
-
-int64_t peak_rss_mib() {
-  std::ifstream in("/proc/self/status");
-  for (std::string line; std::getline(in, line);)
-    if (line.rfind("VmHWM:", 0) == 0) return std::atoll(line.c_str() + 6) / 1024;
-  return 0;
-}
 
 uint64_t sum_words(const std::byte* p, size_t bytes) {
   uint64_t lanes[8] = {};

@@ -19,8 +19,8 @@ namespace birkhoff::infer {
 
 struct EngineOptions {
   std::string compute;  // "bf16" or "fp32"; "": what the directory's training used, else bf16
-  int64_t max_positions =
-      0;  // longest sequence; 0: enough_positions, or the model's max_position_embeddings where those are fewer
+  // Longest sequence; 0: enough_positions, or the model's max_position_embeddings where those are fewer.
+  int64_t max_positions = 0;
   int64_t enough_positions = 4096;
   int threads = 1;
   std::vector<std::string> set;  // "key=value" over config.json: dtype, or a setting of the model

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -50,8 +51,14 @@ std::string follow_links(std::string path) {
   file_error(path, "", ELOOP);
 }
 
+using Parts = std::span<const std::string_view>;
+
+bool write_parts(int fd, Parts parts) {
+  return std::all_of(parts.begin(), parts.end(), [&](std::string_view part) { return write_all(fd, part); });
+}
+
 // Devices, pipes and standard output: their names lead to what is open elsewhere, and a file in their place would not.
-void write_in_place(const std::string& path, std::string_view content, bool standard_output) {
+void write_in_place(const std::string& path, Parts parts, bool standard_output) {
   // A pipe without a reader is refused, not waited for; after that a slow reader is.
   const Descriptor fd(standard_output ? ::dup(STDOUT_FILENO)
                                       : ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
@@ -59,14 +66,16 @@ void write_in_place(const std::string& path, std::string_view content, bool stan
     throw Error("file", path + ": is a pipe that nobody reads", "start its reader, or give a file");
   if (fd.get() < 0) file_error(path, "cannot be written", errno);
   if (!standard_output) fcntl(fd.get(), F_SETFL, fcntl(fd.get(), F_GETFL) & ~O_NONBLOCK);
-  if (!write_all(fd.get(), content)) file_error(path, "write failed", errno);
+  if (!write_parts(fd.get(), parts)) file_error(path, "write failed", errno);
 }
 
-void replace_file(const std::string& path, std::string_view content, mode_t mode) {
+// exists: the mode is that of the file that is replaced, of which the umask takes nothing.
+void replace_file(const std::string& path, Parts parts, mode_t mode, bool exists) {
   const std::string temporary = temporary_beside(path);
   const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
   if (fd < 0) file_error(path, "cannot be written", errno);
-  const char* failed = !write_all(fd, content) ? "write failed" : fsync(fd) != 0 ? "sync failed" : nullptr;
+  if (exists) fchmod(fd, mode);
+  const char* failed = !write_parts(fd, parts) ? "write failed" : fsync(fd) != 0 ? "sync failed" : nullptr;
   int error = errno;
   ::close(fd);
   if (!failed && ::rename(temporary.c_str(), path.c_str()) != 0) failed = "rename failed", error = errno;
@@ -79,7 +88,9 @@ void replace_file(const std::string& path, std::string_view content, mode_t mode
 
 }  // namespace
 
-void write_file_atomic(const std::string& path, std::string_view content) {
+void write_file_atomic(const std::string& path, std::string_view content) { write_file_atomic(path, {&content, 1}); }
+
+void write_file_atomic(const std::string& path, std::span<const std::string_view> parts) {
   struct stat there {
   }, out{};
   const bool exists = ::stat(path.c_str(), &there) == 0;
@@ -87,14 +98,15 @@ void write_file_atomic(const std::string& path, std::string_view content) {
   if (exists && S_ISDIR(there.st_mode)) file_error(path, "cannot be written", EISDIR);
   const bool is_output =
       exists && fstat(STDOUT_FILENO, &out) == 0 && out.st_dev == there.st_dev && out.st_ino == there.st_ino;
-  if (is_output || (exists && !S_ISREG(there.st_mode))) return write_in_place(path, content, is_output);
-  replace_file(follow_links(path), content, exists ? there.st_mode & 07777 : 0644);
+  if (is_output || (exists && !S_ISREG(there.st_mode))) return write_in_place(path, parts, is_output);
+  replace_file(follow_links(path), parts, exists ? there.st_mode & 07777 : 0644, exists);
 }
 
 void append_line(const std::string& path, std::string_view line) {
   const std::string ended = std::string(line) + "\n";
+  const std::string_view part = ended;
   if (const PathKind kind = path_kind(path); kind == PathKind::directory || kind == PathKind::other)
-    return write_in_place(path, ended, false);
+    return write_in_place(path, {&part, 1}, false);
   const Descriptor fd(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_NOCTTY | O_CLOEXEC, 0644));
   struct stat about {};
   if (fd.get() < 0 || fstat(fd.get(), &about) != 0) file_error(path, "cannot be written", errno);

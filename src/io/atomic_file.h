@@ -1,5 +1,6 @@
 // Files and directories that appear under their name complete or not at all.
 #pragma once
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -9,6 +10,8 @@ namespace birkhoff::io {
 // stays and what it leads to is replaced; a device, a pipe and what is standard output already are written in place. On
 // failure throws Error and removes the temporary.
 void write_file_atomic(const std::string& path, std::string_view content);
+// The same of parts that lie apart, one after another.
+void write_file_atomic(const std::string& path, std::span<const std::string_view> parts);
 
 // Adds a line and its end to a file, which may be absent; after a last line without an end a new one begins. Devices
 // and pipes are written in place. Throws Error.

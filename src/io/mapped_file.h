@@ -1,6 +1,6 @@
 // A file's bytes, mapped read-only.
 #pragma once
-#include <sys/types.h>
+#include <sys/stat.h>
 
 #include <cstddef>
 #include <cstdint>

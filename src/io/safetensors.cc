@@ -7,9 +7,12 @@
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <string_view>
 #include <utility>
 
 #include "core/error.h"
+#include "io/atomic_file.h"
 #include "io/safetensors_header.h"
 
 namespace birkhoff::io {
@@ -52,9 +55,10 @@ const TensorEntry* SafetensorsFile::find(const std::string& name) const {
   return it == by_name_.end() || tensors_[*it].name != name ? nullptr : &tensors_[*it];
 }
 
-SafetensorsWriter::SafetensorsWriter(const std::string& path, std::span<const TensorEntry> tensors,
-                                     const std::map<std::string, std::string>& metadata)
-    : path_(path) {
+namespace {
+
+// What stands before the tensors' bytes: its length, and the header.
+std::string header_of(std::span<const TensorEntry> tensors, const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header;
   if (!metadata.empty()) header["__metadata__"] = metadata;
   uint64_t offset = 0;
@@ -65,12 +69,21 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::span<const Te
   }
   std::string text = header.is_null() ? "{}" : header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');
+  const uint64_t bytes = text.size();
+  return std::string(reinterpret_cast<const char*>(&bytes), sizeof bytes) + text;
+}
+
+}  // namespace
+
+SafetensorsWriter::SafetensorsWriter(const std::string& path, std::span<const TensorEntry> tensors,
+                                     const std::map<std::string, std::string>& metadata)
+    : path_(path) {
+  const std::string header = header_of(tensors, metadata);
   fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) safetensors_error(path, std::strerror(errno));
-  const uint64_t header_bytes = text.size();
-  left_ = 8 + header_bytes + offset;
-  append(&header_bytes, 8);
-  append(text.data(), text.size());
+  left_ = std::accumulate(tensors.begin(), tensors.end(), uint64_t{header.size()},
+                          [](uint64_t bytes, const TensorEntry& t) { return bytes + t.bytes; });
+  append(header.data(), header.size());
 }
 
 SafetensorsWriter::~SafetensorsWriter() {
@@ -94,16 +107,17 @@ void SafetensorsWriter::append(const void* data, size_t bytes) {
 
 void SafetensorsWriter::finish() {
   BK_CHECK_EQ(left_, uint64_t{0});
-  const bool synced = fsync(fd_) == 0 || errno == EINVAL;  // a pipe or device has nothing to sync
+  const bool synced = fsync(fd_) == 0;
   const int fd = std::exchange(fd_, -1);
   if (::close(fd) != 0 || !synced) safetensors_error(path_, std::string("sync failed: ") + std::strerror(errno));
 }
 
 void write_safetensors(const std::string& path, std::span<const TensorEntry> tensors,
                        const std::map<std::string, std::string>& metadata) {
-  SafetensorsWriter w(path, tensors, metadata);
-  for (const TensorEntry& t : tensors) w.append(t.data, t.bytes);
-  w.finish();
+  const std::string header = header_of(tensors, metadata);
+  std::vector<std::string_view> parts{header};
+  for (const TensorEntry& t : tensors) parts.emplace_back(reinterpret_cast<const char*>(t.data), t.bytes);
+  write_file_atomic(path, parts);
 }
 
 }  // namespace birkhoff::io

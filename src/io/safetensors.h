@@ -88,8 +88,7 @@ class SafetensorsWriter {
   uint64_t left_ = 0;  // bytes of data still to come
 };
 
-// Writes the tensors in the given order and syncs the file to disk. Throws Error (disk full, no permission); the path
-// may then hold a part: write under a temporary name and rename.
+// Writes the tensors in the given order as write_file_atomic does. Throws Error (disk full, no permission).
 void write_safetensors(const std::string& path, std::span<const TensorEntry> tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

@@ -170,4 +170,7 @@ std::string read_stream(const std::string& path, size_t max_bytes) {
   return read_all(fd.get(), path, max_bytes, S_ISFIFO(about.st_mode));
 }
 
+// Of its descriptor: opened by a name it would begin anew, and a socket cannot be opened at all.
+std::string read_standard_input(size_t max_bytes) { return read_all(STDIN_FILENO, "standard input", max_bytes, false); }
+
 }  // namespace birkhoff::io

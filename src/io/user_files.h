@@ -72,4 +72,8 @@ std::string read_file(const std::string& path, size_t max_bytes);
 // that nothing writes to is refused after ten seconds.
 std::string read_stream(const std::string& path, size_t max_bytes);
 
+// Standard input from where it stands to its end, whatever it is. Throws Error; also when there are more than
+// max_bytes.
+std::string read_standard_input(size_t max_bytes);
+
 }  // namespace birkhoff::io

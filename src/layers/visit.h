@@ -1,8 +1,9 @@
 // Visiting the parameters of a layer, or of anything made of layers. Its Weights has
 //   template <class W, class F> static void visit(W& w, const std::string& prefix, F&& f)
 // which calls in storage order, with what W& allows,
-//   f(prefix, Linear&), f(prefix, GroupedLinear&)   matrices that products read; their tensors are prefix + part +
-//   ".weight" f(name, Mat&, Role)                             every other tensor
+//   f(prefix, Linear&)         a matrix that products read; its tensors are prefix + part + ".weight"
+//   f(prefix, GroupedLinear&)  the same, of groups of rows
+//   f(name, Mat&, Role)        every other tensor
 // Initialising, binding, saving, loading, counting and the optimizer's list are a call of one of these each.
 #pragma once
 #include <string>

@@ -10,8 +10,8 @@ namespace birkhoff::model {
 
 struct RoutingProbe {
   int64_t masked = 0;  // R: of every token its R most probable routed experts (ops::RouterRule::masked)
-  bool replace_shared =
-      false;  // all n shared experts of a layer, for n more routed ones (K + n): the cost of a token stays
+  // All n shared experts of a layer, for n more routed ones (K + n): the cost of a token stays.
+  bool replace_shared = false;
   bool on() const { return masked != 0 || replace_shared; }
 };
 

@@ -25,8 +25,8 @@ void forward(const StackRun& r, std::span<const int32_t> ids, Tape& tape, KvCach
 struct LossOptions : ops::HeadLoss {
   float balance_scale = 1.f;     // of the balance losses: the part's share of the step's sequences
   std::vector<float> mtp_scale;  // module k: coefficient / (modules * its targets of the step)
-  float indexer_scale =
-      0.f;  // of every token's KL of an indexer: its coefficient / tokens of the step; 0: they do not learn
+  // Of every token's KL of an indexer: its coefficient / tokens of the step; 0: they do not learn.
+  float indexer_scale = 0.f;
 };
 struct LossResult {
   ops::LossSums sums;

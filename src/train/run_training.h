@@ -12,8 +12,8 @@ struct TrainOptions {
   std::vector<std::string> settings_set;      // key=value, over the base
   std::vector<std::string> data, validation;  // PATH[@WEIGHT]
   std::string tokenizer;                      // directory; "": bytes are tokens, or what the resumed run has
-  std::string chat_template,
-      chat_encoder;         // format of conversations: a file, or "v3.2", "v4"; both "": the directory's own
+  // Format of conversations: a file, or "v3.2", "v4"; both "": the directory's own.
+  std::string chat_template, chat_encoder;
   std::string token_cache;  // directory where tokenized data is kept, "" keeps none
   std::string out;
   std::string init;  // a run, checkpoint or model directory whose weights the run starts from

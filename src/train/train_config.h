@@ -36,8 +36,8 @@ struct TrainConfig {
   int64_t checkpoint_every = 0, keep = 3, eval_every = 0, gain_every = 0;
   double checkpoint_minutes = 10;  // of wall time since the last checkpoint, after which a step ends with one; 0: never
   bool keep_best = true;
-  double fim_rate =
-      0;  // share of the documents rearranged for filling in the middle; needs a tokenizer that has the tokens
+  // Share of the documents rearranged for filling in the middle; needs a tokenizer that has the tokens.
+  double fim_rate = 0;
   std::string trainable;     // expression over tensor names; the rest is frozen. "": everything, or the adapters alone
   int64_t lora_rank = 0;     // lora.rank, 0: no adapters
   double lora_alpha = 0;     // lora.alpha, 0: lora.rank

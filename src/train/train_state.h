@@ -20,8 +20,8 @@ namespace birkhoff::train {
 
 // What one optimizer step produced.
 struct StepOutcome {
-  double loss = 0, z_loss = 0,
-         aux_loss = 0;  // nats a token; the z-loss and the sum of the balance losses, with their coefficients
+  double loss = 0;                     // nats a token
+  double z_loss = 0, aux_loss = 0;     // the z-loss and the sum of the balance losses, with their coefficients
   std::optional<double> mtp_loss;      // mean over the prediction modules, without its coefficient
   std::optional<double> indexer_loss;  // KL of the indexers, nats a token and indexer, without its coefficient
   double objective = 0;                // what was minimised of the tokens: of next-token prediction the loss
@@ -54,7 +54,7 @@ class TrainState {
   // over all parts of the step (grad_accum of them, fewer while the batch ramps up), the weights standing still.
   void accumulate(const std::vector<data::Batch>& parts, const Objective& objective = nullptr);
   // Moves the weights as step `step` (from 0) of the schedule; gradients become zero. A loss or norm that is not finite
-  // moves nothing.
+  // moves nothing and leaves the gradients, for first_bad_tensor.
   StepOutcome apply(int64_t step);
   // Mean cross-entropy over the batches, nats a token; no gradients.
   double evaluate(const std::vector<data::Batch>& batches);

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "data/corpus.h"
 #include "support/golden.h"
+#include "support/limits.h"
 #include "support/temp_dir.h"
 #include "text/tokenizer/fim.h"
 
@@ -102,6 +103,23 @@ TEST(TokenShard, IsMadeWithoutACacheThatCannotBeWritten) {
   EXPECT_FALSE(shard.cached());
   EXPECT_EQ(document(shard, 0), closed(t, "some text"));
   EXPECT_NE(told.find("[file] " + t.cache), std::string::npos) << told;
+}
+
+TEST(TokenShard, IsMadeAnewWhereTheCachedOneMayNotBeRead) {
+  namespace fs = std::filesystem;
+  const TempDir dir;
+  Tokenization t = v3();
+  const std::string file = dir.path() + "/a.txt";
+  write(file, "some text");
+  t.cache = dir.path() + "/cache";
+  const TokenShard first(file, t);
+  fs::permissions(dir.path(), fs::perms::all);
+  for (const auto& e : fs::directory_iterator(t.cache)) fs::permissions(e.path(), fs::perms::none);
+  const test::WithoutPrivileges nobody;
+  if (!nobody.effective()) return;
+  const TokenShard again(file, t);
+  EXPECT_FALSE(again.cached());
+  EXPECT_EQ(document(again, 0), document(first, 0));
 }
 
 TEST(TokenShard, FillInTheMiddleRearrangesWholeDocuments) {

@@ -85,6 +85,8 @@ class ChatTraining(Case):
         tools = self.write(self.dir / "tools.json", [])
         tools.write_bytes(b"\xef\xbb\xbf[]")
         self.assertIn("is read", self.chat(run, "Speak.", f"/save {tools}", more=["--tools", tools]).stderr)
+        for name in ("run.json", "latest/config.json", "latest/model.safetensors", "latest/tokenizer.json"):
+            self.assertIn("is read", self.chat(run, "Speak.", f"/save {run / name}").stderr)
         self.assertEqual(tools.read_bytes(), b"\xef\xbb\xbf[]")
 
     def on_a_terminal(self, model, *arguments, **environment):

@@ -1,8 +1,14 @@
 """generate for programs: JSON lines, log-probabilities, standard input, several prompts and samples; and one rule for positions."""
+import array
+import fcntl
 import json
 import math
+import signal
+import socket
 import struct
 import subprocess
+import termios
+import time
 import unittest
 
 from support import DONE, PROGRAM, REFUSED, USAGE, Case
@@ -86,6 +92,28 @@ class Generate(Case):
         self.assertEqual(given.returncode, 0, given.stderr)
         named = subprocess.run([PROGRAM, "generate", "-m", self.run_dir, "-p", "To be", "-n", "20"], capture_output=True)
         self.assertEqual(given.stdout, named.stdout)
+        ours, its = socket.socketpair()
+        with ours, its, subprocess.Popen([PROGRAM, "generate", "-m", self.run_dir, "-p", "-", "-n", "20"], stdin=its, stdout=subprocess.PIPE) as process:
+            ours.sendall(b"To be")
+            ours.shutdown(socket.SHUT_WR)
+            self.assertEqual(process.communicate(timeout=60)[0], named.stdout)
+
+    def test_a_signal_ends_the_wait_for_a_prompt(self):
+        with subprocess.Popen([PROGRAM, "generate", "-m", self.run_dir, "-p", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.wait(timeout=20), -signal.SIGTERM)
+
+    def test_a_signal_while_the_reader_is_slow(self):
+        words = [PROGRAM, "generate", "-m", self.run_dir, "-p", "To be", "-n", "100", "--samples", "1000000", "--json", "--top-logprobs", "9"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            held = -1
+            while held != (held := array.array("i", fcntl.ioctl(process.stdout, termios.FIONREAD, bytes(4)))[0]) or not held:
+                time.sleep(1)  # until the pipe is full
+            process.send_signal(signal.SIGTERM)
+            said, complaint = process.communicate(timeout=60)
+        self.assertEqual((process.returncode, complaint), (DONE, b""))
+        self.assertGreaterEqual(len(said), held)
 
     def test_repetition_penalty(self):
         (plain,), (penalised,) = (self.lines("-p", "To be", "-n", "30", "--temp", "0", *more) for more in ([], ["--repetition-penalty", "1000"]))

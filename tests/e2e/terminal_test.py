@@ -64,6 +64,17 @@ class Output(Case):
         self.assertEqual(process.wait(timeout=20), DONE)
         process.stdout.close()
 
+    def test_an_input_that_cannot_be_read(self):
+        tokenizer = self.dir / "tokenizer"
+        self.expect(DONE, "train-tokenizer", "--vocab", 260, "--out", tokenizer, self.text)
+        for arguments in (["tokenize", "--tokenizer", tokenizer], ["tokenize", "--tokenizer", tokenizer, "--jsonl"], ["chat-format", "--encoder", "v4"], ["chat-parse", "--encoder", "v4"]):
+            with self.subTest(arguments):
+                folder = os.open(self.dir, os.O_RDONLY)
+                done = subprocess.run([PROGRAM, *map(str, arguments)], stdin=folder, capture_output=True, timeout=60)
+                os.close(folder)
+                self.assertEqual((done.returncode, done.stdout), (REFUSED, b""))
+                self.assertIn(b"[file] standard input: Is a directory", done.stderr)
+
     def test_files_never_get_the_number_of_a_closed_stream(self):
         run = self.dir / "run"
         words = [PROGRAM, "train", *settings(steps=1), "--data", str(self.text), "--out", str(run)]

@@ -1,6 +1,8 @@
 // The format as written and read, and files that lie: every claim of a header is an Error that names file and tensor.
 #include "io/safetensors.h"
 
+#include <sys/stat.h>
+
 #include <cstring>
 
 #include "core/rng.h"
@@ -188,6 +190,8 @@ TEST(Safetensors, WritingWhereOneCannot) {
   expect_error([&] { io::write_safetensors(dir / "no/such/folder/f", {}); }, {"no/such/folder/f", "No such file"});
   expect_error([&] { io::write_safetensors(dir.path(), {}); }, {dir.path(), "directory"});
   EXPECT_THROW(io::write_safetensors("/dev/full", {}), Error);
+  ASSERT_EQ(mkfifo((dir / "fifo").c_str(), 0600), 0);
+  expect_error([&] { io::write_safetensors(dir / "fifo", {}); }, {dir / "fifo", "a pipe that nobody reads"});
 }
 
 }  // namespace

@@ -3,7 +3,10 @@
 #include "io/user_files.h"
 
 #include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <thread>
@@ -150,6 +153,41 @@ TEST(Outputs, LinksStayAndTheirTargetsAreReplaced) {
   EXPECT_TRUE(fs::is_symlink(dir / "dangling"));
   EXPECT_EQ(read_file(dir / "sub/later"), "made");
   EXPECT_EQ(listing(dir / "sub"), "later target");
+}
+
+TEST(Outputs, TheModeOfWhatIsReplacedIsKeptWhateverTheUmask) {
+  TempDir dir;
+  const auto shared = fs::perms::owner_read | fs::perms::owner_write | fs::perms::group_read | fs::perms::group_write;
+  const std::string path = dir.file("f", "old");
+  fs::permissions(path, shared);
+  const mode_t before = umask(022);
+  io::write_file_atomic(path, "new");
+  io::write_file_atomic(dir / "fresh", "new");
+  umask(before);
+  EXPECT_EQ(fs::status(path).permissions(), shared);
+  EXPECT_EQ(fs::status(dir / "fresh").permissions() & fs::perms::group_write, fs::perms::none);
+}
+
+TEST(Streams, StandardInputIsReadFromWhereItStands) {
+  TempDir dir;
+  const std::string path = dir.file("f", "first line\nsecond");
+  const io::Descriptor before(::dup(STDIN_FILENO)), file(::open(path.c_str(), O_RDONLY)),
+      folder(::open(dir.path().c_str(), O_RDONLY));
+  ASSERT_EQ(::lseek(file.get(), 11, SEEK_SET), 11);
+  ::dup2(file.get(), STDIN_FILENO);
+  EXPECT_EQ(io::read_standard_input(kMost), "second");
+  ::lseek(file.get(), 0, SEEK_SET);
+  expect_error([] { io::read_standard_input(5); }, {"standard input", "more than 5 bytes"});
+  int both[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, both), 0);
+  EXPECT_EQ(::write(both[1], "socket", 6), 6);
+  ::close(both[1]);
+  ::dup2(both[0], STDIN_FILENO);
+  ::close(both[0]);
+  EXPECT_EQ(io::read_standard_input(kMost), "socket");
+  ::dup2(folder.get(), STDIN_FILENO);
+  expect_error([] { io::read_standard_input(kMost); }, {"[file] standard input: Is a directory"});
+  ::dup2(before.get(), STDIN_FILENO);
 }
 
 TEST(Outputs, DevicesAndPipesAreWrittenInPlace) {

@@ -1,9 +1,9 @@
 // Compressed key-value entries of DeepSeek-V4 (models.md G.4): every `ratio` tokens of a document become one entry, a
 // softmax-weighted sum of their key rows taken separately in every channel.
 //   without overlap (HCA)  entry = sum over the window's rows j of softmax_j(z_j + ape_j) k_j
-//   with overlap (CSA)     rows have two halves of channels: the previous window takes part through the first half, the
-//   own window through
-//                          the second, under one softmax; the first window of a document has no previous one
+//   with overlap (CSA)     rows have two halves of channels: the previous window takes part through the first half,
+//                          the own window through the second, under one softmax; the first window of a document has
+//                          no previous one
 #pragma once
 #include <cstdint>
 #include <span>

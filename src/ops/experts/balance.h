@@ -17,8 +17,8 @@ struct BalanceCoefficients {
   double device = 0;         // C.3 device-level over `devices` contiguous groups
   double communication = 0;  // D.6; devices and rule.active_groups (or devices_per_token) = M
   double sequence = 0;  // V3/V4: affinities normalised per token, per sequence, averaged. softmax scoring: V2's seq_aux
-  double mixtral =
-      0;  // E sum_e f_e P_e over the tokens of all layers together, as transformers' load_balancing_loss_func
+  // E sum_e f_e P_e over the tokens of all layers together, as transformers' load_balancing_loss_func.
+  double mixtral = 0;
   int64_t devices = 1, devices_per_token = 1;
   bool any() const { return expert != 0 || device != 0 || communication != 0 || sequence != 0 || mixtral != 0; }
 };

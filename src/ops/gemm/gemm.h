@@ -2,8 +2,7 @@
 //
 // Promises, each with a test on every instruction set:
 //   - an output element is one sum over K in a fixed order: it does not depend on how many rows or columns share the
-//   call, on
-//     where its row stands, or on the number of threads;
+//     call, on where its row stands, or on the number of threads;
 //   - bf16 inputs, fp32 sums, one rounding at the end.
 #pragma once
 #include <cstdint>

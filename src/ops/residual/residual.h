@@ -1,10 +1,9 @@
 // The residual path between sub-layers ("sites"): plain addition, hyper-connections (HC) and manifold-constrained ones
 // (mHC). All three have one shape, so that the pass over the wide state is fused from the start:
 //
-//   open     X_0            -> input of site 0                      (read + pre-norm)
-//   advance  X_s, y_s       -> X_{s+1}, input of site s+1           (write of s, read of s+1, pre-norm: one pass over
-//   X)
-//   close    X_last, y_last -> X_end, h                             (write of the last site, collapse of the streams)
+//   open     X_0            -> input of site 0             (read + pre-norm)
+//   advance  X_s, y_s       -> X_{s+1}, input of site s+1  (write of s, read of s+1, pre-norm: one pass over X)
+//   close    X_last, y_last -> X_end, h                    (write of the last site, collapse of the streams)
 // and backwards (residual_backward.h)
 //   close_backward    dh              -> dX_end, dy of the last site
 //   retreat           d(input of s), dX_{s+1} -> dX_s, dy_{s-1}
@@ -51,8 +50,8 @@ struct ResidualSpec {
 // Parameters of one site (also its gradient type; all fp32).
 //   plain  norm only
 //   mhc    fn [M, n*D], scale [1, 3] (pre, post, res), base [1, M]; M = spec.coefficients()
-//   hc     fn [n+2, D] (rows: beta, A_m, A_r columns 0..n-1; the stream norm's weight is hc_norm [1, D]), scale [1, 2]
-//   (beta, alpha),
+//   hc     fn [n+2, D] (rows: beta, A_m, A_r columns 0..n-1; the stream norm's weight is hc_norm [1, D]),
+//          scale [1, 2] (beta, alpha),
 //          base [1, n*n+2n]: A_m (n), B (n), A_r (n*n, [j, k] row-major): the same order pre, post, res
 struct SiteWeights {
   Mat norm;  // [1, D] pre-norm weight of the sub-layer

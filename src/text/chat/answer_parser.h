@@ -1,9 +1,9 @@
 // What a model wrote -> content, reasoning, tool calls. Fed in pieces of any size, in time linear in the text; text is
 // never lost: what is no well-formed call stays content, letter by letter.
 //
-//   V3, R1
-//   <think>...</think>content<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME\n```json\nARGUMENTS\n```
-//           <｜tool▁call▁end｜>...<｜tool▁calls▁end｜>
+//   V3, R1  <think>...</think>content<｜tool▁calls▁begin｜>
+//           <｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME\n```json\nARGUMENTS\n```<｜tool▁call▁end｜>...
+//           <｜tool▁calls▁end｜>
 //   V3.1    the same tokens around NAME<｜tool▁sep｜>ARGUMENTS
 //   V3.2    \n\n<｜DSML｜function_calls> with invoke and parameter elements;  V4  \n\n<｜DSML｜tool_calls>
 //

@@ -7,8 +7,8 @@
 
 namespace birkhoff::text {
 
-inline constexpr int32_t kMaxTokenId =
-    (1 << 22) - 1;  // larger than any vocabulary; bounds what a small file can make us allocate
+// Larger than any vocabulary; bounds what a small file can make us allocate.
+inline constexpr int32_t kMaxTokenId = (1 << 22) - 1;
 
 class Vocabulary {
  public:
