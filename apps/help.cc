@@ -24,7 +24,7 @@ const std::map<std::string, const char*>& examples() {
       {"plan", "  birkhoff plan mhc-3b --tokens 39.3e9 --machines 32"},
       {"experts", "  birkhoff experts -m runs/demo --data text.txt --validation --out experts.html"},
       {"generate",
-       "  birkhoff generate -m runs/demo -p 'ROMEO:' -n 300\n"
+       "  birkhoff generate -m runs/demo -p 'OTHELLO.' -n 300\n"
        "  birkhoff generate -m runs/demo --prompt-file <(head -20 text.txt) --temp 0"},
       {"chat", "  birkhoff chat -m DIR --system 'Answer in one sentence.'"},
       {"eval", "  birkhoff eval -m runs/demo --data text.txt --validation --json"},
