@@ -12,6 +12,7 @@
 namespace birkhoff::eval {
 
 int64_t trained_seq_len(const std::string& directory) {
+  if (directory.empty()) return 256;
   const nlohmann::json j = checkpoint::read_config_json(checkpoint::resolve_model_directory(directory));
   return j.contains("training") ? model::field_or<int64_t>(j["training"], "seq_len", 256) : 256;
 }

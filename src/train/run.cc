@@ -193,7 +193,7 @@ void Run::save() {
                                 setup_.config.train.keep_best ? at_.best_step : -1);
 }
 
-void Run::write_run_json(const std::string& status) const {
+void Run::write_run_json(const std::string& status, std::optional<double> final_val_loss) const {
   const model::Inventory v = model::take_inventory(setup_.config.model);
   char when[32];
   const std::time_t now = std::time(nullptr);
@@ -210,6 +210,7 @@ void Run::write_run_json(const std::string& status) const {
               {"planned_mib", stage_.state().plan().total() >> 20},
               {"position", to_json(at_)}};
   stage_.describe(run);
+  if (final_val_loss) run["final_val_loss"] = *final_val_loss;
   io::write_json(dir_.file("run.json"), run);
 }
 
@@ -270,10 +271,7 @@ void Run::finish() {
   std::snprintf(text, sizeof text, "done: %lld steps in %.1f s of training, validation loss %.4f nats/token",
                 static_cast<long long>(at_.step), at_.train_seconds, val);
   say(text);
-  write_run_json("done");
-  json run = io::read_json(dir_.file("run.json"));
-  run["final_val_loss"] = val;
-  io::write_json(dir_.file("run.json"), run);
+  write_run_json("done", val);
 }
 
 void report_unfinished(const RunDirectory& directory) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 
 #include "checkpoint/tensor_map.h"
@@ -59,7 +60,7 @@ class Run {
   void require_directory() const;
   void save();
   void finish();
-  void write_run_json(const std::string& status) const;
+  void write_run_json(const std::string& status, std::optional<double> final_val_loss = {}) const;
 
   RunSetup setup_;
   RunDirectory& dir_;

@@ -66,6 +66,7 @@ RunDirectory::RunDirectory(const std::string& path, Open how) : path_(path) {
     require_run(path);
   io::create_directories(path + "/checkpoints");
   lock_ = std::make_unique<io::DirectoryLock>(path);
+  if (how == Open::fresh) require_no_run(path);  // another may have begun, and ended, before the lock
 }
 
 RunDirectory::~RunDirectory() = default;
