@@ -182,7 +182,7 @@ SABOTAGES = [
     ("range-open-end", "model/config/range.h", "(ends == above ? v > low : v >= low)", "(v >= low)", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
     ("range-unchecked", "model/config/validate.cc", "for_each_field(std::as_const(c), CheckRange{});", "", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
     ("words-swapped", "model/config/names.h", "{\"lite\", ops::ResForm::lite}, {\"kron\", ops::ResForm::kron}", "{\"lite\", ops::ResForm::kron}, {\"kron\", ops::ResForm::lite}", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
-    ("tokenizer-growth", "text/tokenizer/growth.h", "kGrowth * input_bytes + floor", "SIZE_MAX", ("text_tokenizer_test", "Bpe:SentencePiece:StreamDecoder:Tokenizer:WordCache")),
+    ("tokenizer-growth", "text/tokenizer/growth.h", "kGrowth * input_bytes + floor", "floor", ("text_tokenizer_test", "Growth")),
 ]
 
 
