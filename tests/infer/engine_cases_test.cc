@@ -11,12 +11,9 @@ namespace birkhoff::test {
 namespace {
 
 std::vector<std::string> cases() {
-  std::vector<std::string> found;
-  for (const char* name :
-       {"deepseek_v3", "deepseek_v2_lite", "llama_gqa", "deepseek_v2", "llama", "llama_linear_rope", "llama_bf16",
-        "mixtral", "deepseek_moe", "deepseek_v3_fp8", "deepseek_v4", "deepseek_v4_hf", "deepseek_v4_fp4"})
-    if (std::filesystem::exists(case_dir(name))) found.push_back(name);
-  return found;
+  return test::cases_of({"deepseek_v3", "deepseek_v2_lite", "llama_gqa", "deepseek_v2", "llama", "llama_linear_rope",
+                         "llama_bf16", "mixtral", "deepseek_moe", "deepseek_v3_fp8", "deepseek_v4", "deepseek_v4_hf",
+                         "deepseek_v4_fp4"});
 }
 
 class EngineCase : public testing::TestWithParam<std::string> {};

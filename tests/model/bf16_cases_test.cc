@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 
 #include "support/matrix.h"
 #include "support/model_case.h"
@@ -15,12 +14,9 @@ namespace {
 using test::case_dir;
 
 std::vector<std::string> bf16_cases() {
-  std::vector<std::string> found;
-  for (const char* name : {"llama", "llama_bf16", "llama_gqa", "llama_linear_rope", "mixtral", "deepseek_moe",
-                           "deepseek_v2", "deepseek_v2_lite", "deepseek_v3", "deepseek_v3_mtp", "deepseek_v3_fp8",
-                           "deepseek_v32", "deepseek_v4", "deepseek_v4_hf", "deepseek_v4_fp4"})
-    if (std::filesystem::exists(case_dir(name))) found.push_back(name);
-  return found;
+  return test::cases_of({"llama", "llama_bf16", "llama_gqa", "llama_linear_rope", "mixtral", "deepseek_moe",
+                         "deepseek_v2", "deepseek_v2_lite", "deepseek_v3", "deepseek_v3_mtp", "deepseek_v3_fp8",
+                         "deepseek_v32", "deepseek_v4", "deepseek_v4_hf", "deepseek_v4_fp4"});
 }
 
 // A forward over a case's tokens in one type.

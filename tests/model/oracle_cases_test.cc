@@ -1,8 +1,6 @@
 // Logits, hidden states, expert choices and gradients of the reference checkpoints, fp32, on every instruction set.
 #include <gtest/gtest.h>
 
-#include <filesystem>
-
 #include "model/config/model_type.h"
 #include "support/matrix.h"
 #include "support/model_case.h"
@@ -13,11 +11,8 @@ namespace {
 using test::case_dir;
 
 std::vector<std::string> oracle_cases() {
-  std::vector<std::string> found;
-  for (const char* name : {"deepseek_v3", "deepseek_v32", "deepseek_v2_lite", "llama_gqa", "deepseek_v2", "llama",
-                           "llama_linear_rope", "llama_bf16", "mixtral", "deepseek_moe", "deepseek_v3_fp8"})
-    if (std::filesystem::exists(case_dir(name))) found.push_back(name);
-  return found;
+  return test::cases_of({"deepseek_v3", "deepseek_v32", "deepseek_v2_lite", "llama_gqa", "deepseek_v2", "llama",
+                         "llama_linear_rope", "llama_bf16", "mixtral", "deepseek_moe", "deepseek_v3_fp8"});
 }
 
 class OracleCase : public testing::TestWithParam<std::string> {};

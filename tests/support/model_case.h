@@ -1,5 +1,6 @@
 // A reference checkpoint of tests/golden/cases with its goldens, opened by name, and a model filled from it.
 #pragma once
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <string>
@@ -12,6 +13,15 @@
 namespace birkhoff::test {
 
 inline std::string case_dir(const std::string& name) { return golden_dir() + "/cases/" + name; }
+
+// Those of `names` that are here: some in this tree, all in the full sets, where one that is absent fails its test.
+inline std::vector<std::string> cases_of(const std::vector<std::string>& names) {
+  if (golden_dir() != committed_dir()) return names;
+  std::vector<std::string> found;
+  for (const std::string& name : names)
+    if (std::filesystem::exists(case_dir(name))) found.push_back(name);
+  return found;
+}
 
 // Arena and model together; positions covers every case.
 struct LoadedModel {
