@@ -4,8 +4,8 @@
 
 #include <functional>
 
-#include "reference/model.h"
 #include "support/layer_case.h"
+#include "support/model_reference.h"
 #include "support/places.h"
 #include "support/small_model.h"
 
@@ -159,7 +159,7 @@ void check(const Variant& v, DType t) {
   const Data d(v.config.vocab_size);
   const Exec exec(2);
   SmallModel model(v.config, t, 21, exec);
-  const reference::Model spec(v.config, turn_on_balance(*model.m, v.experts));
+  const reference::Model spec = reference_of(v.config, turn_on_balance(*model.m, v.experts));
   const auto w = model.values();
   const double counted = 10, scale = 1 / counted;
   const auto want = spec.loss(w, d.ids, d.labels, d.places(), d.at.sequence_start);

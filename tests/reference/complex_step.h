@@ -9,7 +9,7 @@ namespace birkhoff::reference {
 
 using Complex = std::complex<double>;
 
-inline std::vector<Complex> lift(const std::vector<double>& x) { return {x.begin(), x.end()}; }
+std::vector<Complex> lift(const std::vector<double>& x);
 
 // f: vector of Complex -> Complex
 template <class F>
@@ -26,10 +26,6 @@ std::vector<double> complex_step(const std::vector<double>& x, F&& f) {
 }
 
 template <class S>
-S dot(const std::vector<double>& a, const std::vector<S>& b) {
-  S s = 0;
-  for (size_t i = 0; i < a.size(); ++i) s += a[i] * b[i];
-  return s;
-}
+S dot(const std::vector<double>& a, const std::vector<S>& b);
 
 }  // namespace birkhoff::reference

@@ -1,14 +1,10 @@
 // The residual path of one token by its equations: plain, hyper-connections (mhc.md 2) and manifold-constrained ones
 // (mhc.md 1.2, 3.2), on any scalar. A state is n streams of `dim` channels, stream-major.
 #pragma once
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <numeric>
+#include <cstddef>
 #include <string>
 #include <vector>
 
-#include "reference/norm.h"
 #include "reference/tensors.h"
 
 namespace birkhoff::reference {
@@ -31,208 +27,54 @@ struct HyperConnection {
   bool learn_pre = true, learn_post = true, learn_res = true;
   Form form = Form::sinkhorn;
 
-  template <class S>
-  static S sigmoid(S x) {
-    return 1.0 / (1.0 + std::exp(-x));
-  }
-
-  // Divides every line of m [n, n] by (its sum + e): rows (sum over the second index) or columns.
-  template <class S>
-  void normalise(std::vector<S>& m, bool rows, double e) const {
-    for (size_t a = 0; a < n; ++a) {
-      S sum = e;
-      for (size_t b = 0; b < n; ++b) sum += m[rows ? a * n + b : b * n + a];
-      for (size_t b = 0; b < n; ++b) m[rows ? a * n + b : b * n + a] /= sum;
-    }
-  }
-
   // H_res of the logits z [n, n] as they are stored.
   template <class S>
-  std::vector<S> sinkhorn(std::vector<S> m) const {
-    double top = -INFINITY;
-    for (const S& v : m) top = std::max(top, real_part(v));
-    for (S& v : m) v = std::exp(v - top);
-    if (!v4) {
-      for (size_t t = 0; t < iterations; ++t) {
-        normalise(m, false, 0);
-        normalise(m, true, 0);
-      }
-      return m;
-    }
-    normalise(m, true, 0);  // softmax over the destination
-    for (S& v : m) v += eps;
-    normalise(m, false, eps);
-    for (size_t t = 1; t < iterations; ++t) {
-      normalise(m, true, eps);
-      normalise(m, false, eps);
-    }
-    return transposed(m);
-  }
-
-  template <class S>
-  std::vector<S> transposed(const std::vector<S>& m) const {
-    std::vector<S> h(n * n);
-    for (size_t j = 0; j < n; ++j)
-      for (size_t k = 0; k < n; ++k) h[k * n + j] = m[j * n + k];
-    return h;
-  }
-
-  template <class S>
-  static std::vector<S> softmax(std::vector<S> z) {
-    double top = -INFINITY;
-    for (const S& v : z) top = std::max(top, real_part(v));
-    S sum = 0;
-    for (S& v : z) sum += v = std::exp(v - top);
-    for (S& v : z) v /= sum;
-    return z;
-  }
-
-  // A weighted mean of all permutation matrices, the identity first.
-  template <class S>
-  std::vector<S> lite(const std::vector<S>& z) const {
-    std::vector<size_t> to(n);
-    std::iota(to.begin(), to.end(), size_t{0});
-    std::vector<S> m(n * n, S(0));
-    for (const S& w : softmax(z)) {
-      for (size_t a = 0; a < n; ++a) m[a * n + to[a]] += w;
-      std::next_permutation(to.begin(), to.end());
-    }
-    return m;
-  }
-
-  // The Kronecker product of matrices [[a, b], [b, a]], (a, b) = softmax of two logits.
-  template <class S>
-  std::vector<S> kron(const std::vector<S>& z) const {
-    std::vector<S> m{S(1)};
-    size_t size = 1;
-    for (size_t f = 0; f < z.size(); f += 2, size *= 2) {
-      const auto u = softmax(std::vector<S>{z[f], z[f + 1]});
-      std::vector<S> product(4 * size * size);
-      for (size_t r = 0; r < 2 * size; ++r)
-        for (size_t c = 0; c < 2 * size; ++c)
-          product[r * 2 * size + c] = m[r / 2 * size + c / 2] * u[r % 2 == c % 2 ? 0 : 1];
-      m = product;
-    }
-    return m;
-  }
-
-  size_t res_logits() const {
-    size_t factorial = 1, log2 = 0;
-    for (size_t k = 2; k <= n; ++k) factorial *= k;
-    while (size_t{1} << (log2 + 1) <= n) ++log2;
-    return form == Form::sinkhorn ? n * n : form == Form::lite ? factorial : 2 * log2;
-  }
+  std::vector<S> sinkhorn(std::vector<S> m) const;
 
   // H_res of its logits.
   template <class S>
-  std::vector<S> mixing(const std::vector<S>& z) const {
-    if (form == Form::sinkhorn) return sinkhorn(z);
-    const std::vector<S> stored = form == Form::lite ? lite(z) : kron(z);
-    return v4 ? transposed(stored) : stored;
-  }
-
-  // fn x / rms(x): the projection of a whole state.
-  template <class S>
-  std::vector<S> project(const std::vector<S>& fn, const std::vector<S>& x, size_t out) const {
-    S squares = 0;
-    for (const S& v : x) squares += v * v;
-    const S rho = 1.0 / std::sqrt(squares / static_cast<double>(n * dim) + norm_eps);
-    std::vector<S> q(out, S(0));
-    for (size_t i = 0; i < out; ++i) {
-      for (size_t c = 0; c < n * dim; ++c) q[i] += fn[i * n * dim + c] * x[c];
-      q[i] *= rho;
-    }
-    return q;
-  }
+  std::vector<S> mixing(const std::vector<S>& z) const;
 
   // p: prefix of the site, e.g. "model.layers.0.hc_attn_".
   template <class S>
-  Maps<S> maps(const Tensors<S>& w, const std::string& p, const std::vector<S>& x) const {
-    Maps<S> m;
-    m.pre.assign(n, S(1.0 / static_cast<double>(n)));
-    m.post.assign(n, S(1));
-    m.res.assign(n * n, S(0));
-    for (size_t i = 0; i < n; ++i) m.res[i * n + i] = 1;
-    if (kind == Residual::plain) return m;
-    Maps<S> l = kind == Residual::mhc ? mhc_maps(w, p, x) : hc_maps(w, p, x);
-    if (learn_pre) m.pre = l.pre;
-    if (learn_post) m.post = l.post;
-    if (learn_res) m.res = l.res;
-    return m;
-  }
+  Maps<S> maps(const Tensors<S>& w, const std::string& p, const std::vector<S>& x) const;
 
   template <class S>
-  Maps<S> mhc_maps(const Tensors<S>& w, const std::string& p, const std::vector<S>& x) const {
-    const auto& base = w.at(p + "base");
-    const auto& scale = w.at(p + "scale");
-    const size_t count = 2 * n + res_logits();
-    const auto q = project(w.at(p + "fn"), x, count);
-    Maps<S> m;
-    std::vector<S> z;
-    for (size_t i = 0; i < n; ++i) m.pre.push_back(sigmoid(scale[0] * q[i] + base[i]) + (v4 ? eps : 0.0));
-    for (size_t i = n; i < 2 * n; ++i) m.post.push_back(2.0 * sigmoid(scale[1] * q[i] + base[i]));
-    for (size_t i = 2 * n; i < count; ++i) z.push_back(scale[2] * q[i] + base[i]);
-    m.res = mixing(z);
-    return m;
-  }
+  std::vector<S> read(const Maps<S>& m, const std::vector<S>& x) const;
+  template <class S>
+  std::vector<S> write(const Maps<S>& m, const std::vector<S>& x, const S* y) const;
+  // Sum of the streams, or the learned collapse when the head has weights.
+  template <class S>
+  std::vector<S> collapse(const Tensors<S>& w, const std::vector<S>& x) const;
+
+  // The next states of all states "x" of a site around y = W in, whose input is normed by "input_norm".
+  template <class S>
+  std::vector<S> linear_site(const Tensors<S>& t) const;
+
+ private:
+  template <class S>
+  std::vector<S> transposed(const std::vector<S>& m) const;
+
+  // A weighted mean of all permutation matrices, the identity first.
+  template <class S>
+  std::vector<S> lite(const std::vector<S>& z) const;
+
+  // The Kronecker product of matrices [[a, b], [b, a]], (a, b) = softmax of two logits.
+  template <class S>
+  std::vector<S> kron(const std::vector<S>& z) const;
+
+  size_t res_logits() const;
+
+  // fn x / rms(x): the projection of a whole state.
+  template <class S>
+  std::vector<S> project(const std::vector<S>& fn, const std::vector<S>& x, size_t out) const;
+
+  template <class S>
+  Maps<S> mhc_maps(const Tensors<S>& w, const std::string& p, const std::vector<S>& x) const;
 
   // base: A_m (n), B (n), A_r [j, k]. fn rows: W_beta, W_m, then the columns of W_r.
   template <class S>
-  Maps<S> hc_maps(const Tensors<S>& w, const std::string& p, const std::vector<S>& x) const {
-    const auto& base = w.at(p + "base");
-    Maps<S> m{std::vector<S>(base.begin(), base.begin() + static_cast<std::ptrdiff_t>(n)),
-              std::vector<S>(base.begin() + static_cast<std::ptrdiff_t>(n),
-                             base.begin() + static_cast<std::ptrdiff_t>(2 * n)),
-              std::vector<S>(n * n)};
-    for (size_t j = 0; j < n; ++j)
-      for (size_t k = 0; k < n; ++k) m.res[k * n + j] = base[2 * n + j * n + k];
-    if (!dynamic) return m;
-    const auto &fn = w.at(p + "fn"), &scale = w.at(p + "scale");
-    for (size_t j = 0; j < n; ++j) {
-      const std::vector<S> stream(x.begin() + static_cast<std::ptrdiff_t>(j * dim),
-                                  x.begin() + static_cast<std::ptrdiff_t>((j + 1) * dim));
-      const auto hbar = rms_norm(stream, w.at(p + "norm"), norm_eps);
-      const auto along = [&](size_t row) {
-        S s = 0;
-        for (size_t c = 0; c < dim; ++c) s += hbar[c] * fn[row * dim + c];
-        return s;
-      };
-      m.post[j] += std::tanh(along(0)) * scale[0];
-      m.pre[j] += std::tanh(along(1)) * scale[1];
-      for (size_t k = 0; k < n; ++k) m.res[k * n + j] += std::tanh(along(2 + k)) * scale[1];
-    }
-    return m;
-  }
-
-  template <class S>
-  std::vector<S> read(const Maps<S>& m, const std::vector<S>& x) const {
-    std::vector<S> u(dim, S(0));
-    for (size_t i = 0; i < n; ++i)
-      for (size_t c = 0; c < dim; ++c) u[c] += m.pre[i] * x[i * dim + c];
-    return u;
-  }
-  template <class S>
-  std::vector<S> write(const Maps<S>& m, const std::vector<S>& x, const S* y) const {
-    std::vector<S> next(n * dim, S(0));
-    for (size_t k = 0; k < n; ++k)
-      for (size_t c = 0; c < dim; ++c) {
-        for (size_t j = 0; j < n; ++j) next[k * dim + c] += m.res[k * n + j] * x[j * dim + c];
-        next[k * dim + c] += m.post[k] * y[c];
-      }
-    return next;
-  }
-  // Sum of the streams, or the learned collapse when the head has weights.
-  template <class S>
-  std::vector<S> collapse(const Tensors<S>& w, const std::vector<S>& x) const {
-    Maps<S> m;
-    m.pre.assign(n, S(1));
-    if (w.count("model.hc_head_fn")) {
-      const auto q = project(w.at("model.hc_head_fn"), x, n);
-      for (size_t i = 0; i < n; ++i)
-        m.pre[i] = sigmoid(w.at("model.hc_head_scale")[0] * q[i] + w.at("model.hc_head_base")[i]) + (v4 ? eps : 0.0);
-    }
-    return read(m, x);
-  }
+  Maps<S> hc_maps(const Tensors<S>& w, const std::string& p, const std::vector<S>& x) const;
 };
 
 }  // namespace birkhoff::reference

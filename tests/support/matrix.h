@@ -20,10 +20,7 @@ class Owned {
   Owned() = default;
   Owned(int64_t rows, int64_t cols, DType dtype = DType::f32)
       : dtype_(dtype), rows_(rows), cols_(cols), bytes_(static_cast<size_t>(rows * cols * dtype_bytes(dtype)) + 64) {}
-  Owned(int64_t rows, int64_t cols, const std::vector<double>& values, DType dtype = DType::f32)
-      : Owned(rows, cols, dtype) {
-    for (int64_t i = 0; i < rows * cols; ++i) set(i, values[static_cast<size_t>(i)]);
-  }
+  Owned(int64_t rows, int64_t cols, const std::vector<double>& values, DType dtype = DType::f32);
   Mat view() { return {bytes_.data(), dtype_, rows_, cols_}; }
   CMat view() const { return {bytes_.data(), dtype_, rows_, cols_}; }
   operator Mat() { return view(); }
@@ -39,11 +36,7 @@ class Owned {
                                 : to_float(reinterpret_cast<const bf16*>(bytes_.data())[i]);
   }
   double at(int64_t r, int64_t c) const { return at(r * cols_ + c); }
-  std::vector<double> values() const {
-    std::vector<double> v(static_cast<size_t>(rows_ * cols_));
-    for (size_t i = 0; i < v.size(); ++i) v[i] = at(static_cast<int64_t>(i));
-    return v;
-  }
+  std::vector<double> values() const;
   int64_t size() const { return rows_ * cols_; }
   bool same_bytes(const Owned& o) const { return bytes_ == o.bytes_; }
 
@@ -53,34 +46,13 @@ class Owned {
   std::vector<char> bytes_;
 };
 
-inline Owned random(int64_t rows, int64_t cols, uint64_t seed, double sd = 1.0, DType dtype = DType::f32) {
-  Owned m(rows, cols, dtype);
-  const Rng rng(seed);
-  for (int64_t i = 0; i < rows * cols; ++i) m.set(i, sd * rng.normal(static_cast<uint64_t>(i)));
-  return m;
-}
+Owned random(int64_t rows, int64_t cols, uint64_t seed, double sd = 1.0, DType dtype = DType::f32);
 
 // Largest |got - want| compared with `limit`; names the worst element.
-inline void expect_close(const std::vector<double>& got, const std::vector<double>& want, double limit,
-                         const std::string& what) {
-  ASSERT_EQ(got.size(), want.size()) << what;
-  double worst = 0;
-  size_t at = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    const double d = std::isfinite(got[i]) ? std::abs(got[i] - want[i]) : INFINITY;
-    if (d > worst) worst = d, at = i;
-  }
-  EXPECT_LE(worst, limit) << what << ": element " << at
-                          << (got.empty()
-                                  ? ""
-                                  : " is " + std::to_string(got[at]) + ", expected " + std::to_string(want[at]));
-}
+void expect_close(const std::vector<double>& got, const std::vector<double>& want, double limit,
+                  const std::string& what);
 
-inline double largest(const std::vector<double>& v) {
-  double m = 0;
-  for (double x : v) m = std::max(m, std::abs(x));
-  return m;
-}
+double largest(const std::vector<double>& v);
 
 // Error bound of a sum of `terms` products, each at most `magnitude`, accumulated in fp32 from inputs rounded to `in`,
 // stored as `out`: sequential-summation bound with the usual square-root growth times a safety factor of 8, never less

@@ -106,23 +106,7 @@ struct RandomSite : SiteRun {
   // X' of all tokens by the specification.
   template <class S>
   std::vector<S> next_state(const reference::Tensors<S>& t) const {
-    const reference::HyperConnection hc = specification();
-    const auto D = hc.dim, wide = hc.n * hc.dim;
-    const auto& all = t.at("x");
-    std::vector<S> out;
-    for (size_t row = 0; row < all.size() / wide; ++row) {
-      const std::vector<S> state(all.begin() + static_cast<std::ptrdiff_t>(row * wide),
-                                 all.begin() + static_cast<std::ptrdiff_t>((row + 1) * wide));
-      reference::Maps<S> maps = hc.maps(t, "", state);
-      if (spec.kind == ops::ResidualKind::plain) maps.pre = {S(1)};
-      const auto in_row = reference::rms_norm(hc.read(maps, state), t.at("input_norm"), hc.norm_eps);
-      std::vector<S> y_row(D, S(0));
-      for (size_t o = 0; o < D; ++o)
-        for (size_t i = 0; i < D; ++i) y_row[o] += in_row[i] * t.at("W")[o * D + i];
-      const auto next = hc.write(maps, state, y_row.data());
-      out.insert(out.end(), next.begin(), next.end());
-    }
-    return out;
+    return specification().linear_site(t);
   }
 };
 

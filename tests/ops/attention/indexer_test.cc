@@ -1,5 +1,7 @@
 #include "ops/attention/indexer.h"
 
+#include <numeric>
+
 #include "core/error.h"
 #include "reference/sparse_attention.h"
 #include "support/key_lists.h"
