@@ -65,10 +65,10 @@ inline double sum_tolerance(int64_t terms, double magnitude, DType in = DType::f
          2 * eps_out * magnitude * std::sqrt(static_cast<double>(std::max<int64_t>(terms, 1)));
 }
 
-// Every instruction set of this machine, best last. IsaScope caps the kernels for a scope.
+// Every instruction set of this machine that there are kernels for, best last. IsaScope caps the kernels for a scope.
 inline std::vector<Isa> machine_isas() {
   std::vector<Isa> v;
-  for (int i = 0; i <= static_cast<int>(detected_isa()); ++i) v.push_back(static_cast<Isa>(i));
+  for (int i = 0; i <= static_cast<int>(usable_isa()); ++i) v.push_back(static_cast<Isa>(i));
   return v;
 }
 class IsaScope {
