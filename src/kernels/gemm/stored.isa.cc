@@ -218,10 +218,17 @@ void expand(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, int64
       return expand_as<E5m2>(w, row, rows, col, cols, out, out_row);
     case StoredType::fp4:
       return expand_as<E2m1>(w, row, rows, col, cols, out, out_row);
+    case StoredType::i8:
+      return expand_as<Converted<int8_t>>(w, row, rows, col, cols, out, out_row);
+    case StoredType::i16:
+      return expand_as<Converted<int16_t>>(w, row, rows, col, cols, out, out_row);
     case StoredType::i32:
       return expand_as<Converted<int32_t>>(w, row, rows, col, cols, out, out_row);
     case StoredType::i64:
       return expand_as<Converted<int64_t>>(w, row, rows, col, cols, out, out_row);
+    default:  // blocks: not yet expanded
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t c = 0; c < cols; ++c) out[r * out_row + c] = from_bits(0x7fc00000u);
   }
 }
 
