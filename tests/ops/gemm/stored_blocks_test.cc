@@ -1,12 +1,10 @@
 // Blocks of GGUF files against ggml's values, bit for bit.
-#include <algorithm>
 #include <cstring>
 
 #include "core/bf16.h"
 #include "ops/gemm/gemm.h"
 #include "ops/gemm/stored_matrix.h"
-#include "support/golden.h"
-#include "support/matrix.h"
+#include "support/block_rows.h"
 
 namespace birkhoff::test {
 namespace {
@@ -20,30 +18,6 @@ class StoredBlocks : public testing::TestWithParam<Isa> {
 };
 INSTANTIATE_TEST_SUITE_P(Isas, StoredBlocks, testing::ValuesIn(machine_isas()),
                          [](const auto& isa) { return std::string(isa_name(isa.param)); });
-
-// A stored matrix with its bytes, which begin at an odd address.
-struct BlockRows {
-  std::string name;
-  std::vector<uint8_t> bytes;
-  StoredMatrix matrix;
-  std::vector<float> values;
-  int64_t cols() const { return matrix.cols; }
-  int64_t rows() const { return matrix.rows; }
-  const float* value(int64_t r, int64_t c) const { return values.data() + r * cols() + c; }
-  void view(StoredType type, int64_t rows, int64_t cols, const uint8_t* data) {
-    ops::StoredTensor t;
-    t.rows = rows, t.cols = cols, t.type = type;
-    bytes.assign(static_cast<size_t>(rows * t.row_bytes() + 1), 0);
-    std::copy(data, data + bytes.size() - 1, bytes.begin() + 1);
-    t.data = bytes.data() + 1;
-    matrix.append(t);
-  }
-};
-
-std::string upper(std::string s) {
-  std::transform(s.begin(), s.end(), s.begin(), [](char c) { return static_cast<char>(std::toupper(c)); });
-  return s;
-}
 
 // Every type that a file of vectors has, in the order of StoredType.
 std::vector<BlockRows> block_vectors(const io::SafetensorsFile& f) {
