@@ -1,8 +1,8 @@
 // Blocks of GGUF files: whole numbers of few bits with scales of their own, in the layouts of ggml; equal to its
 // decoders bit for bit. Every block is whole groups of 32 elements:
 //   group(b, g, out)   out[32] = elements [32 g, 32 g + 32) of the block at b
-// In each the codes are first brought to bytes and then multiplied; products in the order of the formula. An f16 scale
-// that is no number makes its elements none. Formats with codebooks: stored_codebooks.h.
+// Codes are first brought to 32 bytes of a vector, one an element, and then multiplied, in the order of the formula. An
+// f16 scale that is no number makes its elements none. Formats with codebooks: stored_codebooks.h.
 #pragma once
 #include "kernels/gemm/stored_values.h"
 
@@ -19,47 +19,75 @@ inline float half_value(uint32_t bits) {
 }
 inline float half_at(const uint8_t* p) { return half_value(read<uint16_t>(p)); }
 
-// out = d q
-template <int n>
-inline void scale(const int8_t* __restrict q, float d, float* __restrict out) {
-  for (int i = 0; i < n; ++i) out[i] = d * static_cast<float>(q[i]);
-}
-// out = d q + m
-template <int n>
-inline void scale_and_shift(const int8_t* __restrict q, float d, float m, float* __restrict out) {
-  for (int i = 0; i < n; ++i) out[i] = d * static_cast<float>(q[i]) + m;
-}
-// The low nibbles of 16 bytes, then the high ones, less `offset`.
-inline void nibbles(const uint8_t* __restrict p, int offset, int8_t* __restrict q) {
-  for (int i = 0; i < 16; ++i) {
-    q[i] = static_cast<int8_t>((p[i] & 15) - offset);
-    q[16 + i] = static_cast<int8_t>((p[i] >> 4) - offset);
-  }
-}
-// `bits` of each of 32 bytes from `shift` on.
-inline void bits_at(const uint8_t* __restrict p, int shift, int mask, int offset, int8_t* __restrict q) {
-  for (int i = 0; i < kGroup; ++i) q[i] = static_cast<int8_t>(((p[i] >> shift) & mask) - offset);
-}
-// Adds bit `from` of each of 32 bytes as the bit of value 16.
-inline void fifth_bits(const uint8_t* __restrict p, int from, int8_t* __restrict q) {
-  for (int i = 0; i < kGroup; ++i) q[i] = static_cast<int8_t>(q[i] | ((p[i] >> from) & 1) << 4);
-}
-// The same from bit i of a word.
-inline void fifth_bits_of_word(uint32_t bits, int offset, int8_t* __restrict q) {
-  for (uint32_t i = 0; i < kGroup; ++i) q[i] = static_cast<int8_t>((q[i] | ((bits >> i) & 1u) << 4) - offset);
-}
-// Nibbles as above, each the number of an entry.
-inline void nibble_entries(const uint8_t* __restrict p, const int8_t* __restrict table, int8_t* __restrict q) {
+// Vectors of the compiler's own: one source for every instruction set. Signed numbers are kept modulo 256.
+using Bytes = uint8_t __attribute__((vector_size(32)));
+using Words = uint16_t __attribute__((vector_size(32)));
+using HalfBytes = uint8_t __attribute__((vector_size(16)));
+using HalfWords = uint16_t __attribute__((vector_size(16)));
+
+// Bits `shift` and above of every byte; those of the neighbour above them are left for a mask.
+inline Bytes shifted(Bytes x, int shift) { return (Bytes)((Words)x >> static_cast<uint16_t>(shift)); }
+
 #if defined(__AVX2__)
-  const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table)), low = _mm_set1_epi8(15);
-  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_shuffle_epi8(t, _mm_and_si128(x, low)));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm_shuffle_epi8(t, _mm_and_si128(_mm_srli_epi16(x, 4), low)));
+// kLanes elements from element i on.
+inline V values_at(Bytes q, int i) {
+  __m128i half = i < 16 ? _mm256_castsi256_si128((__m256i)q) : _mm256_extracti128_si256((__m256i)q, 1);
+#if defined(__AVX512F__)
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(half));
 #else
-  for (int i = 0; i < 16; ++i) {
-    q[i] = table[p[i] & 15];
-    q[16 + i] = table[p[i] >> 4];
-  }
+  if (i % 16) half = _mm_srli_si128(half, 8);
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(half));
+#endif
+}
+#endif
+// out[i] = f(element i) for first <= i < first + n
+template <int first, int n, class F>
+inline void store_values(Bytes q, float* __restrict out, F f) {
+#if defined(__AVX2__)
+#pragma GCC unroll 4
+  for (int i = first; i < first + n; i += kLanes) store(out + i, f(values_at(q, i)));
+#else
+  int8_t codes[kGroup];
+  __builtin_memcpy(codes, &q, kGroup);
+  for (int i = first; i < first + n; ++i) out[i] = f(static_cast<float>(codes[i]));
+#endif
+}
+// d q
+template <int first = 0, int n = kGroup>
+inline void scale(Bytes q, float d, float* out) {
+  const V dv = set1(d);
+  store_values<first, n>(q, out, [=](V x) { return dv * x; });
+}
+// d q + m
+template <int first = 0, int n = kGroup>
+inline void scale_and_shift(Bytes q, float d, float m, float* out) {
+  const V dv = set1(d), mv = set1(m);
+  store_values<first, n>(q, out, [=](V x) { return dv * x + mv; });
+}
+
+// The low nibbles of 16 bytes, then the high ones.
+inline Bytes nibbles(const uint8_t* p) {
+  const HalfBytes x = read<HalfBytes>(p), high = (HalfBytes)((HalfWords)x >> 4);
+  return __builtin_shufflevector(x, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+                                 22, 23, 24, 25, 26, 27, 28, 29, 30, 31) &
+         15;
+}
+// Byte i is 255 where bit i is set, else 0.
+inline Bytes bit_masks(uint32_t bits) {
+  const HalfBytes x = (HalfBytes)(uint32_t __attribute__((vector_size(16)))){bits};
+  const Bytes spread = __builtin_shufflevector(x, x, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2,
+                                               2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+  const Bytes own = (Bytes)((uint64_t __attribute__((vector_size(32)))){} + 0x8040201008040201u);
+  return (Bytes)((spread & own) != 0);
+}
+// The entries that nibbles name.
+inline Bytes entries(Bytes nibble, const int8_t* table) {
+#if defined(__AVX2__)
+  const __m256i t = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
+  return (Bytes)_mm256_shuffle_epi8(t, (__m256i)nibble);
+#else
+  for (int i = 0; i < kGroup; ++i) nibble[i] = static_cast<uint8_t>(table[nibble[i]]);
+  return nibble;
 #endif
 }
 
@@ -69,66 +97,45 @@ alignas(16) inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49,
 alignas(16) inline constexpr int8_t kE2m1Doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 struct Q4_0 {
-  static void group(const uint8_t* b, int, float* out) {
-    int8_t q[kGroup];
-    nibbles(b + 2, 8, q);
-    scale<kGroup>(q, half_at(b), out);
-  }
+  static void group(const uint8_t* b, int, float* out) { scale(nibbles(b + 2) - 8, half_at(b), out); }
 };
 struct Q4_1 {
   static void group(const uint8_t* b, int, float* out) {
-    int8_t q[kGroup];
-    nibbles(b + 4, 0, q);
-    scale_and_shift<kGroup>(q, half_at(b), half_at(b + 2), out);
+    scale_and_shift(nibbles(b + 4), half_at(b), half_at(b + 2), out);
   }
 };
 struct Q5_0 {
   static void group(const uint8_t* b, int, float* out) {
-    int8_t q[kGroup];
-    nibbles(b + 6, 0, q);
-    fifth_bits_of_word(read<uint32_t>(b + 2), 16, q);
-    scale<kGroup>(q, half_at(b), out);
+    scale((nibbles(b + 6) | (bit_masks(read<uint32_t>(b + 2)) & 16)) - 16, half_at(b), out);
   }
 };
 struct Q5_1 {
   static void group(const uint8_t* b, int, float* out) {
-    int8_t q[kGroup];
-    nibbles(b + 8, 0, q);
-    fifth_bits_of_word(read<uint32_t>(b + 4), 0, q);
-    scale_and_shift<kGroup>(q, half_at(b), half_at(b + 2), out);
+    scale_and_shift(nibbles(b + 8) | (bit_masks(read<uint32_t>(b + 4)) & 16), half_at(b), half_at(b + 2), out);
   }
 };
 struct Q8_0 {
-  static void group(const uint8_t* b, int, float* out) {
-    scale<kGroup>(reinterpret_cast<const int8_t*>(b + 2), half_at(b), out);
-  }
+  static void group(const uint8_t* b, int, float* out) { scale(read<Bytes>(b + 2), half_at(b), out); }
 };
 
 // Two bits an element in halves of 128: bits 2 (g % 4) and above of the 32 bytes of the half.
-inline void two_bits(const uint8_t* p, int g, int offset, int8_t* q) {
-  bits_at(p + g / 4 * 32, g % 4 * 2, 3, offset, q);
-}
+inline Bytes two_bits(const uint8_t* p, int g) { return shifted(read<Bytes>(p + g / 4 * 32), g % 4 * 2) & 3; }
 
 struct Q2K {
   static void group(const uint8_t* b, int g, float* out) {
-    int8_t q[kGroup];
-    two_bits(b + 16, g, 0, q);
+    const Bytes q = two_bits(b + 16, g);
     const float d = half_at(b + 80), dmin = half_at(b + 82);
-    for (int half = 0; half < 2; ++half) {
-      const int s = b[2 * g + half];
-      scale_and_shift<16>(q + 16 * half, d * static_cast<float>(s & 15), -(dmin * static_cast<float>(s >> 4)),
-                          out + 16 * half);
-    }
+    const int s = b[2 * g], t = b[2 * g + 1];
+    scale_and_shift<0, 16>(q, d * static_cast<float>(s & 15), -(dmin * static_cast<float>(s >> 4)), out);
+    scale_and_shift<16, 16>(q, d * static_cast<float>(t & 15), -(dmin * static_cast<float>(t >> 4)), out);
   }
 };
 struct Q3K {
   static void group(const uint8_t* b, int g, float* out) {
-    int8_t q[kGroup];
-    two_bits(b + 32, g, 0, q);
-    for (int i = 0; i < kGroup; ++i) q[i] = static_cast<int8_t>(q[i] - ((~b[i] >> g & 1) << 2));
+    const Bytes q = two_bits(b + 32, g) + ((shifted(read<Bytes>(b), g) & 1) << 2) - 4;
     const float d = half_at(b + 108);
-    for (int half = 0; half < 2; ++half)
-      scale<16>(q + 16 * half, d * static_cast<float>(six_bits(b + 96, 2 * g + half) - 32), out + 16 * half);
+    scale<0, 16>(q, d * static_cast<float>(six_bits(b + 96, 2 * g) - 32), out);
+    scale<16, 16>(q, d * static_cast<float>(six_bits(b + 96, 2 * g + 1) - 32), out);
   }
   // Scale i of 16: low four bits in nibbles of bytes 0 to 7, high two in bytes 8 to 11.
   static int six_bits(const uint8_t* s, int i) {
@@ -147,65 +154,52 @@ inline ScaleMin scale_min(const uint8_t* s, int g) {
 }
 struct Q4K {
   static void group(const uint8_t* b, int g, float* out) {
-    int8_t q[kGroup];
-    bits_at(b + 16 + g / 2 * 32, g % 2 * 4, 15, 0, q);
+    const Bytes q = shifted(read<Bytes>(b + 16 + g / 2 * 32), g % 2 * 4) & 15;
     const ScaleMin s = scale_min(b + 4, g);
-    scale_and_shift<kGroup>(q, half_at(b) * s.scale, -(half_at(b + 2) * s.min), out);
+    scale_and_shift(q, half_at(b) * s.scale, -(half_at(b + 2) * s.min), out);
   }
 };
 struct Q5K {
   static void group(const uint8_t* b, int g, float* out) {
-    int8_t q[kGroup];
-    bits_at(b + 48 + g / 2 * 32, g % 2 * 4, 15, 0, q);
-    fifth_bits(b + 16, g, q);
+    const Bytes low = shifted(read<Bytes>(b + 48 + g / 2 * 32), g % 2 * 4) & 15;
+    const Bytes fifth = shifted(read<Bytes>(b + 16), g) & 1;
     const ScaleMin s = scale_min(b + 4, g);
-    scale_and_shift<kGroup>(q, half_at(b) * s.scale, -(half_at(b + 2) * s.min), out);
+    scale_and_shift(low | fifth << 4, half_at(b) * s.scale, -(half_at(b + 2) * s.min), out);
   }
 };
 struct Q6K {
   static void group(const uint8_t* b, int g, float* out) {
-    int8_t q[kGroup];
-    const uint8_t *low = b + g / 4 * 64 + g % 2 * 32, *high = b + 128 + g / 4 * 32;
-    const int low_shift = g % 4 / 2 * 4, high_shift = g % 4 * 2;
-    for (int i = 0; i < kGroup; ++i)
-      q[i] = static_cast<int8_t>(((low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4) - 32);
+    const Bytes low = shifted(read<Bytes>(b + g / 4 * 64 + g % 2 * 32), g % 4 / 2 * 4) & 15;
+    const Bytes high = shifted(read<Bytes>(b + 128 + g / 4 * 32), g % 4 * 2) & 3;
+    const Bytes q = (low | high << 4) - 32;
     const float d = half_at(b + 208);
-    for (int half = 0; half < 2; ++half)
-      scale<16>(q + 16 * half, d * static_cast<float>(read<int8_t>(b + 192 + 2 * g + half)), out + 16 * half);
+    scale<0, 16>(q, d * static_cast<float>(read<int8_t>(b + 192 + 2 * g)), out);
+    scale<16, 16>(q, d * static_cast<float>(read<int8_t>(b + 193 + 2 * g)), out);
   }
 };
 
 struct Iq4Nl {
-  static void group(const uint8_t* b, int, float* out) {
-    int8_t q[kGroup];
-    nibble_entries(b + 2, kIq4Values, q);
-    scale<kGroup>(q, half_at(b), out);
-  }
+  static void group(const uint8_t* b, int, float* out) { scale(entries(nibbles(b + 2), kIq4Values), half_at(b), out); }
 };
 struct Iq4Xs {
   static void group(const uint8_t* b, int g, float* out) {
-    int8_t q[kGroup];
-    nibble_entries(b + 8 + 16 * g, kIq4Values, q);
     const int s = (b[4 + g / 2] >> g % 2 * 4 & 15) | (read<uint16_t>(b + 2) >> 2 * g & 3) << 4;
-    scale<kGroup>(q, half_at(b) * static_cast<float>(s - 32), out);
+    scale(entries(nibbles(b + 8 + 16 * g), kIq4Values), half_at(b) * static_cast<float>(s - 32), out);
   }
 };
 struct Mxfp4 {
   static void group(const uint8_t* b, int, float* out) {
-    int8_t q[kGroup];
-    nibble_entries(b + 1, kE2m1Doubled, q);
-    scale<kGroup>(q, 0.5f * e8m0_value(b[0]), out);
+    scale(entries(nibbles(b + 1), kE2m1Doubled), 0.5f * e8m0_value(b[0]), out);
   }
 };
 struct Nvfp4 {
+  // Of eight bytes the low nibbles, then the high ones: 16 elements.
   static void group(const uint8_t* b, int g, float* out) {
-    int8_t q[kGroup];  // of 16 bytes the low nibbles, then the high ones; 8 bytes are one group of 16 elements
-    nibble_entries(b + 4 + 16 * g, kE2m1Doubled, q);
-    for (int half = 0; half < 2; ++half) {
-      const float d = 0.5f * ue4m3(b[2 * g + half]);
-      scale<8>(q + 8 * half, d, out + 16 * half);
-      scale<8>(q + 16 + 8 * half, d, out + 16 * half + 8);
-    }
+    using Quads = uint64_t __attribute__((vector_size(32)));
+    const Quads q = (Quads)entries(nibbles(b + 4 + 16 * g), kE2m1Doubled);
+    const Bytes in_order = (Bytes)__builtin_shufflevector(q, q, 0, 2, 1, 3);
+    scale<0, 16>(in_order, 0.5f * ue4m3(b[2 * g]), out);
+    scale<16, 16>(in_order, 0.5f * ue4m3(b[2 * g + 1]), out);
   }
   // Without its sign; 0x7f is 0.
   static float ue4m3(uint32_t x) {
@@ -228,7 +222,7 @@ struct Tq1_0 {
       trits<16>(b + 32, 4, q);
       for (int n = 0; n < 4; ++n) trits<4>(b + 48, n, q + 16 + 4 * n);
     }
-    scale<kGroup>(q, half_at(b + 52), out);
+    scale(read<Bytes>(reinterpret_cast<const uint8_t*>(q)), half_at(b + 52), out);
   }
   template <int count>
   static void trits(const uint8_t* __restrict p, int n, int8_t* __restrict q) {
@@ -237,27 +231,19 @@ struct Tq1_0 {
   }
 };
 struct Tq2_0 {
-  static void group(const uint8_t* b, int g, float* out) {
-    int8_t q[kGroup];
-    two_bits(b, g, 1, q);
-    scale<kGroup>(q, half_at(b + 64), out);
-  }
+  static void group(const uint8_t* b, int g, float* out) { scale(two_bits(b, g) - 1, half_at(b + 64), out); }
 };
 // One bit an element, 1 is d and 0 is -d; two bits an element, d (q - 1); both in the order of the elements.
 struct Q1_0 {
   static void group(const uint8_t* b, int g, float* out) {
-    const uint32_t bits = read<uint32_t>(b + 2 + 4 * g);
-    int8_t q[kGroup];
-    for (int i = 0; i < kGroup; ++i) q[i] = bits >> i & 1u ? 1 : -1;
-    scale<kGroup>(q, half_at(b), out);
+    scale((bit_masks(read<uint32_t>(b + 2 + 4 * g)) & 2) - 1, half_at(b), out);
   }
 };
 struct Q2_0 {
   static void group(const uint8_t* b, int g, float* out) {
-    const uint8_t* p = b + 2 + 8 * g;
-    int8_t q[kGroup];
-    for (int i = 0; i < kGroup; ++i) q[i] = static_cast<int8_t>((p[i / 4] >> i % 4 * 2 & 3) - 1);
-    scale<kGroup>(q, half_at(b), out);
+    using Lanes = uint32_t __attribute__((vector_size(32)));
+    const Lanes x = __builtin_convertvector(read<uint8_t __attribute__((vector_size(8)))>(b + 2 + 8 * g), Lanes);
+    scale(((Bytes)(x | x << 6 | x << 12 | x << 18) & 3) - 1, half_at(b), out);
   }
 };
 
