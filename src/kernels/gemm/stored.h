@@ -59,7 +59,11 @@ struct StoredFormat {
   int block_elements, block_bytes;
 };
 
-inline constexpr StoredFormat kStoredFormats[] = {  // in the order of StoredType
+inline constexpr int kStoredTypes = static_cast<int>(StoredType::q2_0) + 1;
+
+// In the order of StoredType. One a source and not inline: objects of an instruction set may not bring along a symbol
+// that the linker could keep for all (tools/check_isa_objects.py).
+constexpr StoredFormat kStoredFormats[] = {
     {"f64", 1, 8},        {"f32", 1, 4},       {"f16", 1, 2},        {"bf16", 1, 2},      {"f8_e4m3", 1, 1},
     {"f8_e5m2", 1, 1},    {"fp4", 2, 1},       {"i8", 1, 1},         {"i16", 1, 2},       {"i32", 1, 4},
     {"i64", 1, 8},        {"q4_0", 32, 18},    {"q4_1", 32, 20},     {"q5_0", 32, 22},    {"q5_1", 32, 24},
@@ -68,8 +72,7 @@ inline constexpr StoredFormat kStoredFormats[] = {  // in the order of StoredTyp
     {"tq1_0", 256, 54},   {"tq2_0", 256, 66},  {"iq2_xxs", 256, 66}, {"iq2_xs", 256, 74}, {"iq2_s", 256, 82},
     {"iq3_xxs", 256, 98}, {"iq3_s", 256, 110}, {"iq1_s", 256, 50},   {"iq1_m", 256, 56},  {"q1_0", 128, 18},
     {"q2_0", 64, 18}};
-inline constexpr int kStoredTypes = sizeof(kStoredFormats) / sizeof(StoredFormat);
-static_assert(kStoredTypes == static_cast<int>(StoredType::q2_0) + 1);
+static_assert(sizeof kStoredFormats / sizeof(StoredFormat) == kStoredTypes);
 
 inline constexpr StoredFormat stored_format(StoredType t) { return kStoredFormats[static_cast<int>(t)]; }
 
