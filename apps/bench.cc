@@ -45,6 +45,7 @@ void print_infer(const nlohmann::json& r) {
 
 void add_bench(CLI::App& app, Program& p) {
   struct BenchFlags {
+    WeightFlags weights;
     SettingsFlags settings;
     int64_t steps = 10;
     bool json = false;
@@ -67,6 +68,7 @@ void add_bench(CLI::App& app, Program& p) {
   infer->add_option("--decode", f->decode, "tokens decoded one by one")
       ->check(whole_number(0, 1 << 30))
       ->capture_default_str();
+  f->weights.add(*infer);
   infer->add_option("--dtype", f->compute, "fp32 or bf16; default: as trained");
   for (CLI::App* v : {gemm, train, infer}) {
     v->add_flag("--json", f->json, "JSON instead of text");
@@ -78,6 +80,8 @@ void add_bench(CLI::App& app, Program& p) {
       infer::EngineOptions options;
       options.compute = f->compute;
       options.threads = p.thread_count();
+      options.weights = f->weights.formats();
+      options.progress = quantising_progress();
       const nlohmann::json r = infer::bench_infer(f->model, options, f->prompt, f->decode);
       if (r.contains("note")) std::fprintf(stderr, "birkhoff: %s\n", r["note"].get<std::string>().c_str());
       if (f->json)

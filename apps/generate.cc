@@ -4,6 +4,7 @@
 
 #include "apps/flags.h"
 #include "apps/generation_printer.h"
+#include "apps/output.h"
 #include "apps/prompts.h"
 #include "apps/verbs.h"
 #include "core/error.h"
@@ -14,6 +15,7 @@ namespace birkhoff::apps {
 namespace {
 
 struct GenerateFlags {
+  WeightFlags weights;
   std::string model, adapter, dtype, mla = "auto";
   std::vector<std::string> set;
   PromptFlags prompts;
@@ -63,6 +65,8 @@ int generate(const GenerateFlags& f, int threads) {
   options.enough_positions = std::max(options.enough_positions, prompts.most_tokens() + o.max_tokens);
   options.adapter = f.adapter;
   options.threads = threads;
+  options.weights = f.weights.formats();
+  options.progress = quantising_progress();
   const infer::Engine engine(f.model, options);
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
   // Ids in, ids out: no tokenizer is needed then, and none is looked for.
@@ -122,6 +126,7 @@ void add_generate(CLI::App& app, Program& p) {
       ->capture_default_str();
   verb->add_flag("--json", f->json_lines, "a line of JSON for each continuation");
   verb->add_option("--top-logprobs", f->options.top_logprobs, "with --json: the N most probable ids at every token");
+  f->weights.add(*verb);
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
   verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
   verb->add_option("--mla", f->mla, "how latent attention reads its cache: auto, expanded, absorbed")

@@ -119,11 +119,12 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   model::Weights shapes(config);
   const checkpoint::TensorMap map = checkpoint::match_tensors(*files_, config, model::list_parameters(shapes));
   Arena measuring = Arena::measuring();
-  model::Model measured(config, compute, max_positions_, map.views, measuring);
+  model::Model measured(config, compute, max_positions_, map.views, options.weights, measuring);
   if (adapter) measured.attach_adapters(adapter->spec(), false, measuring);
   require_memory(directory_, files_->bytes(), measuring.peak());
   memory_ = std::make_unique<Arena>(measuring.peak());
-  own_model_ = std::make_unique<model::Model>(config, compute, max_positions_, map.views, *memory_);
+  own_model_ = std::make_unique<model::Model>(config, compute, max_positions_, map.views, options.weights, *memory_);
+  own_model_->quantise(*exec_, options.progress);
   model_ = own_model_.get();
   if (options.probe.on()) model::set_routing_probe(*own_model_, options.probe);
   if (!adapter) return;

@@ -23,7 +23,9 @@ struct EngineOptions {
   int64_t max_positions = 0;
   int64_t enough_positions = 4096;
   int threads = 1;
-  std::vector<std::string> set;  // "key=value" over config.json: dtype, or a setting of the model
+  model::WeightFormats weights;  // of products; activations are rounded to 8 bits where weights are quantised
+  std::function<void(int64_t, int64_t)> progress;  // bytes quantised so far and in all, while the model is opened
+  std::vector<std::string> set;                    // "key=value" over config.json: dtype, or a setting of the model
   std::string adapter;  // LoRA adapter to run beside the weights (checkpoint/adapter.h). "": the one of a checkpoint
                         // that was trained with adapters
   model::RoutingProbe probe;  // experts that are disabled, for analysis
