@@ -5,13 +5,20 @@
 #include "kernels/gemm/quant.h"
 
 #include "kernels/gemm/quant_vector.h"
+#if defined(BK_ISA_amx)
+#include "kernels/gemm/quant_amx.h"
+#endif
 
 namespace birkhoff::kernels::BK_ISA {
 namespace {
 
 template <QuantType T>
 void product(const QuantProduct& g) {
+#if defined(BK_ISA_amx)
+  quant_tiles<T>(g);
+#else
   for (int64_t panel = 0; panel * kPanel < g.n; ++panel) quant_panel<T>(g, 0, panel);
+#endif
 }
 
 inline V absolute(V x) { return max(x, set1(0.f) - x); }
