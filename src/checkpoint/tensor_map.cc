@@ -184,7 +184,7 @@ class Matcher {
 
   bool add_scale(const model::ParameterInfo& p, const TensorEntry& s, ops::StoredTensor& v) {
     const std::optional<ScaleType> type = scale_type(s.type);
-    const bool quantised = ops::stored_bits(v.type) <= 8;
+    const bool quantised = ops::stored_format(v.type).block_bytes == 1;
     if (!type || !quantised) {
       complain(
           "type      " + s.name +

@@ -1,5 +1,7 @@
 // Random tensors in the number formats of model files, at any byte alignment, with their values.
 #pragma once
+#include <gtest/gtest.h>
+
 #include <string>
 #include <vector>
 
@@ -47,8 +49,8 @@ class StoredCase {
     for (int64_t i = 0; i < rows * tensor_.row_bytes(); ++i)
       data[i] = static_cast<uint8_t>(rng.bits(static_cast<uint64_t>(i)));
     tensor_.data = data;
-    const int bytes = kernels::stored_bits(f.type) / 8;
-    for (int64_t i = 0; bytes && i < rows * cols; ++i)
+    const int bytes = ops::stored_format(f.type).block_bytes;
+    for (int64_t i = 0; f.type != ops::StoredType::fp4 && i < rows * cols; ++i)
       tame(data + i * bytes, bytes, f.type, rng.normal(static_cast<uint64_t>(i)));
     const int64_t down = (rows + f.block_rows - 1) / f.block_rows, across = (cols + f.block_cols - 1) / f.block_cols;
     scale_.resize(static_cast<size_t>(down * across * 4) + 64 + misalignment);
@@ -96,6 +98,8 @@ class StoredCase {
       case ops::StoredType::fp4:
         v = reference::f4_e2m1(c % 2 ? p[c / 2] >> 4 : p[c / 2] & 15);
         break;
+      default:
+        ADD_FAILURE() << ops::stored_format(t.type).name << " has no reference here";
     }
     const int64_t at = r / t.block_rows * ((t.cols + t.block_cols - 1) / t.block_cols) + c / t.block_cols;
     if (t.scale_type == ops::ScaleType::f32) s = static_cast<double>(read<float>(t.scale + 4 * at));

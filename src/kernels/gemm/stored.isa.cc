@@ -6,31 +6,13 @@
 #endif
 #include "kernels/gemm/stored.h"
 
+#include "kernels/gemm/stored_codebooks.h"
+#include "kernels/gemm/stored_values.h"
 #include "kernels/vec.h"
 
 namespace birkhoff::kernels::BK_ISA {
 namespace {
 
-template <class T>
-T read(const uint8_t* p) {
-  T v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-float from_bits(uint32_t u) {
-  float f;
-  __builtin_memcpy(&f, &u, 4);
-  return f;
-}
-
-float f16_value(uint32_t h) {
-  const uint32_t sign = (h & 0x8000u) << 16, exponent = (h >> 10) & 31, mantissa = h & 1023;
-  if (exponent == 0) {
-    const float f = static_cast<float>(mantissa) * 0x1p-24f;
-    return sign ? -f : f;
-  }
-  return from_bits(sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | (mantissa << 13));
-}
 float e4m3_value(uint32_t b) {
   const uint32_t sign = (b & 0x80u) << 24, magnitude = b & 0x7fu;
   if (magnitude == 0x7fu) return from_bits(sign | 0x7fc00000u);
@@ -45,7 +27,6 @@ float e2m1_value(uint32_t nibble) {
   const float f = m < 4 ? 0.5f * static_cast<float>(m) : m == 7 ? 6.f : static_cast<float>(m - 2);
   return nibble & 8u ? -f : f;
 }
-float e8m0_value(uint32_t b) { return b == 255 ? from_bits(0x7fc00000u) : b == 0 ? 0x1p-127f : from_bits(b << 23); }
 
 #if defined(__AVX512F__)
 using Bits = __m512i;
@@ -168,7 +149,7 @@ struct Converted {
   }
 };
 
-int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 float factor(const StoredTensor& w, int64_t row, int64_t block) {
   const int64_t per_row = (w.cols + w.block_cols - 1) / w.block_cols, at = row / w.block_rows * per_row + block;
@@ -202,27 +183,90 @@ void expand_as(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, in
   }
 }
 
-void expand(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* out, int64_t out_row) {
-  switch (w.type) {
-    case StoredType::f64:
-      return expand_as<Converted<double>>(w, row, rows, col, cols, out, out_row);
-    case StoredType::f32:
-      return expand_as<F32>(w, row, rows, col, cols, out, out_row);
-    case StoredType::f16:
-      return expand_as<F16>(w, row, rows, col, cols, out, out_row);
-    case StoredType::bf16:
-      return expand_as<Bf16>(w, row, rows, col, cols, out, out_row);
-    case StoredType::f8_e4m3:
-      return expand_as<E4m3>(w, row, rows, col, cols, out, out_row);
-    case StoredType::f8_e5m2:
-      return expand_as<E5m2>(w, row, rows, col, cols, out, out_row);
-    case StoredType::fp4:
-      return expand_as<E2m1>(w, row, rows, col, cols, out, out_row);
-    case StoredType::i32:
-      return expand_as<Converted<int32_t>>(w, row, rows, col, cols, out, out_row);
-    case StoredType::i64:
-      return expand_as<Converted<int64_t>>(w, row, rows, col, cols, out, out_row);
+// Groups that stand in the columns whole are written where they belong.
+template <class Type, StoredType type>
+void expand_blocks(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* out,
+                   int64_t out_row) {
+  constexpr StoredFormat f = stored_format(type);
+  constexpr int64_t groups = f.block_elements / kGroup;
+  static_assert(groups * kGroup == f.block_elements);
+  for (int64_t r = 0; r < rows; ++r, out += out_row) {
+    const uint8_t* p = w.row(row + r);
+    for (int64_t c = col; c < col + cols;) {
+      const int64_t group = c / kGroup, first = c % kGroup, n = smaller(kGroup - first, col + cols - c);
+      const uint8_t* block = p + group / groups * f.block_bytes;
+      if (n == kGroup) {
+        Type::group(block, static_cast<int>(group % groups), out + (c - col));
+      } else {
+        float whole[kGroup];
+        Type::group(block, static_cast<int>(group % groups), whole);
+        for (int64_t i = 0; i < n; ++i) out[c - col + i] = whole[first + i];
+      }
+      c += n;
+    }
   }
+}
+
+using Expand = decltype(StoredKernels::expand);
+using S = StoredType;
+struct Expansion {
+  S type;
+  Expand expand;
+};
+#define BK_PLAIN(type, ...) \
+  { S::type, expand_as<__VA_ARGS__> }
+#define BK_BLOCKS(type, Type) \
+  { S::type, expand_blocks<Type, S::type> }
+constexpr Expansion kExpansions[] = {
+    BK_PLAIN(f64, Converted<double>),
+    BK_PLAIN(f32, F32),
+    BK_PLAIN(f16, F16),
+    BK_PLAIN(bf16, Bf16),
+    BK_PLAIN(f8_e4m3, E4m3),
+    BK_PLAIN(f8_e5m2, E5m2),
+    BK_PLAIN(fp4, E2m1),
+    BK_PLAIN(i8, Converted<int8_t>),
+    BK_PLAIN(i16, Converted<int16_t>),
+    BK_PLAIN(i32, Converted<int32_t>),
+    BK_PLAIN(i64, Converted<int64_t>),
+    BK_BLOCKS(q4_0, Q4_0),
+    BK_BLOCKS(q4_1, Q4_1),
+    BK_BLOCKS(q5_0, Q5_0),
+    BK_BLOCKS(q5_1, Q5_1),
+    BK_BLOCKS(q8_0, Q8_0),
+    BK_BLOCKS(q2_k, Q2K),
+    BK_BLOCKS(q3_k, Q3K),
+    BK_BLOCKS(q4_k, Q4K),
+    BK_BLOCKS(q5_k, Q5K),
+    BK_BLOCKS(q6_k, Q6K),
+    BK_BLOCKS(iq4_nl, Iq4Nl),
+    BK_BLOCKS(iq4_xs, Iq4Xs),
+    BK_BLOCKS(mxfp4, Mxfp4),
+    BK_BLOCKS(nvfp4, Nvfp4),
+    BK_BLOCKS(tq1_0, Tq1_0),
+    BK_BLOCKS(tq2_0, Tq2_0),
+    BK_BLOCKS(iq2_xxs, Iq2Xxs),
+    BK_BLOCKS(iq2_xs, Iq2Xs),
+    BK_BLOCKS(iq2_s, Iq2S),
+    BK_BLOCKS(iq3_xxs, Iq3Xxs),
+    BK_BLOCKS(iq3_s, Iq3S),
+    BK_BLOCKS(iq1_s, Iq1S),
+    BK_BLOCKS(iq1_m, Iq1M),
+    BK_BLOCKS(q1_0, Q1_0),
+    BK_BLOCKS(q2_0, Q2_0),
+};
+#undef BK_PLAIN
+#undef BK_BLOCKS
+constexpr bool in_order() {
+  int at = 0;
+  for (const Expansion& e : kExpansions)
+    if (static_cast<int>(e.type) != at++) return false;
+  return at == kStoredTypes;
+}
+static_assert(in_order());
+
+void expand(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* out, int64_t out_row) {
+  kExpansions[static_cast<int>(w.type)].expand(w, row, rows, col, cols, out, out_row);
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ const StoredTensor* plain_part(const StoredMatrix& w, int64_t& row, int64_t coun
       row -= part.rows;
       continue;
     }
-    const int bytes = kernels::stored_bits(part.type) / 8;
+    const int bytes = stored_format(part.type).block_bytes;
     const bool plain = part.type == StoredType::f32 || part.type == StoredType::bf16;
     return plain && part.scale_type == ScaleType::none && row + count <= part.rows &&
                    reinterpret_cast<uintptr_t>(part.data) % static_cast<uintptr_t>(bytes) == 0
@@ -45,8 +45,10 @@ const StoredTensor* plain_part(const StoredMatrix& w, int64_t& row, int64_t coun
 void StoredMatrix::append(const StoredTensor& part) {
   BK_CHECK(part.data != nullptr && part.rows >= 0 && part.cols >= 0);
   BK_CHECK(parts.empty() || part.cols == cols);
-  BK_CHECK(part.type != StoredType::fp4 || (part.cols % 2 == 0 && part.block_cols % 2 == 0));
-  BK_CHECK(part.scale_type == ScaleType::none || (part.scale && part.block_rows > 0 && part.block_cols > 0));
+  const int elements = stored_format(part.type).block_elements;
+  BK_CHECK(part.cols % elements == 0);
+  BK_CHECK(part.scale_type == ScaleType::none || (part.scale && part.block_rows > 0 && part.block_cols > 0 &&
+                                                  part.type < StoredType::q4_0 && part.block_cols % elements == 0));
   parts.push_back(part);
   rows += part.rows;
   cols = part.cols;

@@ -10,12 +10,13 @@
 namespace birkhoff::ops {
 
 using kernels::ScaleType;
-using kernels::stored_bits;
+using kernels::stored_format;
+using kernels::StoredFormat;
 using kernels::StoredTensor;
 using kernels::StoredType;
 
 // A matrix [rows, cols] that is one tensor of a file, or several of equal width one above the other (q above k above v,
-// gate above up), each of a type of its own. A view: the file must stay mapped.
+// gate above up), each of a type of its own, whose blocks divide the width. A view: the file must stay mapped.
 struct StoredMatrix {
   std::vector<StoredTensor> parts;
   int64_t rows = 0, cols = 0;

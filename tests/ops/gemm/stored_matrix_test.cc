@@ -54,7 +54,7 @@ void expect_value(float got, double want, const std::string& what) {
 // All codes of a format, starting at every residue of a vector.
 TEST_P(Stored, EveryCodeHasItsValue) {
   const auto check = [](StoredType type, int64_t codes, double (*value)(uint32_t)) {
-    const int bytes = kernels::stored_bits(type) / 8;
+    const int bytes = ops::stored_format(type).block_bytes;
     for (const int64_t shift : {0, 1, 3}) {
       std::vector<uint8_t> data(u(codes * bytes + shift));
       for (int64_t i = 0; i < codes; ++i) std::memcpy(data.data() + shift + i * bytes, &i, u(bytes));  // little-endian
@@ -76,16 +76,19 @@ TEST_P(Stored, WholeNumbersAreExact) {
   const auto check = [](auto zero, StoredType type) {
     using T = decltype(zero);
     std::vector<uint8_t> data(1 + 21 * sizeof(T));
+    const size_t step = sizeof(T) > 2 ? 838861 : 6;
     for (size_t i = 0; i < 21; ++i) {
-      const T v = static_cast<T>(i * 838861);
+      const T v = static_cast<T>(i * step);
       std::memcpy(data.data() + 1 + i * sizeof(T), &v, sizeof(T));
     }
     StoredMatrix m;
     m.append({data.data() + 1, nullptr, 1, 21, 1, 1, type, ScaleType::none});
     Owned out(1, 21);
     ops::expand_rows(m, 0, 1, out);
-    for (size_t i = 0; i < 21; ++i) EXPECT_EQ(out.view().f32()[i], static_cast<float>(i * 838861));
+    for (size_t i = 0; i < 21; ++i) EXPECT_EQ(out.view().f32()[i], static_cast<float>(i * step));
   };
+  check(int8_t{}, StoredType::i8);
+  check(int16_t{}, StoredType::i16);
   check(int32_t{}, StoredType::i32);
   check(int64_t{}, StoredType::i64);
 }
@@ -302,6 +305,17 @@ TEST(StoredContract, RefusesPartsThatDoNotFit) {
   t.type = StoredType::fp4;
   StoredMatrix other;
   EXPECT_THROW(other.append(t), ContractViolation);
+  for (int type = static_cast<int>(StoredType::q4_0); type < kernels::kStoredTypes; ++type) {  // half a block too wide
+    t.type = static_cast<StoredType>(type);
+    const ops::StoredFormat f = ops::stored_format(t.type);
+    t.cols = 2 * f.block_elements + f.block_elements / 2;
+    EXPECT_THROW(other.append(t), ContractViolation) << f.name;
+    t.cols = 2 * f.block_elements;
+    EXPECT_EQ(t.row_bytes(), 2 * f.block_bytes) << f.name;
+    StoredTensor scaled = t;
+    scaled.scale_type = ScaleType::f32, scaled.scale = t.data;
+    EXPECT_THROW(other.append(scaled), ContractViolation) << f.name;
+  }
   EXPECT_THROW(Packed::rows(m, 2, 3, f32_t), ContractViolation);
   EXPECT_THROW(ops::expand_rows(m, 0, 4, Owned(4, 31)), ContractViolation);
 }
