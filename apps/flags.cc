@@ -111,16 +111,16 @@ ops::WeightFormat weight_format(const char* flag, const std::string& name) {
 }  // namespace
 
 void WeightFlags::add(CLI::App& verb) {
-  verb.add_option("--weights", matrices, "stored, q8 or q4: what matrices are in memory")->capture_default_str();
+  verb.add_option("--weights", matrices, "auto, stored, q8 or q4: what matrices are in memory")->capture_default_str();
   verb.add_option("--head-weights", head, "the same of the output matrix; default: as --weights, q8 beside q4");
 }
 
 model::WeightFormats WeightFlags::formats() const {
   model::WeightFormats f;
   f.matrices = weight_format("--weights", matrices);
-  f.head = !head.empty()                             ? weight_format("--head-weights", head)
-           : f.matrices == ops::WeightFormat::stored ? f.matrices
-                                                     : ops::WeightFormat::q8;
+  f.head = !head.empty()                         ? weight_format("--head-weights", head)
+           : f.matrices == ops::WeightFormat::q4 ? ops::WeightFormat::q8
+                                                 : f.matrices;
   return f;
 }
 

@@ -19,7 +19,7 @@ void add_sampling(CLI::App& verb, infer::SamplerOptions& options);
 // --weights and --head-weights of a verb that runs a model. Without the second the head has the format of the others,
 // q8 beside q4.
 struct WeightFlags {
-  std::string matrices = "stored", head;
+  std::string matrices = "auto", head;
   void add(CLI::App& verb);
   model::WeightFormats formats() const;  // throws Error naming the flag
 };

@@ -47,18 +47,21 @@ bool can_quantise(const layers::Linear& l) {
 
 void Model::read(layers::Linear& l, const ops::StoredMatrix& m, int64_t first_row, ops::WeightFormat format,
                  Arena& memory) {
+  if (format == ops::WeightFormat::automatic) format = ops::lossless_format(m);
   if (format == ops::WeightFormat::stored || !can_quantise(l))
     return l.read_from(m, first_row, l.always_fp32 ? f32_t : compute);
   const auto type = format == ops::WeightFormat::q4 ? ops::QuantType::q4 : ops::QuantType::q8;
   const ops::QuantMatrix& whole = take_quantised({nullptr, type, l.out(), l.in()}, {&m, first_row, false}, memory);
-  std::vector<const ops::QuantMatrix*> blocks;
+  std::vector<const ops::QuantMatrix*> row_blocks;
   for (const layers::Linear::RowBlocks& b : l.row_blocks)
     for (int64_t i = 0; i < l.out() / b.step; ++i) {
       const QuantSource source{&m, first_row + i * b.step + b.first, !b.transposed};
-      const ops::QuantMatrix shape{nullptr, type, b.transposed ? b.rows : l.in(), b.transposed ? l.in() : b.rows};
-      blocks.push_back(&take_quantised(shape, source, memory));
+      // Blocks of a transpose hold other weights than those of the file: 8 bits lose nothing that can be seen.
+      row_blocks.push_back(&take_quantised(b.transposed ? ops::QuantMatrix{nullptr, type, b.rows, l.in()}
+                                                        : ops::QuantMatrix{nullptr, ops::QuantType::q8, l.in(), b.rows},
+                                           source, memory));
     }
-  l.read_quantised(whole, blocks, compute);
+  l.read_quantised(whole, row_blocks, compute);
 }
 
 void Model::quantise(const Exec& exec, const std::function<void(int64_t, int64_t)>& done) {

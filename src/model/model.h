@@ -19,8 +19,8 @@ namespace birkhoff::model {
 // What products read: of every matrix and of the head, which weighs most in the quality of small formats. Matrices
 // whose rows do not divide into blocks stay as they are stored, and so do norms, routers and hyper-connections.
 struct WeightFormats {
-  ops::WeightFormat matrices = ops::WeightFormat::stored;
-  ops::WeightFormat head = ops::WeightFormat::stored;
+  ops::WeightFormat matrices = ops::WeightFormat::automatic;
+  ops::WeightFormat head = ops::WeightFormat::automatic;
 };
 
 struct Model {

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "kernels/gemm/gemm.h"
+#include "ops/gemm/quantise.h"
 #include "ops/tasks.h"
 
 namespace birkhoff::ops {
@@ -15,33 +16,24 @@ namespace {
 using kernels::kPanel;
 using kernels::kQuantBlock;
 
-// fp32 to IEEE half, to nearest even.
-uint16_t to_half(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
-  bits &= 0x7fffffff;
-  if (bits >= 0x47800000) return sign | 0x7c00;
-  if (bits < 0x38800000) {  // subnormal: the sum has the fraction in its lowest bits, rounded
-    float size;
-    std::memcpy(&size, &bits, 4);
-    size += 0.5f;
-    std::memcpy(&bits, &size, 4);
-    return static_cast<uint16_t>(sign | (bits - 0x3f000000));
-  }
-  return static_cast<uint16_t>(sign | ((bits + 0xc8000fff + (bits >> 13 & 1)) >> 13));
-}
+constexpr StoredType block_type(QuantType t) { return t == QuantType::q4 ? StoredType::q4_0 : StoredType::q8_0; }
 
-// One block of fp32 weights: codes and half scale as ggml's reference quantiser makes them.
-uint16_t quantise_block(QuantType type, const float* x, int8_t* codes) {
-  float most = 0, signed_most = 0;
-  for (int64_t i = 0; i < kQuantBlock; ++i)
-    if (std::fabs(x[i]) > most) most = std::fabs(x[i]), signed_most = x[i];
-  const float scale = type == QuantType::q4 ? signed_most / -8 : most / 127, inverse = scale != 0 ? 1 / scale : 0;
-  for (int64_t i = 0; i < kQuantBlock; ++i)
-    codes[i] = type == QuantType::q4 ? static_cast<int8_t>(std::min(15, static_cast<int>(x[i] * inverse + 8.5f)) - 8)
-                                     : static_cast<int8_t>(std::round(x[i] * inverse));
-  return to_half(scale);
+// The codes [cols] and half scales [cols / 32] of a row of q4_0 or q8_0 blocks.
+void read_blocks(StoredType type, const uint8_t* row, int64_t cols, int8_t* codes, uint16_t* scales) {
+  for (int64_t b = 0; b < cols / kQuantBlock; ++b, codes += kQuantBlock) {
+    std::memcpy(scales + b, row, 2);
+    row += 2;
+    if (type == StoredType::q8_0) {
+      std::memcpy(codes, row, kQuantBlock);
+      row += kQuantBlock;
+      continue;
+    }
+    for (int64_t i = 0; i < kQuantBlock / 2; ++i) {
+      codes[i] = static_cast<int8_t>((row[i] & 15) - 8);
+      codes[i + kQuantBlock / 2] = static_cast<int8_t>((row[i] >> 4) - 8);
+    }
+    row += kQuantBlock / 2;
+  }
 }
 
 // 16 rows of codes [16, k] and scales [16, k / 32] -> a panel.
@@ -67,6 +59,20 @@ void write_panel(QuantType type, int64_t k, const int8_t* codes, const uint16_t*
     for (int64_t j = 0; j < kPanel; ++j, out += 2) std::memcpy(out, scales + j * blocks + b, 2);
 }
 
+// The part that row `row` of w lies in, and its row there; null where w is empty.
+const StoredTensor* part_of(const StoredMatrix& w, int64_t& row) {
+  for (const StoredTensor& part : w.parts) {
+    if (row < part.rows) return &part;
+    row -= part.rows;
+  }
+  return nullptr;
+}
+
+// Codes of 4 bits are codes of 8 bits too.
+bool holds_blocks(const StoredTensor& part, QuantType type) {
+  return part.type == block_type(type) || (type == QuantType::q8 && part.type == StoredType::q4_0);
+}
+
 void require_finite(const float* x, int64_t count, int64_t row) {
   const float* bad = std::find_if(x, x + count, [](float v) { return !std::isfinite(v); });
   if (bad != x + count)
@@ -86,6 +92,18 @@ void read_rows(const StoredMatrix& w, int64_t first_row, bool transposed, int64_
     for (int64_t c = 0; c < to.cols; ++c) to.f32(i)[c] = columns.f32(c)[i];
 }
 
+// The codes and scales of one row, which w may hold as they are.
+void quantise_row(const StoredMatrix& w, int64_t row, const Mat& fp32, QuantType type, int8_t* codes,
+                  uint16_t* scales) {
+  const int64_t k = fp32.cols;
+  if (const StoredTensor* part = part_of(w, row); part && holds_blocks(*part, type))
+    return read_blocks(part->type, part->row(row), k, codes, scales);
+  WorkerScratch scratch;
+  auto* blocks = scratch.take<uint8_t>(k / kQuantBlock * 34);
+  quantise_rows(block_type(type), fp32.f32(), 1, k, k, blocks);
+  read_blocks(block_type(type), blocks, k, codes, scales);
+}
+
 void quantise_panel(const StoredMatrix& w, int64_t first_row, bool transposed, const QuantMatrix& out, int64_t panel) {
   WorkerScratch scratch;
   const int64_t k = out.cols, blocks = k / kQuantBlock, row = panel * kPanel, count = std::min(kPanel, out.rows - row);
@@ -93,6 +111,7 @@ void quantise_panel(const StoredMatrix& w, int64_t first_row, bool transposed, c
   auto* codes = scratch.take<int8_t>(kPanel * k);
   auto* scales = scratch.take<uint16_t>(kPanel * blocks);
   read_rows(w, first_row, transposed, row, count, rows);
+  const StoredMatrix none;
   for (int64_t j = 0; j < kPanel; ++j) {
     if (j >= count) {
       std::memset(codes + j * k, 0, static_cast<size_t>(k));
@@ -100,8 +119,8 @@ void quantise_panel(const StoredMatrix& w, int64_t first_row, bool transposed, c
       continue;
     }
     require_finite(rows.f32(j), k, row + j);
-    for (int64_t b = 0; b < blocks; ++b)
-      scales[j * blocks + b] = quantise_block(out.type, rows.f32(j) + b * kQuantBlock, codes + j * k + b * kQuantBlock);
+    quantise_row(transposed ? none : w, first_row + row + j, rows.row_block(j, 1), out.type, codes + j * k,
+                 scales + j * blocks);
   }
   write_panel(out.type, k, codes, scales, out.data + panel * kernels::quant_panel_bytes(out.type, k));
 }
@@ -120,6 +139,15 @@ void quantise(const Exec& exec, const StoredMatrix& w, int64_t first_row, bool t
   if (exec.dry()) return;
   exec.parallel_for(div_up(out.rows, kPanel),
                     [&](int64_t panel) { quantise_panel(w, first_row, transposed, out, panel); });
+}
+
+WeightFormat lossless_format(const StoredMatrix& w) {
+  WeightFormat format = WeightFormat::q4;
+  for (const StoredTensor& part : w.parts) {
+    if (!holds_blocks(part, QuantType::q8)) return WeightFormat::stored;
+    if (part.type == StoredType::q8_0) format = WeightFormat::q8;
+  }
+  return format;
 }
 
 }  // namespace birkhoff::ops

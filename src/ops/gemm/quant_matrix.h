@@ -26,15 +26,21 @@ struct QuantMatrix {
 // nearest code of its block. Throws Error{where "weights"} naming the first number that is not finite.
 void quantise(const Exec& exec, const StoredMatrix& w, int64_t first_row, bool transposed, const QuantMatrix& out);
 
-// What a model's matrices are in memory: as its files store them, or quantised when it is opened.
-enum class WeightFormat : uint8_t { stored, q8, q4 };
+// What a model's matrices are in memory: quantised where the file's blocks of 4 or 8 bits are taken over without loss
+// and otherwise as they lie there; all as they lie there; or quantised when it is opened.
+enum class WeightFormat : uint8_t { automatic, stored, q8, q4 };
+
+// q4 or q8 where all of w are blocks that this holds without loss, else stored.
+WeightFormat lossless_format(const StoredMatrix& w);
 
 }  // namespace birkhoff::ops
 
 namespace birkhoff {
 template <>
 struct NamesOf<ops::WeightFormat> {
-  static constexpr Named<ops::WeightFormat> table[] = {
-      {"stored", ops::WeightFormat::stored}, {"q8", ops::WeightFormat::q8}, {"q4", ops::WeightFormat::q4}};
+  static constexpr Named<ops::WeightFormat> table[] = {{"auto", ops::WeightFormat::automatic},
+                                                       {"stored", ops::WeightFormat::stored},
+                                                       {"q8", ops::WeightFormat::q8},
+                                                       {"q4", ops::WeightFormat::q4}};
 };
 }  // namespace birkhoff

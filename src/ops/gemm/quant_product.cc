@@ -49,7 +49,7 @@ struct QuantTask {
 
 // A task's panels stay in the second-level cache while its rows pass; few rows read the weights once, from memory.
 void add_tasks(std::vector<QuantTask>& tasks, int64_t row, int64_t rows, const QuantMatrix& w) {
-  constexpr int64_t kTaskBytes = 128 << 10, kRows = 64;
+  constexpr int64_t kTaskBytes = 128 << 10, kRows = 128;
   const int64_t panels = div_up(w.rows, kPanel);
   const int64_t per =
       std::clamp<int64_t>(kTaskBytes / kernels::quant_panel_bytes(w.type, w.cols), 1, std::max<int64_t>(1, panels / 8));
