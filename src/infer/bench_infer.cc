@@ -98,7 +98,7 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
   for (int64_t i = 0; i < decode; ++i) {
     const int32_t id = static_cast<int32_t>(i * 31 % vocab);
     start = Clock::now();
-    o.session->feed({&id, 1});
+    o.session->feed({&id, 1}, TokenRole::generated);
     steps.push_back(seconds_since(start));
   }
   std::sort(steps.begin(), steps.end());

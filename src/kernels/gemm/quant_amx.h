@@ -61,7 +61,9 @@ inline void quant_tile_rows(const QuantProduct& g, int64_t row, int64_t panel, c
   V sum[R];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) sum[r] = set1(0.f);
-  const auto add = [&](int64_t b) __attribute__((always_inline)) { add_block<R>(sums.v[b % 4], scales + b * 2 * kPanel, a_scale + b, blocks, sum); };
+  const auto add = [&](int64_t b) __attribute__((always_inline)) {
+    add_block<R>(sums.v[b % 4], scales + b * 2 * kPanel, a_scale + b, blocks, sum);
+  };
   __asm__ volatile("" ::: "memory");  // tile loads do not tell the compiler that they read memory
   int64_t b = 0;
   for (; b + 4 <= blocks; b += 4) {  // a block is scaled three blocks later: tiles answer after some hundred cycles
