@@ -135,7 +135,7 @@ SABOTAGES = [
     ("generated-as-prompt", "infer/engine.cc", "role == TokenRole::prompt ? forms_.prompt : forms_.generated", "forms_.prompt", ("infer_test", "MlaForms")),
     ("rewind-keeps-tokens", "model/stack.cc", "    if (!std::visit(returns, layer)) return false;\n  length = tokens;", "    if (!std::visit(returns, layer)) return false;\n  length = std::max(length - 1, tokens);", ("infer_test", "SameBytes")),
     ("v4-rewinds", "layers/compressed_attention.h", "const { return length == tokens; }", "const { return length >= tokens; }", ("infer_test", "Rewind")),
-    ("conversation-keeps-all", "infer/conversation.cc", "if (whole && session_->rewind(common)) {", "if (whole && session_->rewind(session_->length())) {", ("infer_test", "Conversation")),
+    ("conversation-keeps-all", "infer/conversation.cc", "if (whole && session_->rewind(common)) {", "if (whole && session_->rewind(session_->length())) {", ("infer_test", "ConversationTest")),
     ("quant-nibbles", "kernels/gemm/quant_vector.h", "i % 2 ? w >> 4 : w & 15", "i % 2 ? w & 15 : w >> 4", ("ops_gemm_test", "QuantProducts")),
     ("quant-start", "kernels/gemm/quant.isa.cc", "row.start[b] = -offset * sum;", "row.start[b] = -offset;", ("ops_gemm_test", "QuantProducts")),
     ("quant-poison", "kernels/gemm/quant.isa.cc", "reduce_max(most) + reduce_add(poison)", "reduce_max(most)", ("ops_gemm_test", "QuantProducts")),

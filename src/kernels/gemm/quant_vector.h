@@ -24,6 +24,14 @@ inline constexpr int32_t quant_offset() {
 #endif
 }
 
+// Few rows wait for weights to come from memory: what the processor fetches by itself ends with every page.
+inline constexpr int kFewRows = 4;
+template <QuantType T>
+inline void fetch_ahead(const uint8_t* codes) {
+  constexpr int64_t kAhead = 4096;
+  for (int64_t i = 0; i < quant_code_bytes(T) + 2 * kPanel; i += 64) __builtin_prefetch(codes + kAhead + i, 0, 2);
+}
+
 inline int32_t four_codes(const int8_t* p) {
   int32_t x;
   __builtin_memcpy(&x, p, 4);
@@ -67,6 +75,7 @@ inline void quant_rows(const QuantProduct& g, int64_t row, int64_t panel) {
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) sum[r] = set1(0.f);
   for (int64_t b = 0; b < blocks; ++b, codes += quant_code_bytes(T), scales += 2 * kPanel, a += kQuantBlock) {
+    if constexpr (R <= kFewRows) fetch_ahead<T>(codes);
     __m512i dot[R];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) dot[r] = _mm512_set1_epi32(a_start[r * blocks + b]);
@@ -141,6 +150,7 @@ inline void quant_halves(const QuantProduct& g, int64_t row, int64_t panel) {
   for (auto& half : sum)
     for (V& v : half) v = set1(0.f);
   for (int64_t b = 0; b < blocks; ++b, codes += quant_code_bytes(T), scales += 2 * kPanel, a += kQuantBlock) {
+    if constexpr (R <= kFewRows) fetch_ahead<T>(codes);
 #pragma GCC unroll 2
     for (int h = kFirst; h < kLast; ++h) {
       __m256i dot[R];
