@@ -31,11 +31,19 @@ void print_infer(const nlohmann::json& r) {
   const auto num = [&](const char* key) { return r[key].get<double>(); };
   std::printf("files %.0f MiB   one pass over the mapping %.0f ms   opening and one token %.0f ms (%.2f passes)\n",
               num("file_mib"), num("pass_ms"), num("open_and_token_ms"), num("open_and_token_ms") / num("pass_ms"));
-  if (r.contains("prompt_tokens_per_s")) std::printf("prompt %.1f tokens/s\n", num("prompt_tokens_per_s"));
-  if (r.contains("decode_ms"))
-    std::printf("decoding %.1f tokens/s   token %.1f / %.1f / %.1f ms (min / median / max)\n",
-                1e3 / r["decode_ms"]["median"].get<double>(), r["decode_ms"]["min"].get<double>(),
-                r["decode_ms"]["median"].get<double>(), r["decode_ms"]["max"].get<double>());
+  for (const nlohmann::json& d : r["depths"]) {
+    std::printf("depth %lld\n", static_cast<long long>(d["depth"].get<int64_t>()));
+    if (d.contains("prompt_tokens_per_s"))
+      std::printf("  prompt    %.1f tokens/s\n", d["prompt_tokens_per_s"].get<double>());
+    if (!d.contains("decode_ms")) continue;
+    const nlohmann::json& ms = d["decode_ms"];
+    std::printf(
+        "  decoding  %.1f tokens/s   token %.1f / %.1f / %.1f ms (min / median / max)   weights %.1f GB/s, %.0f %%\n",
+        1e3 / ms["median"].get<double>(), ms["min"].get<double>(), ms["median"].get<double>(), ms["max"].get<double>(),
+        d["weight_gbs"].get<double>(), d["of_read_bandwidth"].get<double>() * 100);
+  }
+  std::printf("weights %.0f MiB a decoded token; read bandwidth %.1f GB/s\n", num("weight_bytes_per_token") / (1 << 20),
+              num("read_gbs"));
   std::printf("memory %.0f MiB after opening, %.0f MiB in all   %s   %s   %s\n", num("rss_opened_mib"), num("rss_mib"),
               r["dtype"].get<std::string>().c_str(), r["cpu"].get<std::string>().c_str(),
               r["isa"].get<std::string>().c_str());
@@ -45,11 +53,12 @@ void print_infer(const nlohmann::json& r) {
 
 void add_bench(CLI::App& app, Program& p) {
   struct BenchFlags {
+    WeightFlags weights;
     SettingsFlags settings;
     int64_t steps = 10;
     bool json = false;
     std::string dtype = "bf16", model, compute;
-    int64_t prompt = 128, decode = 16;
+    infer::InferLoad load;
   };
   auto f = std::make_shared<BenchFlags>();
   CLI::App* verb = app.add_subcommand("bench", "Measure this machine with this engine");
@@ -61,12 +70,17 @@ void add_bench(CLI::App& app, Program& p) {
   train->add_option("--steps", f->steps, "measured steps")->check(whole_number(1, 1 << 30))->capture_default_str();
   CLI::App* infer = verb->add_subcommand("infer", "Opening a model, its prompt and decoding");
   infer->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
-  infer->add_option("--prompt", f->prompt, "tokens of the prompt")
+  infer->add_option("--prompt", f->load.prompt, "tokens of the prompt")
       ->check(whole_number(0, 1 << 30))
       ->capture_default_str();
-  infer->add_option("--decode", f->decode, "tokens decoded one by one")
+  infer->add_option("--decode", f->load.decode, "tokens decoded one by one")
       ->check(whole_number(0, 1 << 30))
       ->capture_default_str();
+  infer->add_option("--depth", f->load.depths, "tokens before the prompt; several are measured one after another")
+      ->check(whole_number(0, 1 << 30))
+      ->delimiter(',')
+      ->capture_default_str();
+  f->weights.add(*infer);
   infer->add_option("--dtype", f->compute, "fp32 or bf16; default: as trained");
   for (CLI::App* v : {gemm, train, infer}) {
     v->add_flag("--json", f->json, "JSON instead of text");
@@ -78,7 +92,9 @@ void add_bench(CLI::App& app, Program& p) {
       infer::EngineOptions options;
       options.compute = f->compute;
       options.threads = p.thread_count();
-      const nlohmann::json r = infer::bench_infer(f->model, options, f->prompt, f->decode);
+      options.weights = f->weights.formats();
+      options.progress = quantising_progress();
+      const nlohmann::json r = infer::bench_infer(f->model, options, f->load);
       if (r.contains("note")) std::fprintf(stderr, "birkhoff: %s\n", r["note"].get<std::string>().c_str());
       if (f->json)
         std::printf("%s\n", r.dump().c_str());

@@ -2,6 +2,7 @@
 
 #include "apps/chat_session.h"
 #include "apps/flags.h"
+#include "apps/output.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "text/chat/conversation_file.h"
@@ -12,6 +13,7 @@ namespace {
 using text::chat::ChatFormat;
 
 struct ChatFlags {
+  WeightFlags weights;
   std::string model, system, tools, chat_template, encoder, dtype;
   std::vector<std::string> set;
   int64_t context = 0;
@@ -39,6 +41,7 @@ void add_chat(CLI::App& app, Program& p) {
   verb->add_option("--context", f->context, "longest conversation in tokens; default: the model's, at most 4096")
       ->check(whole_number(1, INT32_MAX));
   add_sampling(*verb, f->reply.sampling);
+  f->weights.add(*verb);
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
   verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
   verb->add_option("--threads", p.threads, "default: all cores");
@@ -49,6 +52,8 @@ void add_chat(CLI::App& app, Program& p) {
       options.compute = f->dtype;
       options.set = f->set;
       options.threads = p.thread_count();
+      options.weights = f->weights.formats();
+      options.progress = quantising_progress();
       if (f->context) options.enough_positions = f->context;
       const infer::Engine engine(f->model, options);
       if (f->context > engine.max_positions())

@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "apps/flags.h"
+#include "apps/output.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "eval/likelihood.h"
@@ -11,6 +12,7 @@ namespace birkhoff::apps {
 
 void add_eval(CLI::App& app, Program& p) {
   struct EvalFlags {
+    WeightFlags weights;
     std::string model, adapter, dtype;
     std::vector<std::string> data, set;
     int64_t seq_len = 0;
@@ -23,6 +25,7 @@ void add_eval(CLI::App& app, Program& p) {
   verb->add_option("--data", f->data, "file or folder; repeatable")->required()->allow_extra_args(false);
   verb->add_option("--seq-len", f->seq_len, "window; default: as trained")->check(whole_number(1, INT32_MAX));
   verb->add_flag("--validation", f->validation, "only the last 5 % of each source, as in training");
+  f->weights.add(*verb);
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
   verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
   verb->add_flag("--json", f->json, "JSON instead of text");
@@ -36,6 +39,8 @@ void add_eval(CLI::App& app, Program& p) {
           std::max(options.enough_positions, f->seq_len ? f->seq_len : eval::trained_seq_len(f->model));
       options.adapter = f->adapter;
       options.threads = p.thread_count();
+      options.weights = f->weights.formats();
+      options.progress = quantising_progress();
       const infer::Engine engine(f->model, options);
       if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
       say_unread_folders(f->data);

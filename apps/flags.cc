@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "core/error.h"
+#include "core/names.h"
 
 namespace birkhoff::apps {
 namespace {
@@ -46,7 +47,8 @@ CLI::Validator number(T low, T high, const char* kind) {
 bool reads_environment(const CLI::Option& o, bool is_number) {
   const std::string& name = o.get_single_name();
   return !o.get_positional() && !o.get_required() &&
-         (is_number || name == "dtype" || name == "mla" || name == "token-cache");
+         (is_number || name == "dtype" || name == "mla" || name == "token-cache" || name == "weights" ||
+          name == "head-weights");
 }
 
 std::string variable_of(const std::string& name) {
@@ -97,6 +99,29 @@ std::string variable_behind(const CLI::App& verb, const std::string& complaint) 
     if (value && *value && complaint.rfind("--" + o->get_single_name() + ":", 0) == 0) return o->get_envname();
   }
   return "";
+}
+
+namespace {
+ops::WeightFormat weight_format(const char* flag, const std::string& name) {
+  if (const auto format = find_named<ops::WeightFormat>(name)) return *format;
+  std::string allowed;
+  for (const std::string& n : names_of<ops::WeightFormat>()) allowed += (allowed.empty() ? "one of " : ", ") + n;
+  throw Error(flag, "unknown format \"" + name + "\"", allowed, ExitCode::usage);
+}
+}  // namespace
+
+void WeightFlags::add(CLI::App& verb) {
+  verb.add_option("--weights", matrices, "auto, stored, q8 or q4: what matrices are in memory")->capture_default_str();
+  verb.add_option("--head-weights", head, "the same of the output matrix; default: as --weights, q8 beside q4");
+}
+
+model::WeightFormats WeightFlags::formats() const {
+  model::WeightFormats f;
+  f.matrices = weight_format("--weights", matrices);
+  f.head = !head.empty()                         ? weight_format("--head-weights", head)
+           : f.matrices == ops::WeightFormat::q4 ? ops::WeightFormat::q8
+                                                 : f.matrices;
+  return f;
 }
 
 }  // namespace birkhoff::apps

@@ -2,8 +2,10 @@
 #pragma once
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <string>
 
 #include "infer/sampler.h"
+#include "model/model.h"
 
 namespace birkhoff::apps {
 
@@ -13,6 +15,14 @@ CLI::Validator real_number(double low, double high);
 
 // How the verbs that write draw their tokens.
 void add_sampling(CLI::App& verb, infer::SamplerOptions& options);
+
+// --weights and --head-weights of a verb that runs a model. Without the second the head has the format of the others,
+// q8 beside q4.
+struct WeightFlags {
+  std::string matrices = "auto", head;
+  void add(CLI::App& verb);
+  model::WeightFormats formats() const;  // throws Error naming the flag
+};
 
 // For all options of the verb that was called: numbers are read strictly, BIRKHOFF_<NAME> of the environment stands in
 // for those that say how to work (docs/environment.md), and help promises no list where a flag takes one value.

@@ -4,6 +4,7 @@
 
 #include "apps/flags.h"
 #include "apps/generation_printer.h"
+#include "apps/output.h"
 #include "apps/prompts.h"
 #include "apps/verbs.h"
 #include "core/error.h"
@@ -14,6 +15,7 @@ namespace birkhoff::apps {
 namespace {
 
 struct GenerateFlags {
+  WeightFlags weights;
   std::string model, adapter, dtype, mla = "auto";
   std::vector<std::string> set;
   PromptFlags prompts;
@@ -30,8 +32,8 @@ std::vector<int32_t> encode(const GenerateFlags& f, const infer::TextModel& mode
   return text::fim_prompt(*model.tokenizer(), f.prompts.fim[0], f.prompts.fim[1]);
 }
 
-layers::MlaForm mla_form(const std::string& name) {
-  if (name == "auto") return layers::MlaForm::automatic;
+infer::MlaForms mla_forms(const std::string& name) {
+  if (name == "auto") return {};
   if (name == "expanded") return layers::MlaForm::expanded;
   if (name == "absorbed") return layers::MlaForm::absorbed;
   throw Error("generate", "--mla: unknown form \"" + name + "\"", "one of auto, expanded, absorbed", ExitCode::usage);
@@ -49,7 +51,7 @@ void require_room(const infer::Engine& engine, size_t prompt, int64_t count) {
 }
 
 int generate(const GenerateFlags& f, int threads) {
-  const layers::MlaForm form = mla_form(f.mla);
+  const infer::MlaForms forms = mla_forms(f.mla);
   infer::GenerationOptions o = f.options;
   infer::validate(o);
   o.logprobs = f.json_lines;
@@ -63,6 +65,8 @@ int generate(const GenerateFlags& f, int threads) {
   options.enough_positions = std::max(options.enough_positions, prompts.most_tokens() + o.max_tokens);
   options.adapter = f.adapter;
   options.threads = threads;
+  options.weights = f.weights.formats();
+  options.progress = quantising_progress();
   const infer::Engine engine(f.model, options);
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
   // Ids in, ids out: no tokenizer is needed then, and none is looked for.
@@ -79,7 +83,7 @@ int generate(const GenerateFlags& f, int threads) {
   GenerationPrinter printer(f.json_lines, prompts.are_ids, o.top_logprobs > 0);
   for (size_t i = 0; i < fed.size(); ++i) {
     for (int64_t s = 0; s < f.samples && !stop_requested(); ++s) {
-      infer::Session session(engine, capacity, form);
+      infer::Session session(engine, capacity, forms);
       o.sampling.seed = f.options.sampling.seed + static_cast<uint64_t>(s);
       const infer::Generated g = infer::generate(infer::feed_of(session), model ? &*model : nullptr, fed[i], o,
                                                  stop_requested(), [&](const infer::GeneratedToken& t) {
@@ -122,9 +126,12 @@ void add_generate(CLI::App& app, Program& p) {
       ->capture_default_str();
   verb->add_flag("--json", f->json_lines, "a line of JSON for each continuation");
   verb->add_option("--top-logprobs", f->options.top_logprobs, "with --json: the N most probable ids at every token");
+  f->weights.add(*verb);
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
   verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
-  verb->add_option("--mla", f->mla, "how latent attention reads its cache: auto, expanded, absorbed")
+  verb->add_option("--mla", f->mla,
+                   "how latent attention reads its cache: auto (prompts expanded, generated tokens absorbed), "
+                   "expanded, absorbed")
       ->capture_default_str();
   verb->add_option("--threads", p.threads, "default: all cores");
   verb->callback([f, &p] { p.run = [f, &p] { return generate(*f, p.thread_count()); }; });

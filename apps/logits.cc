@@ -1,5 +1,7 @@
 #include <cstring>
 
+#include "apps/flags.h"
+#include "apps/output.h"
 #include "apps/verbs.h"
 #include "core/error.h"
 #include "infer/engine.h"
@@ -10,6 +12,7 @@ namespace birkhoff::apps {
 
 void add_logits(CLI::App& app, Program& p) {
   struct LogitsFlags {
+    WeightFlags weights;
     std::string model, adapter, tokens_file, out, dtype;
     std::vector<std::string> set;
   };
@@ -19,6 +22,7 @@ void add_logits(CLI::App& app, Program& p) {
   verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");
   verb->add_option("--tokens-file", f->tokens_file, "whitespace-separated token ids")->required();
   verb->add_option("--out", f->out, "safetensors file to write")->required();
+  f->weights.add(*verb);
   verb->add_option("--dtype", f->dtype, "fp32 or bf16; default: as trained");
   verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
   verb->add_option("--threads", p.threads, "default: all cores");
@@ -31,6 +35,8 @@ void add_logits(CLI::App& app, Program& p) {
       options.set = f->set;
       options.adapter = f->adapter;
       options.threads = p.thread_count();
+      options.weights = f->weights.formats();
+      options.progress = quantising_progress();
       options.enough_positions = static_cast<int64_t>(ids.size());
       const infer::Engine engine(f->model, options);
       if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());

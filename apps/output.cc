@@ -4,12 +4,16 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <iostream>
+#include <memory>
 #include <utility>
 
 #include "io/user_files.h"
+#include "train/status_line.h"
 
 namespace birkhoff::apps {
 namespace {
@@ -62,6 +66,25 @@ bool shows_bar() { return isatty(STDERR_FILENO) && !is_dumb(); }
 bool takes_colours(std::FILE* stream) {
   const char* no_color = std::getenv("NO_COLOR");
   return isatty(fileno(stream)) && !(no_color && *no_color) && !is_dumb();
+}
+
+std::function<void(int64_t, int64_t)> quantising_progress() {
+  struct State {
+    train::StatusLine line{shows_bar(), false};
+    std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+    bool said = false;
+  };
+  return [state = std::make_shared<State>()](int64_t done, int64_t all) {
+    const std::string mib = std::to_string(all >> 20) + " MiB of weights";
+    if (!state->line.terminal()) {
+      if (!std::exchange(state->said, true)) state->line.message("quantising " + mib);
+      return;
+    }
+    const double gone = std::chrono::duration<double>(std::chrono::steady_clock::now() - state->start).count();
+    const double left = gone * static_cast<double>(all - done) / static_cast<double>(std::max<int64_t>(done, 1));
+    state->line.show("quantising " + std::to_string(done >> 20) + " of " + mib + ", " +
+                     std::to_string(static_cast<int64_t>(left + 0.5)) + " s left");
+  };
 }
 
 }  // namespace birkhoff::apps

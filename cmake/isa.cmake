@@ -5,9 +5,9 @@ set(BIRKHOFF_ISA_FLAGS_scalar -mno-avx)
 set(BIRKHOFF_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
 set(BIRKHOFF_ISA_FLAGS_avx512 ${BIRKHOFF_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16
     -mavx512vnni -mprefer-vector-width=512)
-set(BIRKHOFF_ISA_FLAGS_amx ${BIRKHOFF_ISA_FLAGS_avx512} -mamx-tile -mamx-bf16)
+set(BIRKHOFF_ISA_FLAGS_amx ${BIRKHOFF_ISA_FLAGS_avx512} -mamx-tile -mamx-bf16 -mamx-int8)
 
-set(BIRKHOFF_TILE_KERNELS gemm attention_forward attention_backward sparse_attention sparse_backward indexer)
+set(BIRKHOFF_TILE_KERNELS gemm quant attention_forward attention_backward sparse_attention sparse_backward indexer)
 
 # The widest level this processor can run.
 file(STRINGS /proc/cpuinfo cpu_flags REGEX "^flags" LIMIT_COUNT 1)

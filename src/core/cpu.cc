@@ -24,9 +24,9 @@ struct CpuidLeaf {
   explicit CpuidLeaf(unsigned leaf) : a(leaf) { __asm__ volatile("cpuid" : "+a"(a), "+b"(b), "+c"(c), "+d"(d)); }
 };
 bool cpuid_has_f16c() { return CpuidLeaf(1).c >> 29 & 1; }
-bool cpuid_has_amx_bf16() {
+bool cpuid_has_amx() {
   const CpuidLeaf features(7);
-  return (features.d >> 22 & 1) && (features.d >> 24 & 1);  // AMX-BF16, AMX-TILE
+  return (features.d >> 22 & 1) && (features.d >> 24 & 1) && (features.d >> 25 & 1);  // AMX-BF16, AMX-TILE, AMX-INT8
 }
 
 // As cmake/isa.cmake compiles them: every extension that a level's flags name is asked for.
@@ -38,7 +38,7 @@ Isa detect() {
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
   if (!avx512) return Isa::avx2;
-  return cpuid_has_amx_bf16() && request_amx() ? Isa::amx : Isa::avx512;
+  return cpuid_has_amx() && request_amx() ? Isa::amx : Isa::avx512;
 }
 
 std::atomic<int> cap{static_cast<int>(Isa::BK_WIDEST)};

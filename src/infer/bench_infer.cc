@@ -10,6 +10,8 @@
 #include "core/cpu.h"
 #include "core/error.h"
 #include "core/process.h"
+#include "model/traffic.h"
+#include "ops/rows/read_bandwidth.h"
 
 namespace birkhoff::infer {
 namespace {
@@ -74,8 +76,45 @@ double time_opening(const std::string& directory, const EngineOptions& options, 
 
 }  // namespace
 
-nlohmann::json bench_infer(const std::string& directory, EngineOptions options, int64_t prompt, int64_t decode) {
-  const int64_t capacity = prompt + decode + 1;
+namespace {
+
+std::vector<int32_t> synthetic_ids(int64_t count, int64_t vocab) {
+  std::vector<int32_t> ids(static_cast<size_t>(count));
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>((static_cast<int64_t>(i) * 7919 + 13) % vocab);
+  return ids;
+}
+
+// A prompt and decoded tokens behind `depth` others in the session; bytes: of weights a decoded token.
+nlohmann::json time_depth(Session& session, const InferLoad& load, int64_t depth, double bytes, double bandwidth,
+                          int64_t vocab) {
+  nlohmann::json r = {{"depth", depth}};
+  if (depth) session.feed(synthetic_ids(depth, vocab));
+  if (load.prompt) {
+    const auto start = Clock::now();
+    session.feed(synthetic_ids(load.prompt, vocab));
+    r["prompt_tokens_per_s"] = static_cast<double>(load.prompt) / seconds_since(start);
+  }
+  std::vector<double> steps;
+  for (int64_t i = 0; i < load.decode; ++i) {
+    const int32_t id = static_cast<int32_t>(i * 31 % vocab);
+    const auto start = Clock::now();
+    session.feed({&id, 1}, TokenRole::generated);
+    steps.push_back(seconds_since(start));
+  }
+  if (steps.empty()) return r;
+  std::sort(steps.begin(), steps.end());
+  const double median = steps[steps.size() / 2];
+  r["decode_ms"] = {{"min", steps.front() * 1e3}, {"median", median * 1e3}, {"max", steps.back() * 1e3}};
+  r["weight_gbs"] = bytes / median * 1e-9;
+  r["of_read_bandwidth"] = bytes / median / bandwidth;
+  return r;
+}
+
+}  // namespace
+
+nlohmann::json bench_infer(const std::string& directory, EngineOptions options, const InferLoad& load) {
+  const int64_t deepest = load.depths.empty() ? 0 : *std::max_element(load.depths.begin(), load.depths.end());
+  const int64_t capacity = deepest + load.prompt + load.decode + 1;
   options.enough_positions = capacity;
   const std::string weights = checkpoint::resolve_model_directory(directory);
   const Exec exec(options.threads);
@@ -88,35 +127,28 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
     opening = std::min(opening, time_opening(weights, options, capacity, o));
   }
   const int64_t rss_opened = peak_rss_mib();
-  const int64_t vocab = o.engine->model().config.vocab_size;
-  std::vector<int32_t> ids(static_cast<size_t>(prompt));
-  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>((static_cast<int64_t>(i) * 7919 + 13) % vocab);
-  auto start = Clock::now();
-  if (prompt) o.session->feed(ids);
-  const double prefill = seconds_since(start);
-  std::vector<double> steps;
-  for (int64_t i = 0; i < decode; ++i) {
-    const int32_t id = static_cast<int32_t>(i * 31 % vocab);
-    start = Clock::now();
-    o.session->feed({&id, 1});
-    steps.push_back(seconds_since(start));
+  const model::Model& m = o.engine->model();
+  const auto bytes = static_cast<double>(model::weight_bytes_per_token(m));
+  const double bandwidth = ops::read_bandwidth(exec);
+  nlohmann::json depths = nlohmann::json::array();
+  for (const int64_t depth : load.depths) {
+    o.session = std::make_unique<Session>(*o.engine, capacity);
+    depths.push_back(time_depth(*o.session, load, depth, bytes, bandwidth, m.config.vocab_size));
   }
-  std::sort(steps.begin(), steps.end());
   nlohmann::json r = {{"file_mib", checkpoint::WeightFiles(weights).bytes() >> 20},
                       {"pass_ms", pass * 1e3},
                       {"open_and_token_ms", opening * 1e3},
                       {"rss_opened_mib", rss_opened},
                       {"rss_mib", peak_rss_mib()},
                       {"checksum", sum},
-                      {"dtype", dtype_name(o.engine->model().compute)},
+                      {"weight_bytes_per_token", bytes},
+                      {"read_gbs", bandwidth * 1e-9},
+                      {"depths", depths},
+                      {"dtype", dtype_name(m.compute)},
                       {"threads", options.threads},
                       {"cpu", cpu_model()},
                       {"isa", isa_name(active_isa())}};
   if (!o.engine->note().empty()) r["note"] = o.engine->note();
-  if (prompt) r["prompt_tokens_per_s"] = static_cast<double>(prompt) / prefill;
-  if (decode)
-    r["decode_ms"] = {
-        {"min", steps.front() * 1e3}, {"median", steps[steps.size() / 2] * 1e3}, {"max", steps.back() * 1e3}};
   return r;
 }
 

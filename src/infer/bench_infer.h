@@ -2,14 +2,21 @@
 #pragma once
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 #include "infer/engine.h"
 
 namespace birkhoff::infer {
 
-// Prompts of `prompt` synthetic tokens, then `decode` tokens one by one. A pass maps the files anew and reads every
-// byte on all threads; opening makes an engine and a session and feeds one token. Both include the cost of the page
-// tables; they take turns. Keys: docs/bench.md.
-nlohmann::json bench_infer(const std::string& directory, EngineOptions options, int64_t prompt, int64_t decode);
+struct InferLoad {
+  int64_t prompt = 128;
+  int64_t decode = 16;
+  std::vector<int64_t> depths = {0};  // tokens that are read before the prompt, one measurement after another
+};
+
+// At every depth a prompt of synthetic tokens, then tokens decoded one by one behind it. A pass maps the files anew and
+// reads every byte on all threads; opening makes an engine and a session and feeds one token. Both include the cost of
+// the page tables; they take turns. Keys: docs/bench.md.
+nlohmann::json bench_infer(const std::string& directory, EngineOptions options, const InferLoad& load);
 
 }  // namespace birkhoff::infer

@@ -75,14 +75,14 @@ void Conversation::drop_last() {
 }
 
 // What the session holds is written down when it holds it: a failure on the way leaves no wrong beginning behind.
-std::span<const float> Conversation::feed(std::span<const int32_t> ids) {
-  const std::span<const float> logits = session_->feed(ids);
+std::span<const float> Conversation::feed(std::span<const int32_t> ids, TokenRole role) {
+  const std::span<const float> logits = session_->feed(ids, role);
   fed_.insert(fed_.end(), ids.begin(), ids.end());
   return logits;
 }
 
-// Leaves in the session a beginning of ids that is short of all of them: what it held, or nothing. A prompt that
-// departs from what was fed (formats forget old reasoning) starts a new session.
+// Leaves in the session the beginning of ids that it held, short of all of them. A prompt that departs from what was
+// fed (formats forget old reasoning) goes back to there, or starts a new session where the model cannot.
 void Conversation::keep_beginning(const std::vector<int32_t>& ids) {
   const int64_t room = engine_.max_positions();
   if (static_cast<int64_t>(ids.size()) >= room)
@@ -91,7 +91,13 @@ void Conversation::keep_beginning(const std::vector<int32_t>& ids) {
         "the conversation has " + std::to_string(ids.size()) + " tokens, the model reads " + std::to_string(room),
         "/reset starts over");
   const bool whole = session_ && session_->length() == static_cast<int64_t>(fed_.size());
-  if (whole && fed_.size() < ids.size() && std::equal(fed_.begin(), fed_.end(), ids.begin())) return;
+  const size_t most = std::min(fed_.size(), std::max<size_t>(ids.size(), 1) - 1);
+  const auto differs = std::mismatch(fed_.begin(), fed_.begin() + static_cast<int64_t>(most), ids.begin()).first;
+  const int64_t common = differs - fed_.begin();
+  if (whole && session_->rewind(common)) {
+    fed_.resize(static_cast<size_t>(common));
+    return;
+  }
   session_ = std::make_unique<Session>(engine_, room);
   fed_.clear();
 }
@@ -113,8 +119,8 @@ Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& 
   g.special = true;  // the parser looks for them
   g.follows_prompt = false;
   text::chat::AnswerParser parser(format_.parser(), opens_thought(prompt.bytes()));
-  const Generated r = generate([this](std::span<const int32_t> fresh) { return feed(fresh); }, &text_,
-                               std::span(ids).subspan(fed_.size()), g, stop,
+  const Generated r = generate([this](std::span<const int32_t> fresh, TokenRole role) { return feed(fresh, role); },
+                               &text_, std::span(ids).subspan(fed_.size()), g, stop,
                                [&](const GeneratedToken& t) {
                                  if (!t.ends) on_delta(parser.feed(t.text));
                                  return true;

@@ -53,7 +53,7 @@ class Conversation {
               const std::function<void(const text::chat::Answer&)>& on_delta);
 
  private:
-  std::span<const float> feed(std::span<const int32_t> ids);
+  std::span<const float> feed(std::span<const int32_t> ids, TokenRole role);
   void keep_beginning(const std::vector<int32_t>& ids);
 
   const Engine& engine_;

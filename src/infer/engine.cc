@@ -21,7 +21,8 @@ constexpr int64_t kPiece = 256;  // tokens a session feeds at once; bounds its w
 // What a piece of `tokens` after `past` others needs in a session.
 model::Pass::Need plan_piece(const model::Model& m, int64_t tokens, int64_t past, layers::MlaForm form) {
   Arena cache_memory = Arena::measuring();
-  model::KvCache cache = model::KvCache::take(cache_memory, m, past + tokens, form);
+  model::KvCache cache = model::KvCache::take(cache_memory, m, past + tokens);
+  cache.set_form(form);
   cache.length = past;
   const std::vector<int32_t> ids(static_cast<size_t>(tokens));
   const model::SequenceTokens places(tokens, past);
@@ -119,11 +120,12 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   model::Weights shapes(config);
   const checkpoint::TensorMap map = checkpoint::match_tensors(*files_, config, model::list_parameters(shapes));
   Arena measuring = Arena::measuring();
-  model::Model measured(config, compute, max_positions_, map.views, measuring);
+  model::Model measured(config, compute, max_positions_, map.views, options.weights, measuring);
   if (adapter) measured.attach_adapters(adapter->spec(), false, measuring);
   require_memory(directory_, files_->bytes(), measuring.peak());
   memory_ = std::make_unique<Arena>(measuring.peak());
-  own_model_ = std::make_unique<model::Model>(config, compute, max_positions_, map.views, *memory_);
+  own_model_ = std::make_unique<model::Model>(config, compute, max_positions_, map.views, options.weights, *memory_);
+  own_model_->quantise(*exec_, options.progress);
   model_ = own_model_.get();
   if (options.probe.on()) model::set_routing_probe(*own_model_, options.probe);
   if (!adapter) return;
@@ -145,9 +147,11 @@ void Engine::add_note(const std::string& text) {
   if (!text.empty()) note_ += (note_.empty() ? "" : "; ") + text;
 }
 
-void Engine::plan_sessions(int64_t capacity, layers::MlaForm form) const {
-  if (sessions_.planned.contains({capacity, form})) return;
-  model::Pass::Need need = plan_session(*model_, std::min(kPiece, capacity), capacity, form);
+void Engine::plan_sessions(int64_t capacity, MlaForms forms) const {
+  if (sessions_.planned.contains({capacity, forms})) return;
+  const int64_t piece = std::min(kPiece, capacity);
+  model::Pass::Need need = plan_session(*model_, piece, capacity, forms.prompt);
+  if (forms.generated != forms.prompt) need.include(plan_session(*model_, piece, capacity, forms.generated));
   need.include(sessions_.need);
   if (need != sessions_.need) {
     sessions_.pass.reset();  // before a larger one is taken
@@ -155,7 +159,7 @@ void Engine::plan_sessions(int64_t capacity, layers::MlaForm form) const {
     sessions_.pass = std::make_unique<model::Pass>(need);
     sessions_.need = need;
   }
-  sessions_.planned.emplace(capacity, form);
+  sessions_.planned.emplace(capacity, forms);
 }
 
 void Engine::full_logits(std::span<const int32_t> ids,
@@ -198,17 +202,18 @@ std::unique_ptr<Arena> take_cache(const Engine& engine, int64_t capacity) {
 }
 }  // namespace
 
-Session::Session(const Engine& engine, int64_t capacity, layers::MlaForm form)
+Session::Session(const Engine& engine, int64_t capacity, MlaForms forms)
     : engine_(engine),
       memory_(take_cache(engine, capacity)),
-      cache_(model::KvCache::take(*memory_, engine.model(), capacity, form)),
+      cache_(model::KvCache::take(*memory_, engine.model(), capacity)),
+      forms_(forms),
       piece_(std::min(kPiece, capacity)),
       places_(0),
       logits_(static_cast<size_t>(engine.model().config.vocab_size)) {
-  engine.plan_sessions(capacity, form);
+  engine.plan_sessions(capacity, forms);
 }
 
-std::span<const float> Session::feed(std::span<const int32_t> ids) {
+std::span<const float> Session::feed(std::span<const int32_t> ids, TokenRole role) {
   const model::Model& m = engine_.model();
   check_ids(m.config, ids);
   if (ids.empty()) throw Error("session", "no tokens to feed");
@@ -217,6 +222,7 @@ std::span<const float> Session::feed(std::span<const int32_t> ids) {
                 std::to_string(length()) + " + " + std::to_string(ids.size()) + " tokens exceed the capacity " +
                     std::to_string(capacity()),
                 "open the session with a larger capacity");
+  cache_.set_form(role == TokenRole::prompt ? forms_.prompt : forms_.generated);
   for (size_t done = 0; done < ids.size();) {
     const size_t n = std::min(ids.size() - done, static_cast<size_t>(piece_));
     places_.place(static_cast<int64_t>(n), length());

@@ -1,5 +1,6 @@
 // Running a trained model: an immutable engine, and sessions that hold a position and a cache.
 #pragma once
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -23,10 +24,25 @@ struct EngineOptions {
   int64_t max_positions = 0;
   int64_t enough_positions = 4096;
   int threads = 1;
-  std::vector<std::string> set;  // "key=value" over config.json: dtype, or a setting of the model
+  model::WeightFormats weights;  // of products; activations are rounded to 8 bits where weights are quantised
+  std::function<void(int64_t, int64_t)> progress;  // bytes quantised so far and in all, while the model is opened
+  std::vector<std::string> set;                    // "key=value" over config.json: dtype, or a setting of the model
   std::string adapter;  // LoRA adapter to run beside the weights (checkpoint/adapter.h). "": the one of a checkpoint
                         // that was trained with adapters
   model::RoutingProbe probe;  // experts that are disabled, for analysis
+};
+
+// What tokens are to a session: given to it, or its own.
+enum class TokenRole : uint8_t { prompt, generated };
+
+// Which form latent attention takes for them (layers/mla.h). A prompt is read in the expanded form, with the bits of
+// training, and generated tokens meet the cache as it lies; a token's bits depend on its role and on what stands before
+// it, not on the pieces it came in.
+struct MlaForms {
+  layers::MlaForm prompt = layers::MlaForm::expanded, generated = layers::MlaForm::absorbed;
+  MlaForms() = default;
+  MlaForms(layers::MlaForm both) : prompt(both), generated(both) {}
+  auto operator<=>(const MlaForms&) const = default;
 };
 
 // A model to run: of a directory, or lent by somebody who has it in memory. Any number of sessions may share it, from
@@ -47,9 +63,9 @@ class Engine {
   const Exec& exec() const { return *exec_; }
   int64_t max_positions() const { return max_positions_; }
   const std::string& directory() const { return directory_; }  // "" of a lent model without text
-  // Working memory of a forward in sessions, of which one runs at a time: planned once for every (capacity, form), as
+  // Working memory of a forward in sessions, of which one runs at a time: planned once for every (capacity, forms), as
   // large as the largest needs, and shared by all.
-  void plan_sessions(int64_t capacity, layers::MlaForm form) const;
+  void plan_sessions(int64_t capacity, MlaForms forms) const;
   model::Pass& session_pass() const { return *sessions_.pass; }
   const std::string& note() const { return note_; }  // what had to be worked around while opening, or ""
 
@@ -67,7 +83,7 @@ class Engine {
   const Exec* exec_ = nullptr;
   const model::Model* model_ = nullptr;
   struct Sessions {
-    std::set<std::pair<int64_t, layers::MlaForm>> planned;
+    std::set<std::pair<int64_t, MlaForms>> planned;
     model::Pass::Need need;
     std::unique_ptr<model::Pass> pass;
   };
@@ -76,13 +92,16 @@ class Engine {
 
 // One conversation with the model: a cache and what predicts the next token. Feeding tokens one by one or in pieces
 // gives the bits of the full forward; models with latent attention do so in its expanded form, and in the absorbed one,
-// which is faster, to rounding.
+// which costs less behind many tokens, to rounding.
 class Session {
  public:
-  Session(const Engine& engine, int64_t capacity, layers::MlaForm form = layers::MlaForm::automatic);
+  Session(const Engine& engine, int64_t capacity, MlaForms forms = {});
   // Appends the tokens and returns the logits [V] that predict the next one. Throws Error when the capacity is
   // exceeded.
-  std::span<const float> feed(std::span<const int32_t> ids);
+  std::span<const float> feed(std::span<const int32_t> ids, TokenRole role = TokenRole::prompt);
+  // Forgets all but the first `tokens` of length(); what is fed next follows them with the bits of a session that read
+  // no others. False, and nothing happens, where the model cannot go back to there (V4's windows).
+  bool rewind(int64_t tokens) { return cache_.truncate(tokens); }
   int64_t length() const { return cache_.length; }
   int64_t capacity() const { return cache_.capacity; }
 
@@ -90,6 +109,7 @@ class Session {
   const Engine& engine_;
   std::unique_ptr<Arena> memory_;
   model::KvCache cache_;
+  MlaForms forms_;
   int64_t piece_;  // tokens that are fed at once
   model::SequenceTokens places_;
   std::vector<float> logits_;

@@ -122,7 +122,7 @@ const char* finish_name(Finish f) {
 }
 
 Feed feed_of(Session& session) {
-  return [&session](std::span<const int32_t> ids) { return session.feed(ids); };
+  return [&session](std::span<const int32_t> ids, TokenRole role) { return session.feed(ids, role); };
 }
 
 Generated generate(const Feed& feed, const TextModel* text, std::span<const int32_t> prompt,
@@ -133,7 +133,7 @@ Generated generate(const Feed& feed, const TextModel* text, std::span<const int3
   std::span<const float> logits;
   for (size_t at = 0; at < prompt.size(); at += kPromptPiece) {
     if (cancel) return {Finish::cancelled, 0, ""};
-    logits = feed(prompt.subspan(at, std::min(kPromptPiece, prompt.size() - at)));
+    logits = feed(prompt.subspan(at, std::min(kPromptPiece, prompt.size() - at)), TokenRole::prompt);
   }
   while (out.tokens < options.max_tokens) {
     if (cancel) {
@@ -149,7 +149,7 @@ Generated generate(const Feed& feed, const TextModel* text, std::span<const int3
     else if (!go_on)
       out.finish = Finish::cancelled;
     if (out.finish != Finish::length || out.tokens == options.max_tokens) break;
-    logits = feed({&token.id, 1});
+    logits = feed({&token.id, 1}, TokenRole::generated);
   }
   out.rest = generation.finish();
   if (generation.stopped()) out.finish = Finish::stop;

@@ -50,7 +50,7 @@ struct Generated {
 };
 
 // Appends ids to what the model has read; logits [V] that predict the next one, valid until the next call.
-using Feed = std::function<std::span<const float>(std::span<const int32_t>)>;
+using Feed = std::function<std::span<const float>(std::span<const int32_t>, TokenRole)>;
 Feed feed_of(Session& session);  // which outlives it
 
 // Feeds the prompt, in pieces, and then every token but the last. on_token sees each as it comes and returns whether to

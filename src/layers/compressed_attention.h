@@ -78,6 +78,8 @@ struct CompressedAttention {
     Mat index_keys;  // [entries, index_dim]
     Compressor::Cache pending, index_pending;
     static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity);
+    // Windows and unfinished entries are overwritten: there is no way back.
+    bool returns_to(int64_t length, int64_t tokens) const { return length == tokens; }
   };
   struct Saved {
     Mat a;                    // [T, q_lora + head_dim]: the first product

@@ -39,6 +39,8 @@ struct Gqa {
     static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity) {
       return {arena.mat(dtype, capacity, s.cache_cols())};
     }
+    // Whether the sequence, of `length` tokens, can go on from its first `tokens` alone.
+    bool returns_to(int64_t /*length*/, int64_t /*tokens*/) const { return true; }
   };
   struct Saved {
     Mat a;       // [T, q_cols + 2 kv_cols], queries rotated in place

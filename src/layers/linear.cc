@@ -134,6 +134,18 @@ void Linear::read_from(const ops::StoredMatrix& file, int64_t first_row, DType d
   }
 }
 
+void Linear::read_quantised(const ops::QuantMatrix& whole, std::span<const ops::QuantMatrix* const> blocks,
+                            DType dtype) {
+  BK_CHECK(whole.rows == out() && whole.cols == in());
+  w.data = nullptr;
+  forward = ops::Packed::of(whole, dtype);
+  size_t next = 0;
+  for (RowBlocks& b : row_blocks) {
+    b.packed.clear();
+    for (int64_t i = 0; i < out() / b.step; ++i) b.packed.push_back(ops::Packed::of(*blocks[next++], dtype));
+  }
+}
+
 void Linear::refresh(const Exec& exec) const {
   ops::pack_transposed(exec, w, forward);
   if (!backward.empty()) ops::pack(exec, w, backward);

@@ -61,6 +61,9 @@ struct Linear {
   // Products read rows [first_row, first_row + out) of `file`, which must outlive this; values are rounded to dtype
   // where they are used.
   void read_from(const ops::StoredMatrix& file, int64_t first_row, DType dtype);
+  // Products read quantised copies: of the whole, and of every row block (`blocks`, in their order; of those that are
+  // not transposed the copy is), which must outlive this.
+  void read_quantised(const ops::QuantMatrix& whole, std::span<const ops::QuantMatrix* const> blocks, DType dtype);
   // The products of the adapters, whose shapes are set.
   void take_adapters(Arena& arena, float scale, bool with_backward);
   // Repacks from the master, adapters too. Call after every change.

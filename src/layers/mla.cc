@@ -62,9 +62,7 @@ Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens
     r.q = r.a.col_block(0, s.q_in());
   }
   r.c_rstd = arena.mat(f32_t, tokens, 1);
-  const MlaForm form = cache ? cache->form : MlaForm::expanded;
-  const bool absorbed = form == MlaForm::absorbed || (form == MlaForm::automatic && cached > 0 && cached >= tokens);
-  if (!absorbed) {
+  if (!cache || cache->form == MlaForm::expanded) {
     r.k = arena.mat(dtype, keys, s.heads * s.qk());
     r.v = arena.mat(dtype, keys, s.heads * s.v);
   }

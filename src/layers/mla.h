@@ -12,9 +12,9 @@ namespace birkhoff::layers {
 
 // How attention reads a cache (models.md D.2; equal in real arithmetic). expanded: full keys and values of every cached
 // token are made again, with the bits of a forward without a cache. absorbed: queries are mapped into the latent space
-// and meet the cache as it lies. automatic: absorbed once there are at least as many cached tokens as new ones, so that
-// no more than twice the new ones are expanded.
-enum class MlaForm : uint8_t { automatic, expanded, absorbed };
+// and meet the cache as it lies. Which of them is a matter of what the tokens are, never of their number: a token's
+// bits may not depend on which others came with it.
+enum class MlaForm : uint8_t { expanded, absorbed };
 
 struct Mla {
   struct Spec {
@@ -54,11 +54,13 @@ struct Mla {
   };
   // What a sequence keeps of its earlier tokens.
   struct Cache {
-    Mat rows;  // [capacity, kv_lora + rope]: normalised latent and rotated key
-    MlaForm form = MlaForm::automatic;
+    Mat rows;                          // [capacity, kv_lora + rope]: normalised latent and rotated key
+    MlaForm form = MlaForm::expanded;  // of the tokens that come next
     static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity) {
-      return {arena.mat(dtype, capacity, s.cache_cols()), MlaForm::automatic};
+      return {arena.mat(dtype, capacity, s.cache_cols()), MlaForm::expanded};
     }
+    // Whether the sequence, of `length` tokens, can go on from its first `tokens` alone.
+    bool returns_to(int64_t /*length*/, int64_t /*tokens*/) const { return true; }
   };
   struct Saved {
     Mat a;           // [T, q_in + kv_lora + rope]: the first product

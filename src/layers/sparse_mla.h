@@ -35,6 +35,7 @@ struct SparseMla {
     static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity) {
       return {Mla::Cache::take(arena, s.mla, dtype, capacity), arena.mat(dtype, capacity, s.indexer.head_dim)};
     }
+    bool returns_to(int64_t length, int64_t tokens) const { return mla.returns_to(length, tokens); }
   };
   struct Saved {
     Mla::Saved mla;

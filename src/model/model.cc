@@ -27,8 +27,57 @@ Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, bool f
   make_ropes(positions, memory);
 }
 
+const ops::QuantMatrix& Model::take_quantised(ops::QuantMatrix shape, const QuantSource& source, Arena& memory) {
+  shape.data = memory.take<uint8_t>(ops::QuantMatrix::bytes(shape.type, shape.rows, shape.cols));
+  quant_sources_.push_back(source);
+  return quantised.emplace_back(shape);
+}
+
+namespace {
+
+// Whether rows of this length, and the columns of every block that multiplies untransposed, divide into blocks.
+bool can_quantise(const layers::Linear& l) {
+  if (l.always_fp32 || l.in() % kernels::kQuantBlock) return false;
+  for (const layers::Linear::RowBlocks& b : l.row_blocks)
+    if (!b.transposed && b.rows % kernels::kQuantBlock) return false;
+  return true;
+}
+
+}  // namespace
+
+void Model::read(layers::Linear& l, const ops::StoredMatrix& m, int64_t first_row, ops::WeightFormat format,
+                 Arena& memory) {
+  if (format == ops::WeightFormat::automatic) format = ops::lossless_format(m);
+  if (format == ops::WeightFormat::stored || !can_quantise(l))
+    return l.read_from(m, first_row, l.always_fp32 ? f32_t : compute);
+  const auto type = format == ops::WeightFormat::q4 ? ops::QuantType::q4 : ops::QuantType::q8;
+  const ops::QuantMatrix& whole = take_quantised({nullptr, type, l.out(), l.in()}, {&m, first_row, false}, memory);
+  std::vector<const ops::QuantMatrix*> row_blocks;
+  for (const layers::Linear::RowBlocks& b : l.row_blocks)
+    for (int64_t i = 0; i < l.out() / b.step; ++i) {
+      const QuantSource source{&m, first_row + i * b.step + b.first, !b.transposed};
+      // Blocks of a transpose hold other weights than those of the file: 8 bits lose nothing that can be seen.
+      row_blocks.push_back(&take_quantised(b.transposed ? ops::QuantMatrix{nullptr, type, b.rows, l.in()}
+                                                        : ops::QuantMatrix{nullptr, ops::QuantType::q8, l.in(), b.rows},
+                                           source, memory));
+    }
+  l.read_quantised(whole, row_blocks, compute);
+}
+
+void Model::quantise(const Exec& exec, const std::function<void(int64_t, int64_t)>& done) {
+  const auto bytes = [](const ops::QuantMatrix& m) { return ops::QuantMatrix::bytes(m.type, m.rows, m.cols); };
+  int64_t all = 0, so_far = 0;
+  for (const ops::QuantMatrix& m : quantised) all += bytes(m);
+  for (size_t i = 0; i < quantised.size(); ++i) {
+    const QuantSource& s = quant_sources_[i];
+    ops::quantise(exec, *s.from, s.first_row, s.transposed, quantised[i]);
+    so_far += bytes(quantised[i]);
+    if (done) done(so_far, all);
+  }
+}
+
 Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredTensor> tensors,
-             Arena& memory)
+             const WeightFormats& formats, Arena& memory)
     : Model(c, compute_type) {
   BK_CHECK_EQ(tensors.size(), parameters.size());
   size_t i = 0;
@@ -38,26 +87,26 @@ Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::s
     for (; count > 0; --count) m.append(tensors[i++]);
     return m;
   };
-  const auto read = [&](layers::Linear& l, const ops::StoredMatrix& m, int64_t first_row) {
-    l.read_from(m, first_row, l.always_fp32 ? f32_t : compute);
-  };
+  const auto format_of = [&](const layers::Linear& l) { return &l == &weights.head ? formats.head : formats.matrices; };
   const auto copy_next = [&](Mat& m) {
     m.data = memory.take<float>(m.size());
     ops::StoredMatrix one;
     one.append(tensors[i++]);
     if (!memory.is_measuring()) ops::expand_rows(one, 0, one.rows, m);
   };
-  Weights::visit(weights, "",
-                 layers::Overloaded{[&](const std::string&, layers::Linear& l) { read(l, next(l.parts.size()), 0); },
-                                    [&](const std::string&, layers::GroupedLinear& l) {
-                                      const ops::StoredMatrix& m = next(1);
-                                      for (size_t g = 0; g < l.of.size(); ++g)
-                                        read(l.of[g], m, static_cast<int64_t>(g) * l.of[g].out());
-                                    },
-                                    [&](const std::string&, Mat& m, layers::Role role) {
-                                      role == layers::Role::embedding ? void(next(1)) : copy_next(m);
-                                    }});
-  if (weights.tied) read(weights.head, stored.front(), 0);
+  Weights::visit(
+      weights, "",
+      layers::Overloaded{
+          [&](const std::string&, layers::Linear& l) { read(l, next(l.parts.size()), 0, format_of(l), memory); },
+          [&](const std::string&, layers::GroupedLinear& l) {
+            const ops::StoredMatrix& m = next(1);
+            for (size_t g = 0; g < l.of.size(); ++g)
+              read(l.of[g], m, static_cast<int64_t>(g) * l.of[g].out(), formats.matrices, memory);
+          },
+          [&](const std::string&, Mat& m, layers::Role role) {
+            role == layers::Role::embedding ? void(next(1)) : copy_next(m);
+          }});
+  if (weights.tied) read(weights.head, stored.front(), 0, formats.head, memory);
   make_ropes(positions, memory);
 }
 

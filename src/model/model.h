@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -15,6 +16,13 @@
 
 namespace birkhoff::model {
 
+// What products read: of every matrix and of the head, which weighs most in the quality of small formats. Matrices
+// whose rows do not divide into blocks stay as they are stored, and so do norms, routers and hyper-connections.
+struct WeightFormats {
+  ops::WeightFormat matrices = ops::WeightFormat::automatic;
+  ops::WeightFormat head = ops::WeightFormat::automatic;
+};
+
 struct Model {
   ModelConfig config;
   DType compute;  // of activations and matrix products
@@ -26,6 +34,7 @@ struct Model {
   float* block = nullptr;             // the masters, parameter_elements(parameters) floats; null without
   std::deque<ops::StoredMatrix>
       stored;  // views of the file that `weights` reads; the first is the embedding. Empty with masters
+  std::deque<ops::QuantMatrix> quantised;  // copies that products read instead; quantise() fills them
   LoraSpec lora;
   std::vector<ParameterInfo> adapters;  // matrices of the adapters, if any, in a block of their own
   float* adapter_block = nullptr;
@@ -35,9 +44,9 @@ struct Model {
   Model(const ModelConfig& c, DType compute_type, int64_t positions, bool for_training, Arena& memory);
   // Forward only, without masters: tensors[i] is parameter i of list_parameters in its file, which must stay mapped.
   // Matrices of products and the embedding are read there; everything else (norms, biases, hyper-connections) is small
-  // and becomes fp32 in `memory`.
+  // and becomes fp32 in `memory`. Of another format than `stored`, products read copies in `memory`: call quantise().
   Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredTensor> tensors,
-        Arena& memory);
+        const WeightFormats& formats, Arena& memory);
   Model(const Model&) = delete;  // `weights` points into `stored`
   Model& operator=(const Model&) = delete;
 
@@ -45,6 +54,9 @@ struct Model {
   // filling them. Once only.
   void attach_adapters(const LoraSpec& spec, bool for_training, Arena& memory);
   void refresh_adapters(const Exec& exec);
+
+  // Fills the quantised copies from the file; done(bytes so far, bytes in all) after each. Throws Error.
+  void quantise(const Exec& exec, const std::function<void(int64_t, int64_t)>& done = {});
 
   int64_t sites() const { return 2 * config.num_hidden_layers; }
   const ops::SiteWeights& site(int64_t s) const;
@@ -56,6 +68,15 @@ struct Model {
  private:
   Model(const ModelConfig& c, DType compute_type);
   void make_ropes(int64_t positions, const Arena& memory);
+  // Products of l read rows from `first_row` on of m, or a quantised copy of them.
+  void read(layers::Linear& l, const ops::StoredMatrix& m, int64_t first_row, ops::WeightFormat format, Arena& memory);
+  struct QuantSource {
+    const ops::StoredMatrix* from;
+    int64_t first_row;
+    bool transposed;
+  };
+  const ops::QuantMatrix& take_quantised(ops::QuantMatrix shape, const QuantSource& source, Arena& memory);
+  std::vector<QuantSource> quant_sources_;  // of `quantised`
 };
 
 }  // namespace birkhoff::model

@@ -164,7 +164,7 @@ void set_indexer_training(Model& m, IndexerTraining t) {
         b.attn);
 }
 
-KvCache KvCache::take(Arena& arena, const Model& m, int64_t capacity, layers::MlaForm form) {
+KvCache KvCache::take(Arena& arena, const Model& m, int64_t capacity) {
   KvCache c;
   c.capacity = capacity;
   for (int64_t l = 0; l < m.config.num_hidden_layers; ++l)
@@ -173,11 +173,23 @@ KvCache KvCache::take(Arena& arena, const Model& m, int64_t capacity, layers::Ml
           c.layers.emplace_back(LayerOf<std::decay_t<decltype(attn)>>::Cache::take(arena, attn, m.compute, capacity));
         },
         spec_of(m, l).attn);
-  for (AttentionCache& layer : c.layers) {
+  return c;
+}
+
+void KvCache::set_form(layers::MlaForm form) {
+  for (AttentionCache& layer : layers) {
     if (auto* mla = std::get_if<layers::Mla::Cache>(&layer)) mla->form = form;
     if (auto* sparse = std::get_if<layers::SparseMla::Cache>(&layer)) sparse->mla.form = form;
   }
-  return c;
+}
+
+bool KvCache::truncate(int64_t tokens) {
+  BK_CHECK(tokens >= 0 && tokens <= length);
+  const auto returns = [&](const auto& layer) { return layer.returns_to(length, tokens); };
+  for (const AttentionCache& layer : layers)
+    if (!std::visit(returns, layer)) return false;
+  length = tokens;
+  return true;
 }
 
 void reserve_stack(Arena& arena, const Model& m, BlockRange blocks, int64_t tokens, StackTape::Keep keep,

@@ -39,9 +39,12 @@ struct StackTape {
 struct KvCache {
   std::vector<AttentionCache> layers;
   int64_t length = 0, capacity = 0;
-  // form: how multi-head latent attention reads it.
-  static KvCache take(Arena& arena, const Model& m, int64_t capacity,
-                      layers::MlaForm form = layers::MlaForm::automatic);
+  static KvCache take(Arena& arena, const Model& m, int64_t capacity);
+  // How multi-head latent attention reads it for the tokens that come next.
+  void set_form(layers::MlaForm form);
+  // Forgets all tokens but the first `tokens`. False, and nothing happens, where a layer cannot go back to there: V4's
+  // windows and compressors overwrite what they held.
+  bool truncate(int64_t tokens);
 };
 
 // What training does with lightning indexers (models.md F.2): whether they learn, and whether attention sees everything

@@ -15,9 +15,9 @@ std::string sample_text(const infer::Engine& engine, int64_t seq_len) {
   auto session = std::make_unique<infer::Session>(engine, window);
   std::vector<int32_t> read;
   // Positions it was not trained on give poor text: a full window goes on from its second half.
-  const auto feed = [&](std::span<const int32_t> ids) {
+  const auto feed = [&](std::span<const int32_t> ids, infer::TokenRole role) {
     read.insert(read.end(), ids.begin(), ids.end());
-    if (session->length() + static_cast<int64_t>(ids.size()) <= window) return session->feed(ids);
+    if (session->length() + static_cast<int64_t>(ids.size()) <= window) return session->feed(ids, role);
     session = std::make_unique<infer::Session>(engine, window);
     return session->feed(std::span(read).last(static_cast<size_t>(std::max<int64_t>(1, window / 2))));
   };

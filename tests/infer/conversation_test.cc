@@ -140,7 +140,7 @@ TEST_F(ConversationTest, StopIsSeenWhileThePromptIsRead) {
 }
 
 // Formats forget: earlier reasoning is left out of later prompts. What was fed is then no beginning of the prompt.
-TEST_F(ConversationTest, AFormatThatRewritesEarlierTextStartsAnew) {
+TEST_F(ConversationTest, AFormatThatRewritesEarlierTextGoesBackToThere) {
   const std::string forgetful =
       "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}(forgotten){% else %}{{ m.content }}"
       "{% endif %}{% endfor %}<|assistant|>";
@@ -153,13 +153,14 @@ TEST_F(ConversationTest, AFormatThatRewritesEarlierTextStartsAnew) {
   options.max_tokens = 2;
   Conversation c(engine, format), fresh(engine, format);
   c.add_user("Why?");
-  c.reply(options, go, nothing);
+  const int64_t first = c.reply(options, go, nothing).prompt_tokens;
   c.add_user("And why is that, if one may ask, when all is said and done?");
   fresh.load(c.messages());
   options.max_tokens = 8;
   const Reply later = c.reply(options, go, nothing), expected = fresh.reply(options, go, nothing);
   EXPECT_EQ(later.prompt_tokens, expected.prompt_tokens);
-  EXPECT_EQ(later.reused_tokens, 0);
+  EXPECT_EQ(later.reused_tokens, first) << "what was asked, without the answer";
+  EXPECT_EQ(expected.reused_tokens, 0);
   EXPECT_EQ(later.answer.content, expected.answer.content);
 }
 

@@ -24,7 +24,8 @@ class Script {
  public:
   Script(std::vector<int32_t> ids, int64_t vocab) : ids_(std::move(ids)), logits_(static_cast<size_t>(vocab)) {}
   infer::Feed feed() {
-    return [this](std::span<const int32_t> ids) {
+    return [this](std::span<const int32_t> ids, infer::TokenRole role) {
+      roles.push_back(role);
       fed.insert(fed.end(), ids.begin(), ids.end());
       std::fill(logits_.begin(), logits_.end(), 0.f);
       if (at_ < ids_.size()) logits_[static_cast<size_t>(ids_[at_++])] = 5.f;
@@ -32,6 +33,7 @@ class Script {
     };
   }
   std::vector<int32_t> fed;
+  std::vector<infer::TokenRole> roles;  // of every call
 
  private:
   std::vector<int32_t> ids_;
@@ -151,15 +153,22 @@ TEST_F(GenerationTest, IdsAloneHaveNoEnds) {
   EXPECT_EQ(w.result.finish, Finish::length);
 }
 
+TEST_F(GenerationTest, WhatItDrawsIsFedAsItsOwn) {
+  Script script({4, 4, 4}, engine->model().config.vocab_size);
+  run(script.feed(), nullptr, std::vector<int32_t>(300, 5), greedy(3));
+  using enum infer::TokenRole;
+  EXPECT_EQ(script.roles, (std::vector<infer::TokenRole>{prompt, prompt, generated, generated}));
+}
+
 TEST_F(GenerationTest, Cancelled) {
   std::atomic<bool> cancel{false};
   const std::vector<int32_t> prompt(700, 6);
   Script script(encode("one two three four five six"), engine->model().config.vocab_size);
   const auto feed = script.feed();
   int64_t calls = 0;
-  const infer::Feed counting = [&](std::span<const int32_t> ids) {
+  const infer::Feed counting = [&](std::span<const int32_t> ids, infer::TokenRole role) {
     if (++calls == 2) cancel = true;
-    return feed(ids);
+    return feed(ids, role);
   };
   const auto none = [](const GeneratedToken&) { return true; };
   infer::Generated g = infer::generate(counting, model.get(), prompt, greedy(5), cancel, none);
@@ -214,7 +223,7 @@ TEST_F(GenerationTest, LogprobsAreThoseOfTheFullForward) {
 
 TEST(Generation, RepetitionPenaltyHoldsForPromptAndText) {
   const std::vector<float> logits = {3, 2.5f, -1, -2, 2};
-  const infer::Feed feed = [&](std::span<const int32_t>) { return std::span<const float>(logits); };
+  const infer::Feed feed = [&](std::span<const int32_t>, infer::TokenRole) { return std::span<const float>(logits); };
   GenerationOptions o = greedy(5);
   o.repetition_penalty = 2;
   // 0 was in the prompt: 3 / 2. 1, then 4; then all are as if once halved: 0 at 1.5 is ahead of 1.25 and 1.
@@ -222,7 +231,9 @@ TEST(Generation, RepetitionPenaltyHoldsForPromptAndText) {
   o.repetition_penalty = 1;
   EXPECT_EQ(run(feed, nullptr, {0}, o).ids, (std::vector<int32_t>(5, 0)));
   const std::vector<float> negative = {-1, -1.5f, -3};
-  const infer::Feed below = [&](std::span<const int32_t>) { return std::span<const float>(negative); };
+  const infer::Feed below = [&](std::span<const int32_t>, infer::TokenRole) {
+    return std::span<const float>(negative);
+  };
   o.repetition_penalty = 2;
   EXPECT_EQ(run(below, nullptr, {0}, o).ids[0], 1) << "-1 becomes -2";
 }
@@ -237,7 +248,7 @@ TEST_F(GenerationTest, EveryDrawIsThatOfTheSampler) {
   std::span<const float> logits = again.feed(prompt);
   for (size_t i = 0; i < w.ids.size(); ++i) {
     ASSERT_EQ(w.ids[i], infer::sample(logits, o.sampling, 40 + i, buffer));
-    logits = again.feed({&w.ids[i], 1});
+    logits = again.feed({&w.ids[i], 1}, infer::TokenRole::generated);
   }
 }
 

@@ -40,7 +40,7 @@ TEST(TextModel, PaddingRowsAreNeverWritten) {
   infer::GenerationOptions drawn, greedy;
   drawn.max_tokens = 500, drawn.through_ends = true, greedy.max_tokens = 1, greedy.sampling.temperature = 0;
   const std::atomic<bool> never{false};
-  const auto feed = [&](std::span<const int32_t>) { return std::span<const float>(logits); };
+  const auto feed = [&](std::span<const int32_t>, infer::TokenRole) { return std::span<const float>(logits); };
   const auto r = infer::generate(feed, &m, std::vector<int32_t>{5}, drawn, never, [&](const infer::GeneratedToken& t) {
     EXPECT_LT(static_cast<size_t>(t.id), size);
     return true;

@@ -118,8 +118,7 @@ TEST(Mla, CacheInPieces) {
         c.run(1);
         const ops::RopeTable rope = ops::make_rope_table(90, 4, 10000, {});
         for (const int64_t piece : {1, 7, 64}) {
-          for (layers::MlaForm form :
-               {layers::MlaForm::expanded, layers::MlaForm::absorbed, layers::MlaForm::automatic}) {
+          for (layers::MlaForm form : {layers::MlaForm::expanded, layers::MlaForm::absorbed}) {
             SCOPED_TRACE(std::string(isa_name(isa)) + " " + dtype_name(t) + " pieces of " + std::to_string(piece) +
                          " form " + std::to_string(static_cast<int>(form)));
             Arena memory(size_t{8} << 20);

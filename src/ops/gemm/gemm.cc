@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "kernels/gemm/gemm.h"
+#include "ops/gemm/quant_product.h"
 #include "ops/gemm/stored_panels.h"
 #include "ops/tasks.h"
 
@@ -143,7 +144,7 @@ void add_tasks(std::vector<GemmTask>& tasks, int64_t row, int64_t rows, const Pa
 GemmStore checked_store(CMat a, const Packed& b, const Mat& c, Store store) {
   BK_CHECK_EQ(a.cols, b.k);
   BK_CHECK_EQ(c.cols, b.n);
-  BK_CHECK(b.dtype == DType::f32 || a.dtype == DType::bf16);
+  BK_CHECK(b.dtype == DType::f32 || a.dtype == DType::bf16 || b.quant);
   BK_CHECK(c.dtype == DType::f32 || store == Store::assign);
   if (c.dtype == DType::bf16) return GemmStore::assign_bf16;
   return store == Store::assign ? GemmStore::assign_f32 : GemmStore::add_f32;
@@ -161,6 +162,10 @@ void gemm(const Exec& exec, CMat a, const Packed& b, Mat c, Store store) {
   const GemmStore s = checked_store(a, b, c, store);
   if (exec.dry()) return;
   Exec::Span span(exec, Work::gemm);
+  if (b.quant) {
+    const int32_t offsets[2] = {0, static_cast<int32_t>(c.rows)};
+    return quant_products(exec, a, offsets, {&b, 1}, c, s);
+  }
   const Blocking blocking = choose_blocking(c.rows, b, kLeastTasks);
   std::vector<GemmTask> tasks;
   add_tasks(tasks, 0, c.rows, &b, blocking);
@@ -169,6 +174,7 @@ void gemm(const Exec& exec, CMat a, const Packed& b, Mat c, Store store) {
 
 void gemm_serial(CMat a, const Packed& b, Mat c, Store store) {
   BK_CHECK_EQ(a.rows, c.rows);
+  BK_CHECK(!b.quant);
   const GemmStore s = checked_store(a, b, c, store);
   const Blocking blocking = choose_blocking(c.rows, b, 1);
   std::vector<GemmTask> tasks;
@@ -190,6 +196,7 @@ void grouped_gemm(const Exec& exec, CMat a, std::span<const int32_t> offsets, st
   BK_CHECK_EQ(offsets[0], 0);
   BK_CHECK_LE(offsets.back(), a.rows);
   Exec::Span span(exec, Work::gemm);
+  if (b[0].quant) return quant_products(exec, a, offsets, b, c, s);
   const auto groups = static_cast<int64_t>(b.size());
   const Blocking blocking = choose_blocking(div_up(offsets.back(), groups), b[0], kLeastTasks);
   std::vector<GemmTask> tasks;

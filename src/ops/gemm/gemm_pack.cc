@@ -53,6 +53,15 @@ void pack_rows(const Packed& out, CMat w, int64_t first, int64_t count) {
 
 }  // namespace
 
+Packed Packed::of(const QuantMatrix& w, DType dtype) {
+  Packed p;
+  p.dtype = dtype;
+  p.k = w.cols;
+  p.n = w.rows;
+  p.quant = &w;
+  return p;
+}
+
 int64_t Packed::bytes(DType dtype, int64_t k, int64_t n) {
   return div_up(n, kPanel) * panel_elements(dtype, k) * dtype_bytes(dtype);
 }

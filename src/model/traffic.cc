@@ -1,0 +1,48 @@
+#include "model/traffic.h"
+
+#include <algorithm>
+#include <string>
+
+namespace birkhoff::model {
+namespace {
+
+int64_t operand_bytes(const ops::Packed& p) {
+  if (p.quant) return ops::QuantMatrix::bytes(p.quant->type, p.quant->rows, p.quant->cols);
+  if (!p.stored) return ops::Packed::bytes(p.dtype, p.k, p.n);
+  const int64_t first = p.first_row, end = p.first_row + (p.transposed ? p.n : p.k);
+  int64_t bytes = 0, row = 0;
+  for (const ops::StoredTensor& part : p.stored->parts) {
+    const int64_t rows = std::max<int64_t>(0, std::min(end, row + part.rows) - std::max(first, row));
+    bytes += rows * part.row_bytes();
+    row += part.rows;
+  }
+  return bytes;
+}
+
+int64_t linear_bytes(const layers::Linear& l) {
+  if (l.row_blocks.empty()) return operand_bytes(l.forward);
+  int64_t bytes = 0;
+  for (const layers::Linear::RowBlocks& b : l.row_blocks)
+    for (const ops::Packed& p : b.packed) bytes += operand_bytes(p);
+  return bytes;
+}
+
+}  // namespace
+
+int64_t weight_bytes_per_token(const Model& m) {
+  double bytes = 0;
+  const double chosen = m.config.n_routed_experts ? static_cast<double>(m.config.num_experts_per_tok) /
+                                                        static_cast<double>(m.config.n_routed_experts)
+                                                  : 1;
+  const std::string predictors = "model.layers." + std::to_string(m.config.num_hidden_layers) + ".";
+  const auto add = [&](const std::string& name, const layers::Linear& l) {
+    if (name.rfind(predictors, 0) == 0) return;  // a generated token passes the model's own layers alone
+    const bool routed = name.find(".experts.") != std::string::npos;
+    bytes += static_cast<double>(linear_bytes(l)) * (routed ? chosen : 1);
+  };
+  layers::for_each_linear(m.weights, "", add);
+  if (m.weights.tied) add("", m.weights.head);
+  return static_cast<int64_t>(bytes);
+}
+
+}  // namespace birkhoff::model

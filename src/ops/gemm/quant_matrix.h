@@ -1,0 +1,46 @@
+// Weights of 4 or 8 bits in memory, laid out for products with activations of 8 bits (kernels/gemm/quant.h).
+#pragma once
+#include <cstdint>
+
+#include "core/exec.h"
+#include "core/names.h"
+#include "core/view.h"
+#include "kernels/gemm/quant.h"
+#include "ops/gemm/stored_matrix.h"
+
+namespace birkhoff::ops {
+
+using kernels::QuantType;
+
+// A matrix [rows, cols] in panels. A view: it owns nothing.
+struct QuantMatrix {
+  uint8_t* data = nullptr;
+  QuantType type = QuantType::q4;
+  int64_t rows = 0, cols = 0;
+  // Of a matrix of that size, a multiple of 64. cols is a multiple of kernels::kQuantBlock.
+  static int64_t bytes(QuantType type, int64_t rows, int64_t cols);
+};
+
+// out = rows [first_row, first_row + out.rows) of w; with `transposed` out [w.cols, count] = the transpose of `count` =
+// out.cols rows. Blocks that the file holds in the same format are taken as they are; everything else is rounded to the
+// nearest code of its block. Throws Error{where "weights"} naming the first number that is not finite.
+void quantise(const Exec& exec, const StoredMatrix& w, int64_t first_row, bool transposed, const QuantMatrix& out);
+
+// What a model's matrices are in memory: quantised where the file's blocks of 4 or 8 bits are taken over without loss
+// and otherwise as they lie there; all as they lie there; or quantised when it is opened.
+enum class WeightFormat : uint8_t { automatic, stored, q8, q4 };
+
+// q4 or q8 where all of w are blocks that this holds without loss, else stored.
+WeightFormat lossless_format(const StoredMatrix& w);
+
+}  // namespace birkhoff::ops
+
+namespace birkhoff {
+template <>
+struct NamesOf<ops::WeightFormat> {
+  static constexpr Named<ops::WeightFormat> table[] = {{"auto", ops::WeightFormat::automatic},
+                                                       {"stored", ops::WeightFormat::stored},
+                                                       {"q8", ops::WeightFormat::q8},
+                                                       {"q4", ops::WeightFormat::q4}};
+};
+}  // namespace birkhoff
