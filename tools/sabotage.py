@@ -45,7 +45,7 @@ SABOTAGES = [
     ("norm-mean-term", "kernels/rows/norm.isa.cc", "const V mean = set1(-dot / static_cast<float>(a.dim));", "const V mean = set1(0 * dot / static_cast<float>(a.dim));", ("ops_rows_test", "RmsNorm")),
     ("norm-eps", "kernels/rows/norm.isa.cc", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + a.eps)", "__builtin_sqrtf(squares / static_cast<float>(a.dim) + 1e-5f)", ("ops_rows_test", "RmsNorm")),
     ("rope-inverse", "ops/attention/rope.cc", "inverse ? -1.f : 1.f", "inverse ? 1.f : 1.f", ("ops_attention_test", "Rope")),
-    ("yarn-ramp", "ops/attention/rope.cc", "base / scaling.factor * ramp + base * (1 - ramp)", "base / scaling.factor * (1 - ramp) + base * ramp", ("ops_attention_test", "Rope")),
+    ("yarn-ramp", "ops/attention/rope.cc", "slowed * ramp + base * (1 - ramp)", "slowed * (1 - ramp) + base * ramp", ("ops_attention_test", "Rope")),
     ("attention-delta", "kernels/attention/attention_backward.isa.cc", "p0 * (load(b.dp + at) - delta)", "p0 * load(b.dp + at)", ("ops_attention_test", "Attention:MlaExpand")),
     ("attention-causal", "kernels/attention/attention_backward.isa.cc", "(j < columns ? j : columns - 1) + 1 - k0);", "(j < columns ? j : columns - 1) + 2 - k0);", ("ops_attention_test", "Attention:MlaExpand")),
     ("swiglu-gate", "kernels/experts/routing.isa.cc", "(one + gate * (one - s))", "(one + gate * s)", ("ops_rows_test", "SwiGlu")),
