@@ -7,6 +7,7 @@
 
 #include "reference/attention.h"
 #include "reference/gemm.h"
+#include "reference/grouped_inputs.h"
 #include "reference/norm.h"
 #include "reference/rope.h"
 #include "reference/sparse_attention.h"
@@ -154,6 +155,7 @@ struct SparseMla {
 struct Gqa {
   size_t dim, heads, kv_heads, head_dim;
   double scale, theta = 10000;
+  GroupedInputs inputs = {};
 
   template <class S>
   std::vector<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x,
@@ -162,7 +164,8 @@ struct Gqa {
     const Rope rope{static_cast<int>(head_dim), theta};
     auto q = linear(x, w.at(p + "q_proj.weight"), T, dim, heads * head_dim);
     auto k = linear(x, w.at(p + "k_proj.weight"), T, dim, kv_heads * head_dim);
-    const auto v = linear(x, w.at(p + "v_proj.weight"), T, dim, kv_heads * head_dim);
+    auto v = linear(x, w.at(p + "v_proj.weight"), T, dim, kv_heads * head_dim);
+    inputs.apply(w, p, q, k, v);
     rotate_heads(q, rope, false, at.position, heads, head_dim, 0);
     rotate_heads(k, rope, false, at.position, kv_heads, head_dim, 0);
     const auto n = [](size_t i) { return static_cast<int64_t>(i); };

@@ -54,7 +54,8 @@ class Model {
               n(c.num_key_value_heads),
               n(c.head_dim),
               1 / std::sqrt(static_cast<double>(c.head_dim)),
-              c.rope_theta};
+              c.rope_theta,
+              {c.qkv_bias, c.qk_norm, c.rms_norm_eps}};
     if (c.n_routed_experts == 0) return;
     const Score score = c.scoring_func == ops::Scoring::softmax   ? Score::softmax
                         : c.scoring_func == ops::Scoring::sigmoid ? Score::sigmoid
