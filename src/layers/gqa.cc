@@ -50,16 +50,16 @@ void Gqa::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved&
     ops::bias_forward(p.exec, w.k_bias, a.k);
     ops::bias_forward(p.exec, w.v_bias, a.v);
   }
+  if (s.norm) ops::rms_norm_forward(p.exec, a.q, w.q_norm, s.eps, sv.q, sv.rstd.col_block(0, s.heads));
+  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, sv.q, {0, s.heads, s.head_dim});
   const Mat fresh = sv.cache.row_block(M - T, T);
   if (s.norm) {
-    ops::rms_norm_forward(p.exec, a.q, w.q_norm, s.eps, sv.q, sv.rstd.col_block(0, s.heads));
     ops::rms_norm_forward(p.exec, a.k, w.k_norm, s.eps, fresh.col_block(0, s.kv_cols()),
                           sv.rstd.col_block(s.heads, s.kv_heads));
     ops::copy(p.exec, a.v, fresh.col_block(s.kv_cols(), s.kv_cols()));
   } else {
     ops::copy(p.exec, sv.a.col_block(s.q_cols(), s.cache_cols()), fresh);
   }
-  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, sv.q, {0, s.heads, s.head_dim});
   ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, fresh, {0, s.kv_heads, s.head_dim});
   ops::attention_forward(p.exec, attention_shape(s), sv.q, sv.cache.col_block(0, s.kv_cols()),
                          sv.cache.col_block(s.kv_cols(), s.kv_cols()), p.ctx.first_key, sv.o, sv.lse);
