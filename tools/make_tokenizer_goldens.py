@@ -199,12 +199,33 @@ def variants():
     yield tokenizer(plain, added=[("a", {}), ("aa", {}), ("aaab", {"special": True}), (" ", {"lstrip": True})], decoder={"type": "BPEDecoder", "suffix": "b"})
 
 
+QWEN_PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+DISTILLED_TEXTS = ["I'LLama, they'Re it'S", "x=12345;y=678 ½²", "if (a) {\r\n\t return 'all';\n}\n\n  ", "<think>\nall's  well</think>\n\n ok", "a\u0301 e\u0301\u0323 \u212b"]
+
+
+def distilled():
+    """What the distilled models' tokenizers are made of (Qwen: every digit by itself, NFC; Llama 3: up to three), over a small vocabulary."""
+    symbols = [chr(c) for c in [*range(33, 127), *range(161, 173), *range(174, 324)]]
+    merges = [("1", "2"), ("12", "3"), ("4", "5"), ("'", "l"), ("l", "l"), ("'", "ll"), ("'l", "l"), ("L", "L"), ("LL", "a"), ("a", "ll"), ("Ġ", "a"), ("Ã", "¡"), ("Ċ", "Ċ"), (";", "y")]
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    for pattern, normalizer, ignore in [(QWEN_PATTERN, {"type": "NFC"}, False), (QWEN_PATTERN.replace(r"|\p{N}|", r"|\p{N}{1,3}|"), None, True)]:
+        model = bpe(first=symbols, merges=merges, vocab_words=["Ġwell"], **({"ignore_merges": True} if ignore else {}))
+        split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+        added = [("<｜begin▁of▁sentence｜>", {"special": True}), ("<think>", {}), ("</think>", {})]
+        begin = len(model["vocab"])
+        post = {"type": "Sequence", "processors": [{**level, "trim_offsets": True}, {
+            "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": added[0][0], "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {added[0][0]: {"id": added[0][0], "ids": [begin], "tokens": [added[0][0]]}}}]}
+        yield tokenizer(model, {"type": "Sequence", "pretokenizers": [split, level]}, normalizer, {**level, "use_regex": True}, post if ignore else level, added)
+
+
 def write_components():
     with (OUT / "components.jsonl").open("w") as f:
-        for spec in variants():
+        for spec, texts in [*((spec, TEXTS) for spec in variants()), *((spec, TEXTS + DISTILLED_TEXTS) for spec in distilled())]:
             reference = tokenizers.Tokenizer.from_str(json.dumps(spec))
             cases = []
-            for text in TEXTS:
+            for text in texts:
                 ids = reference.encode(text, add_special_tokens=False).ids
                 cases.append({"text": text, "ids": ids, "with_special": reference.encode(text).ids, "decoded": reference.decode(ids, skip_special_tokens=False),
                               "decoded_plain": reference.decode(ids, skip_special_tokens=True)})

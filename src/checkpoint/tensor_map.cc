@@ -216,7 +216,8 @@ class Matcher {
 };
 
 bool is_vector(Role r) {
-  return r == Role::norm || r == Role::bias || r == Role::router_bias || r == Role::hc_scale || r == Role::hc_base;
+  return r == Role::norm || r == Role::bias || r == Role::linear_bias || r == Role::router_bias ||
+         r == Role::hc_scale || r == Role::hc_base;
 }
 
 }  // namespace

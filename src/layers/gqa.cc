@@ -1,24 +1,41 @@
 #include "layers/gqa.h"
 
+#include "ops/rows/bias.h"
 #include "ops/rows/elementwise.h"
+#include "ops/rows/norm.h"
 
 namespace birkhoff::layers {
 namespace {
 ops::AttentionShape attention_shape(const Gqa::Spec& s) {
   return {s.heads, s.kv_heads, s.head_dim, s.head_dim, s.scale};
 }
+
+// Columns of the product, or of its gradient.
+template <class M>
+struct Columns {
+  M q, k, v;
+  Columns(const Gqa::Spec& s, M a)
+      : q(a.col_block(0, s.q_cols())),
+        k(a.col_block(s.q_cols(), s.kv_cols())),
+        v(a.col_block(s.q_cols() + s.kv_cols(), s.kv_cols())) {}
+};
 }  // namespace
 
 Gqa::Weights::Weights(const Spec& s)
     : qkv({{"q_proj", s.q_cols()}, {"k_proj", s.kv_cols()}, {"v_proj", s.kv_cols()}}, s.dim),
-      out({{"o_proj", s.dim, Role::output_projection}}, s.q_cols()) {}
+      out({{"o_proj", s.dim, Role::output_projection}}, s.q_cols()) {
+  const auto vector = [](int64_t n) { return Mat(nullptr, DType::f32, 1, n); };
+  if (s.bias) q_bias = vector(s.q_cols()), k_bias = vector(s.kv_cols()), v_bias = vector(s.kv_cols());
+  if (s.norm) q_norm = vector(s.head_dim), k_norm = vector(s.head_dim);
+}
 
 Gqa::Saved Gqa::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache,
                         int64_t cached) {
   Saved r;
   r.cache = cache ? cache->rows.row_block(0, cached + tokens) : arena.mat(dtype, tokens, s.cache_cols());
   r.a = arena.mat(dtype, tokens, s.q_cols() + s.cache_cols());
-  r.q = r.a.col_block(0, s.q_cols());
+  r.q = s.norm && for_backward ? arena.mat(dtype, tokens, s.q_cols()) : r.a.col_block(0, s.q_cols());
+  if (s.norm) r.rstd = arena.mat(f32_t, tokens, s.heads + s.kv_heads);
   r.o = arena.mat(dtype, tokens, s.q_cols());
   if (for_backward) r.lse = arena.mat(f32_t, tokens, s.heads);
   return r;
@@ -27,9 +44,22 @@ Gqa::Saved Gqa::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens
 void Gqa::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& sv, Mat y) {
   const int64_t T = x.rows, M = sv.cache.rows;
   linear_forward(p.exec, w.qkv, x, sv.a);
+  const Columns<Mat> a(s, sv.a);
+  if (s.bias) {
+    ops::bias_forward(p.exec, w.q_bias, a.q);
+    ops::bias_forward(p.exec, w.k_bias, a.k);
+    ops::bias_forward(p.exec, w.v_bias, a.v);
+  }
+  if (s.norm) ops::rms_norm_forward(p.exec, a.q, w.q_norm, s.eps, sv.q, sv.rstd.col_block(0, s.heads));
   ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, sv.q, {0, s.heads, s.head_dim});
   const Mat fresh = sv.cache.row_block(M - T, T);
-  ops::copy(p.exec, sv.a.col_block(s.q_cols(), s.cache_cols()), fresh);
+  if (s.norm) {
+    ops::rms_norm_forward(p.exec, a.k, w.k_norm, s.eps, fresh.col_block(0, s.kv_cols()),
+                          sv.rstd.col_block(s.heads, s.kv_heads));
+    ops::copy(p.exec, a.v, fresh.col_block(s.kv_cols(), s.kv_cols()));
+  } else {
+    ops::copy(p.exec, sv.a.col_block(s.q_cols(), s.cache_cols()), fresh);
+  }
   ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, fresh, {0, s.kv_heads, s.head_dim});
   ops::attention_forward(p.exec, attention_shape(s), sv.q, sv.cache.col_block(0, s.kv_cols()),
                          sv.cache.col_block(s.kv_cols(), s.kv_cols()), p.ctx.first_key, sv.o, sv.lse);
@@ -40,16 +70,26 @@ void Gqa::backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const
   Arena::Scope scope(p.scratch);
   const int64_t T = x.rows;
   Mat da = p.scratch.mat(x.dtype, T, s.q_cols() + s.cache_cols());
-  Mat dq = da.col_block(0, s.q_cols()), dk = da.col_block(s.q_cols(), s.kv_cols()),
-      dv = da.col_block(s.q_cols() + s.kv_cols(), s.kv_cols());
+  const Columns<Mat> d_a(s, da);
   Mat d_o = p.scratch.mat(x.dtype, T, s.q_cols());
   linear_backward(p.exec, w.out, sv.o, d.dy, d_o, g.out, p.scratch);
   ops::attention_backward(p.exec, attention_shape(s),
                           {sv.q, sv.cache.col_block(0, s.kv_cols()), sv.cache.col_block(s.kv_cols(), s.kv_cols()),
                            p.ctx.first_key, p.ctx.segment_start, sv.o, sv.lse},
-                          d_o, {dq, dk, dv});
-  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, dq, {0, s.heads, s.head_dim}, /*inverse=*/true);
-  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, dk, {0, s.kv_heads, s.head_dim}, /*inverse=*/true);
+                          d_o, {d_a.q, d_a.k, d_a.v});
+  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, d_a.q, {0, s.heads, s.head_dim}, /*inverse=*/true);
+  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, d_a.k, {0, s.kv_heads, s.head_dim}, /*inverse=*/true);
+  if (s.norm) {
+    const Columns<CMat> a(s, sv.a);
+    ops::rms_norm_backward(p.exec, a.q, w.q_norm, sv.rstd.col_block(0, s.heads), d_a.q, d_a.q, g.q_norm, p.scratch);
+    ops::rms_norm_backward(p.exec, a.k, w.k_norm, sv.rstd.col_block(s.heads, s.kv_heads), d_a.k, d_a.k, g.k_norm,
+                           p.scratch);
+  }
+  if (s.bias) {
+    ops::bias_backward(p.exec, d_a.q, g.q_bias, p.scratch);
+    ops::bias_backward(p.exec, d_a.k, g.k_bias, p.scratch);
+    ops::bias_backward(p.exec, d_a.v, g.v_bias, p.scratch);
+  }
   linear_backward(p.exec, w.qkv, x, da, d.dx, g.qkv, p.scratch);
 }
 

@@ -11,6 +11,7 @@ enum class Role : uint8_t {
   head,
   norm,           // RMSNorm weight
   bias,           // added inside a layer, one per channel or head (attention sinks); zero at the start
+  linear_bias,    // of a linear layer, one per output; zero at the start
   position_bias,  // of the gates of a compressor, [ratio, channels]; zero at the start
   router,         // gate.weight, fp32 arithmetic
   router_bias,    // e_score_correction_bias: no gradient, moved by the balance rule

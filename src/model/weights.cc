@@ -167,6 +167,7 @@ void initialise(const ModelConfig& c, Weights& w, uint64_t seed) {
         break;
       case Role::router_bias:
       case Role::bias:
+      case Role::linear_bias:
       case Role::position_bias:
         fill(m, 0.f);
         break;

@@ -199,6 +199,29 @@ TEST_F(Directory, HarmlessExtrasAreIgnored) {
   expect_refused({"unknown   model.layers.1.enorm.weight"});
 }
 
+// A model has the biases of its type or is refused, whichever way they differ.
+TEST(QwenDirectory, BiasesAreThoseOfTheType) {
+  const TempDir dir;
+  const SmallModel m(small_qwen_config(true, false), f32_t, 3, one_thread());
+  checkpoint::save_weights(dir.path(), *m.m, model::config_to_json(m.m->config), f32_t);
+  const std::string file = dir / "model.safetensors";
+  const auto refused = [&](const model::ModelConfig& c, const std::vector<std::string>& parts) {
+    const SmallModel other(c, f32_t, 4, one_thread());
+    expect_error([&] { checkpoint::load_weights(dir.path(), *other.m); }, parts);
+  };
+  model::ModelConfig llama = m.m->config;
+  llama.model_type = "llama", llama.qkv_bias = false;
+  refused(llama, {"unknown   model.layers.0.self_attn.k_proj.bias [12]", "model.layers.1.self_attn.v_proj.bias"});
+  refused(small_qwen_config(false, true), {"missing   model.layers.0.self_attn.q_norm.weight, expected [6]",
+                                           "unknown   model.layers.0.self_attn.q_proj.bias [24]"});
+  Editable e(file);
+  e.remove("model.layers.1.self_attn.v_proj.bias");
+  e.add("model.layers.0.self_attn.o_proj.bias", {20});
+  io::write_safetensors(file, e.entries);
+  refused(m.m->config, {"missing   model.layers.1.self_attn.v_proj.bias, expected [12]",
+                        "unknown   model.layers.0.self_attn.o_proj.bias [20]"});
+}
+
 TEST(TiedDirectory, TheHeadIsTheEmbedding) {
   TempDir dir;
   model::ModelConfig c = small_config();

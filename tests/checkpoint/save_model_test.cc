@@ -105,6 +105,24 @@ TEST(SaveModel, Fp8BlocksAreWithinHalfAStep) {
   EXPECT_EQ(config["torch_dtype"], "bfloat16");
 }
 
+// As released: every tensor of Qwen in one type, biases of one dimension.
+TEST(SaveModel, BiasesAreWrittenAsWeights) {
+  for (const bool norm : {false, true}) {
+    const Saved s(small_qwen_config(!norm, norm));
+    s.save(s.dir.path(), options(SaveType::bf16));
+    const io::SafetensorsFile f(s.dir / "model.safetensors");
+    EXPECT_EQ(f.tensors().size(), 2u * (norm ? 11 : 12) + 3);
+    for (const TensorEntry& e : f.tensors()) EXPECT_EQ(e.type, TensorType::bf16) << e.name;
+    const char* name = norm ? "model.layers.1.self_attn.k_norm.weight" : "model.layers.1.self_attn.k_proj.bias";
+    EXPECT_EQ(f.find(name)->shape, (std::vector<int64_t>{norm ? 6 : 12}));
+    std::vector<float> want = s.block();
+    for (float& v : want) v = to_float(to_bf16(v));
+    const nlohmann::json config = io::read_json(s.dir / "config.json");
+    EXPECT_EQ(config["model_type"], norm ? "qwen3" : "qwen2");
+    EXPECT_EQ(load(s.dir.path(), model::config_from_json(config)), want);
+  }
+}
+
 TEST(SaveModel, Fp8IsForTheTypesThatHaveIt) {
   const Saved s(small_config("mhc"));
   expect_error([&] { s.save(s.dir.path(), options(SaveType::fp8)); }, {"fp8", "deepseek_v3", "birkhoff"},

@@ -12,8 +12,8 @@ namespace {
 
 std::vector<std::string> cases() {
   return test::cases_of({"deepseek_v3", "deepseek_v2_lite", "llama_gqa", "deepseek_v2", "llama", "llama_linear_rope",
-                         "llama_bf16", "mixtral", "deepseek_moe", "deepseek_v3_fp8", "deepseek_v4", "deepseek_v4_hf",
-                         "deepseek_v4_fp4"});
+                         "llama3_rope", "qwen2", "qwen2_yarn", "qwen3", "qwen3_yarn", "llama_bf16", "mixtral",
+                         "deepseek_moe", "deepseek_v3_fp8", "deepseek_v4", "deepseek_v4_hf", "deepseek_v4_fp4"});
 }
 
 class EngineCase : public testing::TestWithParam<std::string> {};

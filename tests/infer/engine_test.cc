@@ -50,6 +50,7 @@ std::vector<Kind> kinds() {
           {"mla", wide_config("plain")},
           {"mla_without_q_lora", direct},
           {"gqa", small_config("plain", 1, false)},
+          {"gqa_bias_norm", small_qwen_config()},
           {"mhc", wide_config("mhc")},
           {"mhc_lite", with_form(small_config("mhc", 3), "lite")},
           {"mhc_kron", with_form(small_config("mhc"), "kron")},

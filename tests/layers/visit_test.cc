@@ -84,6 +84,20 @@ TEST(Visit, BindingWithGapsLosesNothing) {
   EXPECT_EQ(w.qkv.w.f32(11)[3], 2.f);
 }
 
+TEST(Visit, BiasesAndNormsOfHeads) {
+  layers::Gqa::Spec s;
+  s.dim = 4, s.heads = 2, s.kv_heads = 1, s.head_dim = 3, s.bias = s.norm = true;
+  const layers::Gqa::Weights w(s);
+  const auto seen = visited(w, "",
+                            {"q_proj.weight", "k_proj.weight", "v_proj.weight", "q_proj.bias", "k_proj.bias",
+                             "v_proj.bias", "q_norm.weight", "k_norm.weight", "o_proj.weight"});
+  EXPECT_EQ(seen.at("q_proj.bias").role, Role::linear_bias);
+  EXPECT_EQ(seen.at("q_proj.bias").cols, 6);
+  EXPECT_EQ(seen.at("v_proj.bias").cols, 3);
+  EXPECT_EQ(seen.at("q_norm.weight").role, Role::norm);
+  EXPECT_EQ(seen.at("k_norm.weight").cols, 3);
+}
+
 TEST(Visit, GroupsShareTheirMatrix) {
   for (const int64_t groups : {1, 2}) {
     layers::CompressedAttention::Spec s;

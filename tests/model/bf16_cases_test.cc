@@ -14,9 +14,26 @@ namespace {
 using test::case_dir;
 
 std::vector<std::string> bf16_cases() {
-  return test::cases_of({"llama", "llama_bf16", "llama_gqa", "llama_linear_rope", "mixtral", "deepseek_moe",
-                         "deepseek_v2", "deepseek_v2_lite", "deepseek_v3", "deepseek_v3_mtp", "deepseek_v3_fp8",
-                         "deepseek_v32", "deepseek_v4", "deepseek_v4_hf", "deepseek_v4_fp4"});
+  return test::cases_of({"llama",
+                         "llama_bf16",
+                         "llama_gqa",
+                         "llama_linear_rope",
+                         "llama3_rope",
+                         "qwen2",
+                         "qwen2_yarn",
+                         "qwen3",
+                         "qwen3_yarn",
+                         "mixtral",
+                         "deepseek_moe",
+                         "deepseek_v2",
+                         "deepseek_v2_lite",
+                         "deepseek_v3",
+                         "deepseek_v3_mtp",
+                         "deepseek_v3_fp8",
+                         "deepseek_v32",
+                         "deepseek_v4",
+                         "deepseek_v4_hf",
+                         "deepseek_v4_fp4"});
 }
 
 // A forward over a case's tokens in one type.

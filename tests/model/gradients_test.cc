@@ -39,6 +39,11 @@ std::vector<Variant> variants() {
       {"plain, MLA without q_lora, tied", small_config("plain"),
        [](ModelConfig& c) { c.q_lora_rank = 0, c.tie_word_embeddings = true; }},
       {"plain, GQA, dense", small_config("plain", 1, false), no_experts},
+      {"plain, GQA with biases, dense", small_qwen_config(true, false)},
+      {"plain, GQA with norms of heads, dense, tied", small_qwen_config(false, true),
+       [](ModelConfig& c) { c.tie_word_embeddings = true, c.rms_norm_eps = 1e-3; }},
+      {"mhc, GQA with biases and norms of heads", small_config("mhc", 4, false),
+       [](ModelConfig& c) { c.qkv_bias = c.qk_norm = true; }},
       {"plain, GQA, softmax experts everywhere, tied", small_config("plain", 1, false),
        [](ModelConfig& c) {
          c.first_k_dense_replace = 0, c.scoring_func = ops::Scoring::softmax, c.topk_method = model::TopkMethod::greedy,

@@ -55,6 +55,8 @@ std::vector<Kind> kinds() {
     ModelConfig gqa = small_config("mhc", 4, false);
     gqa.hidden_size = 64, gqa.head_dim = 32;
     all.push_back({std::string("gqa_") + dtype_name(t), gqa, t});
+    gqa.qkv_bias = gqa.qk_norm = true;
+    all.push_back({std::string("gqa_bias_norm_") + dtype_name(t), gqa, t});
     ModelConfig deep = small_config("plain", 1, false);  // sums longer than one block of a product
     deep.hidden_size = 130, deep.intermediate_size = 4200, deep.n_routed_experts = deep.n_shared_experts = 0,
     deep.num_hidden_layers = 1;

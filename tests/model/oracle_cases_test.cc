@@ -12,7 +12,8 @@ using test::case_dir;
 
 std::vector<std::string> oracle_cases() {
   return test::cases_of({"deepseek_v3", "deepseek_v32", "deepseek_v2_lite", "llama_gqa", "deepseek_v2", "llama",
-                         "llama_linear_rope", "llama_bf16", "mixtral", "deepseek_moe", "deepseek_v3_fp8"});
+                         "llama_linear_rope", "llama3_rope", "qwen2", "qwen2_yarn", "qwen3", "qwen3_yarn", "llama_bf16",
+                         "mixtral", "deepseek_moe", "deepseek_v3_fp8"});
 }
 
 class OracleCase : public testing::TestWithParam<std::string> {};

@@ -123,7 +123,8 @@ std::vector<S> Gqa::operator()(const Tensors<S>& w, const std::string& p, const 
   const Rope rope{static_cast<int>(head_dim), theta};
   auto q = linear(x, w.at(p + "q_proj.weight"), T, dim, heads * head_dim);
   auto k = linear(x, w.at(p + "k_proj.weight"), T, dim, kv_heads * head_dim);
-  const auto v = linear(x, w.at(p + "v_proj.weight"), T, dim, kv_heads * head_dim);
+  auto v = linear(x, w.at(p + "v_proj.weight"), T, dim, kv_heads * head_dim);
+  inputs.apply(w, p, q, k, v);
   rotate_heads(q, rope, false, at.position, heads, head_dim, 0);
   rotate_heads(k, rope, false, at.position, kv_heads, head_dim, 0);
   const auto n = [](size_t i) { return static_cast<int64_t>(i); };

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "reference/grouped_inputs.h"
 #include "reference/rope.h"
 #include "reference/sparse_attention.h"
 #include "reference/tensors.h"
@@ -74,6 +75,7 @@ struct SparseMla {
 struct Gqa {
   size_t dim, heads, kv_heads, head_dim;
   double scale, theta = 10000;
+  GroupedInputs inputs = {};
 
   template <class S>
   std::vector<S> operator()(const Tensors<S>& w, const std::string& p, const std::vector<S>& x, const Places& at) const;

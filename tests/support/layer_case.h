@@ -30,7 +30,8 @@ class LayerWeights {
   LayerWeights(const W& shapes, DType compute, uint64_t seed) : w(shapes), grad(shapes), memory_(size_t{32} << 20) {
     fill(w, seed, [&](const Mat& m, layers::Role role, double normal) {
       if (role == layers::Role::norm) return 1 + 0.2 * normal;
-      if (role == layers::Role::router_bias || role == layers::Role::bias) return 0.1 * normal;
+      if (role == layers::Role::router_bias || role == layers::Role::bias || role == layers::Role::linear_bias)
+        return 0.1 * normal;
       const double v = normal / std::sqrt(static_cast<double>(m.cols));
       return role == layers::Role::router || compute == f32_t
                  ? 2 * v

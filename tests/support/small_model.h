@@ -38,6 +38,16 @@ inline model::ModelConfig small_config(const std::string& residual = "plain", in
   return c;
 }
 
+// Grouped-query attention with biases and norms of heads, which no released type has both, over dense networks.
+inline model::ModelConfig small_qwen_config(bool bias = true, bool norm = true) {
+  model::ModelConfig c = small_config("plain", 1, false);
+  c.n_routed_experts = c.n_shared_experts = 0;
+  c.num_attention_heads = 4, c.num_key_value_heads = 2;
+  c.qkv_bias = bias, c.qk_norm = norm;
+  if (bias != norm) c.model_type = bias ? "qwen2" : "qwen3";
+  return c;
+}
+
 inline model::ModelConfig with_form(model::ModelConfig c, const char* hc_res_form) {
   c.hc_res_form = model::named<ops::ResForm>("hc_res_form", hc_res_form);
   return c;
@@ -90,6 +100,7 @@ inline double lively_value(layers::Role role, const Mat& m, double normal) {
     case Role::norm:
       return 1 + 0.2 * normal;
     case Role::bias:
+    case Role::linear_bias:
     case Role::position_bias:
     case Role::router_bias:
       return 0.1 * normal;

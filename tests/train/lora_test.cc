@@ -60,9 +60,14 @@ TEST(Lora, GradientsInAWholeModelFollowFromThoseOfTheMergedWeights) {
   const layers::TokenContext ctx{data.position, data.first_key, data.segment_start, data.sequence_start};
   model::LossOptions loss;
   loss.scale = 1.f / 48;
-  for (const std::string targets : {"", "experts", "q_b_proj,kv_b_proj,down_proj,experts"}) {
-    SCOPED_TRACE(targets);
-    SmallModel plain(small_config("plain"), f32_t, 5, exec), lora(small_config("plain"), f32_t, 5, exec);
+  const std::pair<std::string, model::ModelConfig> models[] = {
+      {"", small_config("plain")},
+      {"experts", small_config("plain")},
+      {"q_b_proj,kv_b_proj,down_proj,experts", small_config("plain")},
+      {"", small_qwen_config()}};
+  for (const auto& [targets, config] : models) {
+    SCOPED_TRACE(targets + (config.qkv_bias ? " beside biases" : ""));
+    SmallModel plain(config, f32_t, 5, exec), lora(config, f32_t, 5, exec);
     const model::LoraSpec spec{3, 4.5, model::lora_modules(lora.m->config, targets)};
     Arena memory(size_t{16} << 20);
     attach_lively_adapters(lora, spec, memory, plain, exec);
@@ -108,6 +113,21 @@ TEST(Lora, OnlyAdaptersMoveAndTheLossFalls) {
       EXPECT_EQ(values != before.at(name), name.find(".lora_") != std::string::npos) << name;
     EXPECT_FALSE(s.model().adapters.empty());
   }
+}
+
+TEST(Lora, BiasesAreNoModules) {
+  const std::vector<std::string> modules = model::lora_candidates(small_qwen_config());
+  EXPECT_EQ(modules.size(), 2u * 7);
+  EXPECT_EQ(modules[0], "model.layers.0.self_attn.q_proj");
+  train::RunConfig c = lora_config();
+  c.model = small_qwen_config();
+  model::validate(c.model);
+  train::TrainState s(c, 2);
+  s.initialise();
+  const auto before = tensors(s);
+  steps(s, 0, 3);
+  for (const auto& [name, values] : tensors(s))
+    EXPECT_EQ(values != before.at(name), name.find(".lora_") != std::string::npos) << name;
 }
 
 TEST(Lora, TheFirstStepStartsFromTheModelItself) {

@@ -26,6 +26,35 @@ TEST(Trainable, FrozenTensorsKeepTheirBits) {
   }
 }
 
+// Biases of linear layers move with the gradient alone, as norms do; alone, too, where the rest is frozen.
+TEST(Trainable, BiasesAndNormsOfHeads) {
+  train::RunConfig c = further_config();
+  c.model = small_qwen_config();
+  model::validate(c.model);
+  const auto vector = [](const std::string& name) {
+    return name.find(".bias") != std::string::npos || name.find("norm") != std::string::npos;
+  };
+  c.train.grad_clip = 0, c.train.weight_decay = 0;
+  train::TrainState plain(c, 2);
+  c.train.weight_decay = 0.5;
+  train::TrainState decayed(c, 1);
+  plain.initialise(), decayed.initialise();
+  const auto before = tensors(plain);
+  steps(plain, 0, 1), steps(decayed, 0, 1);
+  const auto moved = tensors(plain);
+  for (const auto& [name, values] : tensors(decayed)) EXPECT_EQ(values == moved.at(name), vector(name)) << name;
+  for (const auto& [name, values] : moved) EXPECT_NE(values, before.at(name)) << name;
+
+  c.train.trainable = "k_proj\\.bias|q_norm";
+  train::TrainState some(c, 2);
+  some.initialise();
+  steps(some, 0, 3);
+  for (const auto& [name, values] : tensors(some))
+    EXPECT_EQ(values != before.at(name),
+              name.find("k_proj.bias") != std::string::npos || name.find("q_norm") != std::string::npos)
+        << name;
+}
+
 TEST(Trainable, GradientsOfWhatIsTrainedAreThoseOfTheWholeModel) {
   train::RunConfig c = further_config();
   c.train.grad_clip = 0, c.train.weight_decay = 0, c.train.bias_update_speed = 0;

@@ -35,10 +35,15 @@ COMMON = {"vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 3, "num_att
 MOE = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24}
 MLA = {"q_lora_rank": 40, "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16}
 YARN = {"type": "yarn", "factor": 4, "original_max_position_embeddings": 128, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 0.7}
+QWEN_YARN = {"type": "yarn", "factor": 4, "original_max_position_embeddings": 128}
 V3 = {**COMMON, **MOE, **MLA, "intermediate_size": 96, "first_k_dense_replace": 1, "n_shared_experts": 1, "scoring_func": "sigmoid",
       "topk_method": "noaux_tc", "n_group": 4, "topk_group": 2, "norm_topk_prob": True, "routed_scaling_factor": 2.5, "rope_scaling": YARN}
 CONFIGS = {
     "llama": {**COMMON, "num_key_value_heads": 2, "intermediate_size": 160, "rope_scaling": {"type": "linear", "factor": 4.0}},
+    "llama3": {**COMMON, "model_type": "llama", "num_key_value_heads": 2, "intermediate_size": 160, "tie_word_embeddings": True,
+               "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 128}},
+    "qwen2": {**COMMON, "num_key_value_heads": 2, "intermediate_size": 160, "rope_scaling": QWEN_YARN},
+    "qwen3": {**COMMON, "num_key_value_heads": 2, "head_dim": 24, "intermediate_size": 160, "rope_scaling": {**QWEN_YARN, "attn_factor": 0.8}},
     "mixtral": {**COMMON, "num_key_value_heads": 2, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "norm_topk_prob": True},
     "deepseek": {**COMMON, **MOE, "intermediate_size": 96, "first_k_dense_replace": 1, "n_shared_experts": 2},
     "deepseek_v2": {**COMMON, **MOE, **MLA, "intermediate_size": 96, "first_k_dense_replace": 1, "n_shared_experts": 2, "topk_method": "group_limited_greedy",
@@ -51,7 +56,7 @@ CONFIGS = {
                     "sliding_window": 16, "compress_ratios": [0, 4, 128, 4, 0], "compress_rope_theta": 160000, "index_n_heads": 8, "index_head_dim": 16,
                     "index_topk": 6, "residual": "mhc", "hc_mult": 4},
 }
-ADAPTERS = {"llama": "", "mixtral": "", "deepseek_v2": "", "deepseek_v3": "q_b_proj,kv_a_proj_with_mqa,kv_b_proj,o_proj,up_proj"}
+ADAPTERS = {"llama": "", "qwen2": "", "qwen3": "", "mixtral": "", "deepseek_v2": "", "deepseek_v3": "q_b_proj,kv_a_proj_with_mqa,kv_b_proj,o_proj,up_proj"}
 
 
 def birkhoff(program, *words):

@@ -1,4 +1,5 @@
-// RMSNorm over the rows of a matrix. T is the storage type of x, y, dy and dx.
+// RMSNorm over blocks of `dim` elements, `heads` of them side by side in every row. T is the storage type of x, y, dy
+// and dx.
 #pragma once
 #include <cstdint>
 
@@ -8,15 +9,15 @@
 namespace birkhoff::kernels {
 
 struct RmsNormForward {
-  const void* x;  // [rows, dim], x_stride elements between rows
+  const void* x;  // [rows, heads * dim], x_stride elements between rows
   int64_t x_stride;
   const float* w;  // [dim]; null: all ones
   float eps;
-  void* y;  // [rows, dim]; may be x
+  void* y;  // [rows, heads * dim]; may be x
   int64_t y_stride;
-  float* rstd;  // [rows], rstd_stride apart
+  float* rstd;  // [rows, heads], rstd_stride apart
   int64_t rstd_stride;
-  int64_t rows, dim;
+  int64_t rows, heads, dim;
 };
 struct RmsNormBackward {
   const void* x;
@@ -28,8 +29,8 @@ struct RmsNormBackward {
   int64_t dy_stride;
   void* dx;  // assigned; may be dy
   int64_t dx_stride;
-  float* dw;  // [dim], assigned: the sum over these rows
-  int64_t rows, dim;
+  float* dw;  // [dim], assigned: the sum over these rows and heads
+  int64_t rows, heads, dim;
 };
 
 struct NormKernels {

@@ -22,11 +22,18 @@ float sum_lanes(int64_t n, F&& f) {
 
 V weight(const float* w, int64_t i, int n) { return w ? load_some(w + i, n) : set1(1.f); }
 
+// f(row, head, elements in front of the block in its row) for every block in order.
+template <class F>
+void for_blocks(int64_t rows, int64_t heads, int64_t dim, F&& f) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t h = 0; h < heads; ++h) f(r, h, h * dim);
+}
+
 template <class T>
 void rms_forward(const RmsNormForward& a) {
-  for (int64_t r = 0; r < a.rows; ++r) {
-    const T* x = static_cast<const T*>(a.x) + r * a.x_stride;
-    T* y = static_cast<T*>(a.y) + r * a.y_stride;
+  for_blocks(a.rows, a.heads, a.dim, [&](int64_t r, int64_t h, int64_t at) {
+    const T* x = static_cast<const T*>(a.x) + r * a.x_stride + at;
+    T* y = static_cast<T*>(a.y) + r * a.y_stride + at;
     const float squares = sum_lanes(a.dim, [&](int64_t i, int n, V s) {
       const V v = load_some(x + i, n);
       return fma(v, v, s);
@@ -35,19 +42,19 @@ void rms_forward(const RmsNormForward& a) {
     const float rstd = 1.f / __builtin_sqrtf(squares / static_cast<float>(a.dim) + a.eps);
     for_lanes(a.dim,
               [&](int64_t i, int n) { store_some(y + i, load_some(x + i, n) * set1(rstd) * weight(a.w, i, n), n); });
-    a.rstd[r * a.rstd_stride] = rstd;
-  }
+    a.rstd[r * a.rstd_stride + h] = rstd;
+  });
 }
 
 // With h = x rstd: dx = rstd (w dy - h mean(w dy h)), dw = sum over rows of dy h.
 template <class T>
 void rms_backward(const RmsNormBackward& a) {
   if (a.w) for_lanes(a.dim, [&](int64_t i, int n) { store_some(a.dw + i, set1(0.f), n); });
-  for (int64_t r = 0; r < a.rows; ++r) {
-    const T* x = static_cast<const T*>(a.x) + r * a.x_stride;
-    const T* dy = static_cast<const T*>(a.dy) + r * a.dy_stride;
-    T* dx = static_cast<T*>(a.dx) + r * a.dx_stride;
-    const float rstd = a.rstd[r * a.rstd_stride];
+  for_blocks(a.rows, a.heads, a.dim, [&](int64_t r, int64_t head, int64_t at) {
+    const T* x = static_cast<const T*>(a.x) + r * a.x_stride + at;
+    const T* dy = static_cast<const T*>(a.dy) + r * a.dy_stride + at;
+    T* dx = static_cast<T*>(a.dx) + r * a.dx_stride + at;
+    const float rstd = a.rstd[r * a.rstd_stride + head];
     const float dot = sum_lanes(a.dim, [&](int64_t i, int n, V s) {
       const V h = load_some(x + i, n) * set1(rstd);
       return fma(load_some(dy + i, n) * weight(a.w, i, n), h, s);
@@ -59,7 +66,7 @@ void rms_backward(const RmsNormBackward& a) {
       if (a.w) store_some(a.dw + i, fma(g, h, load_some(a.dw + i, n)), n);
       store_some(dx + i, fma(h, mean, g * weight(a.w, i, n)) * set1(rstd), n);
     });
-  }
+  });
 }
 
 void add_parts(const float* partial, int64_t parts, int64_t stride, int64_t n, float* out) {

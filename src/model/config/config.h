@@ -31,6 +31,7 @@ struct ModelConfig {
   int64_t vocab_size = 256, hidden_size = 128, num_hidden_layers = 2;
   int64_t num_attention_heads = 4, num_key_value_heads = 0,
           head_dim = 0;                       // 0: num_attention_heads, hidden_size / heads
+  bool qkv_bias = false, qk_norm = false;     // MHA / GQA: biases of q, k, v; RMSNorm of their query and key heads
   int64_t q_lora_rank = 0, kv_lora_rank = 0;  // kv_lora_rank 0: MHA / GQA instead of MLA
   int64_t qk_nope_head_dim = 0, qk_rope_head_dim = 0, v_head_dim = 0;
   int64_t index_n_heads = 0, index_head_dim = 0, index_topk = 0;  // index_topk 0: attention sees everything
@@ -44,6 +45,8 @@ struct ModelConfig {
   double rope_theta = 10000.0;
   bool rope_interleave = true;  // MLA's decoupled part; MHA / GQA rotate half-split
   ops::RopeScaling rope_scaling;
+  double rope_attn_factor =
+      0;  // what rope_scaling said under attn_factor, now part of its attention_factor; 0: nothing
   // V4's attention (compress_ratios not empty): per layer 0 (window alone), 4 (CSA) or another ratio (HCA); layers past
   // the list have 0.
   std::vector<int64_t> compress_ratios;

@@ -19,6 +19,8 @@ void for_each_field(C& c, F&& f) {
   f("num_attention_heads", c.num_attention_heads, Range{1, kMaxSize});
   f("num_key_value_heads", c.num_key_value_heads, Range{0, kMaxSize});
   f("head_dim", c.head_dim, Range{0, kMaxSize});
+  f("qkv_bias", c.qkv_bias);
+  f("qk_norm", c.qk_norm);
   f("q_lora_rank", c.q_lora_rank, Range{0, kMaxSize});
   f("kv_lora_rank", c.kv_lora_rank, Range{0, kMaxSize});
   f("qk_nope_head_dim", c.qk_nope_head_dim, Range{0, kMaxSize});

@@ -10,9 +10,9 @@
 namespace birkhoff::model {
 
 const std::vector<const ModelType*>& model_types() {
-  static const std::vector<const ModelType*> list{&types::birkhoff,     &types::llama,       &types::mixtral,
-                                                  &types::deepseek,     &types::deepseek_v2, &types::deepseek_v3,
-                                                  &types::deepseek_v32, &types::deepseek_v4};
+  static const std::vector<const ModelType*> list{
+      &types::birkhoff, &types::llama,       &types::qwen2,       &types::qwen3,        &types::mixtral,
+      &types::deepseek, &types::deepseek_v2, &types::deepseek_v3, &types::deepseek_v32, &types::deepseek_v4};
   return list;
 }
 

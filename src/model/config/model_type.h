@@ -70,7 +70,8 @@ void deepseek_v3_validate(const ModelConfig& c);
 bool deepseek_v3_ignores(const ModelConfig& c, const std::string& file_name);
 std::vector<std::pair<std::string, std::string>> deepseek_v3_copies(const ModelConfig& c);
 
-extern const ModelType birkhoff, llama, mixtral, deepseek, deepseek_v2, deepseek_v3, deepseek_v32, deepseek_v4;
+extern const ModelType birkhoff, llama, qwen2, qwen3, mixtral, deepseek, deepseek_v2, deepseek_v3, deepseek_v32,
+    deepseek_v4;
 }  // namespace types
 
 }  // namespace birkhoff::model

@@ -41,7 +41,8 @@ template <>
 struct NamesOf<ops::RopeScaling::Kind> {
   static constexpr Named<ops::RopeScaling::Kind> table[] = {{"default", ops::RopeScaling::Kind::none},
                                                             {"linear", ops::RopeScaling::Kind::linear},
-                                                            {"yarn", ops::RopeScaling::Kind::yarn}};
+                                                            {"yarn", ops::RopeScaling::Kind::yarn},
+                                                            {"llama3", ops::RopeScaling::Kind::llama3}};
 };
 template <>
 struct NamesOf<model::TopkMethod> {

@@ -1,6 +1,7 @@
 #include "model/config/notes.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "model/config/model_type.h"
@@ -36,10 +37,24 @@ bool changes(const ModelConfig& c, const json& keys, const std::string& key, con
   return in(kFactors) ? !v.is_null() && !is_number(v, 1) : in(kOthers) && !says_nothing(v);
 }
 
+// Programs disagree about this key of YaRN (models.md A.4).
+std::string note_of_attn_factor(const ModelConfig& c) {
+  ops::RopeScaling without = c.rope_scaling;
+  without.attention_factor = 0;
+  char text[240];
+  std::snprintf(
+      text, sizeof text,
+      "config.json: rope_scaling.attn_factor %.6g multiplies the gain %.6g that follows from the rest: cos and "
+      "sin are multiplied by %.6g; programs that skip the key multiply by %.6g",
+      c.rope_attn_factor, ops::rope_gain(without), ops::rope_gain(c.rope_scaling), ops::rope_gain(without));
+  return text;
+}
+
 }  // namespace
 
 std::vector<std::string> reading_notes(const ModelConfig& c) {
   std::vector<std::string> notes;
+  if (c.rope_attn_factor != 0) notes.push_back(note_of_attn_factor(c));
   const json keys = json::parse(c.unknown_keys);
   for (const auto& [key, value] : keys.items()) {
     if (!changes(c, keys, key, value)) continue;

@@ -67,7 +67,19 @@ void validate_compressed_attention(ModelConfig& c) {
   holds_rope("index_head_dim", c.index_head_dim);
 }
 
+// What latent attention has no place for.
+void require_no_grouped_settings(const ModelConfig& c) {
+  const char* because = "for MHA and GQA alone (kv_lora_rank 0, compress_ratios [])";
+  if (c.qkv_bias) refuse(std::string("qkv_bias: true is ") + because, "set qkv_bias to false");
+  if (c.qk_norm) refuse(std::string("qk_norm: true is ") + because, "set qk_norm to false");
+  if (c.rope_scaling.attention_factor != 0)
+    refuse("rope_scaling.attention_factor: " + std::to_string(c.rope_scaling.attention_factor) + " is " + because +
+               ", and mscale and mscale_all_dim do not give it",
+           "express it by mscale");
+}
+
 void validate_attention(ModelConfig& c) {
+  if (c.uses_compressed_attention() || c.uses_mla()) require_no_grouped_settings(c);
   if (c.uses_compressed_attention()) {
     validate_compressed_attention(c);
   } else if (c.uses_mla()) {

@@ -23,32 +23,49 @@ YarnRange yarn_range(int64_t dim, double theta, const RopeScaling& s) {
 
 double yarn_mscale(double factor, double mscale) { return factor > 1 ? 0.1 * mscale * std::log(factor) + 1 : 1.0; }
 
-RopeTable make_rope_table(int64_t positions, int64_t dim, double theta, const RopeScaling& scaling) {
-  BK_CHECK(positions >= 0 && dim >= 0 && dim % 2 == 0);
-  BK_CHECK(theta > 1 && scaling.factor > 0);
-  const bool yarn = scaling.kind == RopeScaling::Kind::yarn;
-  if (yarn) BK_CHECK_LT(0, scaling.original_max_position);
-  const YarnRange range = yarn && dim ? yarn_range(dim, theta, scaling) : YarnRange{0, 1};
+double rope_gain(const RopeScaling& s) {
+  if (s.kind != RopeScaling::Kind::yarn) return 1.0;
+  if (s.attention_factor != 0) return s.attention_factor;
+  return yarn_mscale(s.factor, s.mscale) / yarn_mscale(s.factor, s.mscale_all_dim);
+}
+
+std::vector<double> rope_frequencies(int64_t dim, double theta, const RopeScaling& s) {
+  using Kind = RopeScaling::Kind;
+  BK_CHECK(dim >= 0 && dim % 2 == 0);
+  BK_CHECK(theta > 1 && s.factor > 0);
+  const bool yarn = s.kind == Kind::yarn, llama3 = s.kind == Kind::llama3;
+  if (yarn || llama3) BK_CHECK_LT(0, s.original_max_position);
+  const YarnRange range = yarn && dim ? yarn_range(dim, theta, s) : YarnRange{0, 1};
   std::vector<double> frequency(static_cast<size_t>(dim / 2));
   for (size_t i = 0; i < frequency.size(); ++i) {
     const double base = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(dim));
-    frequency[i] = base;
-    if (scaling.kind == RopeScaling::Kind::linear) frequency[i] = base / scaling.factor;
+    const double slowed = base / s.factor;
+    frequency[i] = s.kind == Kind::linear ? slowed : base;
     if (yarn) {
       const double ramp = std::clamp((static_cast<double>(i) - range.low) / (range.high - range.low), 0.0, 1.0);
-      frequency[i] = base / scaling.factor * ramp + base * (1 - ramp);
+      frequency[i] = slowed * ramp + base * (1 - ramp);
+    }
+    if (llama3) {
+      const double turns = static_cast<double>(s.original_max_position) * base / (2 * kPi);
+      const double kept = std::clamp((turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor), 0.0, 1.0);
+      frequency[i] = kept * base + (1 - kept) * slowed;
     }
   }
-  const double magnitude =
-      yarn ? yarn_mscale(scaling.factor, scaling.mscale) / yarn_mscale(scaling.factor, scaling.mscale_all_dim) : 1.0;
+  return frequency;
+}
+
+RopeTable make_rope_table(int64_t positions, int64_t dim, double theta, const RopeScaling& scaling) {
+  BK_CHECK(positions >= 0);
+  const std::vector<double> frequency = rope_frequencies(dim, theta, scaling);
+  const double gain = rope_gain(scaling);
   RopeTable table;
   table.dim = dim;
   table.cos.reserve(static_cast<size_t>(positions) * frequency.size());
   table.sin.reserve(static_cast<size_t>(positions) * frequency.size());
   for (int64_t p = 0; p < positions; ++p) {
     for (double f : frequency) {
-      table.cos.push_back(static_cast<float>(magnitude * std::cos(static_cast<double>(p) * f)));
-      table.sin.push_back(static_cast<float>(magnitude * std::sin(static_cast<double>(p) * f)));
+      table.cos.push_back(static_cast<float>(gain * std::cos(static_cast<double>(p) * f)));
+      table.sin.push_back(static_cast<float>(gain * std::sin(static_cast<double>(p) * f)));
     }
   }
   return table;

@@ -1,5 +1,5 @@
-// Rotary position embedding (Su et al. 2021), with linear scaling and YaRN (Peng et al. 2023; spec: models.md A.2, D.3,
-// D.4).
+// Rotary position embedding (Su et al. 2021), with linear scaling, YaRN (Peng et al. 2023) and Llama 3's frequencies
+// (spec: models.md A.2, A.4, D.3, D.4).
 #pragma once
 #include <cstdint>
 #include <span>
@@ -13,11 +13,13 @@ namespace birkhoff::ops {
 enum class RopeLayout { interleaved, half_split };  // pairs (2i, 2i+1), or (i, i + dim/2)
 
 struct RopeScaling {
-  enum class Kind { none, linear, yarn } kind = Kind::none;
+  enum class Kind { none, linear, yarn, llama3 } kind = Kind::none;
   double factor = 1.0;
-  int64_t original_max_position = 0;  // YaRN
+  int64_t original_max_position = 0;  // YaRN, Llama 3
   double beta_fast = 32, beta_slow = 1;
-  double mscale = 1.0, mscale_all_dim = 0.0;  // YaRN: cos and sin are multiplied by g(mscale)/g(mscale_all_dim)
+  double mscale = 1.0, mscale_all_dim = 0.0;         // YaRN: cos and sin are multiplied by g(mscale)/g(mscale_all_dim)
+  double attention_factor = 0;                       // YaRN: or by this; 0: by that
+  double low_freq_factor = 1, high_freq_factor = 4;  // Llama 3
 };
 
 // The ramp limits of YaRN, [low, high] (models.md D.4).
@@ -27,6 +29,13 @@ struct YarnRange {
 YarnRange yarn_range(int64_t dim, double theta, const RopeScaling& s);
 // g(f, m) = 0.1 m ln f + 1 for f > 1, else 1. MLA multiplies its softmax scale by g(factor, mscale_all_dim)^2.
 double yarn_mscale(double factor, double mscale);
+// What the rotation multiplies lengths by, forward and backward; 1 without YaRN.
+double rope_gain(const RopeScaling& s);
+
+// Radians a position of every pair, [dim / 2]. Llama 3: a pair that turns at most low_freq_factor times within the
+// original length is slowed by the factor, one that turns high_freq_factor times or more is kept, and between them the
+// frequency is mixed linearly.
+std::vector<double> rope_frequencies(int64_t dim, double theta, const RopeScaling& s);
 
 // cos and sin of every (position, pair), [positions, dim/2] fp32 each, computed in double.
 struct RopeTable {

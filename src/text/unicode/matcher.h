@@ -1,6 +1,7 @@
 // Finds the parts of a text that a pattern of tokenizer.json matches. Patterns are read as Oniguruma reads them, the
-// engine of the reference library. Those of the DeepSeek and GPT-2 families have scanners of their own that take linear
-// time on any text; all others run in Oniguruma, whose limit on backtracking ends hostile text with an error.
+// engine of the reference library. Those of the DeepSeek, GPT-2, Qwen and Llama 3 families have scanners of their own
+// that take linear time on any text; all others run in Oniguruma, whose limit on backtracking ends hostile text with an
+// error.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -34,5 +35,9 @@ std::unique_ptr<Matcher> make_scanner(const std::string& pattern);
 std::unique_ptr<Matcher> make_class_run(const std::string& pattern);
 
 inline constexpr char kGpt2Pattern[] = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+inline constexpr char kQwenPattern[] =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+inline constexpr char kLlama3Pattern[] =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 }  // namespace birkhoff::text

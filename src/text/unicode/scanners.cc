@@ -1,5 +1,5 @@
-// Scanners for the alternations of the DeepSeek-V3 and GPT-2 families, chosen by the exact pattern. Each reads a run of
-// white space at most three times, so the time is linear where a backtracking engine's is not.
+// Scanners for the alternations of the DeepSeek-V3, GPT-2, Qwen and Llama 3 families, chosen by the exact pattern. Each
+// reads a run of white space at most three times, so the time is linear where a backtracking engine's is not.
 #include "text/unicode/matcher.h"
 #include "text/unicode/unicode.h"
 #include "text/unicode/utf8.h"
@@ -45,6 +45,15 @@ void skip_run(const char*& p, const char* end, uint8_t wanted, const Kinds& k) {
   while (p < end) {
     const char* after = p;
     if (!(k(next_char(after)) & wanted)) return;
+    p = after;
+  }
+}
+
+// The same over what is no letter, number or white space.
+void skip_others(const char*& p, const char* end, const Kinds& k) {
+  while (p < end) {
+    const char* after = p;
+    if (k(next_char(after)) & (Kinds::letter | Kinds::number | Kinds::space)) return;
     p = after;
   }
 }
@@ -97,16 +106,18 @@ const char* v3_match(const char* p, const char* end, const Kinds& k) {
   return kind & Kinds::space ? space_match(p, end, true, k) : nullptr;
 }
 
-const char* gpt2_contraction(const char* p, const char* end) {
-  if (*p != '\'' || end - p < 2) return nullptr;
-  const char a = p[1], b = end - p > 2 ? p[2] : '\0';
-  if (a == 's' || a == 't' || a == 'm' || a == 'd') return p + 2;
-  if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return p + 3;
-  return nullptr;
+// Bytes of `'s`, `'re` and the like at p, 0 when there is none; any_case: in capitals too, and U+017F is an s.
+int64_t contraction(const char* p, const char* end, bool any_case) {
+  if (*p != '\'' || end - p < 2) return 0;
+  const auto small = [&](char c) { return any_case && c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+  const char a = small(p[1]), b = end - p > 2 ? small(p[2]) : '\0';
+  if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+  if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
+  return any_case && a == '\xC5' && b == '\xBF' ? 3 : 0;
 }
 
 const char* gpt2_match(const char* p, const char* end, const Kinds& k) {
-  if (const char* e = gpt2_contraction(p, end)) return e;
+  if (const int64_t n = contraction(p, end, false)) return p + n;
   const char* word = p;
   const uint8_t first = k(next_char(word));
   if (*p == ' ' && word < end) {  // the optional space belongs to the word behind it
@@ -119,11 +130,7 @@ const char* gpt2_match(const char* p, const char* end, const Kinds& k) {
         skip_run(word, end, wanted, k);
         return word;
       }
-      while (word < end) {
-        after = word;
-        if (k(next_char(after)) & (Kinds::letter | Kinds::number | Kinds::space)) break;
-        word = after;
-      }
+      skip_others(word, end, k);
       return word;
     }
   }
@@ -132,12 +139,41 @@ const char* gpt2_match(const char* p, const char* end, const Kinds& k) {
     skip_run(word, end, wanted, k);
     return word;
   }
-  while (word < end) {
-    const char* after = word;
-    if (k(next_char(after)) & (Kinds::letter | Kinds::number | Kinds::space)) break;
-    word = after;
-  }
+  skip_others(word, end, k);
   return word;
+}
+
+// Qwen and Llama 3, whose numbers end after kDigits characters.
+template <int kDigits>
+const char* word_match(const char* p, const char* end, const Kinds& k) {
+  if (const int64_t n = contraction(p, end, true)) return p + n;
+  const char* after = p;
+  const uint8_t kind = k(next_char(after));
+  if (!(kind & (Kinds::letter | Kinds::number | Kinds::breaks)) && after < end) {  // one character before a word
+    const char* word = after;
+    if (k(next_char(word)) & Kinds::letter) {
+      skip_run(word, end, Kinds::letter, k);
+      return word;
+    }
+  }
+  if (kind & Kinds::letter) {
+    skip_run(after, end, Kinds::letter, k);
+    return after;
+  }
+  if (kind & Kinds::number) {
+    for (int n = 1; n < kDigits && after < end; ++n) {
+      const char* next = after;
+      if (!(k(next_char(next)) & Kinds::number)) break;
+      after = next;
+    }
+    return after;
+  }
+  const char* signs = *p == ' ' ? after : p;
+  const char* behind = signs;
+  skip_others(behind, end, k);
+  if (behind == signs) return space_match(p, end, true, k);
+  skip_run(behind, end, Kinds::breaks, k);
+  return behind;
 }
 
 template <const char* (*Match)(const char*, const char*, const Kinds&)>
@@ -184,6 +220,8 @@ class TrailingSpace final : public Matcher {
 std::unique_ptr<Matcher> make_scanner(const std::string& pattern) {
   if (pattern == kV3Pattern) return std::make_unique<Scanner<v3_match>>();
   if (pattern == kGpt2Pattern) return std::make_unique<Scanner<gpt2_match>>();
+  if (pattern == kQwenPattern) return std::make_unique<Scanner<word_match<1>>>();
+  if (pattern == kLlama3Pattern) return std::make_unique<Scanner<word_match<3>>>();
   if (pattern == kTrailingSpacePattern) return std::make_unique<TrailingSpace>();
   return make_class_run(pattern);
 }

@@ -152,8 +152,15 @@ TEST(ConfigJson, RopeScalingInItsSpellings) {
   json magnitude = plain_yarn;
   magnitude["attention_factor"] = 0.1 * std::log(4.0) + 1;
   EXPECT_EQ(rope(magnitude).rope_scaling.factor, 4);
+  EXPECT_EQ(rope(magnitude).rope_scaling.attention_factor, 0) << "what follows anyway";
   magnitude["attention_factor"] = 3;
-  expect_error([&] { rope(magnitude); }, {"attention_factor", "3.0", "1.138"});
+  EXPECT_EQ(ops::rope_gain(rope(magnitude).rope_scaling), 3);
+  magnitude["attention_factor"] = 0;
+  expect_error([&] { rope(magnitude); }, {"attention_factor", "(0, 1000]"});
+  json latent = v32();
+  latent["rope_scaling"] = plain_yarn;
+  latent["rope_scaling"]["attention_factor"] = 3;
+  expect_error([&] { model::config_from_json(latent); }, {"attention_factor", "3.0", "mscale"});
   expect_error(
       [&] {
         rope({{"type", "yarn"}, {"factor", 4}, {"original_max_position_embeddings", 64}, {"truncate", false}});
@@ -168,6 +175,122 @@ TEST(ConfigJson, RopeScalingInItsSpellings) {
   EXPECT_EQ(yarn.kind, ops::RopeScaling::Kind::yarn);
   EXPECT_EQ(yarn.mscale_all_dim, 0.707);
   EXPECT_EQ(yarn.original_max_position, 4096);
+}
+
+json llama3_scaling() {
+  return {{"rope_type", "llama3"},
+          {"factor", 8.0},
+          {"low_freq_factor", 1.0},
+          {"high_freq_factor", 4.0},
+          {"original_max_position_embeddings", 8192}};
+}
+
+json of_type(const char* type) {
+  json j = gqa();
+  j.erase("residual");
+  j["model_type"] = type;
+  return j;
+}
+
+TEST(ConfigJson, Llama3Scaling) {
+  const auto read = [](const json& scaling, const char* key = "rope_scaling") {
+    json j = of_type("llama");
+    j[key] = scaling;
+    return model::config_from_json(j);
+  };
+  const model::ModelConfig c = read(llama3_scaling());
+  EXPECT_EQ(c.rope_scaling.kind, ops::RopeScaling::Kind::llama3);
+  EXPECT_EQ(c.rope_scaling.low_freq_factor, 1);
+  EXPECT_EQ(c.rope_scaling.high_freq_factor, 4);
+  EXPECT_EQ(c.rope_scaling.original_max_position, 8192);
+  EXPECT_EQ(model::config_to_json(c)["rope_scaling"], llama3_scaling());
+  json nested = llama3_scaling();
+  nested["rope_theta"] = 500000.0;
+  EXPECT_EQ(read(nested, "rope_parameters").rope_theta, 500000);
+  EXPECT_EQ(read(nested, "rope_parameters").rope_scaling.factor, 8);
+  for (const char* key : {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}) {
+    json part = llama3_scaling();
+    part.erase(key);
+    expect_error([&] { read(part); }, {key, "llama3", "has none"});
+  }
+  json turned = llama3_scaling();
+  turned["low_freq_factor"] = 4;
+  expect_error([&] { read(turned); }, {"low_freq_factor", "not less than", "high_freq_factor"});
+}
+
+TEST(ConfigJson, QwenBringsBiasesOrNorms) {
+  const model::ModelConfig two = model::config_from_json(of_type("qwen2"));
+  EXPECT_TRUE(two.qkv_bias && !two.qk_norm);
+  json j = of_type("qwen3");
+  j.erase("head_dim");
+  const model::ModelConfig three = model::config_from_json(j);
+  EXPECT_TRUE(!three.qkv_bias && three.qk_norm);
+  EXPECT_EQ(three.head_dim, 128) << "transformers' default, whatever hidden_size / heads is";
+  for (const model::ModelConfig& c : {two, three}) {
+    const json written = model::config_to_json(c);
+    EXPECT_FALSE(written.contains("qkv_bias") || written.contains("qk_norm")) << "settings of ours";
+    EXPECT_EQ(written["architectures"], json::array({c.qkv_bias ? "Qwen2ForCausalLM" : "Qwen3ForCausalLM"}));
+    EXPECT_EQ(model::config_to_json(model::config_from_json(written)), written);
+    model::ModelConfig ours = c;
+    ours.model_type = "birkhoff";
+    EXPECT_EQ(model::describing_type(ours), c.model_type);
+    ours.qkv_bias = ours.qk_norm = true;
+    EXPECT_EQ(model::describing_type(ours), "birkhoff") << "no released type has both";
+  }
+  json biased = of_type("qwen3");
+  biased["attention_bias"] = true;
+  expect_error([&] { model::config_from_json(biased); }, {"attention_bias", "true", "false"});
+  for (const char* key : {"qkv_bias", "qk_norm"}) {
+    json latent = base();
+    latent.update({{"model_type", "birkhoff"}, {key, true}});
+    expect_error([&] { model::config_from_json(latent); }, {key, "kv_lora_rank"});
+  }
+}
+
+TEST(ConfigJson, QwenSlidesNowhere) {
+  json j = of_type("qwen2");
+  j.update({{"max_position_embeddings", 128}, {"sliding_window", 16}});
+  EXPECT_TRUE(model::reading_notes(model::config_from_json(j)).empty()) << "without use_sliding_window none slides";
+  j["use_sliding_window"] = false;
+  EXPECT_TRUE(model::reading_notes(model::config_from_json(j)).empty());
+  EXPECT_EQ(model::config_to_json(model::config_from_json(j))["sliding_window"], 16) << "kept as it was";
+  j["use_sliding_window"] = true;
+  expect_error([&] { model::config_from_json(j); }, {"use_sliding_window", "16", "only false"});
+  j["sliding_window"] = 128;
+  EXPECT_EQ(model::config_from_json(j).max_position_embeddings, 128) << "no sequence leaves that window";
+  j["sliding_window"] = nullptr;
+  EXPECT_TRUE(model::config_from_json(j).qkv_bias);
+  j["layer_types"] = {"full_attention", "full_attention"};
+  EXPECT_TRUE(model::reading_notes(model::config_from_json(j)).empty());
+  j["layer_types"] = {"full_attention", "sliding_attention"};
+  expect_error([&] { model::config_from_json(j); }, {"layer_types", "full_attention"});
+  j.erase("layer_types");
+  j["use_mrope"] = true;
+  expect_error([&] { model::config_from_json(j); }, {"use_mrope"});
+}
+
+// R1-0528-Qwen3-8B: a factor of the gain that follows, which programs read in three ways (models.md A.4).
+TEST(ConfigJson, AttnFactorIsAFactorOfTheGain) {
+  json j = of_type("qwen3");
+  j["rope_scaling"] = {{"rope_type", "yarn"},
+                       {"factor", 4.0},
+                       {"original_max_position_embeddings", 32768},
+                       {"attn_factor", 0.8782488562869419}};
+  const model::ModelConfig c = model::config_from_json(j);
+  EXPECT_NEAR(ops::rope_gain(c.rope_scaling), 1, 1e-15);
+  const std::vector<std::string> notes = model::reading_notes(c);
+  ASSERT_EQ(notes.size(), 1u);
+  for (const char* part : {"attn_factor 0.878249", "multiplied by 1;", "skip the key multiply by 1.13863"})
+    EXPECT_NE(notes[0].find(part), std::string::npos) << notes[0];
+  // Written under the name that all of them read.
+  const json written = model::config_to_json(c)["rope_scaling"];
+  EXPECT_NEAR(written["attention_factor"].get<double>(), 1, 1e-15);
+  EXPECT_FALSE(written.contains("attn_factor") || written.contains("mscale"));
+  const model::ModelConfig again = model::config_from_json(model::config_to_json(c));
+  EXPECT_EQ(ops::rope_gain(again.rope_scaling), ops::rope_gain(c.rope_scaling));
+  EXPECT_TRUE(model::reading_notes(again).empty());
+  j["rope_scaling"]["attention_factor"] = 1.0;
+  expect_error([&] { model::config_from_json(j); }, {"attention_factor", "attn_factor", "beside each other"});
 }
 
 TEST(ConfigJson, NotesOfWhatIsNotHonoured) {

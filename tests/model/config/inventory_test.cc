@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/config/presets.h"
+#include "model/weights.h"
 #include "ops/attention/rope.h"
 #include "train/train_config.h"
 
@@ -37,6 +38,13 @@ const Published kModels[] = {
     {"coder-7b-v1.5", "llama", 6910365696, 0, true, 245760},
     {"math-7b", "llama", 6910365696, 0, true, 245760},
     {"prover-v1.5", "llama", 6910365696, 0, true, 245760},
+    {"r1-distill-qwen-1.5b", "qwen2", 1777088000, 0, true, 14336},
+    {"r1-distill-qwen-7b", "qwen2", 7615616512, 0, true, 28672},
+    {"r1-distill-qwen-14b", "qwen2", 14770033664, 0, true, 98304},
+    {"r1-distill-qwen-32b", "qwen2", 32763876352, 0, true, 131072},
+    {"r1-distill-llama-8b", "llama", 8030261248, 0, true, 65536},
+    {"r1-distill-llama-70b", "llama", 70553706496, 0, true, 163840},
+    {"r1-0528-qwen3-8b", "qwen3", 8190735360, 0, true, 73728},
     {"mixtral-8x7b", "mixtral", 46702792704, 12879925248, true, 65536},
     {"moe-16b", "deepseek", 16375728128, 2828650496, true, 114688},
     {"v2-lite", "deepseek_v2", 15706484224, 2451435008, false, 15552},
@@ -74,6 +82,26 @@ TEST(Inventory, OtherCountingRules) {
   const model::Inventory v3 = model::take_inventory(preset("v3"));
   EXPECT_EQ(v3.active_with_embedding, 37552297472);
   EXPECT_EQ(v3.mtp, 11610068224);  // unique parameters of the module: no copy of embedding or head
+}
+
+// models.md A.4: tensors of the files, parameters without the input embedding, and what turns.
+TEST(Inventory, DistilledModels) {
+  const struct {
+    const char* name;
+    int64_t tensors, without_embedding;
+    double gain;
+  } models[] = {{"r1-distill-qwen-1.5b", 339, 1543714304, 1}, {"r1-distill-qwen-7b", 339, 7070619136, 1},
+                {"r1-distill-qwen-14b", 579, 13991465984, 1}, {"r1-distill-qwen-32b", 771, 31985308672, 1},
+                {"r1-distill-llama-8b", 291, 7504924672, 1},  {"r1-distill-llama-70b", 723, 69503033344, 1},
+                {"r1-0528-qwen3-8b", 399, 7568405504, 1}};
+  for (const auto& want : models) {
+    SCOPED_TRACE(want.name);
+    const model::ModelConfig c = preset(want.name);
+    EXPECT_EQ(model::take_inventory(c).active, want.without_embedding);
+    EXPECT_EQ(static_cast<int64_t>(model::list_parameters(model::Weights(c)).size()), want.tensors);
+    EXPECT_EQ(c.head_dim, 128);
+    EXPECT_NEAR(ops::rope_gain(c.rope_specs()[0].scaling), want.gain, 1e-15);
+  }
 }
 
 // models.md G.3, G.11 and K.1: layers by their kind, prediction modules, the constant window.

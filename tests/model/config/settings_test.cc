@@ -239,6 +239,19 @@ TEST(Settings, AnExplicitTypeLosesNothing) {
                        {"routed_scaling_factor", "model_type deepseek"}}});
 }
 
+TEST(Settings, QwenIsMeantByItsTypeOrByWhatItHas) {
+  json j = gqa();
+  EXPECT_TRUE(make(j, {"model_type=qwen2"}).model.qkv_bias);
+  EXPECT_TRUE(make(j, {"model_type=qwen3"}).model.qk_norm);
+  EXPECT_EQ(make(j, {"model_type=qwen3"}).model.head_dim, 16) << "what hidden_size and the heads give, written down";
+  EXPECT_EQ(make(j, {"qkv_bias=true"}).model.model_type, "qwen2");
+  EXPECT_EQ(make(j, {"qk_norm=true"}).model.model_type, "qwen3");
+  EXPECT_EQ(make(j, {"qk_norm=true", "qkv_bias=true"}).model.model_type, "birkhoff");
+  EXPECT_EQ(make(j, {"qk_norm=true", "residual=mhc"}).model.model_type, "birkhoff");
+  expect_refused(j, {{{"model_type=llama", "qkv_bias=true"}, {"qkv_bias", "llama", "no place for true"}},
+                     {{"model_type=qwen2", "qkv_bias=false"}, {"qkv_bias", "qwen2", "means true"}}});
+}
+
 TEST(Settings, TheConfigOfAModelDirectoryServesAsOne) {
   json released = gqa();
   released.erase("residual");

@@ -1,6 +1,7 @@
 #include "ops/attention/rope.h"
 
 #include "reference/complex_step.h"
+#include "reference/llama3_rope.h"
 #include "reference/rope.h"
 #include "support/matrix.h"
 
@@ -115,6 +116,52 @@ TEST(Rope, YarnPublishedNumbers) {
   EXPECT_NEAR(m3 * m3 / std::sqrt(192.0), 0.13523378, 5e-9);
   EXPECT_EQ(ops::yarn_mscale(1.0, 1.0), 1.0);
   EXPECT_EQ(ops::yarn_mscale(0.5, 1.0), 1.0);
+}
+
+// models.md A.4: of the released values the pairs 0-28 are kept, 29-34 mixed, the rest slowed.
+TEST(Rope, Llama3Frequencies) {
+  const auto scaling = [](double factor, int64_t original) {
+    RopeScaling s;
+    s.kind = RopeScaling::Kind::llama3, s.factor = factor, s.original_max_position = original;
+    return s;
+  };
+  for (const reference::Llama3Rope& ref :
+       {reference::Llama3Rope{128, 5e5}, {64, 5e5, 32}, {12, 5e5, 8, 1, 4, 96}, {12, 1e4, 3, 0.5, 2, 40}}) {
+    RopeScaling s = scaling(ref.factor, static_cast<int64_t>(ref.original));
+    s.low_freq_factor = ref.low, s.high_freq_factor = ref.high;
+    const std::vector<double> got = ops::rope_frequencies(ref.dim, ref.theta, s);
+    ASSERT_EQ(got.size(), static_cast<size_t>(ref.dim / 2));
+    for (int i = 0; i < ref.dim / 2; ++i) {
+      const double want = ref.frequency(i);
+      EXPECT_NEAR(got[static_cast<size_t>(i)], want, 1e-12 * want) << ref.dim << " pair " << i;
+    }
+  }
+  const std::vector<double> kept = ops::rope_frequencies(128, 5e5, {}),
+                            got = ops::rope_frequencies(128, 5e5, scaling(8, 8192));
+  const double mixed[] = {0.803621, 0.592849, 0.421151, 0.281283, 0.167343, 0.074527};
+  for (size_t i = 0; i < 64; ++i) {
+    const double share = i < 29 ? 1 : i < 35 ? mixed[i - 29] : 0;
+    EXPECT_NEAR(got[i] / kept[i], share + (1 - share) / 8, 1e-6) << i;
+  }
+  // The table holds their angles, and lengths stay.
+  const ops::RopeTable table = ops::make_rope_table(kPositions, 128, 5e5, scaling(8, 8192));
+  for (size_t i = 0; i < 64; ++i) EXPECT_NEAR(table.cos[299 * 64 + i], std::cos(299 * got[i]), 0x1p-23) << i;
+  EXPECT_EQ(ops::rope_gain(scaling(8, 8192)), 1);
+}
+
+// The oracle's gains (models.md A.4): what follows from the factor, and what a file says in its place.
+TEST(Rope, YarnGain) {
+  RopeScaling s = yarn(4, 32768, 1, 0);
+  EXPECT_NEAR(ops::rope_gain(s), 1.138629, 5e-7);
+  const auto range = ops::yarn_range(128, 1e6, s);
+  EXPECT_EQ(range.low, 23);
+  EXPECT_EQ(range.high, 40);
+  s.attention_factor = 0.75;
+  EXPECT_EQ(ops::rope_gain(s), 0.75);
+  const ops::RopeTable table = ops::make_rope_table(2, 16, 1e6, s);
+  EXPECT_EQ(table.cos[0], 0.75f);
+  s.kind = RopeScaling::Kind::linear;
+  EXPECT_EQ(ops::rope_gain(s), 1);
 }
 
 // A range of no width is widened by 0.001 so that the ramp is a step and not 0/0.

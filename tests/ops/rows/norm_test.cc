@@ -1,5 +1,7 @@
 #include "ops/rows/norm.h"
 
+#include <cstring>
+
 #include "reference/complex_step.h"
 #include "reference/norm.h"
 #include "support/matrix.h"
@@ -101,6 +103,47 @@ TEST(RmsNorm, NoWeightIsOnes) {
         ops::rms_norm_forward(exec, x, CMat{}, kEps, y, rstd);
         ops::rms_norm_backward(exec, x, CMat{}, rstd, dy, dx, Mat{}, scratch);
         EXPECT_TRUE(y.same_bytes(y1) && dx.same_bytes(dx1)) << dim;
+      }
+  }
+}
+
+// Heads side by side are the rows of a matrix, and may lie in a wider one.
+TEST(RmsNorm, HeadsShareAWeight) {
+  for (Isa isa : machine_isas()) {
+    const IsaScope scope(isa);
+    SCOPED_TRACE(isa_name(isa));
+    for (DType t : {f32_t, bf16_t})
+      for (const auto& [heads, dim] : {std::pair<int64_t, int64_t>{3, 8}, {1, 20}, {5, 1}, {2, 17}, {4, 128}}) {
+        SCOPED_TRACE(std::to_string(heads) + " heads of " + std::to_string(dim) + " " + dtype_name(t));
+        const Exec exec(1);
+        const int64_t rows = 4, cols = heads * dim, wide = cols + 5;
+        const Owned x = random(rows, wide, 1, 2.0, t), dy = random(rows, wide, 2, 1.0, t), w = random(1, dim, 3);
+        Owned y(rows, wide, t), dx(rows, wide, t), rstd(rows, heads + 2), dw = random(1, dim, 4);
+        const auto block = [&](Owned& o) { return o.view().col_block(3, cols); };
+        const auto seen = [&](const Owned& o) { return o.view().col_block(3, cols); };
+        const Mat statistics = rstd.view().col_block(1, heads);
+        // The same heads as rows, one after another.
+        const auto gathered = [&](const Owned& o) {
+          Owned g(rows * heads, dim, t);
+          for (int64_t r = 0; r < rows; ++r)
+            for (int64_t h = 0; h < heads; ++h)
+              std::memcpy(static_cast<char*>(g.view().row_block(r * heads + h, 1).data),
+                          seen(o).row_block(r, 1).col_block(h * dim, dim).data,
+                          static_cast<size_t>(dim * dtype_bytes(t)));
+          return g;
+        };
+        const Owned x1 = gathered(x), dy1 = gathered(dy);
+        Owned y1(rows * heads, dim, t), dx1(rows * heads, dim, t), rstd1(rows * heads, 1), dw1 = dw;
+        Arena scratch(1 << 20);
+        ops::rms_norm_forward(exec, seen(x), w, kEps, block(y), statistics);
+        ops::rms_norm_backward(exec, seen(x), w, statistics, seen(dy), block(dx), dw, scratch);
+        ops::rms_norm_forward(exec, x1, w, kEps, y1, rstd1);
+        ops::rms_norm_backward(exec, x1, w, rstd1, dy1, dx1, dw1, scratch);
+        EXPECT_TRUE(gathered(y).same_bytes(y1) && gathered(dx).same_bytes(dx1) && dw.same_bytes(dw1));
+        EXPECT_EQ(statistics.f32(1)[heads - 1], rstd1.at(2 * heads - 1));
+        EXPECT_EQ(y.at(0, 2), 0.0) << "the columns around stay as they are";
+        EXPECT_EQ(y.at(0, 3 + cols), 0.0);
+        EXPECT_THROW(ops::rms_norm_forward(exec, seen(x), w, kEps, block(y), rstd), ContractViolation);
       }
   }
 }

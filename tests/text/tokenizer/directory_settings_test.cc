@@ -64,6 +64,19 @@ TEST_F(NamedTokens, OldFilesAreReadWhereTheConfigHasNoTokenTable) {
   EXPECT_ANY_THROW(with(R"({"<y>": "ten"})", "added_tokens.json"));
 }
 
+// The distilled Qwen models: config.json gives the end's id as the beginning's, the tokenizer's files name the right
+// one.
+TEST_F(NamedTokens, ANameCountsBesideAnIdOfTheModel) {
+  with(R"({"model_type": "qwen2", "bos_token_id": 9, "eos_token_id": [9, 7]})", "config.json");
+  EXPECT_EQ(with("{}")->bos(), 9) << "nobody else says one";
+  const auto t =
+      with(R"({"tokenizer_class": "LlamaTokenizerFast", "bos_token": {"__type": "AddedToken", "content": "<x>"},
+      "eos_token": {"__type": "AddedToken", "content": "<s>"}, "add_bos_token": true, "add_eos_token": false})");
+  EXPECT_EQ(t->bos(), 8);
+  EXPECT_EQ(t->eos(), 9);
+  EXPECT_EQ(t->encode_with_special("a"), (Ids{8, 0}));
+}
+
 TEST(SentencePieceDirectory, SpecialTokensByNameAreCutOutOfText) {
   const test::TempDir dir;
   std::filesystem::copy(test::committed_dir() + "/tokenizers/sentencepiece/tokenizer.model",

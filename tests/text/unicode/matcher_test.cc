@@ -19,6 +19,8 @@ const char* const kPatterns[] = {
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| "
     "?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
     kGpt2Pattern,
+    kQwenPattern,
+    kLlama3Pattern,
     "[\r\n]",
     "\\s?\\p{L}+",
     "\\s?\\p{P}+",
@@ -29,11 +31,12 @@ const char* const kPatterns[] = {
 };
 
 std::string random_text(std::mt19937& random, size_t length) {
-  static const char32_t kChars[] = {
-      ' ',    ' ',    ' ',    '\n',   '\r',   '\t',   'a',    'Z',    's',    't',     'r',     'e',     'v',    'l',
-      'd',    'm',    '\'',   '\'',   '.',    '-',    '_',    '$',    '0',    '7',     0,       0x1B,    0x7F,   0x85,
-      0xA0,   0xB5,   0xDF,   0xB2,   0xBD,   0x301,  0x1680, 0x180E, 0x200B, 0x200D,  0x2028,  0x2160,  0x3000, 0x3001,
-      0x3042, 0x30FB, 0x4E00, 0x9FA5, 0xAC00, 0xFF01, 0xFF21, 0xE000, 0xFFFF, 0x10400, 0x1F600, 0x1D7CE, 0xE0100};
+  static const char32_t kChars[] = {' ',    ' ',    ' ',    '\n',   '\r',   '\t',   'a',     'Z',     's',     't',
+                                    'r',    'e',    'v',    'l',    'd',    'm',    'S',     'L',     'R',     'E',
+                                    0x17F,  '\'',   '\'',   '.',    '-',    '_',    '$',     '0',     '7',     0,
+                                    0x1B,   0x7F,   0x85,   0xA0,   0xB5,   0xDF,   0xB2,    0xBD,    0x301,   0x1680,
+                                    0x180E, 0x200B, 0x200D, 0x2028, 0x2160, 0x3000, 0x3001,  0x3042,  0x30FB,  0x4E00,
+                                    0x9FA5, 0xAC00, 0xFF01, 0xFF21, 0xE000, 0xFFFF, 0x10400, 0x1F600, 0x1D7CE, 0xE0100};
   std::string s;
   for (size_t i = 0; i < length; ++i) append_char(kChars[random() % std::size(kChars)], s);
   return s;
