@@ -69,7 +69,7 @@ void add_bench(CLI::App& app, Program& p) {
   f->settings.add(*train);
   train->add_option("--steps", f->steps, "measured steps")->check(whole_number(1, 1 << 30))->capture_default_str();
   CLI::App* infer = verb->add_subcommand("infer", "Opening a model, its prompt and decoding");
-  infer->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
+  infer->add_option("-m,--model", f->model, "run, checkpoint, model directory or GGUF file")->required();
   infer->add_option("--prompt", f->load.prompt, "tokens of the prompt")
       ->check(whole_number(0, 1 << 30))
       ->capture_default_str();

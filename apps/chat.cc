@@ -29,7 +29,8 @@ ChatFormat open_format(const infer::Engine& engine, const ChatFlags& f) {
 void add_chat(CLI::App& app, Program& p) {
   auto f = std::make_shared<ChatFlags>();
   CLI::App* verb = app.add_subcommand("chat", "A conversation with a model in the terminal");
-  verb->add_option("-m,--model", f->model, "run, checkpoint or model directory with a tokenizer")->required();
+  verb->add_option("-m,--model", f->model, "run, checkpoint, model directory or GGUF file with a tokenizer")
+      ->required();
   verb->add_option("--system", f->system, "system message");
   auto* file = verb->add_option("--template", f->chat_template, "Jinja file to use instead of the directory's own");
   verb->add_option("--encoder", f->encoder, "v3.2 or v4: a format without a template")->excludes(file);

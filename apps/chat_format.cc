@@ -51,7 +51,7 @@ void add_chat_format(CLI::App& app, Program& p) {
   auto f = std::make_shared<ChatFormatFlags>();
   CLI::App* verb =
       app.add_subcommand("chat-format", "Turn conversations into prompts: JSON lines on stdin, one result a line");
-  verb->add_option("-m,--model", f->model, "model directory: its chat template, or its family's encoder");
+  verb->add_option("-m,--model", f->model, "model directory or GGUF file: its chat template, or its family's encoder");
   verb->add_option("--template", f->file, "a Jinja file");
   verb->add_option("--encoder", f->encoder, "v3.2 or v4");
   verb->add_flag("--jsonl", f->jsonl, "lines of {messages, tools, options} (the only form)");

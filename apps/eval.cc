@@ -20,7 +20,7 @@ void add_eval(CLI::App& app, Program& p) {
   };
   auto f = std::make_shared<EvalFlags>();
   CLI::App* verb = app.add_subcommand("eval", "Loss of a model on data, over consecutive windows");
-  verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
+  verb->add_option("-m,--model", f->model, "run, checkpoint, model directory or GGUF file")->required();
   verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");
   verb->add_option("--data", f->data, "file or folder; repeatable")->required()->allow_extra_args(false);
   verb->add_option("--seq-len", f->seq_len, "window; default: as trained")->check(whole_number(1, INT32_MAX));

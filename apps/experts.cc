@@ -107,7 +107,7 @@ void add_experts(CLI::App& app, Program& p) {
   auto f = std::make_shared<ExpertsFlags>();
   CLI::App* verb =
       app.add_subcommand("experts", "What a model's experts do: specialisation by domain, loss without them");
-  verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
+  verb->add_option("-m,--model", f->model, "run, checkpoint, model directory or GGUF file")->required();
   verb->add_option("--data", f->data,
                    "NAME=PATH, a domain of text; with --disable-top or --replace-shared a plain PATH; repeatable")
       ->required()

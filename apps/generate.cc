@@ -113,7 +113,7 @@ void add_generation(CLI::App& verb, infer::GenerationOptions& o) {
 void add_generate(CLI::App& app, Program& p) {
   auto f = std::make_shared<GenerateFlags>();
   CLI::App* verb = app.add_subcommand("generate", "Continue a prompt");
-  verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
+  verb->add_option("-m,--model", f->model, "run, checkpoint, model directory or GGUF file")->required();
   verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");
   verb->add_option("-p,--prompt", f->prompts.prompt, "text to continue; -: standard input");
   verb->add_option("--prompt-file", f->prompts.prompt_file, "the same from a file");

@@ -3,6 +3,7 @@
 #include "apps/verbs.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/hf_directory.h"
+#include "checkpoint/model_files.h"
 #include "core/error.h"
 #include "io/manifest.h"
 #include "io/user_files.h"
@@ -31,18 +32,18 @@ void verify(const std::string& what, std::FILE* out) {
 
 model::ModelConfig config_of(const std::string& what, const std::vector<std::string>& set) {
   if (!io::exists(what) && what.find('/') != std::string::npos)
-    throw Error("inspect", what + ": no such directory", "give a model directory, a run or a preset");
+    throw Error("inspect", what + ": no such directory", "give a model directory, a GGUF file, a run or a preset");
   if (!io::exists(what)) return train::make_run_config(nlohmann::json::parse(model::find_preset(what).json), set).model;
   if (!set.empty())
-    throw Error("inspect", what + " is a directory: its settings are what they are", "--set changes a preset",
+    throw Error("inspect", what + " is no preset: its settings are what they are", "--set changes a preset",
                 ExitCode::usage);
   // A run is described before its first checkpoint.
   if (io::is_directory(what + "/checkpoints") && !checkpoint::has_checkpoints(what))
     return train::model_of_directory(checkpoint::read_config_json(what));
   std::string note;
-  const std::string dir = checkpoint::resolve_model_directory(what, &note);
+  const std::string path = checkpoint::resolve_model(what, &note);
   if (!note.empty()) std::fprintf(stderr, "birkhoff: %s\n", note.c_str());
-  return train::model_of_directory(checkpoint::read_config_json(dir));
+  return train::model_of_directory(checkpoint::read_model_config(path));
 }
 
 void print_text(const model::Inventory& v, const std::string& unknown_keys) {
@@ -72,8 +73,8 @@ void add_inspect(CLI::App& app, Program& p) {
     bool json = false, verify = false;
   };
   auto f = std::make_shared<InspectFlags>();
-  CLI::App* verb = app.add_subcommand("inspect", "Size, cost and parts of a model directory, run or preset");
-  verb->add_option("what", f->what, "directory or preset")->required();
+  CLI::App* verb = app.add_subcommand("inspect", "Size, cost and parts of a model directory, GGUF file, run or preset");
+  verb->add_option("what", f->what, "directory, GGUF file or preset")->required();
   verb->add_option("--set", f->set, "key=value, over a preset; repeatable")->allow_extra_args(false);
   verb->add_flag("--json", f->json, "JSON instead of text");
   verb->add_flag("--verify", f->verify, "check the files of a checkpoint against its manifest");

@@ -18,7 +18,7 @@ void add_logits(CLI::App& app, Program& p) {
   };
   auto f = std::make_shared<LogitsFlags>();
   CLI::App* verb = app.add_subcommand("logits", "Write the logits of a token sequence: tensor `logits` [T, V] F32");
-  verb->add_option("-m,--model", f->model, "run, checkpoint or model directory")->required();
+  verb->add_option("-m,--model", f->model, "run, checkpoint, model directory or GGUF file")->required();
   verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");
   verb->add_option("--tokens-file", f->tokens_file, "whitespace-separated token ids")->required();
   verb->add_option("--out", f->out, "safetensors file to write")->required();

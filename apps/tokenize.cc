@@ -3,7 +3,7 @@
 
 #include "apps/output.h"
 #include "apps/verbs.h"
-#include "checkpoint/hf_directory.h"
+#include "checkpoint/model_files.h"
 #include "core/error.h"
 #include "io/user_files.h"
 #include "text/tokenizer/tokenizer.h"
@@ -82,7 +82,7 @@ int whole(const text::Tokenizer& t, const TokenizeFlags& f) {
 void add_tokenize(CLI::App& app, Program& p) {
   auto f = std::make_shared<TokenizeFlags>();
   CLI::App* verb = app.add_subcommand("tokenize", "Text to token ids and back, from standard input to standard output");
-  auto* model = verb->add_option("-m,--model", f->model, "model directory with its tokenizer");
+  auto* model = verb->add_option("-m,--model", f->model, "model directory or GGUF file with its tokenizer");
   auto* file =
       verb->add_option("--tokenizer", f->tokenizer, "tokenizer.json or tokenizer.model, or a directory that holds one");
   model->excludes(file);
@@ -94,9 +94,8 @@ void add_tokenize(CLI::App& app, Program& p) {
     p.run = [f] {
       if (f->model.empty() && f->tokenizer.empty())
         throw Error("tokenize", "which tokenizer?", "give -m DIR or --tokenizer FILE", ExitCode::usage);
-      const std::string directory = f->model.empty() || text::Tokenizer::exists(f->model)
-                                        ? f->model
-                                        : checkpoint::resolve_model_directory(f->model);
+      const std::string directory =
+          f->model.empty() || text::Tokenizer::exists(f->model) ? f->model : checkpoint::resolve_model(f->model);
       const auto t = text::Tokenizer::open(f->model.empty() ? f->tokenizer : directory);
       return f->jsonl ? lines(*t, *f) : whole(*t, *f);
     };

@@ -7,6 +7,7 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/save_model.h"
 #include "core/error.h"
+#include "io/gguf.h"
 #include "io/json_file.h"
 #include "io/user_files.h"
 
@@ -39,13 +40,22 @@ bool read_as_f32(const io::TensorEntry& e, float* out) {
   return true;
 }
 
+// The GGUF file that stands in a folder where a model directory was expected.
+static std::string gguf_hint(const std::string& directory) {
+  for (const std::string& name : io::list_directory(directory))
+    if (name.ends_with(".gguf")) return "it holds a GGUF file: give " + directory + "/" + name;
+  return "give a run, a checkpoint or a model directory";
+}
+
 std::string resolve_model_directory(const std::string& path, std::string* note) {
+  if (io::is_gguf(path))
+    throw Error("checkpoint", path + ": is a GGUF file, a directory is needed here",
+                "birkhoff convert writes a model directory from it");
   if (!io::is_directory(path))
     throw Error("checkpoint", path + ": " + (io::exists(path) ? "is not a directory" : "does not exist"),
-                "give a run, a checkpoint or a model directory");
+                "give a run, a checkpoint, a model directory or a GGUF file");
   if (io::is_directory(path + "/checkpoints")) return newest_good_checkpoint(path, note);
-  if (!io::exists(path + "/config.json"))
-    throw Error("checkpoint", path + ": no config.json", "give a run, a checkpoint or a model directory");
+  if (!io::exists(path + "/config.json")) throw Error("checkpoint", path + ": no config.json", gguf_hint(path));
   return path;
 }
 

@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/hf_directory.h"
+#include "checkpoint/model_files.h"
 #include "core/error.h"
 #include "data/chat_corpus.h"
 #include "data/corpus.h"
@@ -13,7 +13,7 @@ namespace birkhoff::eval {
 
 int64_t trained_seq_len(const std::string& directory) {
   if (directory.empty()) return 256;
-  const nlohmann::json j = checkpoint::read_config_json(checkpoint::resolve_model_directory(directory));
+  const nlohmann::json j = checkpoint::read_model_config(checkpoint::resolve_model(directory));
   return j.contains("training") ? model::field_or<int64_t>(j["training"], "seq_len", 256) : 256;
 }
 

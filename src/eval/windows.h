@@ -11,7 +11,7 @@
 
 namespace birkhoff::eval {
 
-// The window that the model of a directory (checkpoint::resolve_model_directory) was trained with here, else 256; ""
+// The window that the model of a directory (checkpoint::resolve_model) was trained with here, else 256; ""
 // is a model without one.
 int64_t trained_seq_len(const std::string& directory);
 

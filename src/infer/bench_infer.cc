@@ -6,7 +6,6 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/hf_directory.h"
 #include "core/cpu.h"
 #include "core/error.h"
 #include "core/process.h"
@@ -38,19 +37,15 @@ uint64_t sum_words(const std::byte* p, size_t bytes) {
 // Seconds of mapping the files and reading all of them.
 double time_pass(const std::string& directory, const Exec& exec, uint64_t& sum) {
   const auto start = Clock::now();
-  const checkpoint::WeightFiles files(directory);
-  struct Piece {
-    const std::byte* data;
-    size_t bytes;
-  };
+  const checkpoint::ModelFiles files(directory);
   constexpr size_t kPieceBytes = size_t{4} << 20;
-  std::vector<Piece> pieces;
-  for (const auto& [name, e] : files.tensors())
-    for (size_t at = 0; at < e->bytes; at += kPieceBytes)
-      pieces.push_back({e->data + at, std::min(kPieceBytes, e->bytes - at)});
+  std::vector<std::span<const std::byte>> pieces;
+  for (const std::span<const std::byte> tensor : files.regions())
+    for (size_t at = 0; at < tensor.size(); at += kPieceBytes)
+      pieces.push_back(tensor.subspan(at, std::min(kPieceBytes, tensor.size() - at)));
   std::atomic<uint64_t> total{0};
   exec.parallel_for(static_cast<int64_t>(pieces.size()), [&](int64_t i) {
-    total += sum_words(pieces[static_cast<size_t>(i)].data, pieces[static_cast<size_t>(i)].bytes);
+    total += sum_words(pieces[static_cast<size_t>(i)].data(), pieces[static_cast<size_t>(i)].size());
   });
   sum += total;  // so that the reading is not left out
   return seconds_since(start);
@@ -116,7 +111,7 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
   const int64_t deepest = load.depths.empty() ? 0 : *std::max_element(load.depths.begin(), load.depths.end());
   const int64_t capacity = deepest + load.prompt + load.decode + 1;
   options.enough_positions = capacity;
-  const std::string weights = checkpoint::resolve_model_directory(directory);
+  const std::string weights = checkpoint::resolve_model(directory);
   const Exec exec(options.threads);
   uint64_t sum = 0;
   double pass = 1e30, opening = 1e30;
@@ -135,7 +130,7 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
     o.session = std::make_unique<Session>(*o.engine, capacity);
     depths.push_back(time_depth(*o.session, load, depth, bytes, bandwidth, m.config.vocab_size));
   }
-  nlohmann::json r = {{"file_mib", checkpoint::WeightFiles(weights).bytes() >> 20},
+  nlohmann::json r = {{"file_mib", checkpoint::ModelFiles(weights).bytes() >> 20},
                       {"pass_ms", pass * 1e3},
                       {"open_and_token_ms", opening * 1e3},
                       {"rss_opened_mib", rss_opened},

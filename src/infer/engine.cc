@@ -6,7 +6,6 @@
 #include <optional>
 
 #include "checkpoint/adapter.h"
-#include "checkpoint/hf_directory.h"
 #include "checkpoint/tensor_map.h"
 #include "core/error.h"
 #include "model/config/json_fields.h"
@@ -99,30 +98,33 @@ void check_ids(const model::ModelConfig& c, std::span<const int32_t> ids) {
 }
 
 Engine::Engine(const std::string& directory, const EngineOptions& options)
-    : directory_(checkpoint::resolve_model_directory(directory, &note_)),
+    : directory_(checkpoint::resolve_model(directory, &note_)),
       own_exec_(std::make_unique<Exec>(options.threads)),
       exec_(own_exec_.get()) {
-  nlohmann::json j = checkpoint::read_config_json(directory_);
+  files_ = std::make_unique<checkpoint::ModelFiles>(directory_);
   std::string dtype = options.compute;
-  model::ModelConfig config = config_with(j, options.set, dtype);
-  const DType compute = compute_type(dtype, j);
-  files_ = std::make_unique<checkpoint::WeightFiles>(directory_);
+  model::ModelConfig config = config_with(files_->config(), options.set, dtype);
+  const DType compute = compute_type(dtype, files_->config());
   for (const std::string& note : model::reading_notes(config)) add_note(note);
-  add_note(checkpoint::drop_absent_predictors(*files_, config));
+  for (const std::string& note : files_->complete(config)) add_note(note);
   max_positions_ = options.max_positions ? options.max_positions
                                          : std::min(config.max_position_embeddings, options.enough_positions);
+  if (!options.adapter.empty() && config.interleaved_rows)
+    throw Error("adapter", directory_ + ": an adapter for rotary rows in another order than those of this file",
+                "convert the model to a directory first (birkhoff convert)");
   std::optional<checkpoint::AdapterFiles> adapter;
   if (!options.adapter.empty())
     adapter.emplace(options.adapter, config);
-  else if (checkpoint::has_adapter(directory_))
+  else if (files_->is_directory() && checkpoint::has_adapter(directory_))
     adapter.emplace(directory_, config);
   require_memory(directory_, files_->bytes(), 0);
   model::Weights shapes(config);
-  const checkpoint::TensorMap map = checkpoint::match_tensors(*files_, config, model::list_parameters(shapes));
+  const checkpoint::TensorMap map = files_->match(config, model::list_parameters(shapes), compute);
   Arena measuring = Arena::measuring();
   model::Model measured(config, compute, max_positions_, map.views, options.weights, measuring);
   if (adapter) measured.attach_adapters(adapter->spec(), false, measuring);
-  require_memory(directory_, files_->bytes(), measuring.peak());
+  require_memory(directory_, files_->bytes(), files_->copied_bytes() + measuring.peak());
+  files_->expand(*exec_);
   memory_ = std::make_unique<Arena>(measuring.peak());
   own_model_ = std::make_unique<model::Model>(config, compute, max_positions_, map.views, options.weights, *memory_);
   own_model_->quantise(*exec_, options.progress);

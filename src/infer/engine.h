@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "checkpoint/weight_files.h"
+#include "checkpoint/model_files.h"
 #include "core/arena.h"
 #include "core/exec.h"
 #include "model/pass.h"
@@ -49,9 +49,9 @@ struct MlaForms {
 // one thread at a time: their working memory is the engine's.
 class Engine {
  public:
-  // Weights and tables of one model directory, as checkpoint::resolve_model_directory finds it. Matrices are read where
-  // they lie in the mapped files, in whatever number format; the files must not change while the engine lives. Throws
-  // Error.
+  // Weights and tables of one model, as checkpoint::resolve_model finds it: a directory or a GGUF file. Matrices are
+  // read where they lie in the mapped files, in whatever number format; the files must not change while the engine
+  // lives. Throws Error.
   Engine(const std::string& directory, const EngineOptions& options);
   // A model in memory, be it in training: what runs uses the weights as they are then (after Model::refresh). Both
   // outlive the engine. directory: where the tokenizer and config.json of its text are; "": it reads and writes ids.
@@ -62,7 +62,8 @@ class Engine {
   const model::Model& model() const { return *model_; }
   const Exec& exec() const { return *exec_; }
   int64_t max_positions() const { return max_positions_; }
-  const std::string& directory() const { return directory_; }  // "" of a lent model without text
+  // Where the text of the model is: a directory, a GGUF file, or "" of a lent model without.
+  const std::string& directory() const { return directory_; }
   // Working memory of a forward in sessions, of which one runs at a time: planned once for every (capacity, forms), as
   // large as the largest needs, and shared by all.
   void plan_sessions(int64_t capacity, MlaForms forms) const;
@@ -77,7 +78,7 @@ class Engine {
   std::string note_, directory_;  // in this order: finding the directory writes the note
   int64_t max_positions_ = 0;
   std::unique_ptr<Exec> own_exec_;  // what is not lent
-  std::unique_ptr<checkpoint::WeightFiles> files_;
+  std::unique_ptr<checkpoint::ModelFiles> files_;
   std::unique_ptr<Arena> memory_;
   std::unique_ptr<model::Model> own_model_;
   const Exec* exec_ = nullptr;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/hf_directory.h"
+#include "checkpoint/model_files.h"
 #include "core/error.h"
 #include "io/json_file.h"
 #include "io/user_files.h"
@@ -13,11 +13,8 @@ namespace {
 
 constexpr int64_t kByteVocabulary = 256;
 
-// eos_token_id of a file of the directory: a number or a list.
-void read_ends(const std::string& directory, const char* file, std::vector<int32_t>& ends) {
-  const std::string path = directory + "/" + file;
-  if (!io::exists(path)) return;
-  const nlohmann::json j = io::read_json(path);
+// eos_token_id of a configuration: a number or a list.
+void read_ends(const nlohmann::json& j, std::vector<int32_t>& ends) {
   if (!j.is_object() || !j.contains("eos_token_id")) return;
   const nlohmann::json& v = j.at("eos_token_id");
   for (const nlohmann::json& id : v.is_array() ? v : nlohmann::json::array({v}))
@@ -31,7 +28,7 @@ bool TextModel::has_text(const Engine& engine) {
   const int64_t vocab = engine.model().config.vocab_size;
   if (engine.directory().empty()) return vocab == kByteVocabulary;  // lent by itself
   return text::Tokenizer::exists(engine.directory()) || vocab == kByteVocabulary ||
-         (vocab > kByteVocabulary && checkpoint::read_config_json(engine.directory()).contains("training"));
+         (vocab > kByteVocabulary && checkpoint::read_model_config(engine.directory()).contains("training"));
 }
 
 TextModel::TextModel(const Engine& engine) {
@@ -54,7 +51,10 @@ TextModel::TextModel(const Engine& engine) {
   for (int32_t id = 0; id < vocab; ++id)
     if (!tokenizer_->token(id)) padding_.push_back(id);
   if (tokenizer_->eos()) ends_.push_back(*tokenizer_->eos());
-  for (const char* file : {"generation_config.json", "config.json"}) read_ends(engine.directory(), file, ends_);
+  if (const std::string path = engine.directory() + "/generation_config.json";
+      io::is_directory(engine.directory()) && io::exists(path))
+    read_ends(io::read_json(path), ends_);
+  read_ends(checkpoint::read_model_config(engine.directory()), ends_);
 }
 
 std::vector<int32_t> TextModel::prompt(std::string_view text) const {

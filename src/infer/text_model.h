@@ -28,7 +28,7 @@ class TextModel {
  private:
   std::shared_ptr<const text::Tokenizer> tokenizer_;
   std::vector<int32_t> padding_;
-  std::vector<int32_t> ends_;  // eos_token, and eos_token_id of generation_config.json and config.json
+  std::vector<int32_t> ends_;  // eos_token, and eos_token_id of generation_config.json and the model's configuration
 };
 
 // Ids to text as they come; for byte models too.

@@ -39,7 +39,8 @@ inline std::variant<reference::Mla, reference::Gqa> attention_of(const model::Mo
                           n(c.num_key_value_heads),
                           n(c.head_dim),
                           1 / std::sqrt(static_cast<double>(c.head_dim)),
-                          c.rope_theta};
+                          c.rope_theta,
+                          {c.qkv_bias, c.qk_norm, c.rms_norm_eps}};
   return reference::Mla{n(c.hidden_size),
                         n(c.num_attention_heads),
                         n(c.qk_nope_head_dim),

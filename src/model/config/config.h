@@ -70,6 +70,9 @@ struct ModelConfig {
   bool hc_dynamic = true;
   double hc_init_scale = 0.01, hc_init_phi_std = 0.02, hc_init_res_off = -8;
 
+  // MHA / GQA: two rows of q and k that rotate with each other are neighbours, as GGUF files of some architectures keep
+  // them, not half a head apart. Of the weights, no setting.
+  bool interleaved_rows = false;
   Quantisation quantisation;        // read from quantization_config, which stays in unknown_keys
   std::string unknown_keys = "{}";  // JSON text of keys we do not use: kept on re-save
 

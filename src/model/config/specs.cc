@@ -48,7 +48,7 @@ layers::Gqa::Spec ModelConfig::gqa_spec() const {
           num_key_value_heads,
           head_dim,
           static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim))),
-          ops::RopeLayout::half_split,
+          interleaved_rows ? ops::RopeLayout::interleaved : ops::RopeLayout::half_split,
           qkv_bias,
           qk_norm,
           static_cast<float>(rms_norm_eps)};

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "io/gguf.h"
 #include "io/user_files.h"
 #include "text/chat/dsml.h"
 #include "text/chat/encoder.h"
@@ -135,7 +136,35 @@ std::string ChatFormat::encoder_of_type(const std::string& model_type) {
   return "";
 }
 
+// Templates and the names of special tokens of a GGUF file.
+ChatFormat ChatFormat::open_gguf(const std::string& path, const std::string& template_file) {
+  const io::GgufFile f(path);
+  ChatFormat out;
+  if (const auto tokens = f.texts("tokenizer.ggml.tokens"))
+    for (const char* name : {"bos", "eos", "unknown", "padding"}) {
+      const auto id = f.natural(std::string("tokenizer.ggml.") + name + "_token_id");
+      const std::string_view word = name;
+      const std::string key = word == "unknown"   ? "unk_token"
+                              : word == "padding" ? "pad_token"
+                                                  : name + std::string("_token");
+      if (id && *id < tokens->size()) out.special_tokens_[key] = (*tokens)[*id];
+    }
+  Sources sources;
+  constexpr std::string_view kTemplate = "tokenizer.chat_template";
+  for (const io::GgufValue& v : f.values()) {
+    if (!template_file.empty() || v.type != io::GgufValueType::string) continue;
+    if (v.key == kTemplate) sources["default"] = *f.text(v.key);
+    if (v.key.starts_with(kTemplate) && v.key.size() > kTemplate.size() + 1 && v.key[kTemplate.size()] == '.')
+      sources[std::string(v.key.substr(kTemplate.size() + 1))] = *f.text(v.key);
+  }
+  if (!template_file.empty()) sources["default"] = read_file(template_file);
+  const std::string type = f.text("general.architecture") == "deepseek32" ? "deepseek_v32" : "";
+  out.take_templates(sources, template_file.empty() ? path : template_file, path, type);
+  return out;
+}
+
 ChatFormat ChatFormat::open(const std::string& directory, const std::string& template_file) {
+  if (io::is_gguf(directory)) return open_gguf(directory, template_file);
   const fs::path dir(directory), config_path = dir / "config.json";
   const Value config =
       io::exists(config_path) ? about_file(config_path, [&] { return parse_json(read_file(config_path)); }) : Value();
@@ -151,18 +180,27 @@ ChatFormat ChatFormat::open(const std::string& directory, const std::string& tem
   if (Sources own = template_file.empty() ? read_template_files(dir) : Sources{{"default", read_file(template_file)}};
       !own.empty())
     sources = std::move(own);
+  out.take_templates(sources, template_file.empty() ? directory : template_file, directory,
+                     type.is(Kind::string) ? type.bytes() : "");
+  return out;
+}
+
+void ChatFormat::take_templates(const std::map<std::string, std::string>& sources, const std::string& file,
+                                const std::string& model_path, const std::string& model_type) {
   for (const auto& [name, source] : sources)
-    out.templates_[name] = about_file(template_file.empty() ? directory : template_file,
-                                      [&text = source] { return std::make_shared<const jinja::Template>(text); });
-  out.eos_ = out.special_tokens_["eos_token"];
+    templates_[name] = about_file(file, [&text = source] { return std::make_shared<const jinja::Template>(text); });
+  eos_ = special_tokens_["eos_token"];
   if (!sources.empty()) {
-    out.parser_ = guess_parser(sources.count("default") ? sources["default"] : sources.begin()->second);
-    return out;
+    const auto usual = sources.find("default");
+    parser_ = guess_parser(usual != sources.end() ? usual->second : sources.begin()->second);
+    return;
   }
-  const std::string model = type.is(Kind::string) ? type.bytes() : "";
-  if (const std::string name = encoder_of_type(model); !name.empty()) return native(name);
-  throw Error("chat", directory + ": no chat template, and model_type '" + model + "' has no encoder of its own",
-              "put a chat_template.jinja into the directory, or give --template FILE or --encoder v3.2|v4");
+  if (const std::string name = encoder_of_type(model_type); !name.empty())
+    *this = native(name);
+  else
+    throw Error("chat",
+                model_path + ": no chat template, and model_type '" + model_type + "' has no encoder of its own",
+                "put a chat_template.jinja into the directory, or give --template FILE or --encoder v3.2|v4");
 }
 
 const jinja::Template& ChatFormat::choose(const Value& tools, const Value& options) const {

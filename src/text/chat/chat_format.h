@@ -26,7 +26,8 @@ class ChatFormat {
   // The encoder that config.json names as chat_encoder; else chat_template.jinja and additional_chat_templates/*.jinja;
   // else chat_template of tokenizer_config.json (text, or a list of named ones); else the encoder of config.json's
   // model_type. Special tokens are those of tokenizer_config.json, else of special_tokens_map.json. template_file,
-  // unless empty: instead of the directory's own. Throws Error: none of these.
+  // unless empty: instead of the directory's own. Of a GGUF file: tokenizer.chat_template and
+  // tokenizer.chat_template.NAME, else the encoder of its architecture. Throws Error: none of these.
   static ChatFormat open(const std::string& directory, const std::string& template_file = "");
   // "v3.2", "v4", or "" for a model_type whose conversations have templates.
   static std::string encoder_of_type(const std::string& model_type);
@@ -48,6 +49,10 @@ class ChatFormat {
   const std::string& parser() const { return parser_; }
 
  private:
+  static ChatFormat open_gguf(const std::string& path, const std::string& template_file);
+  // Templates by name, of `file`; without any the encoder of the type. Throws Error when that has none.
+  void take_templates(const std::map<std::string, std::string>& sources, const std::string& file,
+                      const std::string& model_path, const std::string& model_type);
   const jinja::Template& choose(const Value& tools, const Value& options) const;
   MaskedText render_template(const Value& messages, const Value& tools, const Value& options) const;
 

@@ -9,6 +9,7 @@
 #include "core/exec.h"
 #include "io/user_files.h"
 #include "text/tokenizer/directory_settings.h"
+#include "text/tokenizer/gguf_tokenizer.h"
 #include "text/tokenizer/json_tokenizer.h"
 #include "text/tokenizer/sentencepiece_tokenizer.h"
 #include "text/unicode/utf8.h"
@@ -31,8 +32,9 @@ void check_text(std::string_view text) {
       "convert it to UTF-8 first");
 }
 
-bool Tokenizer::exists(const std::string& directory) {
-  return io::is_file(fs::path(directory) / "tokenizer.json") || io::is_file(fs::path(directory) / "tokenizer.model");
+bool Tokenizer::exists(const std::string& path) {
+  if (io::is_gguf(path)) return has_gguf_tokenizer(io::GgufFile(path));
+  return io::is_file(fs::path(path) / "tokenizer.json") || io::is_file(fs::path(path) / "tokenizer.model");
 }
 
 std::shared_ptr<const Tokenizer> Tokenizer::open(const std::string& path) {
@@ -52,6 +54,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::open(const std::string& path) {
     throw Error("tokenizer", path + ": has neither tokenizer.json nor tokenizer.model",
                 "give a model directory with its tokenizer, or one of these files");
   }
+  if (io::is_gguf(path)) return read_gguf_tokenizer(io::GgufFile(path));
   if (fs::path(path).extension() == ".model") return read_sentencepiece_model(path, {});
   return read_tokenizer_json(path, {});
 }

@@ -1,5 +1,6 @@
 // Text to token ids and back, as the directory of a model says: tokenizer.json (byte-level and character BPE) or
-// tokenizer.model (SentencePiece). Ids equal those of the reference libraries, `tokenizers` and `sentencepiece`.
+// tokenizer.model (SentencePiece), or as the metadata of a GGUF file. Ids equal those of the reference libraries,
+// `tokenizers` and `sentencepiece`.
 //
 // All functions of Tokenizer are thread-safe. Text must be UTF-8: anything else is an Error with the byte's place, as
 // the reference libraries refuse it; text of 4 GiB and more is refused.
@@ -22,9 +23,10 @@ class Tokenizer {
   enum class Added { match, plain };
 
   // A directory with tokenizer.json (preferred) or tokenizer.model, beside them tokenizer_config.json; or one of the
-  // two files, whose neighbour tokenizer_config.json is not read. Throws Error: missing, damaged, an unknown component.
+  // two files, whose neighbour tokenizer_config.json is not read; or a GGUF file. Throws Error: missing, damaged, an
+  // unknown component.
   static std::shared_ptr<const Tokenizer> open(const std::string& path);
-  static bool exists(const std::string& directory);
+  static bool exists(const std::string& path);  // in a directory, or in a GGUF file
   virtual ~Tokenizer() = default;
 
   // Appends the ids of text; no token is put around it.
@@ -70,6 +72,7 @@ class Tokenizer {
 
  protected:
   friend class DirectorySettings;
+  friend class GgufSettings;
   std::optional<int32_t> bos_, eos_, pad_;
   std::vector<int32_t> before_, after_;  // of encode_with_special
   std::vector<std::string> files_;

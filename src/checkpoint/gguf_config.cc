@@ -1,0 +1,231 @@
+#include "checkpoint/gguf_config.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/gguf_keys.h"
+
+namespace birkhoff::checkpoint {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kSoftmaxGate = 1, kSigmoidGate = 2;
+
+// rope_scaling as config.json has it. yarn_log_multiplier is 0.1 mscale_all_dim; files of the family have mscale equal
+// to it, so that the rotation itself is not scaled. `latent`: those files need it.
+json gguf_rope_scaling(const GgufKeys& k, bool latent) {
+  const std::string type = k.text("rope.scaling.type").value_or("linear");
+  std::optional<double> factor = k.number("rope.scaling.factor");
+  if (!factor) factor = k.number("rope.scale_linear");
+  if (type == "none" || (type == "linear" && (!factor || *factor == 0 || *factor == 1))) return nullptr;
+  if (type == "linear") return {{"type", "linear"}, {"factor", *factor}};
+  if (type != "yarn") k.fail("rope.scaling.type", " is \"" + type + "\", none, linear and yarn are supported");
+  if (!factor) k.fail("rope.scaling.factor", " is missing, scaling of type yarn needs it");
+  json s = {{"type", "yarn"},
+            {"factor", *factor},
+            {"original_max_position_embeddings", k.size("rope.scaling.original_context_length")},
+            {"beta_fast", k.number("rope.scaling.yarn_beta_fast").value_or(32)},
+            {"beta_slow", k.number("rope.scaling.yarn_beta_slow").value_or(1)}};
+  for (const char* name : {"rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor", "rope.scaling.attn_factor"})
+    if (const double v = k.number(name).value_or(1); v != 1 && v != -1)
+      k.fail(name, " is " + std::to_string(v) + ", only 1 is supported");
+  const std::optional<double> multiplier = k.number("rope.scaling.yarn_log_multiplier");
+  if (latent && !multiplier)
+    k.fail("rope.scaling.yarn_log_multiplier", " is missing: the softmax scale of the model follows from it",
+           "a file of an early converter: convert the model again");
+  if (multiplier) s["mscale"] = s["mscale_all_dim"] = *multiplier * 10;
+  return s;
+}
+
+json common_config(const GgufKeys& k, const char* model_type) {
+  const io::GgufTensor* embedding = k.model.find("token_embd.weight");
+  if (!embedding) k.file.fail("the tensor token_embd.weight is missing", "is this the file of a whole model?");
+  json j = {{"model_type", model_type},
+            {"vocab_size", embedding->dims[1]},
+            {"hidden_size", k.size("embedding_length")},
+            {"num_hidden_layers", k.size("block_count")},
+            {"num_attention_heads", k.size("attention.head_count")},
+            {"max_position_embeddings", k.size("context_length")},
+            {"rope_theta", k.number("rope.freq_base").value_or(10000)},
+            {"tie_word_embeddings", k.model.find("output.weight") == nullptr},
+            {"torch_dtype", embedding->type->id == 0 ? "float32" : "bfloat16"}};
+  if (j["num_attention_heads"] == 0) k.fail("attention.head_count", " is 0");
+  const auto eps = k.number("attention.layer_norm_rms_epsilon");
+  if (!eps) k.fail("attention.layer_norm_rms_epsilon", " is missing");
+  j["rms_norm_eps"] = *eps;
+  if (const int64_t window = k.size("attention.sliding_window", 0)) j["sliding_window"] = window;
+  return j;
+}
+
+// Keys and values of heads that rotate as a whole.
+void add_heads(const GgufKeys& k, json& j) {
+  j["num_key_value_heads"] = k.size("attention.head_count_kv", j["num_attention_heads"]);
+  const auto key = k.find_size("attention.key_length"), value = k.find_size("attention.value_length");
+  if (key) j["head_dim"] = *key;
+  const int64_t heads = j["num_attention_heads"], width = j["hidden_size"];
+  const int64_t head_dim = key ? *key : width / heads;
+  if (value.value_or(head_dim) != head_dim)
+    k.fail("attention.value_length",
+           " is " + std::to_string(*value) + ", keys have " + std::to_string(head_dim) + ": both must be equal");
+  if (const int64_t rotated = k.size("rope.dimension_count", head_dim); rotated != head_dim)
+    k.fail("rope.dimension_count", " is " + std::to_string(rotated) + ", heads have " + std::to_string(head_dim) +
+                                       ": a part that does not rotate is not supported");
+  j["rope_scaling"] = gguf_rope_scaling(k, false);
+}
+
+void add_deepseek_experts(const GgufKeys& k, json& j) {
+  j["intermediate_size"] = k.size("feed_forward_length");
+  j["n_routed_experts"] = k.size("expert_count", 0);
+  if (j["n_routed_experts"] == 0) return;
+  j["num_experts_per_tok"] = k.size("expert_used_count");
+  j["moe_intermediate_size"] = k.size("expert_feed_forward_length");
+  j["n_shared_experts"] = k.size("expert_shared_count", 0);
+  j["first_k_dense_replace"] = k.size("leading_dense_block_count", 0);
+  j["moe_layer_freq"] = 1;
+  j["norm_topk_prob"] = k.boolean("expert_weights_norm").value_or(false);
+}
+
+double expert_scale(const GgufKeys& k) {  // 0, the default of the format's first reader, means 1
+  const double s = k.number("expert_weights_scale").value_or(1);
+  return s == 0 ? 1 : s;
+}
+
+json llama_config(const GgufKeys& k, GgufDescription& d) {
+  d.interleaved = true;
+  const int64_t experts = k.size("expert_count", 0);
+  json j = common_config(k, experts ? "mixtral" : "llama");
+  add_heads(k, j);
+  j["intermediate_size"] = k.size("feed_forward_length");
+  if (!experts) return j;
+  j["intermediate_size"] = k.size("expert_feed_forward_length", j["intermediate_size"]);
+  j["num_local_experts"] = experts;
+  j["num_experts_per_tok"] = k.size("expert_used_count");
+  return j;
+}
+
+json deepseek_config(const GgufKeys& k, GgufDescription& d) {
+  d.interleaved = true;
+  json j = common_config(k, "deepseek");
+  add_heads(k, j);
+  add_deepseek_experts(k, j);
+  j["scoring_func"] = "softmax";
+  if (const double s = expert_scale(k); s != 1)
+    k.fail("expert_weights_scale", " is " + std::to_string(s) + ", only 1 is supported");
+  return j;
+}
+
+// Latent attention. Files with attn_k_b and attn_v_b give the widths of the latent form beside those of the expanded
+// one, and one key head.
+void add_latent_attention(const GgufKeys& k, json& j) {
+  const int64_t rope = k.size("rope.dimension_count");
+  const auto key = k.find_size("attention.key_length_mla"), value = k.find_size("attention.value_length_mla");
+  const int64_t qk = key ? *key : k.size("attention.key_length");
+  if (qk <= rope)
+    k.fail(key ? "attention.key_length_mla" : "attention.key_length",
+           " is " + std::to_string(qk) + ", of which rope.dimension_count takes " + std::to_string(rope));
+  j["num_key_value_heads"] = j["num_attention_heads"];
+  j["qk_rope_head_dim"] = rope;
+  j["qk_nope_head_dim"] = qk - rope;
+  j["v_head_dim"] = value ? *value : k.size("attention.value_length");
+  j["kv_lora_rank"] = k.size("attention.kv_lora_rank");
+  const int64_t q_lora = k.size("attention.q_lora_rank", 0);
+  j["q_lora_rank"] = q_lora ? json(q_lora) : json();
+  j["rope_scaling"] = gguf_rope_scaling(k, true);
+}
+
+void add_prediction_modules(const GgufKeys& k, json& j) {
+  const int64_t modules = k.size("nextn_predict_layers", 0), blocks = j["num_hidden_layers"];
+  if (modules >= blocks && modules > 0)
+    k.fail("nextn_predict_layers", " is " + std::to_string(modules) + " of " + std::to_string(blocks) + " blocks");
+  j["num_hidden_layers"] = blocks - modules;
+  j["num_nextn_predict_layers"] = modules;
+}
+
+bool has_sigmoid_gate(const GgufKeys& k) {
+  if (const auto gate = k.find_size("expert_gating_func")) {
+    if (*gate != kSoftmaxGate && *gate != kSigmoidGate)
+      k.fail("expert_gating_func",
+             " is " + std::to_string(*gate) + ", 1 (softmax) and 2 (sigmoid) are supported for this architecture");
+    return *gate == kSigmoidGate;
+  }
+  return std::any_of(k.model.tensors().begin(), k.model.tensors().end(),
+                     [](const io::GgufTensor* t) { return t->name.find(".exp_probs_b.") != std::string_view::npos; });
+}
+
+json deepseek2_config(const GgufKeys& k, GgufDescription& d) {
+  const bool v3 = has_sigmoid_gate(k), v32 = k.find_size("attention.indexer.top_k").has_value();
+  json j = common_config(k, v32 ? "deepseek_v32" : v3 ? "deepseek_v3" : "deepseek_v2");
+  add_latent_attention(k, j);
+  add_deepseek_experts(k, j);
+  const int64_t groups = k.size("expert_group_count", 1);
+  j["n_group"] = std::max<int64_t>(1, groups);
+  j["topk_group"] = std::max<int64_t>(1, k.size("expert_group_used_count", 1));
+  j["routed_scaling_factor"] = expert_scale(k);
+  j["scoring_func"] = v3 ? "sigmoid" : "softmax";
+  j["topk_method"] = v3 ? "noaux_tc" : groups > 1 ? "group_limited_greedy" : "greedy";
+  if (v3 && j["n_routed_experts"] == 256 && !k.find_size("expert_group_count"))
+    d.notes.push_back(k.file.path() + ": " + k.full("expert_group_count") +
+                      " is missing: experts are chosen without groups; the released V3 has n_group=8 and topk_group=4");
+  if (v3) add_prediction_modules(k, j);
+  if (!v32) return j;
+  j["index_n_heads"] = k.size("attention.indexer.head_count");
+  j["index_head_dim"] = k.size("attention.indexer.key_length");
+  j["index_topk"] = k.size("attention.indexer.top_k");
+  return j;
+}
+
+struct Architecture {
+  const char* name;
+  json (*config)(const GgufKeys&, GgufDescription&);
+};
+// Another one is a function and a line here; names of tensors that are its own go to gguf_names.cc.
+constexpr Architecture kArchitectures[] = {{"llama", llama_config},
+                                           {"deepseek", deepseek_config},
+                                           {"deepseek2", deepseek2_config},
+                                           {"deepseek32", deepseek2_config}};
+
+// Arrays of the vocabulary speak of the same tokens, which have rows in the embedding.
+void check_vocabulary_arrays(const io::GgufFile& f, int64_t rows) {
+  const io::GgufValue* tokens = f.value("tokenizer.ggml.tokens");
+  if (!tokens) return;
+  for (const char* key : {"tokenizer.ggml.scores", "tokenizer.ggml.token_type"})
+    if (const io::GgufValue* v = f.value(key); v && v->count != tokens->count)
+      f.fail(std::string(key) + " has " + std::to_string(v->count) + " entries, tokenizer.ggml.tokens " +
+             std::to_string(tokens->count));
+  if (tokens->count > static_cast<uint64_t>(rows))
+    f.fail("tokenizer.ggml.tokens has " + std::to_string(tokens->count) + " entries, token_embd.weight " +
+           std::to_string(rows) + " rows");
+}
+
+// Ids that the engine and the text layer look for under config.json's names.
+void add_special_ids(const io::GgufFile& f, json& j) {
+  if (const auto bos = f.natural("tokenizer.ggml.bos_token_id")) j["bos_token_id"] = *bos;
+  json ends = json::array();
+  for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"})
+    if (const auto id = f.natural(key); id && std::find(ends.begin(), ends.end(), json(*id)) == ends.end())
+      ends.push_back(*id);
+  if (!ends.empty()) j["eos_token_id"] = ends;
+}
+
+}  // namespace
+
+json gguf_config(const io::GgufModel& m, GgufDescription& description) {
+  const io::GgufFile& f = m.metadata();
+  const auto name = f.text("general.architecture");
+  if (!name) f.fail("general.architecture is missing", "is this the file of a model?");
+  std::vector<std::string> known;
+  for (const Architecture& a : kArchitectures) {
+    known.push_back(a.name);
+    if (*name != a.name) continue;
+    json j = a.config(GgufKeys(m, a.name), description);
+    check_vocabulary_arrays(f, j["vocab_size"]);
+    add_special_ids(f, j);
+    return j;
+  }
+  std::string list;
+  for (const std::string& k : known) list += (list.empty() ? "" : ", ") + k;
+  f.fail("general.architecture is \"" + std::string(name->substr(0, 60)) + "\"", "known: " + list);
+}
+
+}  // namespace birkhoff::checkpoint
