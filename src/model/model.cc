@@ -47,7 +47,8 @@ bool can_quantise(const layers::Linear& l) {
 
 void Model::read(layers::Linear& l, const ops::StoredMatrix& m, int64_t first_row, ops::WeightFormat format,
                  Arena& memory) {
-  if (format == ops::WeightFormat::automatic) format = ops::lossless_format(m);
+  if (format == ops::WeightFormat::automatic)  // who asks for fp32 wants no activation rounded
+    format = compute == DType::f32 ? ops::WeightFormat::stored : ops::lossless_format(m);
   if (format == ops::WeightFormat::stored || !can_quantise(l))
     return l.read_from(m, first_row, l.always_fp32 ? f32_t : compute);
   const auto type = format == ops::WeightFormat::q4 ? ops::QuantType::q4 : ops::QuantType::q8;
