@@ -1,0 +1,119 @@
+"""GGUF files through the program: every verb that takes a model, files that are damaged, cut short, in the wrong place or in shards. With
+BIRKHOFF_ORACLE also its damaged files."""
+import json
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import time
+import unittest
+
+from support import DONE, REFUSED, REPOSITORY, Case
+
+MODELS = REPOSITORY / "tests" / "golden" / "gguf" / "models"
+FULL = pathlib.Path(os.environ.get("BIRKHOFF_ORACLE") or "/nowhere") / "gguf"
+
+
+def logits_of(path):
+    raw = path.read_bytes()
+    header, = struct.unpack_from("<Q", raw)
+    about = json.loads(raw[8:8 + header])["logits"]
+    begin, end = about["data_offsets"]
+    return struct.unpack(f"<{(end - begin) // 4}f", raw[8 + header + begin:8 + header + end])
+
+
+class Gguf(Case):
+    def setUp(self):
+        super().setUp()
+        self.model = MODELS / "deepseek2" / "q4_0.gguf"
+        self.ids = MODELS / "deepseek2" / "ids.txt"
+
+    def logits(self, model, code=DONE, says=()):
+        out = self.dir / "logits"
+        out.unlink(missing_ok=True)
+        self.expect(code, "logits", "-m", model, "--tokens-file", self.ids, "--out", out, "--dtype", "fp32", says=says)
+        return logits_of(out) if code == DONE else None
+
+    def test_every_verb(self):
+        text = self.expect(DONE, "generate", "-m", self.model, "-p", "Once upon a time", "-n", "8", "--temp", "0").out
+        self.assertTrue(text)
+        self.assertIn("deepseek_v2", self.expect(DONE, "inspect", self.model).out)
+        self.expect(DONE, "eval", "-m", self.model, "--data", self.text, "--seq-len", "64")
+        self.expect(DONE, "bench", "infer", "-m", self.model, "--prompt", "4", "--decode", "2")
+        conversation = self.dir / "c.json"
+        conversation.write_text(json.dumps([{"role": "user", "content": "hi"}]))
+        ids = subprocess.run([os.environ["BIRKHOFF_PROGRAM"], "tokenize", "-m", str(self.model), "--special"], input=b"<\xef\xbd\x9cUser\xef\xbd\x9c>hi",
+                             capture_output=True, check=True).stdout.split()
+        self.assertEqual(ids[:2], [b"316", b"318"])
+
+    def test_a_directory_made_of_a_file_gives_its_logits(self):
+        for model in ("deepseek2/q4_0", "llama/f16", "mixtral/q4_0"):
+            self.ids = MODELS / model.split("/")[0] / "ids.txt"
+            file, out = MODELS / f"{model}.gguf", self.dir / model.replace("/", "_")
+            self.expect(DONE, "convert", "-m", file, "--out", out, "--dtype", "fp32", says="tokenizer")
+            for a, b in zip(self.logits(file), self.logits(out)):
+                self.assertAlmostEqual(a, b, delta=1e-5)
+
+    def test_what_is_no_model(self):
+        self.logits(self.dir / "none.gguf", REFUSED, says="does not exist")
+        wrong = self.dir / "wrong.gguf"
+        wrong.write_bytes(b"not a model at all")
+        self.logits(wrong, REFUSED, says=["wrong.gguf", "GGUF"])
+        whole = self.model.read_bytes()
+        for size in (0, 3, 20, 500, 12_000, len(whole) - 100):
+            wrong.write_bytes(whole[:size])
+            self.logits(wrong, REFUSED, says="wrong.gguf")
+            self.expect(REFUSED, "generate", "-m", wrong, "-p", "a", "-n", "1", says="wrong.gguf")
+            self.expect(REFUSED, "inspect", wrong, says="wrong.gguf")
+        self.expect(REFUSED, "train", "--init", self.model, "--data", self.text, "--out", self.dir / "run", says=["GGUF", "convert"])
+
+    def test_a_directory_that_holds_a_file(self):
+        folder = self.dir / "folder"
+        folder.mkdir()
+        shutil.copy(self.model, folder / "m.gguf")
+        self.logits(folder, REFUSED, says=["no config.json", "folder/m.gguf"])
+        (folder / "m.gguf").rename(folder / "without_ending")
+        self.logits(folder / "without_ending")
+
+    def test_shards(self):
+        raw = self.model.read_bytes()
+        at = raw.index(b"general.architecture") - 8
+        def with_keys(number, keys, tensors, rest):
+            key = lambda name, kind, value: struct.pack("<Q", len(name)) + name + struct.pack("<I", kind) + value
+            own = key(b"split.no", 2, struct.pack("<H", number)) + key(b"split.count", 2, struct.pack("<H", 2))
+            header = raw[:4] + struct.pack("<IQQ", 3, tensors, keys + 2) + own + rest
+            return header
+        tensors, keys = struct.unpack_from("<QQ", raw, 8)
+        # All tensors stay in the first: the two keys shift the data by less than what the padding is made to fill.
+        base = with_keys(0, keys, tensors, raw[at:])
+        grown = len(base) - len(raw)
+        filler = struct.pack("<Q", 1) + b"x" + struct.pack("<IQ", 8, (-(grown + 21)) % 32) + bytes((-(grown + 21)) % 32)
+        first, second = self.dir / "m-00001-of-00002.gguf", self.dir / "m-00002-of-00002.gguf"
+        first.write_bytes(with_keys(0, keys + 1, tensors, filler + raw[at:]))
+        self.logits(first, REFUSED, says=["shard 2 of 2 is missing", second.name])
+        second.write_bytes(with_keys(1, 0, 0, b""))
+        self.assertEqual(self.logits(first), self.logits(self.model))
+        self.logits(second, REFUSED, says=["shard 2 of 2", "-00001-of-00002.gguf"])
+
+    @unittest.skipUnless(FULL.exists(), "BIRKHOFF_ORACLE names no full reference set")
+    def test_damaged_files_of_the_full_set(self):
+        source, self.ids = FULL / "models" / "llama" / "q4_0.gguf", FULL / "models" / "llama" / "ids.txt"
+        subprocess.run([sys.executable, "-B", FULL / "make_malformed.py", source, self.dir / "bad"], check=True, capture_output=True)
+        want = self.logits(source)
+        cases = json.loads((self.dir / "bad" / "cases.json").read_text())
+        self.assertEqual(len(cases), 51)
+        for name, case in cases.items():
+            with self.subTest(name):
+                file, begin = self.dir / "bad" / f"{name}.gguf", time.monotonic()
+                if case["expect"] == "refuse":
+                    self.logits(file, REFUSED, says=f"{name}.gguf")
+                    self.assertLess(time.monotonic() - begin, 5)
+                else:
+                    self.assertEqual(self.logits(file), want)
+                    self.expect(DONE, "generate", "-m", file, "-p", "Once", "-n", "2")
+
+
+if __name__ == "__main__":
+    unittest.main()
