@@ -2,6 +2,7 @@
 
 #include "checkpoint/hf_directory.h"
 #include "io/gguf.h"
+#include "model/config/json_fields.h"
 
 namespace birkhoff::checkpoint {
 
@@ -19,6 +20,9 @@ ModelFiles::ModelFiles(const std::string& path) : path_(path) {
     config_ = gguf_->config();
   } else {
     config_ = read_config_json(path);
+    nlohmann::json settings = config_;
+    settings.erase("training");
+    model::config_from_json(settings);  // of no model: refused for what it says, not for weights that are not there
     weights_ = std::make_unique<WeightFiles>(path);
   }
 }
