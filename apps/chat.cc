@@ -54,7 +54,7 @@ void add_chat(CLI::App& app, Program& p) {
       options.set = f->set;
       options.threads = p.thread_count();
       options.weights = f->weights.formats();
-      options.progress = quantising_progress();
+      options.progress = preparing_progress();
       if (f->context) options.enough_positions = f->context;
       const infer::Engine engine(f->model, options);
       if (f->context > engine.max_positions())

@@ -40,7 +40,7 @@ void add_eval(CLI::App& app, Program& p) {
       options.adapter = f->adapter;
       options.threads = p.thread_count();
       options.weights = f->weights.formats();
-      options.progress = quantising_progress();
+      options.progress = preparing_progress();
       const infer::Engine engine(f->model, options);
       if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
       say_unread_folders(f->data);

@@ -66,7 +66,7 @@ int generate(const GenerateFlags& f, int threads) {
   options.adapter = f.adapter;
   options.threads = threads;
   options.weights = f.weights.formats();
-  options.progress = quantising_progress();
+  options.progress = preparing_progress();
   const infer::Engine engine(f.model, options);
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
   // Ids in, ids out: no tokenizer is needed then, and none is looked for.

@@ -36,7 +36,7 @@ void add_logits(CLI::App& app, Program& p) {
       options.adapter = f->adapter;
       options.threads = p.thread_count();
       options.weights = f->weights.formats();
-      options.progress = quantising_progress();
+      options.progress = preparing_progress();
       options.enough_positions = static_cast<int64_t>(ids.size());
       const infer::Engine engine(f->model, options);
       if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());

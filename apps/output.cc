@@ -68,7 +68,7 @@ bool takes_colours(std::FILE* stream) {
   return isatty(fileno(stream)) && !(no_color && *no_color) && !is_dumb();
 }
 
-std::function<void(int64_t, int64_t)> quantising_progress() {
+std::function<void(int64_t, int64_t)> preparing_progress() {
   struct State {
     train::StatusLine line{shows_bar(), false};
     std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
@@ -77,12 +77,12 @@ std::function<void(int64_t, int64_t)> quantising_progress() {
   return [state = std::make_shared<State>()](int64_t done, int64_t all) {
     const std::string mib = std::to_string(all >> 20) + " MiB of weights";
     if (!state->line.terminal()) {
-      if (!std::exchange(state->said, true)) state->line.message("quantising " + mib);
+      if (!std::exchange(state->said, true)) state->line.message("preparing " + mib);
       return;
     }
     const double gone = std::chrono::duration<double>(std::chrono::steady_clock::now() - state->start).count();
     const double left = gone * static_cast<double>(all - done) / static_cast<double>(std::max<int64_t>(done, 1));
-    state->line.show("quantising " + std::to_string(done >> 20) + " of " + mib + ", " +
+    state->line.show("preparing " + std::to_string(done >> 20) + " of " + mib + ", " +
                      std::to_string(static_cast<int64_t>(left + 0.5)) + " s left");
   };
 }

@@ -29,9 +29,9 @@ bool next_line(std::string& line);
 // Standard error is a terminal that a line can be written over on.
 bool shows_bar();
 
-// Says on stderr how far a model's weights are quantised while it is opened: on a terminal a line that is rewritten,
-// elsewhere one that says what begins. Arguments: bytes so far, bytes in all.
-std::function<void(int64_t, int64_t)> quantising_progress();
+// Says on stderr how far a model's weights are laid out or quantised while it is opened: on a terminal a line that is
+// rewritten, elsewhere one that says what begins. Arguments: bytes so far, bytes in all.
+std::function<void(int64_t, int64_t)> preparing_progress();
 
 // A terminal that shows colours, unless NO_COLOR is set or TERM is dumb.
 bool takes_colours(std::FILE* stream);
