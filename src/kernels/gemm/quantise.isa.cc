@@ -1,6 +1,6 @@
 // Blocks of whole numbers of few bits with half-float scales, chosen by their squared error. Codes are the nearest of
-// the scale as it is stored, so a block is never worse than ggml's, whose scale is one of those tried. Plain loops over
-// 16 lanes, sums by lane and the lanes in a fixed order: equal bits at every instruction set.
+// the scale as it is stored, so a block is never worse than ggml's, whose scale is one of those tried. Sums of 32
+// numbers are halved to 16, 8 and so on whatever the width of a vector: equal bits at every instruction set.
 #include "kernels/gemm/quantise.h"
 
 #include "core/bf16.h"
@@ -10,7 +10,7 @@
 namespace birkhoff::kernels::BK_ISA {
 namespace {
 
-constexpr int kBlock = 32, kStrip = 16;
+constexpr int kBlock = 32, kParts = kBlock / kLanes;
 constexpr uint16_t kHalfNan = 0x7e00;
 
 uint16_t half_bits(float f) {
@@ -42,42 +42,50 @@ float as_scale(float d) {
   if (magnitude == 0) return 0;
   const float kept = magnitude > kLargest    ? kLargest
                      : magnitude < kSmallest ? kSmallest
-                                             : f16_value(half_bits(magnitude));
+                                             : half_value(half_bits(magnitude));
   return d < 0 ? -kept : kept;
 }
-float as_offset(float m) { return m < -65504.f ? -65504.f : m > 65504.f ? 65504.f : f16_value(half_bits(m)); }
+float as_offset(float m) {  // not -0, which a smallest number may be or not
+  return m < -65504.f ? -65504.f : m > 65504.f ? 65504.f : half_value(half_bits(m)) + 0.f;
+}
 
-float sum_of(float* lanes) {
-  for (int half = kStrip / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[half + i];
-  return lanes[0];
+// 32 numbers.
+struct Block {
+  V v[kParts];
+};
+Block block_at(const float* x) {
+  Block b;
+  for (int i = 0; i < kParts; ++i) b.v[i] = load(x + i * kLanes);
+  return b;
+}
+template <class F>
+Block map(const Block& x, F f) {
+  Block b;
+  for (int i = 0; i < kParts; ++i) b.v[i] = f(x.v[i]);
+  return b;
+}
+template <class F>
+V fold(Block b, F f) {
+  for (int half = kParts / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) b.v[i] = f(b.v[i], b.v[half + i]);
+  return b.v[0];
+}
+float sum_of(const Block& b) {
+  return reduce_add(fold(b, [](V x, V y) { return x + y; }));
+}
+float max_of(const Block& b) {
+  return reduce_max(fold(b, [](V x, V y) { return max(x, y); }));
 }
 
 struct Range {
   float min, max;
   bool finite;
   float extreme() const { return max >= -min ? max : min; }
+  float magnitude() const { return max >= -min ? max : -min; }
 };
-Range range(const float* x) {
-  float low[kStrip], high[kStrip], zero[kStrip];
-  for (int i = 0; i < kStrip; ++i) {
-    const float a = x[i], b = x[kStrip + i];
-    low[i] = a < b ? a : b;
-    high[i] = a > b ? a : b;
-    zero[i] = a * 0.f + b * 0.f;
-  }
-  Range r{low[0], high[0], sum_of(zero) == 0};
-  for (int i = 1; i < kStrip; ++i) {
-    r.min = low[i] < r.min ? low[i] : r.min;
-    r.max = high[i] > r.max ? high[i] : r.max;
-  }
-  return r;
-}
-
-// The nearest whole number from low to high.
-float nearest(float x, float low, float high) {
-  const float kept = x < low ? low : x > high ? high : x;
-  return (kept + 0x1.8p23f) - 0x1.8p23f;
+Range range(const Block& x) {
+  const bool finite = sum_of(map(x, [](V v) { return v * set1(0.f); })) == 0;
+  return {-max_of(map(x, [](V v) { return -v; })), max_of(x), finite};
 }
 
 // x is about d q + m with whole q from low to high.
@@ -85,30 +93,34 @@ struct Fit {
   float d = 0, m = 0, low, high;
   float inverse() const { return d == 0 ? 0.f : 1.f / d; }
 };
-float squared_error(const float* __restrict x, const Fit& f) {
-  const float inverse = f.inverse(), d = f.d, m = f.m, low = f.low, high = f.high;
-  float sums[kStrip];
-  for (int i = 0; i < kStrip; ++i) {
-    const float a = x[i] - (d * nearest((x[i] - m) * inverse, low, high) + m);
-    const float b = x[kStrip + i] - (d * nearest((x[kStrip + i] - m) * inverse, low, high) + m);
-    sums[i] = a * a + b * b;
+Block nearest_codes(const Block& x, const Fit& f) {
+  const V inverse = set1(f.inverse()), m = set1(f.m), low = set1(f.low), high = set1(f.high), magic = set1(0x1.8p23f);
+  return map(x, [=](V v) { return (min(max((v - m) * inverse, low), high) + magic) - magic; });
+}
+float squared_error(const Block& x, const Fit& f) {
+  const V d = set1(f.d), m = set1(f.m);
+  Block e = nearest_codes(x, f);
+  for (int i = 0; i < kParts; ++i) {
+    const V error = x.v[i] - (d * e.v[i] + m);
+    e.v[i] = error * error;
   }
-  return sum_of(sums);
+  return sum_of(e);
 }
 // q less `from`.
-void codes(const float* __restrict x, const Fit& f, int from, int8_t* __restrict q) {
-  const float inverse = f.inverse(), m = f.m, low = f.low, high = f.high;
-  for (int i = 0; i < kBlock; ++i)
-    q[i] = static_cast<int8_t>(static_cast<int>(nearest((x[i] - m) * inverse, low, high)) - from);
+void codes(const Block& x, const Fit& f, int from, int8_t* __restrict q) {
+  const Block nearest = nearest_codes(x, f);
+  float values[kBlock];
+  for (int i = 0; i < kParts; ++i) store(values + i * kLanes, nearest.v[i]);
+  for (int i = 0; i < kBlock; ++i) q[i] = static_cast<int8_t>(static_cast<int>(values[i]) - from);
 }
 
-// The number of largest magnitude is about `steps` times the scale, which has its sign or the other.
+// Scales of the number of largest magnitude times each of `parts`.
 template <int count>
-Fit symmetric_fit(const float* x, float extreme, const float (&steps)[count], float low, float high) {
+Fit symmetric_fit(const Block& x, float extreme, const float (&parts)[count], float low, float high) {
   Fit best{0, 0, low, high};
   float least = 0;
   for (int i = 0; i < count; ++i) {
-    const Fit f{as_scale(extreme / steps[i]), 0, low, high};
+    const Fit f{as_scale(extreme * parts[i]), 0, low, high};
     const float error = squared_error(x, f);
     if (i == 0 || error < least) best = f, least = error;
   }
@@ -116,21 +128,21 @@ Fit symmetric_fit(const float* x, float extreme, const float (&steps)[count], fl
 }
 
 // From the smallest to the largest number, then twice the least squares of the codes before.
-Fit affine_fit(const float* x, const Range& r, float high) {
+Fit affine_fit(const Block& x, const Range& r, float high) {
   Fit f{as_scale((r.max - r.min) / high), as_offset(r.min), 0, high}, best = f;
   float least = squared_error(x, f);
+  const float first = f.m;
+  const Block above = map(x, [=](V v) { return v - set1(first); });
+  const float sum = sum_of(above);
   for (int round = 0; round < 2; ++round) {
-    int8_t q[kBlock];
-    codes(x, f, 0, q);
-    double s = 0, ss = 0, sx = 0, sum = 0;
-    for (int i = 0; i < kBlock; ++i) {
-      const double c = q[i], v = static_cast<double>(x[i]);
-      s += c, ss += c * c, sx += c * v, sum += v;
-    }
-    const double determinant = kBlock * ss - s * s;
+    const Block q = nearest_codes(x, f);
+    Block product = q;
+    for (int i = 0; i < kParts; ++i) product.v[i] = q.v[i] * above.v[i];
+    const float s = sum_of(q), ss = sum_of(map(q, [](V v) { return v * v; })), sx = sum_of(product);
+    const float determinant = kBlock * ss - s * s;
     if (determinant == 0) return best;
-    f.d = as_scale(static_cast<float>((kBlock * sx - s * sum) / determinant));
-    f.m = as_offset(static_cast<float>((ss * sum - s * sx) / determinant));
+    f.d = as_scale((kBlock * sx - s * sum) / determinant);
+    f.m = as_offset(first + (ss * sum - s * sx) / determinant);
     const float error = squared_error(x, f);
     if (error < least) best = f, least = error;
   }
@@ -152,36 +164,41 @@ void put_nan(uint8_t* out, int bytes) {
   put(out, kHalfNan);
 }
 
-constexpr float kSteps8[] = {127}, kSteps5[] = {-16, -15.5, -15, -16.5, -17},
-                kSteps4[] = {-8, -7.75, -7.5, -7.25, -7, -8.25, -8.5, -8.75, -9};
+constexpr float kQ5Parts[] = {-1 / 16.f, -1 / 15.5f, -1 / 15.f, -1 / 16.5f, -1 / 17.f},
+                kQ4Parts[] = {-1 / 8.f,   -1 / 7.75f, -1 / 7.5f,  -1 / 7.25f, -1 / 7.f,
+                              -1 / 8.25f, -1 / 8.5f,  -1 / 8.75f, -1 / 9.f};
 
-void block_q8_0(const float* x, uint8_t* out) {
+void block_q8_0(const float* in, uint8_t* out) {
+  const Block x = block_at(in);
   const Range r = range(x);
   if (!r.finite) return put_nan(out, 34);
-  const Fit f = {as_scale((r.max >= -r.min ? r.max : -r.min) / kSteps8[0]), 0, -127, 127};
+  const Fit f = {as_scale(r.magnitude() / 127), 0, -127, 127};
   put(out, half_bits(f.d));
   codes(x, f, 0, reinterpret_cast<int8_t*>(out + 2));
 }
-void block_q4_0(const float* x, uint8_t* out) {
+void block_q4_0(const float* in, uint8_t* out) {
+  const Block x = block_at(in);
   const Range r = range(x);
   if (!r.finite) return put_nan(out, 18);
-  const Fit f = symmetric_fit(x, r.extreme(), kSteps4, -8, 7);
+  const Fit f = symmetric_fit(x, r.extreme(), kQ4Parts, -8, 7);
   int8_t q[kBlock];
   codes(x, f, -8, q);
   put(out, half_bits(f.d));
   put_nibbles(q, out + 2);
 }
-void block_q5_0(const float* x, uint8_t* out) {
+void block_q5_0(const float* in, uint8_t* out) {
+  const Block x = block_at(in);
   const Range r = range(x);
   if (!r.finite) return put_nan(out, 22);
-  const Fit f = symmetric_fit(x, r.extreme(), kSteps5, -16, 15);
+  const Fit f = symmetric_fit(x, r.extreme(), kQ5Parts, -16, 15);
   int8_t q[kBlock];
   codes(x, f, -16, q);
   put(out, half_bits(f.d));
   put_fifth_bits(q, out + 2);
   put_nibbles(q, out + 6);
 }
-void block_q4_1(const float* x, uint8_t* out) {
+void block_q4_1(const float* in, uint8_t* out) {
+  const Block x = block_at(in);
   const Range r = range(x);
   if (!r.finite) return put_nan(out, 20);
   const Fit f = affine_fit(x, r, 15);
@@ -191,7 +208,8 @@ void block_q4_1(const float* x, uint8_t* out) {
   put(out + 2, half_bits(f.m));
   put_nibbles(q, out + 4);
 }
-void block_q5_1(const float* x, uint8_t* out) {
+void block_q5_1(const float* in, uint8_t* out) {
+  const Block x = block_at(in);
   const Range r = range(x);
   if (!r.finite) return put_nan(out, 24);
   const Fit f = affine_fit(x, r, 31);
@@ -203,50 +221,45 @@ void block_q5_1(const float* x, uint8_t* out) {
   put_nibbles(q, out + 8);
 }
 
-// Magnitudes 0, .5, 1, 1.5, 2, 3, 4, 6: steps of a half, of one and of two.
-struct E2m1Steps {
-  int halves, ones, twos;
-};
-E2m1Steps e2m1_steps(float a) {
-  return {(a > 0.25f) + (a > 0.75f) + (a > 1.25f) + (a > 1.75f), (a > 2.5f) + (a > 3.5f), a > 5.f};
-}
-float mxfp4_error(const float* __restrict x, float inverse) {
-  float sums[kStrip] = {};
-  for (int h = 0; h < 2; ++h) {
-    for (int i = 0; i < kStrip; ++i) {
-      const float scaled = x[kStrip * h + i] * inverse, a = scaled < 0 ? -scaled : scaled;
-      const E2m1Steps s = e2m1_steps(a);
-      const float e = a - 0.5f * static_cast<float>(s.halves + 2 * s.ones + 4 * s.twos);
-      sums[i] += e * e;
-    }
-  }
-  return sum_of(sums);
+// From 0 to the magnitudes .5, 1, 1.5, 2, 3, 4, 6: where each begins to be the nearest, and the step there.
+constexpr float kE2m1From[] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.f};
+constexpr float kE2m1Step[] = {0.5f, 0.5f, 0.5f, 0.5f, 1.f, 1.f, 2.f};
+
+// In units of the scale.
+float mxfp4_error(const Block& x, float inverse) {
+  return sum_of(map(x, [=](V v) {
+    const V a = max(v, -v) * set1(inverse);
+    V nearest = set1(6.f);
+    for (int i = 0; i < 7; ++i) nearest = nearest - unless_above(a, set1(kE2m1From[i]), set1(kE2m1Step[i]));
+    return (a - nearest) * (a - nearest);
+  }));
 }
 // 2^(127 - e)
 float mxfp4_inverse(int e) { return e == 254 ? 0x1p-127f : from_bits(static_cast<uint32_t>(254 - e) << 23); }
 
 // The largest number falls between 4 and 8 times the scale, of which 6 is the most, or with the next scale between 2
 // and 4.
-void block_mxfp4(const float* x, uint8_t* out) {
+void block_mxfp4(const float* in, uint8_t* out) {
+  const Block x = block_at(in);
   const Range r = range(x);
   for (int i = 1; i < 17; ++i) out[i] = 0;
   if (!r.finite) {
     out[0] = 255;
     return;
   }
-  const float largest = r.max >= -r.min ? r.max : -r.min;
+  const float largest = r.magnitude();
   uint32_t bits;
   __builtin_memcpy(&bits, &largest, 4);
-  const int exponent = static_cast<int>(bits >> 23);
+  const int exponent = static_cast<int>(bits >> 23 & 255u);  // of -0 as of 0
   int e = exponent > 2 ? exponent - 2 : 0;
   const float wider = mxfp4_error(x, mxfp4_inverse(e + 1));  // in units of a scale twice as large
   if (4 * wider < mxfp4_error(x, mxfp4_inverse(e))) ++e;
   const float inverse = mxfp4_inverse(e);
   int8_t q[kBlock];
   for (int i = 0; i < kBlock; ++i) {
-    const float scaled = x[i] * inverse, a = scaled < 0 ? -scaled : scaled;
-    const E2m1Steps s = e2m1_steps(a);
-    const int code = s.halves + s.ones + s.twos;
+    const float scaled = in[i] * inverse, a = scaled < 0 ? -scaled : scaled;
+    int code = 0;
+    for (int k = 0; k < 7; ++k) code += a > kE2m1From[k];
     q[i] = static_cast<int8_t>(code | (scaled < 0 && code > 0 ? 8 : 0));
   }
   out[0] = static_cast<uint8_t>(e);

@@ -95,7 +95,7 @@ struct StoredTensor {
 
 struct StoredKernels {
   // out[r * out_row + c] = element (row + r, col + c) times its factor in fp32, for r < rows, c < cols. fp4: col is
-  // even.
+  // even; columns of the formats after it may begin and end inside a block.
   void (*expand)(const StoredTensor& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* out,
                  int64_t out_row);
 };

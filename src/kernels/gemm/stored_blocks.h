@@ -10,13 +10,6 @@ namespace birkhoff::kernels::BK_ISA {
 
 inline constexpr int kGroup = 32;
 
-inline float half_value(uint32_t bits) {
-#if defined(__AVX2__)
-  return _cvtsh_ss(static_cast<uint16_t>(bits));
-#else
-  return f16_value(bits);
-#endif
-}
 inline float half_at(const uint8_t* p) { return half_value(read<uint16_t>(p)); }
 
 // Vectors of the compiler's own: one source for every instruction set. Signed numbers are kept modulo 256.

@@ -26,6 +26,13 @@ inline float f16_value(uint32_t h) {
   }
   return from_bits(sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | (mantissa << 13));
 }
+inline float half_value(uint32_t bits) {
+#if defined(__AVX2__)
+  return _cvtsh_ss(static_cast<uint16_t>(bits));
+#else
+  return f16_value(bits);
+#endif
+}
 inline float e8m0_value(uint32_t b) {
   return b == 255 ? from_bits(0x7fc00000u) : b == 0 ? 0x1p-127f : from_bits(b << 23);
 }

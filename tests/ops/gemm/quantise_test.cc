@@ -122,6 +122,13 @@ TEST_P(Quantise, HardRows) {
   }
 }
 
+// A scale below the smallest half float is that one.
+TEST_P(Quantise, SmallestScale) {
+  const Owned x = random(1, 64, 4, 1e-6);
+  const Owned y = there_and_back(StoredType::q8_0, x);
+  for (int64_t c = 0; c < 64; ++c) EXPECT_LE(std::abs(x.at(0, c) - y.at(0, c)), 0x1p-25);
+}
+
 TEST_P(Quantise, SameBitsAsPlainCode) {
   const Owned x = hard_rows();
   const Owned more = random(50, 64, 8);

@@ -99,8 +99,8 @@ TEST_P(StoredBlocks, OneAndTwoBits) {
       block[0] = 0, block[1] = static_cast<uint8_t>(k % 2 ? 0xb8 : 0x34);  // -0.5, 0.25
       const float d = k % 2 ? -0.5f : 0.25f;
       for (int64_t j = 0; j < 512 / blocks; ++j) {
-        const int bit = block[2 + j / 8] >> j % 8 & 1, two = block[2 + j / 4] >> j % 4 * 2 & 3;
-        b.values.push_back(one ? (bit ? d : -d) : d * static_cast<float>(two - 1));
+        const int code = one ? block[2 + j / 8] >> j % 8 & 1 : block[2 + j / 4] >> j % 4 * 2 & 3;
+        b.values.push_back(d * static_cast<float>(one ? 2 * code - 1 : code - 1));
       }
     }
     b.view(type, 1, 512, bytes.data());
