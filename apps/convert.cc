@@ -61,7 +61,8 @@ int convert(const ConvertFlags& f) {
     options.source = &map;
   } else {
     if (!options.type) options.type = checkpoint::SaveType::bf16;
-    config_json["num_nextn_predict_layers"] = config.num_nextn_predict_layers;
+    if (config_json.contains("num_nextn_predict_layers"))
+      config_json["num_nextn_predict_layers"] = config.num_nextn_predict_layers;
     say(from + ": tokenizer and chat template are not written");
   }
   // Merged weights: the file's rows plus the adapter's.

@@ -250,6 +250,100 @@ TEST(GgufEngine, ShardsAndSettings) {
   EXPECT_GT(std::abs(other.back() - golden_of({"llama", "f16"}).back()), 1e-3);
 }
 
+// A directory as a file of architecture deepseek32, in the layout before attn_k_b, names as llama.cpp has them.
+GgufBytes v32_metadata() {
+  GgufBytes g;
+  g.put("general.architecture", "deepseek32");
+  for (const auto& [key, v] : std::vector<std::pair<const char*, int>>{{"block_count", 3},
+                                                                       {"context_length", 2560},
+                                                                       {"embedding_length", 64},
+                                                                       {"feed_forward_length", 96},
+                                                                       {"attention.head_count", 4},
+                                                                       {"attention.q_lora_rank", 40},
+                                                                       {"attention.kv_lora_rank", 32},
+                                                                       {"attention.key_length", 24},
+                                                                       {"attention.value_length", 16},
+                                                                       {"rope.dimension_count", 8},
+                                                                       {"rope.scaling.original_context_length", 64},
+                                                                       {"expert_count", 16},
+                                                                       {"expert_used_count", 4},
+                                                                       {"expert_feed_forward_length", 24},
+                                                                       {"expert_shared_count", 1},
+                                                                       {"leading_dense_block_count", 1},
+                                                                       {"expert_group_count", 4},
+                                                                       {"expert_group_used_count", 2},
+                                                                       {"expert_gating_func", 2},
+                                                                       {"attention.indexer.head_count", 8},
+                                                                       {"attention.indexer.key_length", 16},
+                                                                       {"attention.indexer.top_k", 12}})
+    g.put(std::string("deepseek32.") + key, v);
+  for (const auto& [key, v] : std::vector<std::pair<const char*, double>>{{"attention.layer_norm_rms_epsilon", 1e-6},
+                                                                          {"rope.scaling.factor", 40},
+                                                                          {"rope.scaling.yarn_log_multiplier", 0.1},
+                                                                          {"expert_weights_scale", 2.5}})
+    g.put(std::string("deepseek32.") + key, v);
+  g.put("deepseek32.rope.scaling.type", "yarn");
+  g.put("deepseek32.expert_weights_norm", true);
+  return g;
+}
+GgufBytes v32_file(const std::string& directory) {
+  const io::SafetensorsFile f(directory + "/model.safetensors");
+  GgufBytes g = v32_metadata();
+  const auto add = [&](const std::string& ours, const std::string& theirs) {
+    const io::TensorEntry* e = f.find(ours);
+    if (e) g.add(theirs, {e->shape.rbegin(), e->shape.rend()}, 0, {reinterpret_cast<const char*>(e->data), e->bytes});
+  };
+  add("model.embed_tokens.weight", "token_embd.weight");
+  add("model.norm.weight", "output_norm.weight");
+  add("lm_head.weight", "output.weight");
+  for (int i = 0; i < 3; ++i) {
+    const std::string p = "model.layers." + std::to_string(i) + ".", blk = "blk." + std::to_string(i) + ".";
+    for (const auto& [ours, theirs] : std::vector<std::pair<std::string, std::string>>{
+             {"input_layernorm.weight", "attn_norm.weight"},
+             {"post_attention_layernorm.weight", "ffn_norm.weight"},
+             {"self_attn.q_a_proj.weight", "attn_q_a.weight"},
+             {"self_attn.q_a_layernorm.weight", "attn_q_a_norm.weight"},
+             {"self_attn.q_b_proj.weight", "attn_q_b.weight"},
+             {"self_attn.kv_a_proj_with_mqa.weight", "attn_kv_a_mqa.weight"},
+             {"self_attn.kv_a_layernorm.weight", "attn_kv_a_norm.weight"},
+             {"self_attn.kv_b_proj.weight", "attn_kv_b.weight"},
+             {"self_attn.o_proj.weight", "attn_output.weight"},
+             {"self_attn.indexer.wq_b.weight", "indexer.attn_q_b.weight"},
+             {"self_attn.indexer.wk.weight", "indexer.attn_k.weight"},
+             {"self_attn.indexer.k_norm.weight", "indexer.k_norm.weight"},
+             {"self_attn.indexer.k_norm.bias", "indexer.k_norm.bias"},
+             {"self_attn.indexer.weights_proj.weight", "indexer.proj.weight"},
+             {"mlp.gate.weight", "ffn_gate_inp.weight"},
+             {"mlp.gate.e_score_correction_bias", "exp_probs_b.bias"}})
+      add(p + ours, blk + theirs);
+    for (const std::string which : {"gate", "up", "down"}) {
+      add(p + "mlp." + which + "_proj.weight", blk + "ffn_" + which + ".weight");
+      add(p + "mlp.shared_experts." + which + "_proj.weight", blk + "ffn_" + which + "_shexp.weight");
+      std::string stacked;
+      std::vector<int64_t> shape;
+      for (int e = 0; e < 16; ++e)
+        if (const io::TensorEntry* t = f.find(p + "mlp.experts." + std::to_string(e) + "." + which + "_proj.weight")) {
+          stacked += std::string(reinterpret_cast<const char*>(t->data), t->bytes);
+          shape = t->shape;
+        }
+      if (!shape.empty())
+        g.add(blk + "ffn_" + which + "_exps.weight",
+              {static_cast<uint64_t>(shape[1]), static_cast<uint64_t>(shape[0]), 16}, 0, stacked);
+    }
+  }
+  return g;
+}
+
+TEST(GgufEngine, SparseAttention) {
+  const std::string directory = committed_dir() + "/cases/deepseek_v32";
+  TempDir dir;
+  std::vector<int32_t> ids(32);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * 37 % 128);
+  const Engine engine(dir.file("m.gguf", v32_file(directory).bytes()), gguf_options());
+  EXPECT_EQ(engine.model().config.model_type, "deepseek_v32");
+  expect_close(logits_of(engine, ids), logits_of(Engine(directory, gguf_options()), ids), 1e-6, "deepseek32");
+}
+
 TEST(GgufEngine, RefusesAnAdapterOverRowsInAnotherOrder) {
   infer::EngineOptions o = gguf_options();
   o.adapter = "adapter";
