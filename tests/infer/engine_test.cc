@@ -8,6 +8,7 @@
 #include "io/json_file.h"
 #include "model/memory_plan.h"
 #include "support/model_directory.h"
+#include "support/sanitized.h"
 #include "support/small_model.h"
 #include "support/temp_dir.h"
 
@@ -83,7 +84,7 @@ TEST_P(Cache, AnyPiecesGiveTheBitsOfTheFullForward) {
     const auto ids = random_ids(137, kind.config.vocab_size);
     const auto want = full_logits(engine, ids);
     ASSERT_EQ(want.size(), ids.size());
-    for (size_t piece : {1, 7, 64, 137}) {
+    for (size_t piece : sanitized() ? std::vector<size_t>{7, 137} : std::vector<size_t>{1, 7, 64, 137}) {
       Session session(engine, 200, MlaForm::expanded);
       feed_in_pieces(session, ids, piece, [&](size_t t, std::span<const float> got) {
         ASSERT_TRUE(same_bits(got, want[t])) << "pieces of " << piece << ", token " << t;
@@ -113,7 +114,7 @@ TEST_P(AbsorbedCache, GivesTheValuesOfTheFullForward) {
     const Engine engine(dir.path(), options_of("fp32"));
     const auto ids = random_ids(137, kind.config.vocab_size);
     const auto want = full_logits(engine, ids);
-    for (size_t piece : {1, 7, 64}) {
+    for (size_t piece : sanitized() ? std::vector<size_t>{7, 64} : std::vector<size_t>{1, 7, 64}) {
       Session session(engine, 200, MlaForm::absorbed);
       feed_in_pieces(session, ids, piece, [&](size_t t, std::span<const float> got) {
         for (size_t v = 0; v < want[t].size(); ++v)
