@@ -8,6 +8,7 @@
 #include "io/json_file.h"
 #include "io/safetensors.h"
 #include "report/run_data.h"
+#include "support/sanitized.h"
 #include "support/small_model.h"
 #include "support/temp_dir.h"
 #include "train/run_training.h"
@@ -72,11 +73,13 @@ const json kSmall = {{"vocab_size", 256},
 
 TEST_F(Further, WholeAndByAdaptersOnAnotherText) {
   const std::string first = dir.file("first.txt", counting(2000)), second = dir.file("second.txt", weather(2000));
-  ASSERT_EQ(run(kSmall, {"steps=60"}, first, "first"), 0);
+  const std::string steps = sanitized() ? "steps=5" : "steps=60";
+  ASSERT_EQ(run(kSmall, {steps}, first, "first"), 0);
   const json training = {{"seq_len", 64}, {"batch_size", 4}, {"dtype", "fp32"}, {"warmup_steps", 4}};
   ASSERT_EQ(run(training, {"steps=1", "lr=0"}, second, "before", "first"), 0);
-  ASSERT_EQ(run(training, {"steps=60", "lr=1e-2"}, second, "whole", "first"), 0);
-  ASSERT_EQ(run(training, {"steps=60", "lr=1e-2", "lora.rank=4", "lora.alpha=8"}, second, "lora", "first"), 0);
+  ASSERT_EQ(run(training, {steps, "lr=1e-2"}, second, "whole", "first"), 0);
+  ASSERT_EQ(run(training, {steps, "lr=1e-2", "lora.rank=4", "lora.alpha=8"}, second, "lora", "first"), 0);
+  if (sanitized()) return;
   EXPECT_LT(held_out("whole"), 0.5 * held_out("before"));
   EXPECT_LT(held_out("lora"), 0.7 * held_out("before"));
 }
@@ -136,12 +139,13 @@ TEST_F(Further, FormsOfHResResumeBitForBit) {
                    {"gain_every", 10},
                    {"hc_init_res_off", -1}});
   const std::string text = dir.file("text.txt", counting(1000));
+  const std::string all = sanitized() ? "steps=10" : "steps=40", part = sanitized() ? "steps=4" : "steps=17";
   for (const std::string form : {"lite", "kron"}) {
     SCOPED_TRACE(form);
     settings["hc_res_form"] = form;
-    ASSERT_EQ(run(settings, {"steps=40"}, text, form), 0);
-    ASSERT_EQ(run(settings, {"steps=17"}, text, form + "-parts"), 0);
-    ASSERT_EQ(run(json::object(), {"steps=40"}, text, form + "-parts", "", true), 0);
+    ASSERT_EQ(run(settings, {all}, text, form), 0);
+    ASSERT_EQ(run(settings, {part}, text, form + "-parts"), 0);
+    ASSERT_EQ(run(json::object(), {all}, text, form + "-parts", "", true), 0);
     EXPECT_EQ(io::read_json(dir / (form + "/config.json"))["hc_res_form"], form);
     const std::string a = fs::canonical(dir / (form + "/latest")).string(),
                       b = fs::canonical(dir / (form + "-parts/latest")).string();
@@ -149,7 +153,7 @@ TEST_F(Further, FormsOfHResResumeBitForBit) {
       EXPECT_TRUE(read_file(a + file) == read_file(b + file)) << file;
     const std::vector<double> whole = losses(form);
     EXPECT_EQ(losses(form + "-parts"), whole);
-    EXPECT_LT(whole.back(), 0.8 * whole.front());
+    if (!sanitized()) EXPECT_LT(whole.back(), 0.8 * whole.front());
     const json gain = report::read_metrics(dir / (form + "/metrics.jsonl")).back()["gain"];
     for (const char* side : {"forward", "backward"})  // four sites, each as exact as mixture_test.cc says
       for (const double g :
@@ -157,7 +161,7 @@ TEST_F(Further, FormsOfHResResumeBitForBit) {
         EXPECT_NEAR(g, 1, 4 * 2 * std::sqrt(24.0) * 0x1p-23) << side;
     expect_error(
         [&] {
-          run(json::object(), {"steps=40", "hc_res_form=sinkhorn"}, text, form + "-parts", "", true);
+          run(json::object(), {all, "hc_res_form=sinkhorn"}, text, form + "-parts", "", true);
         },
         {"hc_res_form", form, "sinkhorn"});
   }
@@ -182,14 +186,16 @@ TEST_F(Further, V4WithMuonResumesBitForBit) {
                    {"eval_every", 0},
                    {"gain_every", 0}});
   const std::string text = dir.file("text.txt", counting(3000));
-  ASSERT_EQ(run(settings, {"steps=200"}, text, "whole"), 0);
-  ASSERT_EQ(run(settings, {"steps=87"}, text, "parts"), 0);
-  ASSERT_EQ(run(json::object(), {"steps=200"}, text, "parts", "", true), 0);
+  const size_t steps = sanitized() ? 12 : 200;
+  const std::string all = "steps=" + std::to_string(steps);
+  ASSERT_EQ(run(settings, {all}, text, "whole"), 0);
+  ASSERT_EQ(run(settings, {sanitized() ? "steps=5" : "steps=87"}, text, "parts"), 0);
+  ASSERT_EQ(run(json::object(), {all}, text, "parts", "", true), 0);
   EXPECT_EQ(io::read_json(dir / "whole/config.json")["model_type"], "deepseek_v4");
   const std::vector<double> whole = losses("whole");
-  ASSERT_EQ(whole.size(), 200u);
+  ASSERT_EQ(whole.size(), steps);
   EXPECT_EQ(losses("parts"), whole);
-  EXPECT_LT(whole.back(), 0.3 * whole.front());
+  if (!sanitized()) EXPECT_LT(whole.back(), 0.3 * whole.front());
   const std::string a = fs::canonical(dir / "whole/latest").string(), b = fs::canonical(dir / "parts/latest").string();
   for (const char* file : {"/model.safetensors", "/trainer_state/optimizer.safetensors"}) {
     EXPECT_GT(fs::file_size(a + file), 10000u);
