@@ -35,11 +35,11 @@ def commands():
 
 
 def nearest(header, of_source):
-    """The commands of a source beside the header, or below the nearest folder above it."""
+    """The commands of the sources beside the header, or below the nearest folder above it that has any."""
     for folder in header.parents:
-        for source in sorted(of_source):
-            if source.is_relative_to(folder):
-                return of_source[source]
+        each = [command for source in sorted(of_source) if source.is_relative_to(folder) for command in of_source[source]]
+        if each:
+            return each
 
 
 def jobs(headers_only):
