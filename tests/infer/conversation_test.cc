@@ -162,6 +162,8 @@ TEST_F(ConversationTest, AFormatThatRewritesEarlierTextGoesBackToThere) {
   EXPECT_EQ(later.reused_tokens, first) << "what was asked, without the answer";
   EXPECT_EQ(expected.reused_tokens, 0);
   EXPECT_EQ(later.answer.content, expected.answer.content);
+  c.add_user("And?");
+  EXPECT_EQ(c.reply(options, go, nothing).reused_tokens, later.prompt_tokens) << "the session holds what was fed";
 }
 
 TEST_F(ConversationTest, StopBeforeThePromptReadsNothing) {
