@@ -113,7 +113,8 @@ TEST(RmsNorm, HeadsShareAWeight) {
     const IsaScope scope(isa);
     SCOPED_TRACE(isa_name(isa));
     for (DType t : {f32_t, bf16_t})
-      for (const auto& [heads, dim] : {std::pair<int64_t, int64_t>{3, 8}, {1, 20}, {5, 1}, {2, 17}, {4, 128}}) {
+      for (const auto& shape : {std::pair<int64_t, int64_t>{3, 8}, {1, 20}, {5, 1}, {2, 17}, {4, 128}}) {
+        const int64_t heads = shape.first, dim = shape.second;  // Clang 14 captures no structured binding
         SCOPED_TRACE(std::to_string(heads) + " heads of " + std::to_string(dim) + " " + dtype_name(t));
         const Exec exec(1);
         const int64_t rows = 4, cols = heads * dim, wide = cols + 5;
