@@ -143,6 +143,24 @@ class Generate(Case):
             self.expect(USAGE, "chat", "-m", self.run_dir, "--context", context)
         self.expect(USAGE, "chat", "-m", self.run_dir, "--context", 999999, says="max_position_embeddings 120")
 
+    def test_formats_of_weights(self):
+        self.generate("-p", "a", "--weights", "q5", code=USAGE, says=["--weights", "q5", "one of auto, stored, q8, q4"])
+        self.generate("-p", "a", "--head-weights", "q2", code=USAGE, says=["--head-weights", "q2"])
+
+        blocks = self.dir / "blocks"  # of widths that divide into blocks of 32
+        self.train(blocks, change={"steps": 1, "hidden_size": 32, "intermediate_size": 32, "moe_intermediate_size": 32})
+
+        def bytes_of(*more):
+            out = self.expect(DONE, "bench", "infer", "-m", blocks, "--prompt", 1, "--decode", 1, "--json", *more).out
+            return json.loads(out)["weight_bytes_per_token"]
+
+        q4 = bytes_of("--weights", "q4")
+        self.assertEqual(q4, bytes_of("--weights", "q4", "--head-weights", "q8"), "the head is q8 beside q4")
+        self.assertLess(bytes_of("--weights", "q4", "--head-weights", "q4"), q4)
+        self.assertLess(q4, bytes_of("--weights", "q8"))
+        self.assertEqual(bytes_of("--weights", "q8"), bytes_of("--weights", "q8", "--head-weights", "q8"))
+        self.assertEqual(bytes_of(), bytes_of("--weights", "stored"))
+
 
 if __name__ == "__main__":
     unittest.main()
