@@ -153,7 +153,9 @@ TEST_F(Further, FormsOfHResResumeBitForBit) {
       EXPECT_TRUE(read_file(a + file) == read_file(b + file)) << file;
     const std::vector<double> whole = losses(form);
     EXPECT_EQ(losses(form + "-parts"), whole);
-    if (!sanitized()) EXPECT_LT(whole.back(), 0.8 * whole.front());
+    if (!sanitized()) {
+      EXPECT_LT(whole.back(), 0.8 * whole.front());
+    }
     const json gain = report::read_metrics(dir / (form + "/metrics.jsonl")).back()["gain"];
     for (const char* side : {"forward", "backward"})  // four sites, each as exact as mixture_test.cc says
       for (const double g :
@@ -195,7 +197,9 @@ TEST_F(Further, V4WithMuonResumesBitForBit) {
   const std::vector<double> whole = losses("whole");
   ASSERT_EQ(whole.size(), steps);
   EXPECT_EQ(losses("parts"), whole);
-  if (!sanitized()) EXPECT_LT(whole.back(), 0.3 * whole.front());
+  if (!sanitized()) {
+    EXPECT_LT(whole.back(), 0.3 * whole.front());
+  }
   const std::string a = fs::canonical(dir / "whole/latest").string(), b = fs::canonical(dir / "parts/latest").string();
   for (const char* file : {"/model.safetensors", "/trainer_state/optimizer.safetensors"}) {
     EXPECT_GT(fs::file_size(a + file), 10000u);
