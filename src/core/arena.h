@@ -30,6 +30,7 @@ class Arena {
   }
   IndexMat index_mat(int64_t rows, int64_t cols) { return {take<int32_t>(rows * cols), rows, cols}; }
 
+  std::byte* base() const { return base_; }
   size_t used() const { return used_; }
   size_t peak() const { return peak_; }
   size_t capacity() const { return capacity_; }

@@ -9,6 +9,7 @@
 #include "core/cpu.h"
 #include "core/error.h"
 #include "core/process.h"
+#include "infer/session.h"
 #include "model/traffic.h"
 #include "ops/rows/read_bandwidth.h"
 

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "infer/engine.h"
 #include "infer/generation.h"
+#include "infer/session.h"
 #include "infer/text_model.h"
 #include "text/chat/answer_parser.h"
 #include "text/chat/chat_format.h"

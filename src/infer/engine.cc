@@ -8,6 +8,7 @@
 #include "checkpoint/adapter.h"
 #include "checkpoint/tensor_map.h"
 #include "core/error.h"
+#include "infer/prefix_cache.h"
 #include "model/config/json_fields.h"
 #include "model/config/notes.h"
 #include "model/memory_plan.h"
@@ -15,31 +16,39 @@
 namespace birkhoff::infer {
 namespace {
 
-constexpr int64_t kPiece = 256;  // tokens a session feeds at once; bounds its working memory
+// Logits that a pass makes at a time: their memory is this many rows of the vocabulary.
+constexpr int64_t kLogitRows = 64;
 
-// What a piece of `tokens` after `past` others needs in a session.
-model::Pass::Need plan_piece(const model::Model& m, int64_t tokens, int64_t past, layers::MlaForm form) {
-  Arena cache_memory = Arena::measuring();
-  model::KvCache cache = model::KvCache::take(cache_memory, m, past + tokens);
-  cache.set_form(form);
-  cache.length = past;
-  const std::vector<int32_t> ids(static_cast<size_t>(tokens));
-  const model::SequenceTokens places(tokens, past);
+// What a pass over `texts` pieces of `tokens` tokens each needs, every piece behind `past` others.
+model::Pass::Need plan_pieces(const model::Model& m, int64_t texts, int64_t tokens, int64_t past,
+                              layers::MlaForm form) {
+  model::CachePool pool = model::CachePool::measuring(m, ops::cache_type_of(m.compute));
+  model::KvCache text(pool, past + tokens);
+  text.make_room(past + tokens);
+  text.advance(past);
+  model::CachedTokens places;
+  for (int64_t i = 0; i < texts; ++i) places.add(text, tokens, form);
+  const std::vector<int32_t> ids(static_cast<size_t>(texts * tokens));
+  const std::vector<int64_t> rows(static_cast<size_t>(std::min(texts * tokens, kLogitRows)));
   return model::Pass::plan([&](const Exec& dry, model::Pass& pass) {
-    pass.forward(dry, m, ids, places.context(), {model::Tape::Keep::nothing, model::Recompute::none, &cache});
-    pass.logits(dry, m, 0, 1);
+    pass.forward(dry, m, ids, places.context(), {model::Tape::Keep::nothing, model::Recompute::none, &pool});
+    pass.logits(dry, m, rows);
   });
 }
 
-// The most that any piece of up to `tokens` needs in a session: with as many earlier tokens as fit, and with few, which
-// attention may expand. How a few tokens are attended depends on their number.
-model::Pass::Need plan_session(const model::Model& m, int64_t tokens, int64_t capacity, layers::MlaForm form) {
+// The most that any pass over up to kPassTokens tokens of sessions needs: of one text, with as many earlier tokens as
+// fit, and with few, which attention may expand; and of as many texts as there are tokens. How a few tokens are
+// attended depends on their number.
+model::Pass::Need plan_passes(const model::Model& m, int64_t capacity) {
   constexpr int64_t kFew = 64;
+  const int64_t tokens = std::min(Engine::kPassTokens, capacity);
   model::Pass::Need most;
-  const auto add = [&](int64_t n, int64_t past) { most.include(plan_piece(m, n, past, form)); };
-  for (int64_t n = 1; n <= std::min(tokens, kFew); ++n) add(n, capacity - n);
-  add(tokens, capacity - tokens);
-  add(tokens, std::min(tokens - 1, capacity - tokens));
+  for (const layers::MlaForm form : {layers::MlaForm::expanded, layers::MlaForm::absorbed}) {
+    for (int64_t n = 1; n <= std::min(tokens, kFew); ++n) most.include(plan_pieces(m, 1, n, capacity - n, form));
+    most.include(plan_pieces(m, 1, tokens, capacity - tokens, form));
+    most.include(plan_pieces(m, 1, tokens, std::min(tokens - 1, capacity - tokens), form));
+    most.include(plan_pieces(m, Engine::kPassTokens, 1, capacity - 1, form));
+  }
   return most;
 }
 
@@ -80,14 +89,13 @@ model::ModelConfig config_with(nlohmann::json config, const std::vector<std::str
   return c;
 }
 
-// A NaN among logits would be sampled as if it were a token.
+}  // namespace
+
 void require_finite(std::span<const float> logits, int64_t position) {
   if (std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); })) return;
   throw Error("engine", "the logits of position " + std::to_string(position) + " are not finite",
               "a weight is not finite, or the arithmetic overflows: try --dtype fp32", ExitCode::failed);
 }
-
-}  // namespace
 
 void check_ids(const model::ModelConfig& c, std::span<const int32_t> ids) {
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -100,7 +108,8 @@ void check_ids(const model::ModelConfig& c, std::span<const int32_t> ids) {
 Engine::Engine(const std::string& directory, const EngineOptions& options)
     : directory_(checkpoint::resolve_model(directory, &note_)),
       own_exec_(std::make_unique<Exec>(options.threads)),
-      exec_(own_exec_.get()) {
+      exec_(own_exec_.get()),
+      cache_options_(options.caches) {
   files_ = std::make_unique<checkpoint::ModelFiles>(directory_);
   std::string dtype = options.compute;
   model::ModelConfig config = config_with(files_->config(), options.set, dtype);
@@ -136,11 +145,12 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   own_model_->refresh_adapters(*exec_);
 }
 
-Engine::Engine(const model::Model& model, const Exec& exec, std::string directory)
+Engine::Engine(const model::Model& model, const Exec& exec, std::string directory, CacheOptions caches)
     : directory_(std::move(directory)),
       max_positions_(model.config.max_position_embeddings),
       exec_(&exec),
-      model_(&model) {
+      model_(&model),
+      cache_options_(caches) {
   for (const ops::RopeTable& rope : model.ropes)
     if (rope.dim) max_positions_ = std::min(max_positions_, rope.positions());
 }
@@ -149,19 +159,28 @@ void Engine::add_note(const std::string& text) {
   if (!text.empty()) note_ += (note_.empty() ? "" : "; ") + text;
 }
 
-void Engine::plan_sessions(int64_t capacity, MlaForms forms) const {
-  if (sessions_.planned.contains({capacity, forms})) return;
-  const int64_t piece = std::min(kPiece, capacity);
-  model::Pass::Need need = plan_session(*model_, piece, capacity, forms.prompt);
-  if (forms.generated != forms.prompt) need.include(plan_session(*model_, piece, capacity, forms.generated));
-  need.include(sessions_.need);
-  if (need != sessions_.need) {
-    sessions_.pass.reset();  // before a larger one is taken
-    sessions_.need = {};
-    sessions_.pass = std::make_unique<model::Pass>(need);
-    sessions_.need = need;
+Engine::~Engine() = default;
+
+model::Pass& Engine::session_pass() const {
+  if (!pass_) pass_ = std::make_unique<model::Pass>(plan_passes(*model_, max_positions_));
+  return *pass_;
+}
+
+model::CachePool& Engine::caches() const {
+  if (!caches_) {
+    const auto quarter = static_cast<int64_t>(model::machine_memory_bytes() / 4);
+    caches_ =
+        std::make_unique<model::CachePool>(*model_, cache_options_.type.value_or(ops::cache_type_of(model_->compute)),
+                                           cache_options_.bytes ? cache_options_.bytes : quarter);
+    if (cache_options_.prefix_bytes && !caches_->has_slots())
+      prefixes_ = std::make_unique<PrefixCache>(*caches_, cache_options_.prefix_bytes);
   }
-  sessions_.planned.emplace(capacity, forms);
+  return *caches_;
+}
+
+PrefixCache* Engine::prefixes() const {
+  caches();
+  return prefixes_.get();
 }
 
 void Engine::full_logits(std::span<const int32_t> ids,
@@ -175,9 +194,9 @@ void Engine::full_logits(std::span<const int32_t> ids,
   const model::SequenceTokens places(T);
   const auto run = [&](const Exec& exec, model::Pass& pass) {
     pass.forward(exec, *model_, ids, places.context());
-    for (int64_t t = 0; t < T; t += kPiece) {
+    for (int64_t t = 0; t < T; t += kLogitRows) {
       Arena::Scope scope(pass.scratch());
-      const Mat out = pass.logits(exec, *model_, t, std::min(kPiece, T - t));
+      const Mat out = pass.logits(exec, *model_, t, std::min(kLogitRows, T - t));
       if (exec.dry()) return;
       for (int64_t i = 0; i < out.rows; ++i) {
         const std::span<const float> logits(out.f32(i), static_cast<size_t>(out.cols));
@@ -188,56 +207,6 @@ void Engine::full_logits(std::span<const int32_t> ids,
   };
   model::Pass pass(model::Pass::plan(run));
   run(*exec_, pass);
-}
-
-namespace {
-// Memory of a cache of `capacity` tokens.
-std::unique_ptr<Arena> take_cache(const Engine& engine, int64_t capacity) {
-  if (capacity < 1 || capacity > engine.max_positions())
-    throw Error(
-        "session",
-        "capacity " + std::to_string(capacity) + ", the engine allows 1 to " + std::to_string(engine.max_positions()),
-        "ask for fewer tokens");
-  Arena measuring = Arena::measuring();
-  model::KvCache::take(measuring, engine.model(), capacity);
-  return std::make_unique<Arena>(measuring.peak());
-}
-}  // namespace
-
-Session::Session(const Engine& engine, int64_t capacity, MlaForms forms)
-    : engine_(engine),
-      memory_(take_cache(engine, capacity)),
-      cache_(model::KvCache::take(*memory_, engine.model(), capacity)),
-      forms_(forms),
-      piece_(std::min(kPiece, capacity)),
-      places_(0),
-      logits_(static_cast<size_t>(engine.model().config.vocab_size)) {
-  engine.plan_sessions(capacity, forms);
-}
-
-std::span<const float> Session::feed(std::span<const int32_t> ids, TokenRole role) {
-  const model::Model& m = engine_.model();
-  check_ids(m.config, ids);
-  if (ids.empty()) throw Error("session", "no tokens to feed");
-  if (length() + static_cast<int64_t>(ids.size()) > capacity())
-    throw Error("session",
-                std::to_string(length()) + " + " + std::to_string(ids.size()) + " tokens exceed the capacity " +
-                    std::to_string(capacity()),
-                "open the session with a larger capacity");
-  cache_.set_form(role == TokenRole::prompt ? forms_.prompt : forms_.generated);
-  for (size_t done = 0; done < ids.size();) {
-    const size_t n = std::min(ids.size() - done, static_cast<size_t>(piece_));
-    places_.place(static_cast<int64_t>(n), length());
-    model::Pass& pass = engine_.session_pass();
-    pass.forward(engine_.exec(), m, ids.subspan(done, n), places_.context(),
-                 {model::Tape::Keep::nothing, model::Recompute::none, &cache_});
-    done += n;
-    if (done < ids.size()) continue;
-    const Mat last = pass.logits(engine_.exec(), m, static_cast<int64_t>(n) - 1, 1);
-    std::copy_n(last.f32(0), logits_.size(), logits_.begin());
-  }
-  require_finite(logits_, length() - 1);
-  return logits_;
 }
 
 }  // namespace birkhoff::infer

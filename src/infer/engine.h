@@ -1,13 +1,11 @@
-// Running a trained model: an immutable engine, and sessions that hold a position and a cache.
+// A model to run, with the memory that all its sessions share.
 #pragma once
-#include <compare>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <set>
+#include <optional>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "checkpoint/model_files.h"
@@ -17,6 +15,15 @@
 #include "model/routing_probe.h"
 
 namespace birkhoff::infer {
+
+class PrefixCache;
+
+// Of what sessions keep of the tokens they read.
+struct CacheOptions {
+  std::optional<ops::CacheType> type;  // the compute type unless given; V4 keeps its windows and entries in that
+  int64_t bytes = 0;                   // of all sessions; 0: a quarter of the machine's memory
+  int64_t prefix_bytes = 0;            // of these, kept of prompts that were read, for those that begin alike; 0: none
+};
 
 struct EngineOptions {
   std::string compute;  // "bf16" or "fp32"; "": what the directory's training used, else bf16
@@ -30,19 +37,7 @@ struct EngineOptions {
   std::string adapter;  // LoRA adapter to run beside the weights (checkpoint/adapter.h). "": the one of a checkpoint
                         // that was trained with adapters
   model::RoutingProbe probe;  // experts that are disabled, for analysis
-};
-
-// What tokens are to a session: given to it, or its own.
-enum class TokenRole : uint8_t { prompt, generated };
-
-// Which form latent attention takes for them (layers/mla.h). A prompt is read in the expanded form, with the bits of
-// training, and generated tokens meet the cache as it lies; a token's bits depend on its role and on what stands before
-// it, not on the pieces it came in.
-struct MlaForms {
-  layers::MlaForm prompt = layers::MlaForm::expanded, generated = layers::MlaForm::absorbed;
-  MlaForms() = default;
-  MlaForms(layers::MlaForm both) : prompt(both), generated(both) {}
-  auto operator<=>(const MlaForms&) const = default;
+  CacheOptions caches;
 };
 
 // A model to run: of a directory, or lent by somebody who has it in memory. Any number of sessions may share it, from
@@ -56,7 +51,8 @@ class Engine {
   // A model in memory, be it in training: what runs uses the weights as they are then (after Model::refresh). Both
   // outlive the engine. directory: where the tokenizer and config.json of its text are; "": it reads and writes ids.
   // Bits are those of an engine of the directory that the weights are saved to.
-  Engine(const model::Model& model, const Exec& exec, std::string directory = "");
+  Engine(const model::Model& model, const Exec& exec, std::string directory = "", CacheOptions caches = {});
+  ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
   const model::Model& model() const { return *model_; }
@@ -64,10 +60,11 @@ class Engine {
   int64_t max_positions() const { return max_positions_; }
   // Where the text of the model is: a directory, a GGUF file, or "" of a lent model without.
   const std::string& directory() const { return directory_; }
-  // Working memory of a forward in sessions, of which one runs at a time: planned once for every (capacity, forms), as
-  // large as the largest needs, and shared by all.
-  void plan_sessions(int64_t capacity, MlaForms forms) const;
-  model::Pass& session_pass() const { return *sessions_.pass; }
+  // Working memory of a pass over up to kPassTokens tokens of sessions, of which one runs at a time.
+  static constexpr int64_t kPassTokens = 256;
+  model::Pass& session_pass() const;
+  model::CachePool& caches() const;
+  PrefixCache* prefixes() const;                     // or nullptr
   const std::string& note() const { return note_; }  // what had to be worked around while opening, or ""
 
   // Logits [T, V] fp32 of one whole sequence, row by row to `row(t, logits)`; memory does not grow with T * V.
@@ -83,38 +80,15 @@ class Engine {
   std::unique_ptr<model::Model> own_model_;
   const Exec* exec_ = nullptr;
   const model::Model* model_ = nullptr;
-  struct Sessions {
-    std::set<std::pair<int64_t, MlaForms>> planned;
-    model::Pass::Need need;
-    std::unique_ptr<model::Pass> pass;
-  };
-  mutable Sessions sessions_;  // scratch: what runs leaves nothing there
+  CacheOptions cache_options_;
+  // Made when the first session needs them. What runs leaves nothing in the pass.
+  mutable std::unique_ptr<model::CachePool> caches_;
+  mutable std::unique_ptr<PrefixCache> prefixes_;
+  mutable std::unique_ptr<model::Pass> pass_;
 };
 
-// One conversation with the model: a cache and what predicts the next token. Feeding tokens one by one or in pieces
-// gives the bits of the full forward; models with latent attention do so in its expanded form, and in the absorbed one,
-// which costs less behind many tokens, to rounding.
-class Session {
- public:
-  Session(const Engine& engine, int64_t capacity, MlaForms forms = {});
-  // Appends the tokens and returns the logits [V] that predict the next one. Throws Error when the capacity is
-  // exceeded.
-  std::span<const float> feed(std::span<const int32_t> ids, TokenRole role = TokenRole::prompt);
-  // Forgets all but the first `tokens` of length(); what is fed next follows them with the bits of a session that read
-  // no others. False, and nothing happens, where the model cannot go back to there (V4's windows).
-  bool rewind(int64_t tokens) { return cache_.truncate(tokens); }
-  int64_t length() const { return cache_.length; }
-  int64_t capacity() const { return cache_.capacity; }
-
- private:
-  const Engine& engine_;
-  std::unique_ptr<Arena> memory_;
-  model::KvCache cache_;
-  MlaForms forms_;
-  int64_t piece_;  // tokens that are fed at once
-  model::SequenceTokens places_;
-  std::vector<float> logits_;
-};
+// A NaN among the logits of a token would be sampled as if it were one: an Error naming its position.
+void require_finite(std::span<const float> logits, int64_t position);
 
 // Ids outside [0, vocab_size) are an Error naming the position and both values.
 void check_ids(const model::ModelConfig& c, std::span<const int32_t> ids);

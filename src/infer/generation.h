@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "infer/sampler.h"
+#include "infer/session.h"
 #include "infer/text_model.h"
 
 namespace birkhoff::infer {

@@ -8,7 +8,9 @@
 #pragma once
 #include <span>
 #include <string>
+#include <vector>
 
+#include "layers/cache.h"
 #include "layers/compressor.h"
 #include "layers/entry_indexer.h"
 #include "layers/linear.h"
@@ -72,34 +74,35 @@ struct CompressedAttention {
       if (w.indexed()) EntryIndexer::Weights::visit(w.indexer, p + "compressor.indexer.", f);
     }
   };
-  // What a sequence keeps of its earlier tokens.
-  struct Cache {
-    Mat kv;          // [window + entries, head_dim]: the last tokens, the newest in row window - 1, then all entries
+  // What texts keep of their earlier tokens, each in a slot of its own: windows and unfinished entries are overwritten
+  // as it goes on, so that there is no way back.
+  struct Slot {
+    Mat kv;  // [window + entries, head_dim]: the last window rows but one end at row window - 1, then all entries
     Mat index_keys;  // [entries, index_dim]
     Compressor::Cache pending, index_pending;
-    static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity);
-    // Windows and unfinished entries are overwritten: there is no way back.
-    bool returns_to(int64_t length, int64_t tokens) const { return length == tokens; }
+    static Slot take(Arena& arena, const Spec& s, DType dtype, int64_t capacity);
+  };
+  struct Cache {
+    using Slot = CompressedAttention::Slot;
+    std::vector<Slot> slots;  // in the compute type, whatever that of rows
+    Cache(ops::PageMemory& /*memory*/, const Spec& /*s*/) {}
   };
   struct Saved {
     Mat a;                    // [T, q_lora + head_dim]: the first product
     Mat cq, q_rstd, kv_rstd;  // normalised query latent [T, q_lora]
     Mat q_raw, head_rstd;     // [T, heads*head_dim] before its norm, [T*heads, 1]
     Mat q;                    // [T, heads*head_dim] normalised and rotated
-    Mat kv;                   // [keys + entries, head_dim]: rows of tokens, then entries
+    Mat kv;                   // [T + entries, head_dim]: rows of tokens, then entries (which a cache has instead)
     Mat o, lse;               // [T, heads*head_dim] before it is turned back, [T, heads]
     Mat y;                    // [T, groups*o_lora]
     ops::CompressorPlan plan;
     Compressor::Saved compressor;
     EntryIndexer::Saved indexer;
-    Cache* cache = nullptr;  // continued: `cached` earlier tokens
-    int64_t cached = 0;
-    std::span<int32_t> first;  // [T] first row of kv a query may see, where a cache decides it
   };
-  // Continues the sequence of `cached` tokens in `cache`; without a cache the T tokens are all there is.
-  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward,
-                       Cache* cache = nullptr, int64_t cached = 0);
-  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y);
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Keep keep);
+  // Without a cache the T tokens are all there is; with one every part of the pass continues the text of its slot.
+  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y,
+                      const Cache* cache = nullptr);
   // Without a cache. dx assigned, grad += . With kl.scale != 0 the indexer learns: its gradient is that of its KL
   // alone, which reaches nothing else.
   static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,

@@ -14,29 +14,35 @@ Compressor::Cache Compressor::Cache::take(Arena& arena, const Spec& s) {
   return {arena.mat(f32_t, s.shape.most_pending_rows(), 2 * s.shape.row_cols())};
 }
 
-Compressor::Saved Compressor::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, int64_t cached) {
-  const int64_t rows = s.shape.pending_rows(cached) + tokens, most = s.shape.most_windows(cached, tokens);
-  return {arena.mat(f32_t, rows, 2 * s.shape.row_cols()), arena.mat(dtype, most, s.shape.dim),
+Mat Compressor::reserve_rows(Arena& arena, const Spec& s, int64_t tokens) {
+  return arena.mat(f32_t, tokens, 2 * s.shape.row_cols());
+}
+
+Compressor::Saved Compressor::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, int64_t past) {
+  const int64_t most = s.shape.most_windows(past, tokens);
+  return {reserve_rows(arena, s, s.shape.pending_rows(past) + tokens), arena.mat(dtype, most, s.shape.dim),
           arena.mat(f32_t, most, 1)};
 }
 
-void Compressor::forward(const Pass& p, const Spec& s, const Weights& w, Input in, Saved& sv, Mat entries, Past past) {
+void Compressor::project(const Pass& p, const Weights& w, CMat x, Mat kz) { linear_forward(p.exec, w.kv_gate, x, kz); }
+
+void Compressor::continue_rows(const Pass& p, const Spec& s, CMat rows, int64_t past, const Cache& cache, Mat kz) {
+  const int64_t before = kz.rows - rows.rows, left = s.shape.pending_rows(past + rows.rows);
+  ops::copy(p.exec, cache.pending.row_block(0, before), kz.row_block(0, before));
+  ops::copy(p.exec, rows, kz.row_block(before, rows.rows));
+  ops::copy(p.exec, kz.row_block(kz.rows - left, left), cache.pending.row_block(0, left));
+}
+
+void Compressor::compress(const Pass& p, const Spec& s, const Weights& w, const ops::CompressorPlan& plan, Saved& sv,
+                          Mat entries) {
   Arena::Scope scope(p.scratch);
-  const auto n = static_cast<int64_t>(in.plan.windows.size());
-  const int64_t before = sv.kz.rows - in.x.rows;
-  if (before) ops::copy(p.exec, past.cache->pending.row_block(0, before), sv.kz.row_block(0, before));
-  // Keys and gates stay fp32: a softmax over them decides what an entry holds.
-  linear_forward(p.exec, w.kv_gate, in.x, sv.kz.row_block(before, in.x.rows));
-  if (past.cache) {
-    const int64_t left = s.shape.pending_rows(past.cached + in.x.rows);
-    ops::copy(p.exec, sv.kz.row_block(sv.kz.rows - left, left), past.cache->pending.row_block(0, left));
-  }
+  const auto n = static_cast<int64_t>(plan.windows.size());
   Mat sum = p.scratch.mat(f32_t, n, s.shape.dim);
-  ops::compress_forward(p.exec, s.shape, in.plan.windows, sv.kz, w.position_bias, sum);
+  ops::compress_forward(p.exec, s.shape, plan.windows, sv.kz, w.position_bias, sum);
   const Mat pooled = sv.pooled.row_block(0, n);
   ops::copy(p.exec, sum, pooled);
   ops::rms_norm_forward(p.exec, pooled, w.norm, s.eps, entries, sv.rstd.row_block(0, n));
-  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::interleaved, in.plan.position, entries,
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::interleaved, plan.position, entries,
                   {s.shape.dim - s.rope, 1, s.shape.dim});
 }
 

@@ -30,13 +30,13 @@ struct Compressor {
       f(p + "kv_norm.weight", w.norm, Role::norm);
     }
   };
-  // Of a continued sequence: the rows of tokens that will take part in an entry yet to come.
+  // Of a continued text: the rows of tokens that will take part in an entry yet to come.
   struct Cache {
     Mat pending;  // [most_pending_rows, 2 row_cols] fp32
     static Cache take(Arena& arena, const Spec& s);
   };
   struct Saved {
-    Mat kz;      // [pending + T, 2 row_cols] fp32: keys and gates
+    Mat kz;      // [T, 2 row_cols] fp32: keys and gates; of a continued text behind those of its pending tokens
     Mat pooled;  // [windows, entry dim] before the norm
     Mat rstd;    // [windows, 1]
   };
@@ -45,17 +45,17 @@ struct Compressor {
     const ops::CompressorPlan& plan;
     CMat x;
   };
-  // A sequence's earlier tokens; without a cache there are none.
-  struct Past {
-    Cache* cache = nullptr;
-    int64_t cached = 0;
-  };
-  // Rows of `cached` earlier tokens of the sequence are in the cache (0 without one).
-  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, int64_t cached);
-  // entries [plan.windows, entry dim] assigned. With a cache the sequence continues, and the cache then
-  // holds T tokens more.
-  static void forward(const Pass& p, const Spec& s, const Weights& w, Input in, Saved& saved, Mat entries, Past past);
-  // Without a cache. d_entries is overwritten; dx [T, dim] assigned, or left out when empty (a detached input).
+  static Mat reserve_rows(Arena& arena, const Spec& s, int64_t tokens);  // kz
+  // Of T tokens that follow `past` others of their text, whose pending rows stand before them.
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, int64_t past);
+  // x [T, dim] -> kz [T, 2 row_cols], which stay fp32: a softmax over them decides what an entry holds.
+  static void project(const Pass& p, const Weights& w, CMat x, Mat kz);
+  // A text goes on: rows [T, 2 row_cols] behind its pending ones -> kz; the cache then holds T tokens more.
+  static void continue_rows(const Pass& p, const Spec& s, CMat rows, int64_t past, const Cache& cache, Mat kz);
+  // saved.kz -> entries [plan.windows, entry dim], assigned.
+  static void compress(const Pass& p, const Spec& s, const Weights& w, const ops::CompressorPlan& plan, Saved& saved,
+                       Mat entries);
+  // Of whole texts. d_entries is overwritten; dx [T, dim] assigned, or left out when empty (a detached input).
   static void backward(const Pass& p, const Spec& s, const Weights& w, Input in, const Saved& saved, Mat d_entries,
                        Mat dx, Weights& grad);
 };

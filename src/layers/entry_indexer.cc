@@ -19,32 +19,39 @@ void rotate(const Pass& p, const EntryIndexer::Spec& s, Mat q, bool inverse) {
 
 }  // namespace
 
-EntryIndexer::Saved EntryIndexer::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, int64_t cached,
-                                          Mat keys) {
+IndexMat EntryIndexer::reserve_choice(Arena& arena, const Spec& s, int64_t tokens, int64_t entries) {
+  return arena.index_mat(tokens, s.dense ? entries : std::min(s.topk, entries));
+}
+
+EntryIndexer::Saved EntryIndexer::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool cached) {
   Saved r;
   r.q = arena.mat(dtype, tokens, s.heads * s.head_dim);
   r.w = arena.mat(f32_t, tokens, s.heads);
-  r.keys = keys;
-  r.compressor = Compressor::reserve(arena, s.compressor(), dtype, tokens, cached);
-  r.chosen = arena.index_mat(tokens, s.dense ? keys.rows : std::min(s.topk, keys.rows));
+  if (cached) {
+    r.compressor.kz = Compressor::reserve_rows(arena, s.compressor(), tokens);
+    return r;
+  }
+  r.keys = arena.mat(dtype, tokens / s.ratio, s.head_dim);
+  r.compressor = Compressor::reserve(arena, s.compressor(), dtype, tokens, 0);
+  r.chosen = reserve_choice(arena, s, tokens, r.keys.rows);
   return r;
 }
 
-void EntryIndexer::forward(const Pass& p, const Spec& s, const Weights& w, Input in, Saved& sv, Compressor::Past past) {
-  linear_forward(p.exec, w.q_b, in.latent, sv.q);
+void EntryIndexer::project(const Pass& p, const Spec& s, const Weights& w, CMat x, CMat latent, Saved& sv) {
+  linear_forward(p.exec, w.q_b, latent, sv.q);
   rotate(p, s, sv.q, false);
-  linear_forward(p.exec, w.weights, in.x, sv.w);
+  linear_forward(p.exec, w.weights, x, sv.w);
   ops::scale(p.exec, score_scale(s), sv.w);
-  const auto made = static_cast<int64_t>(in.plan.windows.size());
-  const int64_t entries = past.cached / s.ratio + made;
-  Compressor::forward(p, s.compressor(), w.compressor, {in.plan, in.x}, sv.compressor,
-                      sv.keys.row_block(entries - made, made), past);
-  if (sv.chosen.cols == 0) return;  // no window is complete yet
+  Compressor::project(p, w.compressor, x, sv.compressor.kz);
+}
+
+void EntryIndexer::choose(const Pass& p, const Spec& s, const ops::CompressorPlan& plan, const ops::IndexerTensors& in,
+                          IndexMat chosen) {
+  if (chosen.cols == 0) return;  // no window is complete yet
   if (s.dense)
-    ops::list_visible(p.exec, in.plan.first, in.plan.end, sv.chosen);
+    ops::list_visible(p.exec, plan.first, plan.end, chosen);
   else
-    ops::indexer_select(p.exec, s.shape(), {sv.q, sv.keys.row_block(0, entries), sv.w}, in.plan.first, in.plan.end,
-                        sv.chosen, p.scratch);
+    ops::indexer_select(p.exec, s.shape(), in, plan.first, plan.end, chosen, p.scratch);
 }
 
 void EntryIndexer::backward(const Pass& p, const Spec& s, const Weights& w, Input in, const Saved& sv, CMat target,

@@ -37,7 +37,7 @@ struct EntryIndexer {
   };
   struct Saved {
     Mat q, w;  // [T, heads*head_dim] rotated; [T, heads] fp32, scaled
-    Mat keys;  // [entries, head_dim] of the whole sequence
+    Mat keys;  // [entries, head_dim]
     Compressor::Saved compressor;
     IndexMat chosen;  // [T, min(topk, entries)] ascending, then -1; dense: [T, entries]
   };
@@ -45,10 +45,14 @@ struct EntryIndexer {
     const ops::CompressorPlan& plan;
     CMat x, latent;  // [T, dim], [T, q_lora] (normalised)
   };
-  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, int64_t cached, Mat keys);
-  // Fills saved.chosen. The entries of this call become the last rows of
-  // saved.keys.
-  static void forward(const Pass& p, const Spec& s, const Weights& w, Input in, Saved& saved, Compressor::Past past);
+  // cached: q, w and the compressor's rows alone.
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool cached);
+  // x [T, dim], latent [T, q_lora] -> saved.q, w and the compressor's rows.
+  static void project(const Pass& p, const Spec& s, const Weights& w, CMat x, CMat latent, Saved& saved);
+  // What the tokens of `in` choose among its keys: chosen [T, min(topk, entries)], or all with s.dense.
+  static IndexMat reserve_choice(Arena& arena, const Spec& s, int64_t tokens, int64_t entries);
+  static void choose(const Pass& p, const Spec& s, const ops::CompressorPlan& plan, const ops::IndexerTensors& in,
+                     IndexMat chosen);
   // target [T, chosen.cols] fp32: the distribution of attention over the chosen entries. kl.sum takes the sum over
   // tokens of KL(target || softmax of the scores), grad += kl.scale times its gradient.
   static void backward(const Pass& p, const Spec& s, const Weights& w, Input in, const Saved& saved, CMat target,

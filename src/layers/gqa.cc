@@ -29,10 +29,10 @@ Gqa::Weights::Weights(const Spec& s)
   if (s.norm) q_norm = vector(s.head_dim), k_norm = vector(s.head_dim);
 }
 
-Gqa::Saved Gqa::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache,
-                        int64_t cached) {
+Gqa::Saved Gqa::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Keep keep) {
   Saved r;
-  r.cache = cache ? cache->rows.row_block(0, cached + tokens) : arena.mat(dtype, tokens, s.cache_cols());
+  const bool for_backward = keep == Keep::backward;
+  r.kv = arena.mat(dtype, tokens, s.cache_cols());
   r.a = arena.mat(dtype, tokens, s.q_cols() + s.cache_cols());
   r.q = s.norm && for_backward ? arena.mat(dtype, tokens, s.q_cols()) : r.a.col_block(0, s.q_cols());
   if (s.norm) r.rstd = arena.mat(f32_t, tokens, s.heads + s.kv_heads);
@@ -41,8 +41,18 @@ Gqa::Saved Gqa::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens
   return r;
 }
 
-void Gqa::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& sv, Mat y) {
-  const int64_t T = x.rows, M = sv.cache.rows;
+namespace {
+// keys [M, 2 kv_cols] of the rows [first, first + tokens) of saved.
+void attend_heads(const Pass& p, const Gqa::Spec& s, const Gqa::Saved& sv, int64_t first, int64_t tokens,
+                  const ops::KeyRows& keys) {
+  const Mat lse = sv.lse.cols ? sv.lse.row_block(first, tokens) : Mat();
+  ops::attention_forward(p.exec, attention_shape(s), sv.q.row_block(first, tokens), keys.col_block(0, s.kv_cols()),
+                         keys.col_block(s.kv_cols(), s.kv_cols()), p.ctx.rows(first, tokens).first_key,
+                         sv.o.row_block(first, tokens), lse);
+}
+}  // namespace
+
+void Gqa::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& sv, Mat y, const Cache* cache) {
   linear_forward(p.exec, w.qkv, x, sv.a);
   const Columns<Mat> a(s, sv.a);
   if (s.bias) {
@@ -52,17 +62,20 @@ void Gqa::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved&
   }
   if (s.norm) ops::rms_norm_forward(p.exec, a.q, w.q_norm, s.eps, sv.q, sv.rstd.col_block(0, s.heads));
   ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, sv.q, {0, s.heads, s.head_dim});
-  const Mat fresh = sv.cache.row_block(M - T, T);
   if (s.norm) {
-    ops::rms_norm_forward(p.exec, a.k, w.k_norm, s.eps, fresh.col_block(0, s.kv_cols()),
+    ops::rms_norm_forward(p.exec, a.k, w.k_norm, s.eps, sv.kv.col_block(0, s.kv_cols()),
                           sv.rstd.col_block(s.heads, s.kv_heads));
-    ops::copy(p.exec, a.v, fresh.col_block(s.kv_cols(), s.kv_cols()));
+    ops::copy(p.exec, a.v, sv.kv.col_block(s.kv_cols(), s.kv_cols()));
   } else {
-    ops::copy(p.exec, sv.a.col_block(s.q_cols(), s.cache_cols()), fresh);
+    ops::copy(p.exec, sv.a.col_block(s.q_cols(), s.cache_cols()), sv.kv);
   }
-  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, fresh, {0, s.kv_heads, s.head_dim});
-  ops::attention_forward(p.exec, attention_shape(s), sv.q, sv.cache.col_block(0, s.kv_cols()),
-                         sv.cache.col_block(s.kv_cols(), s.kv_cols()), p.ctx.first_key, sv.o, sv.lse);
+  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, sv.kv, {0, s.kv_heads, s.head_dim});
+  if (!cache) attend_heads(p, s, sv, 0, x.rows, sv.kv);
+  for (const CachedPart& part : p.ctx.parts) {
+    Arena::Scope scope(p.scratch);
+    cache->rows.write(p.exec, sv.kv.row_block(part.first, part.tokens), part.pages, part.past);
+    attend_heads(p, s, sv, part.first, part.tokens, cached_keys(p, cache->rows, part, sv.q.dtype));
+  }
   linear_forward(p.exec, w.out, sv.o, y);
 }
 
@@ -74,7 +87,7 @@ void Gqa::backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const
   Mat d_o = p.scratch.mat(x.dtype, T, s.q_cols());
   linear_backward(p.exec, w.out, sv.o, d.dy, d_o, g.out, p.scratch);
   ops::attention_backward(p.exec, attention_shape(s),
-                          {sv.q, sv.cache.col_block(0, s.kv_cols()), sv.cache.col_block(s.kv_cols(), s.kv_cols()),
+                          {sv.q, sv.kv.col_block(0, s.kv_cols()), sv.kv.col_block(s.kv_cols(), s.kv_cols()),
                            p.ctx.first_key, p.ctx.segment_start, sv.o, sv.lse},
                           d_o, {d_a.q, d_a.k, d_a.v});
   ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, d_a.q, {0, s.heads, s.head_dim}, /*inverse=*/true);

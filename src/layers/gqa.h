@@ -2,7 +2,9 @@
 // query heads.
 #pragma once
 #include <string>
+#include <vector>
 
+#include "layers/cache.h"
 #include "layers/linear.h"
 #include "layers/parameter.h"
 #include "layers/pass.h"
@@ -47,26 +49,26 @@ struct Gqa {
       f(p, w.out);
     }
   };
-  // What a sequence keeps of its earlier tokens.
+  // What texts keep of their earlier tokens.
   struct Cache {
-    Mat rows;  // [capacity, 2 kv_cols]: rotated keys, values
-    static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity) {
-      return {arena.mat(dtype, capacity, s.cache_cols())};
-    }
-    // Whether the sequence, of `length` tokens, can go on from its first `tokens` alone.
-    bool returns_to(int64_t /*length*/, int64_t /*tokens*/) const { return true; }
+    ops::PagedRows rows;  // [.., 2 kv_cols]: rotated keys, values
+    using Slot = NoSlot;
+    std::vector<Slot> slots;
+    Cache(ops::PageMemory& memory, const Spec& s)
+        : rows(memory, std::vector<int64_t>(static_cast<size_t>(2 * s.kv_heads), s.head_dim)) {}
   };
   struct Saved {
     Mat a;       // [T, q_cols + 2 kv_cols]; queries are rotated in place unless a backward needs them as they are
     Mat q;       // view of a, or with norms of their own [T, q_cols]
     Mat rstd;    // [T, heads + kv_heads] of the norms
     Mat o, lse;  // [T, q_cols], [T, heads]
-    Mat cache;   // [M, 2 kv_cols]: rotated keys, values
+    Mat kv;      // [T, 2 kv_cols]: rotated keys, values
   };
-  // The keys are `cached` tokens of `cache` followed by T to be written there; without a cache the T tokens alone.
-  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward,
-                       Cache* cache = nullptr, int64_t cached = 0);
-  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y);
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Keep keep);
+  // Without a cache the keys are the T tokens; with one every part of the pass has what stands there, followed by its
+  // own tokens, which are written there.
+  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y,
+                      const Cache* cache = nullptr);
   static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
                        Weights& grad);
 };

@@ -29,31 +29,29 @@ Indexer::Weights::Weights(const Spec& s)
       k_bias(nullptr, DType::f32, 1, s.head_dim),
       weights_proj({{"weights_proj", s.heads}}, s.dim, /*fp32=*/true) {}
 
-Indexer::Saved Indexer::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Mat k) {
+Indexer::Saved Indexer::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens) {
   Saved r;
   r.q = arena.mat(dtype, tokens, s.heads * s.head_dim);
   r.k_raw = arena.mat(dtype, tokens, s.head_dim);
   r.k_stats = arena.mat(f32_t, tokens, 2);
   r.w = arena.mat(f32_t, tokens, s.heads);
-  r.k = k;
+  r.k = arena.mat(dtype, tokens, s.head_dim);
   return r;
 }
 
 void Indexer::project(const Pass& p, const Spec& s, const Weights& w, CMat x, CMat latent, Saved& sv) {
-  const int64_t T = x.rows;
   linear_forward(p.exec, w.wq_b, latent, sv.q);
   ops::rope_apply(p.exec, p.rope, ops::RopeLayout::half_split, p.ctx.position, sv.q, {0, s.heads, s.head_dim});
-  const Mat k = sv.k.row_block(sv.k.rows - T, T);
   linear_forward(p.exec, w.wk, x, sv.k_raw);
-  ops::layer_norm_forward(p.exec, sv.k_raw, w.k_norm, w.k_bias, s.norm_eps, k, sv.k_stats);
-  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::half_split, p.ctx.position, k, {0, 1, s.head_dim});
+  ops::layer_norm_forward(p.exec, sv.k_raw, w.k_norm, w.k_bias, s.norm_eps, sv.k, sv.k_stats);
+  ops::rope_apply(p.exec, p.rope, ops::RopeLayout::half_split, p.ctx.position, sv.k, {0, 1, s.head_dim});
   linear_forward(p.exec, w.weights_proj, x, sv.w);
   ops::scale(p.exec, score_scale(s), sv.w);
 }
 
-void Indexer::select(const Pass& p, const Spec& s, const Saved& sv, IndexMat keys) {
-  ops::indexer_select(p.exec, s.shape(), sv.tensors(), p.ctx.first_key, end_keys(sv.q.rows, sv.k.rows), keys,
-                      p.scratch);
+void Indexer::select(const Pass& p, const Spec& s, const ops::IndexerTensors& in, std::span<const int32_t> first_key,
+                     IndexMat keys) {
+  ops::indexer_select(p.exec, s.shape(), in, first_key, end_keys(in.q.rows, in.k.rows), keys, p.scratch);
 }
 
 void Indexer::backward(const Pass& p, const Spec& s, const Weights& w, CMat x, CMat latent, const Saved& sv,

@@ -38,15 +38,15 @@ struct Indexer {
     Mat q;               // [T, heads*head_dim] rotated
     Mat k_raw, k_stats;  // [T, head_dim] before the norm, [T, 2]
     Mat w;               // [T, heads] fp32, times heads^-1/2 head_dim^-1/2
-    Mat k;               // [M, head_dim] normalised and rotated keys of every token so far: the cache
+    Mat k;               // [T, head_dim] normalised and rotated keys
     ops::IndexerTensors tensors() const { return {q, k, w}; }
   };
-  // k: rows of the M keys, the last T of which project writes.
-  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Mat k);
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens);
   // x [T, dim] is the input of the attention, latent [T, q_lora] its normalised query latent.
   static void project(const Pass& p, const Spec& s, const Weights& w, CMat x, CMat latent, Saved& saved);
-  // keys [T, S]: the selected keys of every token, as ops::indexer_select.
-  static void select(const Pass& p, const Spec& s, const Saved& saved, IndexMat keys);
+  // keys [n, S]: the selected keys of the tokens of `in`, the last n of its M keys, as ops::indexer_select.
+  static void select(const Pass& p, const Spec& s, const ops::IndexerTensors& in, std::span<const int32_t> first_key,
+                     IndexMat keys);
   // grad += of the loss whose gradients with respect to q [T, ...], k [T, head_dim] and w are given (all three are
   // overwritten).
   static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, CMat latent, const Saved& saved,

@@ -15,17 +15,18 @@ enum Blocks : size_t { kKeyUp, kValueUp };  // of kv_b.row_blocks: U_k as it is,
 // Few columns meet every key once: the gathering kernel transposes no values. Many share packed blocks of keys.
 constexpr int64_t kFewColumns = 64;
 
-void attend_latents(const Pass& p, const Mla::Spec& s, CMat q, CMat cache, Mat o) {
-  const int64_t T = q.rows, M = cache.rows;
+void attend_latents(const Pass& p, const Mla::Spec& s, std::span<const int32_t> first_key, CMat q,
+                    const ops::KeyRows& latents, Mat o) {
+  const int64_t T = q.rows, M = latents.rows;
   const ops::AttentionShape shape = Mla::absorbed_shape(s);
-  const CMat values = cache.col_block(0, s.kv_lora);
-  if (T * s.heads > kFewColumns) return ops::attention_forward(p.exec, shape, q, cache, values, p.ctx.first_key, o, {});
+  const ops::KeyRows values = latents.col_block(0, s.kv_lora);
+  if (T * s.heads > kFewColumns) return ops::attention_forward(p.exec, shape, q, latents, values, first_key, o, {});
   Arena::Scope scope(p.scratch);
   const IndexMat keys = p.scratch.index_mat(T, M);
   std::vector<int32_t> end;
   for (int64_t t = 0; t < T; ++t) end.push_back(static_cast<int32_t>(M - T + t + 1));
-  ops::list_visible(p.exec, p.ctx.first_key, end, keys);
-  ops::sparse_attention_forward(p.exec, {s.heads, 1, shape.qk_dim, shape.v_dim, s.scale}, {q, cache, values, keys}, o,
+  ops::list_visible(p.exec, first_key, end, keys);
+  ops::sparse_attention_forward(p.exec, {s.heads, 1, shape.qk_dim, shape.v_dim, s.scale}, {q, latents, values, keys}, o,
                                 {}, p.scratch);
 }
 
@@ -48,11 +49,9 @@ Mla::Weights::Weights(const Spec& s)
   kv_b.row_blocks = {{0, s.nope, step, false, {}}, {s.nope, s.v, step, true, {}}};
 }
 
-Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward, Cache* cache,
-                        int64_t cached) {
+Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Keep keep) {
   Saved r;
-  r.cache = cache ? cache->rows.row_block(0, cached + tokens) : arena.mat(dtype, tokens, s.cache_cols());
-  const int64_t keys = r.cache.rows;
+  r.latent = arena.mat(dtype, tokens, s.cache_cols());
   r.a = arena.mat(dtype, tokens, s.q_in() + s.cache_cols());
   if (s.q_lora) {
     r.cq = arena.mat(dtype, tokens, s.q_lora);
@@ -62,17 +61,16 @@ Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens
     r.q = r.a.col_block(0, s.q_in());
   }
   r.c_rstd = arena.mat(f32_t, tokens, 1);
-  if (!cache || cache->form == MlaForm::expanded) {
-    r.k = arena.mat(dtype, keys, s.heads * s.qk());
-    r.v = arena.mat(dtype, keys, s.heads * s.v);
+  if (keep != Keep::cached) {
+    r.k = arena.mat(dtype, tokens, s.heads * s.qk());
+    r.v = arena.mat(dtype, tokens, s.heads * s.v);
   }
   r.o = arena.mat(dtype, tokens, s.heads * s.v);
-  if (for_backward) r.lse = arena.mat(f32_t, tokens, s.heads);
+  if (keep == Keep::backward) r.lse = arena.mat(f32_t, tokens, s.heads);
   return r;
 }
 
 void Mla::project(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& sv) {
-  const int64_t T = x.rows, M = sv.cache.rows;
   linear_forward(p.exec, w.in, x, sv.a);
   if (s.q_lora) {
     ops::rms_norm_forward(p.exec, sv.a.col_block(0, s.q_lora), w.q_norm, s.inner_eps, sv.cq, sv.q_rstd);
@@ -80,44 +78,104 @@ void Mla::project(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved&
   }
   ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, sv.q, {s.nope, s.heads, s.qk()});
 
-  // The cache holds what later tokens need of this one: the normalised latent and the rotated shared key.
-  const Mat fresh = sv.cache.row_block(M - T, T);
   ops::rms_norm_forward(p.exec, sv.a.col_block(s.q_in(), s.kv_lora), w.kv_norm, s.inner_eps,
-                        fresh.col_block(0, s.kv_lora), sv.c_rstd);
-  ops::copy(p.exec, sv.a.col_block(s.q_in() + s.kv_lora, s.rope), fresh.col_block(s.kv_lora, s.rope));
-  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, fresh, {s.kv_lora, 1, s.rope});
+                        sv.latent.col_block(0, s.kv_lora), sv.c_rstd);
+  ops::copy(p.exec, sv.a.col_block(s.q_in() + s.kv_lora, s.rope), sv.latent.col_block(s.kv_lora, s.rope));
+  ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, sv.latent, {s.kv_lora, 1, s.rope});
 }
 
-void Mla::expand(const Pass& p, const Spec& s, const Weights& w, Saved& sv) {
+void Mla::expand(const Pass& p, const Spec& s, const Weights& w, CMat latent, Mat k, Mat v) {
   Arena::Scope scope(p.scratch);
-  Mat kv = p.scratch.mat(sv.cache.dtype, sv.cache.rows, s.heads * (s.nope + s.v));
-  linear_forward(p.exec, w.kv_b, sv.cache.col_block(0, s.kv_lora), kv);
-  ops::mla_expand_kv(p.exec, head_shape(s), kv, sv.cache.col_block(s.kv_lora, s.rope), sv.k, sv.v);
+  Mat kv = p.scratch.mat(latent.dtype, latent.rows, s.heads * (s.nope + s.v));
+  linear_forward(p.exec, w.kv_b, latent.col_block(0, s.kv_lora), kv);
+  ops::mla_expand_kv(p.exec, head_shape(s), kv, latent.col_block(s.kv_lora, s.rope), k, v);
 }
 
-void Mla::absorb(const Pass& p, const Spec& s, const Weights& w, Saved& sv,
-                 const std::function<void(CMat q, Mat o)>& attend) {
+namespace {
+
+// Parts [begin, end) that follow each other in the same form.
+struct PartRun {
+  size_t begin, end;
+  int64_t first, tokens;
+  MlaForm form;
+};
+std::vector<PartRun> runs_of(std::span<const CachedPart> parts) {
+  std::vector<PartRun> runs;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (runs.empty() || runs.back().form != parts[i].form) runs.push_back({i, i, parts[i].first, 0, parts[i].form});
+    runs.back().end = i + 1;
+    runs.back().tokens += parts[i].tokens;
+  }
+  return runs;
+}
+
+void attend_expanded(const Pass& p, const Mla::Spec& s, const Mla::Weights& w, const Mla::Cache& cache,
+                     const CachedPart& part, const Mla::Saved& sv, const Mla::CachedAttention& attend) {
   Arena::Scope scope(p.scratch);
-  const int64_t T = sv.q.rows, key = s.kv_lora + s.rope;
-  Mat q = p.scratch.mat(sv.q.dtype, T, s.heads * key), o = p.scratch.mat(sv.q.dtype, T, s.heads * s.kv_lora);
-  linear_row_blocks(p.exec, w.kv_b, kKeyUp, sv.q, s.qk(), q, key);
+  const int64_t M = part.keys();
+  const DType t = sv.q.dtype;
+  const Mat k = p.scratch.mat(t, M, s.heads * s.qk()), v = p.scratch.mat(t, M, s.heads * s.v);
+  {
+    Arena::Scope latents(p.scratch);
+    const Mat latent = p.scratch.mat(t, M, s.cache_cols());
+    cache.rows.read(p.exec, part.pages, latent);
+    Mla::expand(p, s, w, latent, k, v);
+  }
+  attend.expanded(part, sv.q.row_block(part.first, part.tokens), k, v, sv.o.row_block(part.first, part.tokens));
+}
+
+// The two maps of the absorbed form are one product each for all parts of the run; between them each part attends.
+void attend_absorbed(const Pass& p, const Mla::Spec& s, const Mla::Weights& w, const Mla::Cache& cache,
+                     const PartRun& run, const Mla::Saved& sv, const Mla::CachedAttention& attend) {
+  Arena::Scope scope(p.scratch);
+  const int64_t T = run.tokens, key = s.kv_lora + s.rope;
+  const Mat from = sv.q.row_block(run.first, T);
+  Mat q = p.scratch.mat(from.dtype, T, s.heads * key), o = p.scratch.mat(from.dtype, T, s.heads * s.kv_lora);
+  linear_row_blocks(p.exec, w.kv_b, kKeyUp, from, s.qk(), q, key);
   for (int64_t t = 0; t < T; ++t) {  // a token's heads as rows; all tokens at once where they follow each other
-    const int64_t n = sv.q.contiguous() ? T : 1;
-    const Mat from = sv.q.row_block(t, n).reshaped(n * s.heads, s.qk()),
+    const int64_t n = from.contiguous() ? T : 1;
+    const Mat heads = from.row_block(t, n).reshaped(n * s.heads, s.qk()),
               to = q.row_block(t, n).reshaped(n * s.heads, key);
-    ops::copy(p.exec, from.col_block(s.nope, s.rope), to.col_block(s.kv_lora, s.rope));
+    ops::copy(p.exec, heads.col_block(s.nope, s.rope), to.col_block(s.kv_lora, s.rope));
     if (n == T) break;
   }
-  attend(q, o);
-  linear_row_blocks(p.exec, w.kv_b, kValueUp, o, s.kv_lora, sv.o, s.v);
+  for (size_t i = run.begin; i < run.end; ++i) {
+    Arena::Scope rows(p.scratch);
+    const CachedPart& part = p.ctx.parts[i];
+    attend.absorbed(part, q.row_block(part.first - run.first, part.tokens),
+                    cached_keys(p, cache.rows, part, from.dtype), o.row_block(part.first - run.first, part.tokens));
+  }
+  linear_row_blocks(p.exec, w.kv_b, kValueUp, o, s.kv_lora, sv.o.row_block(run.first, T), s.v);
 }
 
-void Mla::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& sv, Mat y) {
+}  // namespace
+
+void Mla::attend_cached(const Pass& p, const Spec& s, const Weights& w, const Cache& cache, Saved& sv,
+                        const CachedAttention& attend) {
+  for (const CachedPart& part : p.ctx.parts)
+    cache.rows.write(p.exec, sv.latent.row_block(part.first, part.tokens), part.pages, part.past);
+  for (const PartRun& run : runs_of(p.ctx.parts)) {
+    if (run.form == MlaForm::absorbed) {
+      attend_absorbed(p, s, w, cache, run, sv, attend);
+      continue;
+    }
+    for (size_t i = run.begin; i < run.end; ++i) attend_expanded(p, s, w, cache, p.ctx.parts[i], sv, attend);
+  }
+}
+
+void Mla::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& sv, Mat y, const Cache* cache) {
   project(p, s, w, x, sv);
-  if (sv.absorbed()) {
-    absorb(p, s, w, sv, [&](CMat q, Mat o) { attend_latents(p, s, q, sv.cache, o); });
+  const auto first_key = [&](const CachedPart& part) { return p.ctx.rows(part.first, part.tokens).first_key; };
+  if (cache) {
+    attend_cached(p, s, w, *cache, sv,
+                  {[&](const CachedPart& part, CMat q, CMat k, CMat v, Mat o) {
+                     ops::attention_forward(p.exec, expanded_shape(s), q, k, v, first_key(part), o, {});
+                   },
+                   [&](const CachedPart& part, CMat q, const ops::KeyRows& latents, Mat o) {
+                     attend_latents(p, s, first_key(part), q, latents, o);
+                   }});
   } else {
-    expand(p, s, w, sv);
+    expand(p, s, w, sv.latent, sv.k, sv.v);
     ops::attention_forward(p.exec, expanded_shape(s), sv.q, sv.k, sv.v, p.ctx.first_key, sv.o, sv.lse);
   }
   linear_forward(p.exec, w.out, sv.o, y);
@@ -150,7 +208,7 @@ void Mla::backward_around(const Pass& p, const Spec& s, const Weights& w, CMat x
       ops::mla_expand_kv_backward(p.exec, head_shape(s), dk, dv, dkv, dk_rope);
     }
     Mat dc = p.scratch.mat(dt, T, s.kv_lora);
-    linear_backward(p.exec, w.kv_b, sv.cache.col_block(0, s.kv_lora), dkv, dc, g.kv_b, p.scratch);
+    linear_backward(p.exec, w.kv_b, sv.latent.col_block(0, s.kv_lora), dkv, dc, g.kv_b, p.scratch);
     ops::rms_norm_backward(p.exec, sv.a.col_block(s.q_in(), s.kv_lora), w.kv_norm, sv.c_rstd, dc,
                            da.col_block(s.q_in(), s.kv_lora), g.kv_norm, p.scratch);
   }

@@ -2,19 +2,15 @@
 #pragma once
 #include <functional>
 #include <string>
+#include <vector>
 
+#include "layers/cache.h"
 #include "layers/linear.h"
 #include "layers/parameter.h"
 #include "layers/pass.h"
 #include "ops/attention/attention.h"
 
 namespace birkhoff::layers {
-
-// How attention reads a cache (models.md D.2; equal in real arithmetic). expanded: full keys and values of every cached
-// token are made again, with the bits of a forward without a cache. absorbed: queries are mapped into the latent space
-// and meet the cache as it lies. Which of them is a matter of what the tokens are, never of their number: a token's
-// bits may not depend on which others came with it.
-enum class MlaForm : uint8_t { expanded, absorbed };
 
 struct Mla {
   struct Spec {
@@ -52,42 +48,45 @@ struct Mla {
       f(p, w.out);
     }
   };
-  // What a sequence keeps of its earlier tokens.
+  // What texts keep of their earlier tokens.
   struct Cache {
-    Mat rows;                          // [capacity, kv_lora + rope]: normalised latent and rotated key
-    MlaForm form = MlaForm::expanded;  // of the tokens that come next
-    static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity) {
-      return {arena.mat(dtype, capacity, s.cache_cols()), MlaForm::expanded};
-    }
-    // Whether the sequence, of `length` tokens, can go on from its first `tokens` alone.
-    bool returns_to(int64_t /*length*/, int64_t /*tokens*/) const { return true; }
+    ops::PagedRows rows;  // [.., kv_lora + rope]: normalised latent and rotated key
+    using Slot = NoSlot;
+    std::vector<Slot> slots;
+    Cache(ops::PageMemory& memory, const Spec& s) : rows(memory, {s.kv_lora, s.rope}) {}
   };
   struct Saved {
     Mat a;           // [T, q_in + kv_lora + rope]: the first product
     Mat cq, q_rstd;  // normalised query latent [T, q_lora]
     Mat c_rstd;      // [T, 1]
     Mat q;           // [T, heads*qk] rotated (a view of `a` without q_lora)
-    Mat k, v;        // [M, heads*qk], [M, heads*v]; empty in the absorbed form
+    Mat latent;      // [T, kv_lora + rope]: normalised latent and rotated key, what later tokens need of these
+    Mat k, v;        // [T, heads*qk], [T, heads*v]; empty with a cache
     Mat o, lse;      // [T, heads*v], [T, heads]
-    Mat cache;       // [M, kv_lora + rope]: normalised latent and rotated key of every token so far
-    bool absorbed() const { return k.empty() && cache.rows > 0; }
   };
-  // The keys are `cached` tokens of `cache` followed by T to be written there; without a cache the T tokens alone.
-  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward,
-                       Cache* cache = nullptr, int64_t cached = 0);
-  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y);
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Keep keep);
+  // Without a cache the keys are the T tokens; with one every part of the pass has what stands there, followed by its
+  // own tokens, which are written there.
+  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y,
+                      const Cache* cache = nullptr);
   static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,
                        Weights& grad);
 
   // The parts of the two above, for attention of another kind between the same projections (sparse_mla.h).
-  // x -> saved.a, cq, q and the T fresh rows of the cache.
+  // x -> saved.a, cq, q, latent.
   static void project(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved);
-  // saved.cache -> saved.k, v.
-  static void expand(const Pass& p, const Spec& s, const Weights& w, Saved& saved);
-  // Runs `attend` between the two maps of the absorbed form: q [T, heads*(kv_lora + rope)] that meets rows of the
-  // cache, and what it leaves in o [T, heads*kv_lora] becomes saved.o.
-  static void absorb(const Pass& p, const Spec& s, const Weights& w, Saved& saved,
-                     const std::function<void(CMat q, Mat o)>& attend);
+  // latent [M, kv_lora + rope] -> k [M, heads*qk], v [M, heads*v].
+  static void expand(const Pass& p, const Spec& s, const Weights& w, CMat latent, Mat k, Mat v);
+  // What attention does with the rows [first, first + n) of saved, of one part of a cached pass.
+  struct CachedAttention {
+    // q, o rows of saved; k [M, heads*qk], v [M, heads*v] of all keys.
+    std::function<void(const CachedPart& part, CMat q, CMat k, CMat v, Mat o)> expanded;
+    // q [n, heads*(kv_lora + rope)] meets the M latents; o [n, heads*kv_lora].
+    std::function<void(const CachedPart& part, CMat q, const ops::KeyRows& latents, Mat o)> absorbed;
+  };
+  // saved.latent -> the cache, then part after part, each in its form -> saved.o.
+  static void attend_cached(const Pass& p, const Spec& s, const Weights& w, const Cache& cache, Saved& saved,
+                            const CachedAttention& attend);
   static ops::AttentionShape expanded_shape(const Spec& s);
   static ops::AttentionShape absorbed_shape(const Spec& s);
   // backward around the gradient of attention alone: attend(d_o, d) assigns d.

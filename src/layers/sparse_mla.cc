@@ -17,36 +17,76 @@ struct Run {
   int64_t begin, end;
   bool selects;
 };
-std::vector<Run> find_runs(const TokenContext& ctx, const SparseMla::Saved& sv) {
+std::vector<Run> find_runs(std::span<const int32_t> first_key, int64_t keys, int64_t most) {
   std::vector<Run> runs;
-  const int64_t T = sv.mla.q.rows, before = sv.mla.cache.rows - T;
+  const auto T = static_cast<int64_t>(first_key.size());
   for (int64_t t = 0; t < T; ++t) {
-    const bool selects = before + t + 1 - ctx.first_key[static_cast<size_t>(t)] > sv.keys.cols;
+    const bool selects = keys - T + t + 1 - first_key[static_cast<size_t>(t)] > most;
     if (runs.empty() || runs.back().selects != selects) runs.push_back({t, t, selects});
     runs.back().end = t + 1;
   }
   return runs;
 }
 
+// The last T of M keys, what they see of them, and where they stand.
+struct Tokens {
+  CMat q, k, v;
+  CIndexMat keys;
+  std::span<const int32_t> first_key;
+  Mat o, lse;
+};
+
 // A token's own number of visible keys decides how it is computed, so that its neighbours cannot change its bits.
-void attend_runs(const Pass& p, const SparseMla::Spec& s, SparseMla::Saved& sv) {
+void attend_runs(const Pass& p, const SparseMla::Spec& s, const Tokens& at) {
   const ops::AttentionShape shape = Mla::expanded_shape(s.mla);
-  const int64_t T = sv.mla.q.rows, before = sv.mla.cache.rows - T;
+  const int64_t T = at.q.rows, before = at.k.rows - T;
   // A dry run does not know the documents: as if every token selected, which takes the most memory.
-  const std::vector<Run> runs = p.exec.dry() ? std::vector<Run>{{0, T, true}} : find_runs(p.ctx, sv);
+  const std::vector<Run> runs =
+      p.exec.dry() ? std::vector<Run>{{0, T, true}} : find_runs(at.first_key, at.k.rows, at.keys.cols);
   for (const Run& r : runs) {
     const int64_t n = r.end - r.begin;
-    const CMat q = sv.mla.q.row_block(r.begin, n);
-    const Mat o = sv.mla.o.row_block(r.begin, n), lse = sv.mla.lse.cols ? sv.mla.lse.row_block(r.begin, n) : Mat();
+    const CMat q = at.q.row_block(r.begin, n);
+    const Mat o = at.o.row_block(r.begin, n), lse = at.lse.cols ? at.lse.row_block(r.begin, n) : Mat();
     if (r.selects) {
-      ops::sparse_attention_forward(
-          p.exec, sparse(shape), {q, sv.mla.k, sv.mla.v, {sv.keys.row(r.begin), n, sv.keys.cols}}, o, lse, p.scratch);
+      ops::sparse_attention_forward(p.exec, sparse(shape), {q, at.k, at.v, {at.keys.row(r.begin), n, at.keys.cols}}, o,
+                                    lse, p.scratch);
     } else {
       const int64_t keys = before + r.end;
-      ops::attention_forward(p.exec, shape, q, sv.mla.k.row_block(0, keys), sv.mla.v.row_block(0, keys),
-                             p.ctx.first_key.subspan(static_cast<size_t>(r.begin), static_cast<size_t>(n)), o, lse);
+      ops::attention_forward(p.exec, shape, q, at.k.row_block(0, keys), at.v.row_block(0, keys),
+                             at.first_key.subspan(static_cast<size_t>(r.begin), static_cast<size_t>(n)), o, lse);
     }
   }
+}
+
+// Every part of a cached pass selects among its own keys, and attends to what it selected.
+void attend_parts(const Pass& p, const SparseMla::Spec& s, const SparseMla::Weights& w, const SparseMla::Cache& cache,
+                  SparseMla::Saved& sv) {
+  for (const CachedPart& part : p.ctx.parts)
+    cache.index.write(p.exec, sv.indexer.k.row_block(part.first, part.tokens), part.pages, part.past);
+  const auto select = [&](const CachedPart& part) {
+    const IndexMat keys = p.scratch.index_mat(part.tokens, std::min(s.indexer.topk, part.keys()));
+    Arena::Scope scope(p.scratch);
+    Indexer::select(p, s.indexer,
+                    {sv.indexer.q.row_block(part.first, part.tokens), cached_keys(p, cache.index, part, sv.mla.q.dtype),
+                     sv.indexer.w.row_block(part.first, part.tokens)},
+                    p.ctx.rows(part.first, part.tokens).first_key, keys);
+    return keys;
+  };
+  Mla::attend_cached(p, s.mla, w.mla, cache.mla, sv.mla,
+                     {[&](const CachedPart& part, CMat q, CMat k, CMat v, Mat o) {
+                        const auto first_key = p.ctx.rows(part.first, part.tokens).first_key;
+                        if (s.dense)
+                          return ops::attention_forward(p.exec, Mla::expanded_shape(s.mla), q, k, v, first_key, o, {});
+                        Arena::Scope scope(p.scratch);
+                        attend_runs(p, s, {q, k, v, select(part), first_key, o, {}});
+                      },
+                      [&](const CachedPart& part, CMat q, const ops::KeyRows& latents, Mat o) {
+                        BK_CHECK(!s.dense);
+                        Arena::Scope scope(p.scratch);
+                        ops::sparse_attention_forward(p.exec, sparse(Mla::absorbed_shape(s.mla)),
+                                                      {q, latents, latents.col_block(0, s.mla.kv_lora), select(part)},
+                                                      o, {}, p.scratch);
+                      }});
 }
 
 // Assigns the gradients of the indexer's loss; returns the sum of KL over the tokens.
@@ -100,37 +140,29 @@ void train_indexer(const Pass& p, const SparseMla::Spec& s, const SparseMla::Wei
 
 }  // namespace
 
-SparseMla::Saved SparseMla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward,
-                                    Cache* cache, int64_t cached) {
+SparseMla::Saved SparseMla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Keep keep) {
   BK_CHECK(s.mla.q_lora > 0);
   Saved r;
-  r.mla = Mla::reserve(arena, s.mla, dtype, tokens, for_backward, cache ? &cache->mla : nullptr, cached);
-  const int64_t M = r.mla.cache.rows;
-  const Mat k = cache ? cache->index.row_block(0, M) : arena.mat(dtype, tokens, s.indexer.head_dim);
-  r.indexer = Indexer::reserve(arena, s.indexer, dtype, tokens, k);
-  if (!s.dense) r.keys = arena.index_mat(tokens, std::min(s.indexer.topk, M));
+  r.mla = Mla::reserve(arena, s.mla, dtype, tokens, keep);
+  r.indexer = Indexer::reserve(arena, s.indexer, dtype, tokens);
+  if (!s.dense && keep != Keep::cached) r.keys = arena.index_mat(tokens, std::min(s.indexer.topk, tokens));
   return r;
 }
 
-void SparseMla::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& sv, Mat y) {
+void SparseMla::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& sv, Mat y, const Cache* cache) {
   Mla::project(p, s.mla, w.mla, x, sv.mla);
   Indexer::project(p, s.indexer, w.indexer, x, sv.mla.cq, sv.indexer);
-  const bool selects = !s.dense && x.rows > 0;
-  if (selects) Indexer::select(p, s.indexer, sv.indexer, sv.keys);
-  if (sv.mla.absorbed()) {
-    BK_CHECK(selects);
-    Mla::absorb(p, s.mla, w.mla, sv.mla, [&](CMat q, Mat o) {
-      ops::sparse_attention_forward(p.exec, sparse(Mla::absorbed_shape(s.mla)),
-                                    {q, sv.mla.cache, sv.mla.cache.col_block(0, s.mla.kv_lora), sv.keys}, o, {},
-                                    p.scratch);
-    });
+  if (cache) {
+    attend_parts(p, s, w, *cache, sv);
   } else {
-    Mla::expand(p, s.mla, w.mla, sv.mla);
-    if (selects)
-      attend_runs(p, s, sv);
-    else
+    Mla::expand(p, s.mla, w.mla, sv.mla.latent, sv.mla.k, sv.mla.v);
+    if (!s.dense && x.rows > 0) {
+      Indexer::select(p, s.indexer, sv.indexer.tensors(), p.ctx.first_key, sv.keys);
+      attend_runs(p, s, {sv.mla.q, sv.mla.k, sv.mla.v, sv.keys, p.ctx.first_key, sv.mla.o, sv.mla.lse});
+    } else {
       ops::attention_forward(p.exec, Mla::expanded_shape(s.mla), sv.mla.q, sv.mla.k, sv.mla.v, p.ctx.first_key,
                              sv.mla.o, sv.mla.lse);
+    }
   }
   linear_forward(p.exec, w.mla.out, sv.mla.o, y);
 }
@@ -154,7 +186,7 @@ void SparseMla::backward(const Pass& p, const Spec& s, const Weights& w, CMat x,
   if (kl.scale != 0 && x.rows > 0) train_indexer(p, s, w, x, sv, g, kl);
   const ops::AttentionShape shape = Mla::expanded_shape(s.mla);
   const auto selects = [&] {
-    const auto runs = find_runs(p.ctx, sv);
+    const auto runs = find_runs(p.ctx.first_key, sv.mla.k.rows, sv.keys.cols);
     return std::any_of(runs.begin(), runs.end(), [](const Run& r) { return r.selects; });
   };
   const bool lists = !s.dense && x.rows > 0 && (p.exec.dry() || selects());

@@ -2,6 +2,7 @@
 // selects. A token that sees no more than `topk` keys is computed by Mla's own attention, with its bits.
 #pragma once
 #include <string>
+#include <vector>
 
 #include "layers/indexer.h"
 #include "layers/indexer_loss.h"
@@ -31,20 +32,19 @@ struct SparseMla {
   };
   struct Cache {
     Mla::Cache mla;
-    Mat index;  // [capacity, index head_dim]
-    static Cache take(Arena& arena, const Spec& s, DType dtype, int64_t capacity) {
-      return {Mla::Cache::take(arena, s.mla, dtype, capacity), arena.mat(dtype, capacity, s.indexer.head_dim)};
-    }
-    bool returns_to(int64_t length, int64_t tokens) const { return mla.returns_to(length, tokens); }
+    ops::PagedRows index;  // [.., index head_dim]
+    using Slot = NoSlot;
+    std::vector<Slot> slots;
+    Cache(ops::PageMemory& memory, const Spec& s) : mla(memory, s.mla), index(memory, {s.indexer.head_dim}) {}
   };
   struct Saved {
     Mla::Saved mla;
     Indexer::Saved indexer;
-    IndexMat keys;  // [T, min(topk, M)]: what every token sees; empty when dense
+    IndexMat keys;  // [T, min(topk, T)]: what every token sees; empty when dense, and with a cache
   };
-  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, bool for_backward,
-                       Cache* cache = nullptr, int64_t cached = 0);
-  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y);
+  static Saved reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Keep keep);
+  static void forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y,
+                      const Cache* cache = nullptr);
   // dx assigned. grad += of the loss whose dy is given, which reaches all but the indexer, and of kl, which reaches the
   // indexer alone: the KL runs over what the token sees.
   static void backward(const Pass& p, const Spec& s, const Weights& w, CMat x, const Saved& saved, Cotangents d,

@@ -155,8 +155,7 @@ namespace {
 
 void reserve_module(Arena& arena, const Model& m, int64_t k, int64_t tokens, Recompute policy, MtpTape& t) {
   const int64_t D = m.config.hidden_size, rows = tokens * m.residual.streams;
-  reserve_stack(arena, m, {m.config.num_hidden_layers + k, 1}, tokens, StackTape::Keep::for_backward, policy, nullptr,
-                t.stack);
+  reserve_stack(arena, m, {m.config.num_hidden_layers + k, 1}, tokens, StackTape::Keep::for_backward, policy, t.stack);
   t.embedding = arena.mat(m.compute, tokens, D);
   if (has_streams(m)) {
     t.e_normed = arena.mat(m.compute, tokens, D);

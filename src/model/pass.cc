@@ -3,12 +3,31 @@
 #include <algorithm>
 #include <numeric>
 
+#include "ops/rows/elementwise.h"
+
 namespace birkhoff::model {
 
-void SequenceTokens::place(int64_t tokens, int64_t past) {
-  position_.resize(static_cast<size_t>(tokens));
-  std::iota(position_.begin(), position_.end(), static_cast<int32_t>(past));
-  first_key_.assign(position_.size(), 0);
+SequenceTokens::SequenceTokens(int64_t tokens)
+    : position_(static_cast<size_t>(tokens)), first_key_(static_cast<size_t>(tokens), 0) {
+  std::iota(position_.begin(), position_.end(), 0);
+}
+
+void CachedTokens::clear() {
+  position_.clear();
+  first_key_.clear();
+  parts_.clear();
+}
+
+void CachedTokens::add(const KvCache& text, int64_t tokens, layers::MlaForm form) {
+  parts_.push_back(text.part(this->tokens(), tokens, form));
+  for (int64_t t = 0; t < tokens; ++t) position_.push_back(static_cast<int32_t>(text.length() + t));
+  first_key_.resize(position_.size(), 0);
+}
+
+layers::TokenContext CachedTokens::context() const {
+  layers::TokenContext ctx{position_, first_key_, {&start_, 1}, {&start_, 1}};
+  ctx.parts = parts_;
+  return ctx;
 }
 
 void Pass::Need::include(const Need& other) {
@@ -33,14 +52,26 @@ Tape& Pass::forward(const Exec& exec, const Model& m, std::span<const int32_t> i
                     const PassOptions& options) {
   kept_->reset();
   scratch_->reset();
-  tape_ = reserve_tape(*kept_, m, static_cast<int64_t>(ids.size()), options.keep, options.policy, options.cache);
-  model::forward({exec, m, ctx, *scratch_}, ids, tape_, options.cache);
+  tape_ = reserve_tape(*kept_, m, static_cast<int64_t>(ids.size()), options.caches ? Tape::Keep::cached : options.keep,
+                       options.policy);
+  model::forward({exec, m, ctx, *scratch_}, ids, tape_, options.caches);
   return tape_;
 }
 
 Mat Pass::logits(const Exec& exec, const Model& m, int64_t first, int64_t rows) {
   Mat out = scratch_->mat(f32_t, rows, m.config.vocab_size);
   model::logits(exec, m, tape_.hidden.row_block(first, rows), out);
+  return out;
+}
+
+Mat Pass::logits(const Exec& exec, const Model& m, std::span<const int64_t> rows) {
+  const auto n = static_cast<int64_t>(rows.size());
+  Mat out = scratch_->mat(f32_t, n, m.config.vocab_size);
+  Arena::Scope scope(*scratch_);
+  const Mat hidden = scratch_->mat(m.compute, n, tape_.hidden.cols);
+  for (int64_t i = 0; i < n; ++i)
+    ops::copy(exec, tape_.hidden.row_block(rows[static_cast<size_t>(i)], 1), hidden.row_block(i, 1));
+  model::logits(exec, m, hidden, out);
   return out;
 }
 

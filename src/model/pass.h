@@ -10,11 +10,10 @@
 
 namespace birkhoff::model {
 
-// Tokens of one sequence that stand behind `past` earlier ones; what a TokenContext views.
+// The tokens of one whole text; what a TokenContext views.
 class SequenceTokens {
  public:
-  explicit SequenceTokens(int64_t tokens, int64_t past = 0) { place(tokens, past); }
-  void place(int64_t tokens, int64_t past);
+  explicit SequenceTokens(int64_t tokens);
   layers::TokenContext context() const { return {position_, first_key_, {&start_, 1}, {&start_, 1}}; }
 
  private:
@@ -22,11 +21,26 @@ class SequenceTokens {
   int32_t start_ = 0;
 };
 
-// What a forward keeps, and the cache that its tokens go into.
+// Pieces of several texts, each behind what its cache holds, as one pass; what a TokenContext views.
+class CachedTokens {
+ public:
+  void clear();
+  // The text's next `tokens`, as the last rows so far; room for them was made, and their caches do not move meanwhile.
+  void add(const KvCache& text, int64_t tokens, layers::MlaForm form);
+  int64_t tokens() const { return static_cast<int64_t>(position_.size()); }
+  layers::TokenContext context() const;
+
+ private:
+  std::vector<int32_t> position_, first_key_;
+  std::vector<layers::CachedPart> parts_;
+  int32_t start_ = 0;
+};
+
+// What a forward keeps, and the caches that its tokens go into.
 struct PassOptions {
   Tape::Keep keep = Tape::Keep::nothing;
   Recompute policy = Recompute::none;
-  KvCache* cache = nullptr;
+  const CachePool* caches = nullptr;  // nothing is kept then
 };
 
 class Pass {
@@ -55,6 +69,7 @@ class Pass {
                 const PassOptions& options = {});
   // Logits [rows, V] fp32 of rows of the forward, in scratch: of the caller's Arena::Scope, or until the next forward.
   Mat logits(const Exec& exec, const Model& m, int64_t first, int64_t rows);
+  Mat logits(const Exec& exec, const Model& m, std::span<const int64_t> rows);  // of these rows, in their order
 
   Arena& kept() { return *kept_; }  // for what backward needs besides, such as the tapes of prediction modules
   Arena& scratch() { return *scratch_; }

@@ -27,15 +27,12 @@ ops::SiteWeights& residual_of(Weights& w, SiteOf s) {
 }
 
 // Where the sub-layer of a site keeps what its backward needs (or, without one, works).
-void reserve_site(Arena& arena, const Model& m, SiteOf s, int64_t tokens, bool for_backward, KvCache* cache,
-                  LayerTape& t) {
+void reserve_site(Arena& arena, const Model& m, SiteOf s, int64_t tokens, layers::Keep keep, LayerTape& t) {
   const BlockSpec& spec = spec_of(m, s.block);
   if (s.attention) {
     std::visit(
         [&](const auto& attn) {
-          using Layer = LayerOf<std::decay_t<decltype(attn)>>;
-          auto* kept = cache ? &std::get<typename Layer::Cache>(cache->layers[static_cast<size_t>(s.block)]) : nullptr;
-          t.attn = Layer::reserve(arena, attn, m.compute, tokens, for_backward, kept, cache ? cache->length : 0);
+          t.attn = LayerOf<std::decay_t<decltype(attn)>>::reserve(arena, attn, m.compute, tokens, keep);
         },
         spec.attn);
   } else if (const auto* moe = std::get_if<layers::Moe::Spec>(&spec.ffn)) {
@@ -46,7 +43,8 @@ void reserve_site(Arena& arena, const Model& m, SiteOf s, int64_t tokens, bool f
 }
 
 // y = F_s(in). Routing happens once; a recomputation uses what was chosen then.
-void run_site(const StackRun& r, SiteOf s, CMat in, LayerTape& t, Mat y, bool recomputing) {
+void run_site(const StackRun& r, SiteOf s, CMat in, LayerTape& t, Mat y, bool recomputing,
+              const CachePool* caches = nullptr) {
   const layers::Pass pass = r.layer(s.block);
   const BlockSpec& spec = spec_of(r.m, s.block);
   const BlockWeights& b = weights_of(r.m, s.block);
@@ -55,7 +53,8 @@ void run_site(const StackRun& r, SiteOf s, CMat in, LayerTape& t, Mat y, bool re
         [&](const auto& attn) {
           using Layer = LayerOf<std::decay_t<decltype(attn)>>;
           Layer::forward(pass, attn, std::get<typename Layer::Weights>(b.attn), in,
-                         std::get<typename Layer::Saved>(t.attn), y);
+                         std::get<typename Layer::Saved>(t.attn), y,
+                         caches ? &std::get<typename Layer::Cache>(caches->layer(s.block)) : nullptr);
         },
         spec.attn);
     return;
@@ -128,7 +127,7 @@ LayerActivations rebuild_layer(const StackRun& r, const StackTape& t, int64_t l)
     v.x_mid = t.x[index(a + 1)];
     if (t.policy == Recompute::none) return v;
     for (int64_t i : {0, 1}) {
-      reserve_site(r.scratch, m, site_of(t, a + i), T, true, nullptr, v.tape);
+      reserve_site(r.scratch, m, site_of(t, a + i), T, layers::Keep::backward, v.tape);
       Arena::Scope scope(r.scratch);
       run_site(r, site_of(t, a + i), v.in[i], v.tape, r.scratch.mat(m.compute, T, m.config.hidden_size), true);
     }
@@ -138,7 +137,7 @@ LayerActivations rebuild_layer(const StackRun& r, const StackTape& t, int64_t l)
   for (int64_t i : {0, 1}) {
     v.in[i] = r.scratch.mat(m.compute, T, m.config.hidden_size);
     v.y[i] = r.scratch.mat(m.compute, T, m.config.hidden_size);
-    reserve_site(r.scratch, m, site_of(t, a + i), T, true, nullptr, v.tape);
+    reserve_site(r.scratch, m, site_of(t, a + i), T, layers::Keep::backward, v.tape);
   }
   const ops::SiteWeights &attn = residual_of(m, site_of(t, a)), &ffn = residual_of(m, site_of(t, a + 1));
   ops::SiteSaved replayed = t.site[index(a)];  // the same bits are written again
@@ -164,36 +163,8 @@ void set_indexer_training(Model& m, IndexerTraining t) {
         b.attn);
 }
 
-KvCache KvCache::take(Arena& arena, const Model& m, int64_t capacity) {
-  KvCache c;
-  c.capacity = capacity;
-  for (int64_t l = 0; l < m.config.num_hidden_layers; ++l)
-    std::visit(
-        [&](const auto& attn) {
-          c.layers.emplace_back(LayerOf<std::decay_t<decltype(attn)>>::Cache::take(arena, attn, m.compute, capacity));
-        },
-        spec_of(m, l).attn);
-  return c;
-}
-
-void KvCache::set_form(layers::MlaForm form) {
-  for (AttentionCache& layer : layers) {
-    if (auto* mla = std::get_if<layers::Mla::Cache>(&layer)) mla->form = form;
-    if (auto* sparse = std::get_if<layers::SparseMla::Cache>(&layer)) sparse->mla.form = form;
-  }
-}
-
-bool KvCache::truncate(int64_t tokens) {
-  BK_CHECK(tokens >= 0 && tokens <= length);
-  const auto returns = [&](const auto& layer) { return layer.returns_to(length, tokens); };
-  for (const AttentionCache& layer : layers)
-    if (!std::visit(returns, layer)) return false;
-  length = tokens;
-  return true;
-}
-
 void reserve_stack(Arena& arena, const Model& m, BlockRange blocks, int64_t tokens, StackTape::Keep keep,
-                   Recompute policy, KvCache* cache, StackTape& t) {
+                   Recompute policy, StackTape& t) {
   t.keep = keep;
   t.policy = policy;
   t.tokens = tokens;
@@ -221,13 +192,14 @@ void reserve_stack(Arena& arena, const Model& m, BlockRange blocks, int64_t toke
       lt.ffn = moe;
     }
     if (backward && policy == Recompute::none)
-      for (int64_t i : {0, 1}) reserve_site(arena, m, site_of(t, 2 * l + i), tokens, true, cache, lt);
+      for (int64_t i : {0, 1}) reserve_site(arena, m, site_of(t, 2 * l + i), tokens, layers::Keep::backward, lt);
   }
   if (m.residual.kind != ops::ResidualKind::plain) t.head = ops::HeadSaved::take(arena, m.residual, tokens);
   t.h = m.residual.kind == ops::ResidualKind::plain ? t.x.back() : make(D);
 }
 
-void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, KvCache* cache) {
+void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, const CachePool* caches) {
+  BK_CHECK_EQ(caches != nullptr, t.keep == StackTape::Keep::cached);
   const Model& m = r.m;
   const auto S = static_cast<int64_t>(t.in.size());
   ops::site_open(r.exec, m.residual, residual_of(m, site_of(t, 0)), t.x[0], t.site[0], t.in[0], r.scratch);
@@ -239,8 +211,9 @@ void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTap
       Arena::Scope scope(r.scratch);
       LayerTape& kept = t.layers[i / 2];
       LayerTape working = kept;  // without storage of its own the site works in scratch
-      if (!stored) reserve_site(r.scratch, m, at, t.tokens, false, cache, working);
-      run_site(r, at, t.in[i], stored ? kept : working, t.y[i], false);
+      if (!stored)
+        reserve_site(r.scratch, m, at, t.tokens, caches ? layers::Keep::cached : layers::Keep::outputs, working);
+      run_site(r, at, t.in[i], stored ? kept : working, t.y[i], false, caches);
     }
     const ops::SiteTensors run{{residual_of(m, at), t.site[i]}, t.x[i], t.y[i]};
     if (s + 1 < S)

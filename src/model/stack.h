@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "layers/tokens.h"
+#include "model/cache_pool.h"
 #include "model/model.h"
 #include "ops/experts/balance.h"
 #include "ops/residual/residual_backward.h"
@@ -23,7 +24,8 @@ struct LayerTape {
 
 // Memory of one forward (and backward) of a stack over T tokens.
 struct StackTape {
-  enum class Keep { nothing, for_backward } keep = Keep::nothing;
+  // cached: nothing, of tokens that go into caches
+  enum class Keep { nothing, for_backward, cached } keep = Keep::nothing;
   Recompute policy = Recompute::none;
   int64_t tokens = 0;
   int64_t first_block = 0;           // of the model's blocks
@@ -33,18 +35,6 @@ struct StackTape {
   std::vector<LayerTape> layers;
   ops::HeadSaved head;
   Mat h;  // collapsed state
-};
-
-// What earlier tokens left behind, per layer; `length` tokens of `capacity` are there.
-struct KvCache {
-  std::vector<AttentionCache> layers;
-  int64_t length = 0, capacity = 0;
-  static KvCache take(Arena& arena, const Model& m, int64_t capacity);
-  // How multi-head latent attention reads it for the tokens that come next.
-  void set_form(layers::MlaForm form);
-  // Forgets all tokens but the first `tokens`. False, and nothing happens, where a layer cannot go back to there: V4's
-  // windows and compressors overwrite what they held.
-  bool truncate(int64_t tokens);
 };
 
 // What training does with lightning indexers (models.md F.2): whether they learn, and whether attention sees everything
@@ -68,11 +58,11 @@ struct BlockRange {
   int64_t first, count;
 };
 void reserve_stack(Arena& arena, const Model& m, BlockRange blocks, int64_t tokens, StackTape::Keep keep,
-                   Recompute policy, KvCache* cache, StackTape& t);
+                   Recompute policy, StackTape& t);
 
-// t.x[0] [T, n*D] -> t.h [T, D], the streams collapsed by `collapse`. With a cache the tokens follow cache->length
-// earlier ones.
-void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t, KvCache* cache = nullptr);
+// t.x[0] [T, n*D] -> t.h [T, D], the streams collapsed by `collapse`. With caches the tokens are those of ctx.parts.
+void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTape& t,
+                   const CachePool* caches = nullptr);
 
 // Losses of the layers themselves: what their gradients are multiplied by, and the sums over layers, unscaled.
 struct LayerLosses {

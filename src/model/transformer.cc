@@ -8,20 +8,19 @@
 
 namespace birkhoff::model {
 
-Tape reserve_tape(Arena& arena, const Model& m, int64_t tokens, Tape::Keep keep, Recompute policy, KvCache* cache) {
+Tape reserve_tape(Arena& arena, const Model& m, int64_t tokens, Tape::Keep keep, Recompute policy) {
   Tape t;
-  reserve_stack(arena, m, {0, m.config.num_hidden_layers}, tokens, keep, policy, cache, t);
+  reserve_stack(arena, m, {0, m.config.num_hidden_layers}, tokens, keep, policy, t);
   t.hidden = arena.mat(m.compute, tokens, m.config.hidden_size);
   t.final_rstd = arena.mat(f32_t, tokens, 1);
   return t;
 }
 
-void forward(const StackRun& r, std::span<const int32_t> ids, Tape& t, KvCache* cache) {
+void forward(const StackRun& r, std::span<const int32_t> ids, Tape& t, const CachePool* caches) {
   const Model& m = r.m;
   const int64_t T = t.tokens;
   BK_CHECK_EQ(static_cast<int64_t>(ids.size()), T);
   BK_CHECK_EQ(r.ctx.tokens(), T);
-  if (cache) BK_CHECK_LE(cache->length + T, cache->capacity);
   {
     Arena::Scope scope(r.scratch);
     Mat e = r.scratch.mat(m.compute, T, m.config.hidden_size);
@@ -30,9 +29,8 @@ void forward(const StackRun& r, std::span<const int32_t> ids, Tape& t, KvCache* 
   }
   layers::TokenContext tokens = r.ctx;
   tokens.token_id = ids;
-  forward_stack({r.exec, m, tokens, r.scratch}, m.weights.hc_head, t, cache);
+  forward_stack({r.exec, m, tokens, r.scratch}, m.weights.hc_head, t, caches);
   ops::rms_norm_forward(r.exec, t.h, m.weights.norm, m.residual.norm_eps, t.hidden, t.final_rstd);
-  if (cache) cache->length += T;
 }
 
 namespace {

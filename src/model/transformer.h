@@ -15,11 +15,10 @@ struct Tape : StackTape {
   std::vector<MtpTape> mtp;  // filled by the caller (reserve_mtp) when prediction modules are trained
 };
 
-Tape reserve_tape(Arena& arena, const Model& m, int64_t tokens, Tape::Keep keep, Recompute policy = Recompute::none,
-                  KvCache* cache = nullptr);
+Tape reserve_tape(Arena& arena, const Model& m, int64_t tokens, Tape::Keep keep, Recompute policy = Recompute::none);
 
-// ids [T] -> tape.hidden. With a cache the tokens follow cache->length earlier ones, and its length grows by T.
-void forward(const StackRun& r, std::span<const int32_t> ids, Tape& tape, KvCache* cache = nullptr);
+// ids [T] -> tape.hidden. With caches the tokens are those of ctx.parts, which go into them.
+void forward(const StackRun& r, std::span<const int32_t> ids, Tape& tape, const CachePool* caches = nullptr);
 
 // scale, z_coef and objective are those of the model's own head.
 struct LossOptions : ops::HeadLoss {

@@ -1,10 +1,9 @@
 // Generation through the cache against the full forward, bit for bit, and what the engine refuses.
-#include "infer/engine.h"
-
 #include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "infer/sampler.h"
+#include "infer/session.h"
 #include "io/json_file.h"
 #include "model/memory_plan.h"
 #include "support/model_directory.h"

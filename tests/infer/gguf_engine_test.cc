@@ -5,7 +5,7 @@
 #include <fstream>
 #include <numeric>
 
-#include "infer/engine.h"
+#include "infer/session.h"
 #include "support/gguf_copy.h"
 #include "support/golden.h"
 #include "support/matrix.h"

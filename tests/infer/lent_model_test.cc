@@ -7,7 +7,7 @@
 
 #include "checkpoint/hf_directory.h"
 #include "eval/likelihood.h"
-#include "infer/engine.h"
+#include "infer/session.h"
 #include "infer/text_model.h"
 #include "support/small_model.h"
 #include "support/temp_dir.h"

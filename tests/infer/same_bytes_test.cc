@@ -2,7 +2,7 @@
 // and taken back, on threads or neighbours. With weights as they are stored and quantised.
 #include <algorithm>
 
-#include "infer/engine.h"
+#include "infer/session.h"
 #include "support/model_directory.h"
 #include "support/temp_dir.h"
 

@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
-#include "infer/engine.h"
 #include "infer/sampler.h"
+#include "infer/session.h"
 #include "io/json_file.h"
 #include "support/golden.h"
 #include "support/matrix.h"

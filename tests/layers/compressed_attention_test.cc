@@ -63,7 +63,7 @@ struct CompressedCase {
     dx = random(tokens(), s.dim, 5, 1.0, t);  // assigned: old values must not matter
     lw.reset_gradients();
     kl = {indexer_scale, 0.25};  // added to
-    auto saved = Attn::reserve(memory, s, t, tokens(), true);
+    auto saved = Attn::reserve(memory, s, t, tokens(), layers::Keep::backward);
     const layers::TokenContext ctx = at.context();
     const layers::Pass pass{exec, rope, ctx, scratch};
     Attn::forward(pass, s, lw.w, x, saved, y);
@@ -77,24 +77,9 @@ struct CompressedCase {
   }
 
   // The outputs of a sequence fed in pieces through a cache.
-  std::vector<double> through_cache(int64_t piece) {
-    const Exec exec(2);
-    Arena memory(size_t{16} << 20), scratch(size_t{16} << 20);
-    auto cache = Attn::Cache::take(memory, s, t, tokens());
-    std::vector<double> out;
-    for (int64_t done = 0; done < tokens(); done += piece) {
-      Arena::Scope scope(memory);
-      const int64_t n = std::min(piece, tokens() - done);
-      const std::vector<int32_t> first_key(static_cast<size_t>(n), 0), start = {0};
-      const layers::TokenContext ctx{std::span(at.position).subspan(static_cast<size_t>(done), static_cast<size_t>(n)),
-                                     first_key, start, start};
-      auto saved = Attn::reserve(memory, s, t, n, false, &cache, done);
-      Owned part(n, s.dim, t);
-      Attn::forward({exec, rope, ctx, scratch}, s, lw.w, x.view().row_block(done, n), saved, part);
-      const auto v = part.values();
-      out.insert(out.end(), v.begin(), v.end());
-    }
-    return out;
+  std::vector<double> cached(int64_t piece) {
+    const LayerCache<Attn> cache(s, t, ops::cache_type_of(t), tokens());
+    return through_cache<Attn>(s, lw.w, rope, at.context(), x, cache, piece).values();
   }
 };
 
@@ -172,7 +157,7 @@ TEST(CompressedAttention, CacheIsTheFullForward) {
         CompressedCase c(spec_of(ratio, window), Packed(83), t);
         c.run(1);
         for (const int64_t piece : {1, 2, 7, 16, 64, 83})
-          EXPECT_EQ(c.through_cache(piece), c.y.values()) << "pieces of " << piece;
+          EXPECT_EQ(c.cached(piece), c.y.values()) << "pieces of " << piece;
       }
 }
 

@@ -46,7 +46,7 @@ struct GqaCase {
     y = random(tokens(), s.dim, 4, 1.0, t),
     dx = random(tokens(), s.dim, 5, 1.0, t);  // assigned: old values must not matter
     lw.reset_gradients();
-    auto saved = Gqa::reserve(memory, s, t, tokens(), true, {});
+    auto saved = Gqa::reserve(memory, s, t, tokens(), layers::Keep::backward);
     const layers::TokenContext ctx = at.context();
     const layers::Pass pass{exec, rope, ctx, scratch};
     Gqa::forward(pass, s, lw.w, x, saved, y);
@@ -114,15 +114,15 @@ TEST(Gqa, BiasesAndNormsThroughACache) {
     c.run(2);
     const ops::RopeTable rope = ops::make_rope_table(64, c.s.head_dim, 10000, {});
     for (const int64_t piece : {1, 5, 23}) {
-      Arena memory(1 << 20);
-      Gqa::Cache cache = Gqa::Cache::take(memory, c.s, t, 23);
+      const LayerCache<Gqa> cache(c.s, t, ops::cache_type_of(t), 23);
       const Owned y = through_cache<Gqa>(c.s, c.lw.w, rope, c.at.context(), c.x, cache, piece);
       expect_close(y.values(), c.y.values(), chain_tolerance(2, 23, t) * largest(c.y.values()), "piece");
     }
   }
   Arena memory(1 << 20);
   const Gqa::Spec s = with(spec_of(20, 4, 2, 6), false, true);
-  const Gqa::Saved backward = Gqa::reserve(memory, s, f32_t, 3, true), alone = Gqa::reserve(memory, s, f32_t, 3, false);
+  const Gqa::Saved backward = Gqa::reserve(memory, s, f32_t, 3, layers::Keep::backward),
+                   alone = Gqa::reserve(memory, s, f32_t, 3, layers::Keep::outputs);
   EXPECT_NE(backward.q.data, backward.a.data);
   EXPECT_EQ(alone.q.data, alone.a.data);
 }

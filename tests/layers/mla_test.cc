@@ -54,7 +54,7 @@ struct MlaCase {
     y = random(tokens(), s.dim, 4, 1.0, t),
     dx = random(tokens(), s.dim, 5, 1.0, t);  // assigned: old values must not matter
     lw.reset_gradients();
-    auto saved = Mla::reserve(memory, s, t, tokens(), true, {});
+    auto saved = Mla::reserve(memory, s, t, tokens(), layers::Keep::backward);
     const layers::TokenContext ctx = at.context();
     const layers::Pass pass{exec, rope, ctx, scratch};
     Mla::forward(pass, s, lw.w, x, saved, y);
@@ -121,10 +121,8 @@ TEST(Mla, CacheInPieces) {
           for (layers::MlaForm form : {layers::MlaForm::expanded, layers::MlaForm::absorbed}) {
             SCOPED_TRACE(std::string(isa_name(isa)) + " " + dtype_name(t) + " pieces of " + std::to_string(piece) +
                          " form " + std::to_string(static_cast<int>(form)));
-            Arena memory(size_t{8} << 20);
-            auto cache = Mla::Cache::take(memory, c.s, t, 90);
-            cache.form = form;
-            const Owned out = through_cache<Mla>(c.s, c.lw.w, rope, c.at.context(), c.x, cache, piece);
+            const LayerCache<Mla> cache(c.s, t, ops::cache_type_of(t), 90);
+            const Owned out = through_cache<Mla>(c.s, c.lw.w, rope, c.at.context(), c.x, cache, piece, form);
             if (form == layers::MlaForm::expanded)
               EXPECT_TRUE(out.same_bytes(c.y));
             else

@@ -76,7 +76,7 @@ struct SparseMlaCase {
     dx = random(tokens(), s.mla.dim, 5, 1.0, t);  // assigned: old values must not matter
     lw.reset_gradients();
     kl = {stage == Stage::off ? 0.f : kDivergenceScale, 0};
-    auto saved = SparseMla::reserve(memory, s, t, tokens(), true);
+    auto saved = SparseMla::reserve(memory, s, t, tokens(), layers::Keep::backward);
     const layers::TokenContext ctx = at.context();
     const layers::Pass pass{exec, rope, ctx, scratch};
     SparseMla::forward(pass, s, lw.w, x, saved, y);
@@ -89,10 +89,8 @@ struct SparseMlaCase {
 
   // Tokens [0, T) through a cache in pieces.
   Owned cached(int64_t piece, MlaForm form) {
-    Arena memory(size_t{8} << 20);
-    auto cache = SparseMla::Cache::take(memory, s, t, tokens());
-    cache.mla.form = form;
-    return through_cache<SparseMla>(s, lw.w, rope, at.context(), x, cache, piece);
+    const LayerCache<SparseMla> cache(s, t, ops::cache_type_of(t), tokens());
+    return through_cache<SparseMla>(s, lw.w, rope, at.context(), x, cache, piece, form);
   }
 };
 
@@ -163,7 +161,7 @@ TEST(SparseMla, ShortSequencesAreDense) {
     LayerWeights<Mla::Weights> lw(Mla::Weights(c.s.mla), t, 3);
     Owned y(40, 20, t), dx(40, 20, t);
     Arena memory(size_t{8} << 20), scratch(size_t{8} << 20);
-    auto saved = Mla::reserve(memory, c.s.mla, t, 40, true);
+    auto saved = Mla::reserve(memory, c.s.mla, t, 40, layers::Keep::backward);
     const Exec exec(1);
     const layers::TokenContext ctx = c.at.context();
     const layers::Pass pass{exec, c.rope, ctx, scratch};

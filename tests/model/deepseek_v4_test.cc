@@ -6,6 +6,8 @@
 #include <map>
 
 #include "model/config/model_type.h"
+#include "model/pass.h"
+#include "ops/rows/elementwise.h"
 #include "support/matrix.h"
 #include "support/model_case.h"
 
@@ -144,22 +146,23 @@ TEST_P(DeepseekV4, PiecesAreTheWhole) {
   const auto want = r.logits();
   const auto& t = r.tokens;
   for (const int64_t piece : {1, 7, 64, 250}) {
+    model::CachePool pool(r.m(), ops::cache_type_of(r.m().compute), int64_t{1} << 30);
+    model::KvCache text(pool, t.size());
     Arena memory(size_t{64} << 20);
-    model::KvCache cache = model::KvCache::take(memory, r.m(), t.size());
+    model::Pass pass(memory, r.scratch);
     std::vector<double> got;
     for (int64_t done = 0; done < t.size(); done += piece) {
       const int64_t n = std::min(piece, t.size() - done);
-      Arena::Scope scope(memory);
-      const std::vector<int32_t> first_key(static_cast<size_t>(n), 0), start = {0};
-      const auto part = [&](const std::vector<int32_t>& v) {
-        return std::span(v).subspan(static_cast<size_t>(done), static_cast<size_t>(n));
-      };
-      model::Tape tape =
-          model::reserve_tape(memory, r.m(), n, model::Tape::Keep::nothing, model::Recompute::none, &cache);
-      model::forward({r.exec, r.m(), {part(t.position), first_key, start, start}, r.scratch}, part(t.ids), tape,
-                     &cache);
+      model::CachedTokens places;
+      text.make_room(n);
+      places.add(text, n, layers::MlaForm::expanded);
+      const auto ids = std::span(t.ids).subspan(static_cast<size_t>(done), static_cast<size_t>(n));
+      model::PassOptions options;
+      options.caches = &pool;
+      pass.forward(r.exec, r.m(), ids, places.context(), options);
+      text.advance(n);
       Owned logits(n, r.m().config.vocab_size);
-      model::logits(r.exec, r.m(), tape.hidden, logits);
+      ops::copy(r.exec, pass.logits(r.exec, r.m(), 0, n), logits);
       const auto v = logits.values();
       got.insert(got.end(), v.begin(), v.end());
     }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/arena.h"
+#include "layers/cache.h"
 #include "layers/linear.h"
 #include "layers/pass.h"
 #include "layers/tokens.h"
@@ -86,23 +87,50 @@ class LayerWeights {
   Tensors<double> before_;
 };
 
-// Output [T, cols] of an attention layer whose tokens pass through `cache` in pieces.
+// The cache of one attention layer, with room for texts of `tokens` tokens in every type. Pages are handed out
+// backwards.
+template <class Layer>
+struct LayerCache {
+  ops::PageMemory memory;
+  typename Layer::Cache cache;
+  Arena pages, slots{size_t{1} << 20};
+  std::vector<std::vector<int32_t>> pages_of;  // every text
+
+  LayerCache(const typename Layer::Spec& s, DType t, ops::CacheType type, int64_t tokens, int64_t texts = 1)
+      : memory{type},
+        cache(memory, s),
+        pages(static_cast<size_t>(memory.page_bytes * (tokens / ops::kPageRows + 1) * texts)) {
+    memory.base = pages.base();
+    int32_t next = static_cast<int32_t>((tokens / ops::kPageRows + 1) * texts);
+    for (int64_t i = 0; i < texts; ++i) {
+      cache.slots.push_back(Layer::Cache::Slot::take(slots, s, t, tokens));
+      pages_of.emplace_back();
+      for (int64_t k = 0; k <= tokens / ops::kPageRows; ++k) pages_of.back().push_back(--next);
+    }
+  }
+  layers::CachedPart part(int64_t first, int64_t tokens, int64_t past, layers::MlaForm form, size_t text = 0) const {
+    return {first, tokens, past, form, pages_of[text], text};
+  }
+};
+
+// Output [T, cols] of an attention layer whose tokens pass through a cache in pieces.
 template <class Layer>
 Owned through_cache(const typename Layer::Spec& s, const typename Layer::Weights& w, const ops::RopeTable& rope,
-                    const layers::TokenContext& ctx, const Owned& x, typename Layer::Cache& cache, int64_t piece) {
+                    const layers::TokenContext& ctx, const Owned& x, const LayerCache<Layer>& cache, int64_t piece,
+                    layers::MlaForm form = layers::MlaForm::expanded) {
   Arena memory(size_t{8} << 20), scratch(size_t{64} << 20);
   const CMat in = x;
   Owned out(in.rows, in.cols, in.dtype);
   for (int64_t begin = 0; begin < in.rows; begin += piece) {
     const int64_t n = std::min(piece, in.rows - begin);
-    const auto part = [&](std::span<const int32_t> v) {
-      return v.subspan(static_cast<size_t>(begin), static_cast<size_t>(n));
-    };
-    const int32_t start = 0;
-    const layers::TokenContext here{part(ctx.position), part(ctx.first_key), {&start, 1}, {&start, 1}};
+    layers::TokenContext here = ctx.rows(begin, n);
+    const layers::CachedPart part = cache.part(0, n, begin, form);
+    here.parts = {&part, 1};
     Arena::Scope scope(memory);
-    auto saved = Layer::reserve(memory, s, in.dtype, n, false, &cache, begin);
-    Layer::forward({Exec(1), rope, here, scratch}, s, w, in.row_block(begin, n), saved, Mat(out).row_block(begin, n));
+    auto saved = Layer::reserve(memory, s, in.dtype, n, layers::Keep::cached);
+    Layer::forward({Exec(1), rope, here, scratch}, s, w, in.row_block(begin, n), saved, Mat(out).row_block(begin, n),
+                   &cache.cache);
+    EXPECT_EQ(scratch.used(), 0u);
   }
   return out;
 }

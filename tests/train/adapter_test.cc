@@ -7,7 +7,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/hf_directory.h"
-#include "infer/engine.h"
+#include "infer/session.h"
 #include "io/json_file.h"
 #include "support/temp_dir.h"
 #include "train/further_runs.h"

@@ -14,10 +14,15 @@
 
 namespace birkhoff::kernels {
 
-// Typed rows: element (r, c) is data[r * stride + c].
+inline constexpr int64_t kPageRows = 64;
+
+// Typed rows: element (r, c) is data[r * stride + c]. With pages row r is where row first + r of a text stands: row
+// (first + r) % kPageRows of page pages[(first + r) / kPageRows], pages being page_bytes apart.
 struct AttentionRows {
   const void* data;
   int64_t stride;
+  const int32_t* pages = nullptr;
+  int64_t page_bytes = 0, first = 0;
 };
 
 struct AttentionForward {

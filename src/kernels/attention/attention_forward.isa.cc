@@ -144,8 +144,8 @@ void forward(const AttentionForward& a) {
   const int64_t keys = b.seen[columns - 1];
   for (int64_t k0 = 0; k0 < keys; k0 += kKeys) {
     const int64_t here = keys - k0 < kKeys ? keys - k0 : kKeys, padded = round_up(here, kRowStep);
-    const auto key = [&](int64_t i) { return static_cast<const T*>(a.k.data) + (k0 + i) * a.k.stride; };
-    const auto value = [&](int64_t i) { return static_cast<const T*>(a.v.data) + (k0 + i) * a.v.stride; };
+    const auto key = [&](int64_t i) { return row_of<T>(a.k, k0 + i); };
+    const auto value = [&](int64_t i) { return row_of<T>(a.v, k0 + i); };
     pack_rows(key, here, a.qk_dim, b.k, b.qk, padded);
     pack_a_transposed(value, here, a.v_dim, b.v, kKeys, b.vd, padded);
     for (int64_t block = 0; block < blocks; ++block) {

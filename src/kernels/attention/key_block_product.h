@@ -29,7 +29,7 @@ inline void with_operand(const KeyBlock& block, F&& f) {
 
 template <class T>
 inline auto rows_of(const AttentionRows& x, const int32_t* keys) {
-  return [=](int64_t i) { return static_cast<const T*>(x.data) + keys[i] * x.stride; };
+  return [=](int64_t i) { return row_of<T>(x, keys[i]); };
 }
 template <class T>
 inline auto column_of(const Columns& x) {

@@ -1,8 +1,17 @@
 // What attention's forward and backward share: powers of two, rounding of probabilities, causal masks. *.isa.cc only.
 #pragma once
+#include "kernels/attention/attention.h"
 #include "kernels/gemm/block_product.h"
 
 namespace birkhoff::kernels::BK_ISA {
+
+template <class T>
+inline const T* row_of(const AttentionRows& x, int64_t r) {
+  if (!x.pages) return static_cast<const T*>(x.data) + r * x.stride;
+  r += x.first;
+  const char* page = static_cast<const char*>(x.data) + x.pages[r / kPageRows] * x.page_bytes;
+  return reinterpret_cast<const T*>(page) + r % kPageRows * x.stride;
+}
 
 inline constexpr float kLog2e = 1.44269504f, kLn2 = 0.693147181f;
 // A masked score. Finite, so that no difference of two of them is NaN, and so low that 2^(it times any scale) is

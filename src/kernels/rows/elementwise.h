@@ -18,6 +18,12 @@ struct ElementwiseKernels {
   void (*add_bb)(const bf16* from, bf16* to, int64_t n);
   // high + low = from to 16 bits.
   void (*split)(const float* from, bf16* high, bf16* low, int64_t n);
+  // codes = from / scale rounded to nearest even, scale = max |from| / 127 (with one that is not finite: NaN), and
+  // back.
+  void (*encode_f)(const float* from, int64_t n, int8_t* codes, float* scale);
+  void (*encode_b)(const bf16* from, int64_t n, int8_t* codes, float* scale);
+  void (*decode_f)(const int8_t* codes, float scale, float* to, int64_t n);
+  void (*decode_b)(const int8_t* codes, float scale, bf16* to, int64_t n);
 };
 BK_DECLARE_KERNELS(ElementwiseKernels, elementwise_kernels)
 

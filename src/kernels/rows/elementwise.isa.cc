@@ -22,10 +22,47 @@ void split(const float* from, bf16* high, bf16* low, int64_t n) {
   });
 }
 
+template <class T>
+void encode(const T* from, int64_t n, int8_t* codes, float* scale) {
+  V top = set1(0.f), zero = set1(0.f);  // zero: NaN once a number was not finite
+  for_lanes(n, [&](int64_t i, int lanes) {
+    const V v = load_some(from + i, lanes);
+    top = max(top, max(v, set1(0.f) - v));
+    zero = zero + v * set1(0.f);
+  });
+  const float largest = reduce_max(top), nan = reduce_add(zero);
+  *scale = largest * (1.f / 127.f) + nan;
+  const float inverse = largest > 0.f && largest < __builtin_inff() ? 127.f / largest : 0.f;
+  for_lanes(n, [&](int64_t i, int lanes) {
+    alignas(64) float whole[kLanes];
+    store(whole, round(load_some(from + i, lanes) * set1(inverse)));
+    for (int k = 0; k < lanes; ++k) codes[i + k] = static_cast<int8_t>(nan == 0.f ? whole[k] : 0.f);
+  });
+}
+
+template <class T>
+void decode(const int8_t* codes, float scale, T* to, int64_t n) {
+  for_lanes(n, [&](int64_t i, int lanes) {
+    alignas(64) float whole[kLanes] = {};
+    for (int k = 0; k < lanes; ++k) whole[k] = codes[i + k];
+    store_some(to + i, load(whole) * set1(scale), lanes);
+  });
+}
+
 }  // namespace
 
-const ElementwiseKernels elementwise_kernels = {copy_row<float, float>, copy_row<float, bf16>, copy_row<bf16, float>,
-                                                copy_row<bf16, bf16>,   add_row<float, float>, add_row<float, bf16>,
-                                                add_row<bf16, float>,   add_row<bf16, bf16>,   split};
+const ElementwiseKernels elementwise_kernels = {copy_row<float, float>,
+                                                copy_row<float, bf16>,
+                                                copy_row<bf16, float>,
+                                                copy_row<bf16, bf16>,
+                                                add_row<float, float>,
+                                                add_row<float, bf16>,
+                                                add_row<bf16, float>,
+                                                add_row<bf16, bf16>,
+                                                split,
+                                                encode<float>,
+                                                encode<bf16>,
+                                                decode<float>,
+                                                decode<bf16>};
 
 }  // namespace birkhoff::kernels::BK_ISA

@@ -27,14 +27,15 @@ std::vector<Stretch> find_stretches(std::span<const int32_t> first_key, int64_t 
   return v;
 }
 
-void check_attention_shape(const AttentionShape& s, CMat q, CMat k, CMat v, std::span<const int32_t> first_key) {
+void check_attention_shape(const AttentionShape& s, CMat q, const KeyRows& k, const KeyRows& v,
+                           std::span<const int32_t> first_key) {
   BK_CHECK(s.heads > 0 && s.kv_heads > 0 && s.qk_dim > 0 && s.v_dim > 0);
   BK_CHECK_EQ(s.heads % s.kv_heads, 0);
   BK_CHECK(s.scale > 1e-20f && s.scale < 1e6f);  // the sign and size that masked scores are made for
   BK_CHECK_LE(q.rows, k.rows);
   check_shape(q, q.rows, s.heads * s.qk_dim);
-  check_shape(k, k.rows, s.kv_heads * s.qk_dim);
-  check_shape(v, k.rows, s.kv_heads * s.v_dim);
+  check_rows(k, k.rows, s.kv_heads * s.qk_dim);
+  check_rows(v, k.rows, s.kv_heads * s.v_dim);
   BK_CHECK(k.dtype == q.dtype && v.dtype == q.dtype);
   BK_CHECK_EQ(static_cast<int64_t>(first_key.size()), q.rows);
 }
@@ -84,7 +85,7 @@ struct KeyGradients {
 
 }  // namespace
 
-void attention_forward(const Exec& exec, const AttentionShape& s, CMat q, CMat k, CMat v,
+void attention_forward(const Exec& exec, const AttentionShape& s, CMat q, const KeyRows& k, const KeyRows& v,
                        std::span<const int32_t> first_key, Mat o, Mat lse) {
   check_attention_shape(s, q, k, v, first_key);
   check_shape(o, q.rows, s.heads * s.v_dim);
@@ -110,8 +111,8 @@ void attention_forward(const Exec& exec, const AttentionShape& s, CMat q, CMat k
     WorkerScratch memory;
     kernels::AttentionForward a{};
     a.q = from(q, row, head * s.qk_dim);
-    a.k = from(k, key, task.kv_head * s.qk_dim);
-    a.v = from(v, key, task.kv_head * s.v_dim);
+    a.k = k.from(key, task.kv_head * s.qk_dim);
+    a.v = v.from(key, task.kv_head * s.v_dim);
     a.o = into(o, row, head * s.v_dim), a.o_stride = o.stride;
     if (with_lse) a.lse = static_cast<float*>(into(lse, row, head)), a.lse_stride = lse.stride;
     a.heads = group, a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;

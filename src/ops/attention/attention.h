@@ -11,6 +11,7 @@
 
 #include "core/exec.h"
 #include "core/view.h"
+#include "ops/attention/key_rows.h"
 
 namespace birkhoff::ops {
 
@@ -23,7 +24,7 @@ struct AttentionShape {
 // q [T, heads*qk_dim], k [M, kv_heads*qk_dim], v [M, kv_heads*v_dim] -> o [T, heads*v_dim] and lse [T, heads] fp32 (log
 // of the softmax denominator, with the row maximum folded in; may be an empty Mat when no backward follows). k and v
 // may be views with a stride (e.g. interleaved per head is NOT supported: head h's k is columns h*qk_dim ..).
-void attention_forward(const Exec& exec, const AttentionShape& s, CMat q, CMat k, CMat v,
+void attention_forward(const Exec& exec, const AttentionShape& s, CMat q, const KeyRows& k, const KeyRows& v,
                        std::span<const int32_t> first_key, Mat o, Mat lse);
 
 // What backward reads of a forward with M == T.

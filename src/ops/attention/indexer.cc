@@ -24,7 +24,7 @@ void check_operands(const IndexerShape& s, const IndexerTensors& in) {
   const auto& [q, k, w] = in;
   BK_CHECK(s.heads > 0 && s.dim > 0);
   check_shape(q, q.rows, s.heads * s.dim);
-  check_shape(k, k.rows, s.dim);
+  check_rows(k, k.rows, s.dim);
   check_shape(w, q.rows, s.heads);
   BK_CHECK(k.dtype == q.dtype && w.dtype == f32_t);
 }
@@ -119,7 +119,7 @@ void score_keys(const Selection& s, int64_t row, int64_t queries, int32_t begin,
     std::iota(tile, tile + count, k0);
     (s.in.q.dtype == f32_t ? kernel.scores_f32 : kernel.scores_bf16)({{tile, nullptr, count, queries},
                                                                       rows_at(s.in.q, row),
-                                                                      rows_at(s.in.k, 0),
+                                                                      s.in.k.from(0, 0),
                                                                       s.in.w.f32(row),
                                                                       s.in.w.stride,
                                                                       s.shape.heads,
@@ -245,7 +245,7 @@ class IndexerKlSteps {
         memory.take_bytes(static_cast<size_t>(kernel.gradient_bytes(s_.dim, block.queries * s_.heads, block.count)));
     const Mat dq = d_.dq.row_block(row, block.queries);
     (f32() ? kernel.gradient_f32 : kernel.gradient_bf16)(
-        {block, rows_at(in_.q, row), rows_at(in_.k, 0), in_.w.f32(row), in_.w.stride, s_.heads, s_.dim, p_.f32(row),
+        {block, rows_at(in_.q, row), in_.k.from(0, 0), in_.w.f32(row), in_.w.stride, s_.heads, s_.dim, p_.f32(row),
          p_.stride, scale, loss_ + row, dq.data, dq.stride, d_.dw.f32(row), d_.dw.stride, weights_of(b), inner});
   }
 

@@ -11,6 +11,7 @@
 #include "core/arena.h"
 #include "core/exec.h"
 #include "core/view.h"
+#include "ops/attention/key_rows.h"
 
 namespace birkhoff::ops {
 
@@ -18,7 +19,9 @@ struct IndexerShape {
   int64_t heads = 0, dim = 0;
 };
 struct IndexerTensors {
-  CMat q, k, w;  // [T, heads*dim], [M, dim], [T, heads]
+  CMat q;     // [T, heads*dim]
+  KeyRows k;  // [M, dim]
+  CMat w;     // [T, heads]
 };
 
 // keys [T, S]: the min(S, end[t] - first[t]) keys s in [first[t], end[t]) with the largest scores, in ascending order,

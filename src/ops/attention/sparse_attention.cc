@@ -28,19 +28,19 @@ void* row_at(Mat m, int64_t row, int64_t col) {
   return m.row_block(row, m.rows - row).col_block(col, m.cols - col).data;
 }
 
-void check_operands(const SparseAttentionShape& s, CMat q, CMat k, CIndexMat keys) {
+void check_operands(const SparseAttentionShape& s, CMat q, const KeyRows& k, CIndexMat keys) {
   BK_CHECK(s.heads > 0 && s.kv_heads > 0 && s.qk_dim > 0 && s.v_dim > 0);
   BK_CHECK_EQ(s.heads % s.kv_heads, 0);
   BK_CHECK(s.scale > 1e-20f && s.scale < 1e6f);  // the sign and size that masked scores are made for
   check_shape(q, q.rows, s.heads * s.qk_dim);
-  check_shape(k, k.rows, s.kv_heads * s.qk_dim);
+  check_rows(k, k.rows, s.kv_heads * s.qk_dim);
   BK_CHECK(k.dtype == q.dtype);
   BK_CHECK_EQ(keys.rows, q.rows);
 }
 
 void check_input(const SparseAttentionShape& s, const SparseAttentionInput& in) {
   check_operands(s, in.q, in.k, in.keys);
-  check_shape(in.v, in.k.rows, s.kv_heads * s.v_dim);
+  check_rows(in.v, in.k.rows, s.kv_heads * s.v_dim);
   BK_CHECK(in.v.dtype == in.q.dtype);
   if (in.sink.cols == 0) return;
   check_shape(in.sink, 1, s.heads);
@@ -100,7 +100,8 @@ void add_sink_gradient(const Exec& exec, CMat sink, CMat lse, CMat delta, Mat d_
 void sparse_attention_forward(const Exec& exec, const SparseAttentionShape& s, const SparseAttentionInput& in, Mat o,
                               Mat lse, Arena& scratch) {
   check_input(s, in);
-  const CMat q = in.q, k = in.k, v = in.v, sink = in.sink;
+  const CMat q = in.q, sink = in.sink;
+  const KeyRows &k = in.k, &v = in.v;
   const CIndexMat keys = in.keys;
   check_shape(o, q.rows, s.heads * s.v_dim);
   BK_CHECK(o.dtype == q.dtype);
@@ -128,7 +129,7 @@ void sparse_attention_forward(const Exec& exec, const SparseAttentionShape& s, c
     kernels::SparseForward a{};
     a.block = blocks[block];
     a.heads = std::min(chunk, group - in_group), a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;
-    a.q = at(q, row, head * s.qk_dim), a.k = at(k, 0, kv_head * s.qk_dim), a.v = at(v, 0, kv_head * s.v_dim);
+    a.q = at(q, row, head * s.qk_dim), a.k = k.from(0, kv_head * s.qk_dim), a.v = v.from(0, kv_head * s.v_dim);
     a.sink = sink.cols ? sink.f32() + head : nullptr;
     a.o = row_at(o, row, head * s.v_dim), a.o_stride = o.stride;
     if (with_lse) a.lse = lse.f32(row) + head, a.lse_stride = lse.stride;
@@ -202,8 +203,8 @@ class SparseBackwardSteps {
     kernels::SparseBackward a{};
     a.block = blocks_[block];
     a.heads = group, a.qk_dim = s_.qk_dim, a.v_dim = s_.v_dim, a.scale = s_.scale;
-    a.q = at(in.q, row, head * s_.qk_dim), a.k = at(in.k, 0, kv_head * s_.qk_dim);
-    a.v = at(in.v, 0, kv_head * s_.v_dim);
+    a.q = at(in.q, row, head * s_.qk_dim), a.k = in.k.from(0, kv_head * s_.qk_dim);
+    a.v = in.v.from(0, kv_head * s_.v_dim);
     a.o = at(f_.o, row, head * s_.v_dim), a.d_o = at(d_o_, row, head * s_.v_dim);
     a.lse = f_.lse.f32(row) + head, a.lse_stride = f_.lse.stride;
     a.dq = row_at(d_.dq, row, head * s_.qk_dim), a.dq_stride = d_.dq.stride;

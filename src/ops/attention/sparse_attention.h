@@ -12,6 +12,7 @@
 #include "core/arena.h"
 #include "core/exec.h"
 #include "core/view.h"
+#include "ops/attention/key_rows.h"
 
 namespace birkhoff::ops {
 
@@ -26,7 +27,8 @@ struct SparseAttentionShape {
 // empty Mat when no backward follows). sink [1, heads] fp32 or empty: a logit of every row that takes part in the
 // denominator alone. A row without keys needs a sink; its o is zero.
 struct SparseAttentionInput {
-  CMat q, k, v;
+  CMat q;
+  KeyRows k, v;
   CIndexMat keys;
   CMat sink = {};
 };

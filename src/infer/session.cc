@@ -1,0 +1,159 @@
+#include "infer/session.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "infer/prefix_cache.h"
+
+namespace birkhoff::infer {
+namespace {
+
+constexpr size_t kRowsOfLogits = 64;  // at a time; the engine planned for as many
+
+void check_capacity(const Engine& engine, int64_t capacity) {
+  if (capacity >= 1 && capacity <= engine.max_positions()) return;
+  throw Error(
+      "session",
+      "capacity " + std::to_string(capacity) + ", the engine allows 1 to " + std::to_string(engine.max_positions()),
+      "ask for fewer tokens");
+}
+
+}  // namespace
+
+// One pass over pieces of sessions.
+class BatchPass {
+ public:
+  BatchPass(const Engine& engine, std::span<const BatchPiece> pieces) : engine_(engine), pieces_(pieces) {
+    for (const BatchPiece& piece : pieces) {
+      check(piece);
+      ids_.insert(ids_.end(), piece.ids.begin(), piece.ids.end());
+    }
+    BK_CHECK_LE(static_cast<int64_t>(ids_.size()), Engine::kPassTokens);
+    for (const BatchPiece& piece : pieces) piece.session->cache_.make_room(tokens_of(piece));
+  }
+
+  void run(const BatchRow& row) {
+    const model::Model& m = engine_.model();
+    model::CachedTokens places;
+    for (const BatchPiece& piece : pieces_)
+      places.add(piece.session->cache_, tokens_of(piece), form_of(*piece.session, piece.role));
+    model::Pass& pass = engine_.session_pass();
+    pass.forward(engine_.exec(), m, ids_, places.context(),
+                 {model::Tape::Keep::nothing, model::Recompute::none, &engine_.caches()});
+    for (const BatchPiece& piece : pieces_) advance(piece);
+    const std::vector<Wanted> wanted = wanted_rows();
+    for (size_t at = 0; at < wanted.size(); at += kRowsOfLogits) {
+      Arena::Scope scope(pass.scratch());
+      std::vector<int64_t> rows;
+      for (size_t i = at; i < std::min(at + kRowsOfLogits, wanted.size()); ++i) rows.push_back(wanted[i].row);
+      const Mat out = pass.logits(engine_.exec(), m, rows);
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const Wanted& w = wanted[at + i];
+        const std::span<const float> logits(out.f32(static_cast<int64_t>(i)), static_cast<size_t>(out.cols));
+        const BatchPiece& piece = pieces_[w.piece];
+        require_finite(logits, piece.session->length() - tokens_of(piece) + w.token);
+        row(w.piece, w.token, logits);
+      }
+    }
+  }
+
+ private:
+  struct Wanted {
+    size_t piece;
+    int64_t token, row;
+  };
+  static int64_t tokens_of(const BatchPiece& piece) { return static_cast<int64_t>(piece.ids.size()); }
+  static layers::MlaForm form_of(const Session& s, TokenRole role) {
+    return role == TokenRole::prompt ? s.forms_.prompt : s.forms_.generated;
+  }
+
+  void check(const BatchPiece& piece) const {
+    const Session& s = *piece.session;
+    BK_CHECK(s.engine_ == &engine_);
+    check_ids(engine_.model().config, piece.ids);
+    if (piece.ids.empty()) throw Error("session", "no tokens to feed");
+    if (s.length() + tokens_of(piece) > s.capacity())
+      throw Error("session",
+                  std::to_string(s.length()) + " + " + std::to_string(piece.ids.size()) +
+                      " tokens exceed the capacity " + std::to_string(s.capacity()),
+                  "open the session with a larger capacity");
+  }
+
+  static void advance(const BatchPiece& piece) {
+    Session& s = *piece.session;
+    s.cache_.advance(tokens_of(piece));
+    if (piece.role == TokenRole::prompt && s.prompt_tokens_ == static_cast<int64_t>(s.ids_.size()))
+      s.prompt_tokens_ += tokens_of(piece);
+    s.ids_.insert(s.ids_.end(), piece.ids.begin(), piece.ids.end());
+    if (piece.role == TokenRole::prompt) s.remember();
+  }
+
+  std::vector<Wanted> wanted_rows() const {
+    std::vector<Wanted> wanted;
+    int64_t first = 0;
+    for (size_t i = 0; i < pieces_.size(); ++i) {
+      const int64_t n = tokens_of(pieces_[i]);
+      for (int64_t t = std::max<int64_t>(0, n - pieces_[i].logits); t < n; ++t) wanted.push_back({i, t, first + t});
+      first += n;
+    }
+    return wanted;
+  }
+
+  const Engine& engine_;
+  std::span<const BatchPiece> pieces_;
+  std::vector<int32_t> ids_;
+};
+
+void run_batch(const Engine& engine, std::span<const BatchPiece> pieces, const BatchRow& row) {
+  BatchPass(engine, pieces).run(row);
+}
+
+Session::Session(const Engine& engine, int64_t capacity, MlaForms forms)
+    : engine_(&engine), cache_((check_capacity(engine, capacity), engine.caches()), capacity), forms_(forms) {}
+
+std::span<const float> Session::feed(std::span<const int32_t> ids, TokenRole role) {
+  check_ids(engine_->model().config, ids);
+  if (length() + static_cast<int64_t>(ids.size()) > capacity())
+    throw Error("session",
+                std::to_string(length()) + " + " + std::to_string(ids.size()) + " tokens exceed the capacity " +
+                    std::to_string(capacity()),
+                "open the session with a larger capacity");
+  if (role == TokenRole::prompt && length() == 0) ids = ids.subspan(static_cast<size_t>(recall(ids)));
+  logits_.resize(static_cast<size_t>(engine_->model().config.vocab_size));
+  for (;;) {
+    const auto piece = ids.first(std::min(ids.size(), static_cast<size_t>(Engine::kPassTokens)));
+    const bool last = piece.size() == ids.size();
+    const BatchPiece pieces[] = {{this, piece, role, last ? 1 : 0}};
+    run_batch(*engine_, pieces,
+              [&](size_t, int64_t, std::span<const float> row) { std::copy(row.begin(), row.end(), logits_.begin()); });
+    if (last) return logits_;
+    ids = ids.subspan(piece.size());
+  }
+}
+
+bool Session::rewind(int64_t tokens) {
+  if (!cache_.truncate(tokens)) return false;
+  ids_.resize(static_cast<size_t>(tokens));
+  prompt_tokens_ = std::min(prompt_tokens_, tokens);
+  return true;
+}
+
+int64_t Session::recall(std::span<const int32_t> prompt) {
+  PrefixCache* prefixes = engine_->prefixes();
+  if (!prefixes || length() > 0 || prompt.empty()) return 0;
+  const auto most = std::min(prompt.size() - 1, static_cast<size_t>(capacity()));
+  cache_.borrow(prefixes->find({scope_, forms_.prompt}, prompt.first(most)));
+  ids_.assign(prompt.begin(), prompt.begin() + length());
+  prompt_tokens_ = length();
+  return length();
+}
+
+void Session::remember() {
+  PrefixCache* prefixes = engine_->prefixes();
+  if (!prefixes) return;
+  const auto pages = static_cast<size_t>(prompt_tokens_ / ops::kPageRows);
+  prefixes->insert({scope_, forms_.prompt}, std::span(ids_).first(pages * static_cast<size_t>(ops::kPageRows)),
+                   cache_.pages().first(pages));
+}
+
+}  // namespace birkhoff::infer

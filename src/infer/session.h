@@ -1,0 +1,91 @@
+// Texts that a model reads and writes: a session is a position and its caches, and passes run pieces of many of them.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "infer/engine.h"
+
+namespace birkhoff::infer {
+
+// What tokens are to a session: given to it, or its own.
+enum class TokenRole : uint8_t { prompt, generated };
+
+// Which form latent attention takes for them (layers/mla.h). A prompt is read in the expanded form, with the bits of
+// training, and generated tokens meet the cache as it lies; a token's bits depend on its role and on what stands before
+// it, not on the pieces it came in.
+struct MlaForms {
+  layers::MlaForm prompt = layers::MlaForm::expanded, generated = layers::MlaForm::absorbed;
+  MlaForms() = default;
+  MlaForms(layers::MlaForm both) : prompt(both), generated(both) {}
+  bool operator==(const MlaForms&) const = default;
+};
+
+// One text: its tokens and what the model keeps of them. Its bits are its own: they depend neither on the pieces it
+// came in, nor on the sessions that share its passes, nor on threads, nor on what was read and taken back before.
+class Session {
+ public:
+  // Throws Error: a capacity that the engine does not allow; no memory for caches.
+  Session(const Engine& engine, int64_t capacity, MlaForms forms = {});
+  // Appends the tokens and returns the logits [V] that predict the next one, valid until the next call. A first prompt
+  // begins with what the engine's prefix cache has of it. Throws Error, and the session is what it was: ids outside the
+  // vocabulary, no room.
+  std::span<const float> feed(std::span<const int32_t> ids, TokenRole role = TokenRole::prompt);
+  // Forgets all but the first `tokens` of length(); what is fed next follows them with the bits of a session that read
+  // no others. False, and nothing happens, where the model cannot go back to there (V4's windows).
+  bool rewind(int64_t tokens);
+  // Another session that has read the same; what either reads from now on is its own.
+  Session fork() const { return *this; }
+  // Of an empty session: takes over what the engine's prefix cache has of the beginning of a prompt, leaving at least
+  // its last token to be read; their number.
+  int64_t recall(std::span<const int32_t> prompt);
+  // Prompts are kept for, and found by, sessions of the same number alone.
+  void set_scope(uint64_t scope) { scope_ = scope; }
+
+  // Everything in one file, and back; the engine must have the same model, formats and cache type. Throws Error naming
+  // what differs, or that the file is damaged.
+  void save(const std::string& path) const;
+  static Session restore(const Engine& engine, const std::string& path);
+
+  int64_t length() const { return cache_.length(); }
+  int64_t capacity() const { return cache_.capacity(); }
+  std::span<const int32_t> ids() const { return ids_; }  // that it holds
+  const MlaForms& forms() const { return forms_; }
+  const Engine& engine() const { return *engine_; }
+
+ private:
+  friend class BatchPass;
+  Session(const Session&) = default;
+  void remember();  // the whole pages of prompt, for other sessions
+
+ public:
+  Session(Session&&) = default;
+  Session& operator=(Session&&) = default;
+
+ private:
+  const Engine* engine_;
+  model::KvCache cache_;
+  MlaForms forms_;
+  uint64_t scope_ = 0;
+  std::vector<int32_t> ids_;
+  int64_t prompt_tokens_ = 0;  // the first ones, before the first generated one
+  std::vector<float> logits_;
+};
+
+// A piece of one session in a pass.
+struct BatchPiece {
+  Session* session = nullptr;
+  std::span<const int32_t> ids;
+  TokenRole role = TokenRole::prompt;
+  int64_t logits = 1;  // of its last tokens so many
+};
+
+// Runs the pieces, of different sessions and Engine::kPassTokens tokens at most, in one pass: every matrix is read once
+// for all. row(piece, token of the piece, logits [V]) sees each that is asked for, in order. Throws Error before
+// anything is read: ids, capacity, no memory for caches; and when logits are not finite.
+using BatchRow = std::function<void(size_t piece, int64_t token, std::span<const float> logits)>;
+void run_batch(const Engine& engine, std::span<const BatchPiece> pieces, const BatchRow& row);
+
+}  // namespace birkhoff::infer

@@ -1,0 +1,59 @@
+// Rows that texts leave behind, in pages which they may share: row r of a text stands in row r % kPageRows of page
+// pages[r / kPageRows]. A page has the rows of every layer, one after another. Types:
+//   fp32, bf16   the numbers
+//   int8         codes with an fp32 scale for every group of columns: max |x| / 127, codes rounded to nearest even
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "core/exec.h"
+#include "ops/attention/key_rows.h"
+
+namespace birkhoff::ops {
+
+using kernels::kPageRows;
+
+enum class CacheType : uint8_t { f32, bf16, int8 };
+const char* cache_type_name(CacheType t);  // "fp32", "bf16", "int8"
+std::optional<CacheType> find_cache_type(std::string_view name);
+inline CacheType cache_type_of(DType t) { return t == f32_t ? CacheType::f32 : CacheType::bf16; }
+
+// All pages, of which layers lay out the first and memory is given afterwards; null for dry runs.
+struct PageMemory {
+  CacheType type = CacheType::bf16;
+  std::byte* base = nullptr;
+  int64_t page_bytes = 0;
+};
+
+class PagedRows {
+ public:
+  PagedRows() = default;
+  // Rows of groups of columns side by side, behind what the page has already. `memory` outlives it.
+  PagedRows(PageMemory& memory, std::vector<int64_t> groups);
+  static int64_t row_bytes(CacheType type, const std::vector<int64_t>& groups);
+
+  int64_t cols() const { return cols_; }
+  // Whether the rows can be read where they lie as numbers of type t.
+  bool holds(DType t) const { return memory_->type == cache_type_of(t); }
+  // The first `rows` rows of a text, of a type of numbers.
+  KeyRows view(std::span<const int32_t> pages, int64_t rows) const;
+  // rows [n, cols] become rows first .. first + n - 1 of the text.
+  void write(const Exec& exec, CMat rows, std::span<const int32_t> pages, int64_t first) const;
+  // The text's first rows -> out [n, cols], assigned.
+  void read(const Exec& exec, std::span<const int32_t> pages, Mat out) const;
+
+ private:
+  Mat row_at(int32_t page, int64_t row) const;
+  int8_t* codes_at(int32_t page, int64_t row) const;
+  float* scales_at(int32_t page, int64_t row) const;
+
+  const PageMemory* memory_ = nullptr;
+  std::vector<int64_t> groups_;
+  int64_t cols_ = 0;
+  int64_t offset_ = 0, scales_offset_ = 0;  // of row 0 in a page
+};
+
+}  // namespace birkhoff::ops
