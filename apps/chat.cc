@@ -41,7 +41,7 @@ void add_chat(CLI::App& app, Program& p) {
       ->capture_default_str();
   verb->add_option("--context", f->context, "longest conversation in tokens; default: the model's, at most 4096")
       ->check(whole_number(1, INT32_MAX));
-  add_sampling(*verb, f->reply.sampling);
+  add_sampling(*verb, f->reply.sampling, f->reply.logits);
   f->weights.add(*verb);
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
   verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
@@ -49,6 +49,7 @@ void add_chat(CLI::App& app, Program& p) {
   verb->callback([f, &p] {
     p.run = [f, &p] {
       infer::validate(f->reply.sampling);
+      infer::validate(f->reply.logits);
       infer::EngineOptions options;
       options.compute = f->dtype;
       options.set = f->set;
@@ -63,6 +64,7 @@ void add_chat(CLI::App& app, Program& p) {
                         std::to_string(engine.max_positions()),
                     "lower it, or leave it out", ExitCode::usage);
       if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
+      infer::require_ids(f->reply.logits, static_cast<size_t>(engine.model().config.vocab_size));
       infer::Conversation conversation(engine, open_format(engine, *f));
       if (!f->system.empty()) conversation.set_system(f->system);
       if (!f->tools.empty()) conversation.set_tools(text::chat::read_tools(f->tools));

@@ -43,6 +43,16 @@ CLI::Validator number(T low, T high, const char* kind) {
       "");
 }
 
+// "42=-1.5"
+std::pair<int32_t, double> token_bias(const std::string& text) {
+  const size_t equals = text.find('=');
+  std::pair<int32_t, double> bias;
+  if (equals == std::string::npos || !parse(text.substr(0, equals), bias.first) ||
+      !parse(text.substr(equals + 1), bias.second))
+    throw CLI::ValidationError("--logit-bias", "must be ID=BIAS, such as 42=-1.5, is " + shortened("\"" + text + "\""));
+  return bias;
+}
+
 // Options that say how to work are read from the environment; those that say what to read and write are not.
 bool reads_environment(const CLI::Option& o, bool is_number) {
   const std::string& name = o.get_single_name();
@@ -72,7 +82,10 @@ void finish_option(CLI::Option& o) {
   }
   // One value a flag, however often: the library's "TEXT ..." would promise a list.
   if (o.get_expected_max() == CLI::detail::expected_max_vector_size && !o.get_allow_extra_args())
-    o.option_text((name == "set" ? "KEY=VALUE" : type) + std::string(o.get_required() ? " REQUIRED" : ""));
+    o.option_text((name == "set"          ? "KEY=VALUE"
+                   : name == "logit-bias" ? "ID=BIAS"
+                                          : type) +
+                  std::string(o.get_required() ? " REQUIRED" : ""));
   if (reads_environment(o, is_number)) o.envname(variable_of(name));
 }
 
@@ -81,11 +94,25 @@ void finish_option(CLI::Option& o) {
 CLI::Validator whole_number(int64_t low, int64_t high) { return number<int64_t>(low, high, "a whole number"); }
 CLI::Validator real_number(double low, double high) { return number<double>(low, high, "a number"); }
 
-void add_sampling(CLI::App& verb, infer::SamplerOptions& o) {
+void add_sampling(CLI::App& verb, infer::SamplerOptions& o, infer::LogitsOptions& logits) {
   verb.add_option("--temp", o.temperature, "temperature; 0 takes the most probable")->capture_default_str();
   verb.add_option("--top-k", o.top_k, "0: all")->capture_default_str();
   verb.add_option("--top-p", o.top_p)->capture_default_str();
   verb.add_option("--min-p", o.min_p)->capture_default_str();
+  verb.add_option("--typical-p", o.typical_p, "the most typical tokens of this probability; 1: all")
+      ->capture_default_str();
+  verb.add_option("--repetition-penalty", logits.repetition_penalty, "above 1: ids that were there are less probable")
+      ->capture_default_str();
+  verb.add_option("--presence-penalty", logits.presence_penalty, "taken from the logits of ids in the answer")
+      ->capture_default_str();
+  verb.add_option("--frequency-penalty", logits.frequency_penalty, "the same, as often as they are there")
+      ->capture_default_str();
+  const auto add_bias = [&logits](const std::vector<std::string>& given) {
+    for (const std::string& text : given) logits.bias.push_back(token_bias(text));
+  };
+  verb.add_option_function<std::vector<std::string>>("--logit-bias", add_bias,
+                                                     "added to the logit of an id, -100 to 100; repeatable")
+      ->allow_extra_args(false);
   verb.add_option("--seed", o.seed)->capture_default_str();
 }
 

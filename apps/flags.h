@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "infer/logits_processor.h"
 #include "infer/sampler.h"
 #include "model/model.h"
 
@@ -14,7 +15,7 @@ CLI::Validator whole_number(int64_t low, int64_t high);
 CLI::Validator real_number(double low, double high);
 
 // How the verbs that write draw their tokens.
-void add_sampling(CLI::App& verb, infer::SamplerOptions& options);
+void add_sampling(CLI::App& verb, infer::SamplerOptions& sampling, infer::LogitsOptions& logits);
 
 // --weights and --head-weights of a verb that runs a model. Without the second the head has the format of the others,
 // q8 beside q4.

@@ -69,6 +69,7 @@ int generate(const GenerateFlags& f, int threads) {
   options.progress = preparing_progress();
   const infer::Engine engine(f.model, options);
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
+  infer::require_ids(o.logits, static_cast<size_t>(engine.model().config.vocab_size));
   // Ids in, ids out: no tokenizer is needed then, and none is looked for.
   std::optional<infer::TextModel> model;
   if (!prompts.are_ids) model.emplace(engine);
@@ -101,9 +102,7 @@ void add_generation(CLI::App& verb, infer::GenerationOptions& o) {
   verb.add_option("-n,--count", o.max_tokens, "tokens to write")
       ->check(whole_number(0, INT32_MAX))
       ->capture_default_str();
-  add_sampling(verb, o.sampling);
-  verb.add_option("--repetition-penalty", o.repetition_penalty, "above 1: ids that were there are less probable")
-      ->capture_default_str();
+  add_sampling(verb, o.sampling, o.logits);
   verb.add_option("--stop", o.stop, "stop after this text; repeatable")->allow_extra_args(false);
   verb.add_flag("--special", o.special, "write special tokens too");
 }

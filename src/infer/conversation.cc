@@ -114,10 +114,12 @@ Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& 
   const int64_t room = engine_.max_positions() - reply.prompt_tokens;
   GenerationOptions g;
   g.sampling = options.sampling;
+  g.logits = options.logits;
   g.max_tokens = options.max_tokens > 0 ? std::min(options.max_tokens, room) : room;
   g.turn_end = turn_end_;
   g.special = true;  // the parser looks for them
   g.follows_prompt = false;
+  g.read_before = std::span(ids).first(fed_.size());
   text::chat::AnswerParser parser(format_.parser(), opens_thought(prompt.bytes()));
   const Generated r = generate([this](std::span<const int32_t> fresh, TokenRole role) { return feed(fresh, role); },
                                &text_, std::span(ids).subspan(fed_.size()), g, stop,

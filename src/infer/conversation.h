@@ -17,6 +17,7 @@ namespace birkhoff::infer {
 
 struct ReplyOptions {
   SamplerOptions sampling;
+  LogitsOptions logits;
   int64_t max_tokens = 0;  // 0: as many as there is room for
   bool thinking = false;   // passed on to the format
 };

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "infer/logits_processor.h"
 #include "infer/sampler.h"
 #include "infer/session.h"
 #include "infer/text_model.h"
@@ -18,15 +19,16 @@ namespace birkhoff::infer {
 
 struct GenerationOptions {
   SamplerOptions sampling;
-  uint64_t first_draw = 0;          // of the sampler's stream
-  int64_t max_tokens = 0;           // with the one that ends the text
-  std::vector<std::string> stop;    // a text that ends it once it was written; "" never does
-  std::optional<int32_t> turn_end;  // ends the text beside the ids that end every text
-  bool through_ends = false;        // such ids are tokens like others, without a text
-  bool special = false;             // special tokens have a text
-  bool follows_prompt = true;       // the text goes on where the prompt's ended (a space between words)
-  double repetition_penalty = 1;    // of ids in the prompt and the text so far: logits above 0 are divided by it,
-                                    // others multiplied (Keskar et al. 2019, as transformers does)
+  LogitsOptions logits;
+  uint64_t first_draw = 0;               // of the sampler's stream
+  int64_t max_tokens = 0;                // with the one that ends the text
+  std::vector<std::string> stop;         // a text that ends it once it was written; "" never does
+  bool stop_in_text = true;              // else it is not shown, nor what may still become one until it does not
+  std::optional<int32_t> turn_end;       // ends the text beside the ids that end every text
+  bool through_ends = false;             // such ids are tokens like others, without a text
+  bool special = false;                  // special tokens have a text
+  bool follows_prompt = true;            // the text goes on where the prompt's ended (a space between words)
+  std::span<const int32_t> read_before;  // by the model before the prompt, which the repetition penalty counts too
   bool logprobs = false;
   int64_t top_logprobs = 0;  // of so many most probable ids, with every token
 };

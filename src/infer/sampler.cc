@@ -21,17 +21,16 @@ void validate(const SamplerOptions& o) {
   require(o.top_k >= 0, "top-k", "must not be negative", static_cast<double>(o.top_k));
   require(o.top_p > 0 && o.top_p <= 1, "top-p", "must be in (0, 1]", o.top_p);
   require(o.min_p >= 0 && o.min_p <= 1, "min-p", "must be in [0, 1]", o.min_p);
+  require(o.typical_p > 0 && o.typical_p <= 1, "typical-p", "must be in (0, 1]", o.typical_p);
 }
 
 namespace {
 
-// Ids by falling logit, the lower id of equals first, ordered only as far as they are asked for.
+// Ids by a strict order of theirs, in order only as far as they are asked for.
+template <class Ahead>
 class Ranking {
  public:
-  Ranking(std::span<const float> logits, std::vector<int32_t>& ids) : logits_(logits), ids_(ids) {
-    ids_.resize(logits.size());
-    std::iota(ids_.begin(), ids_.end(), 0);
-  }
+  Ranking(std::span<int32_t> ids, Ahead ahead) : ids_(ids), ahead_(ahead) {}
   int32_t operator[](size_t rank) {
     if (rank >= ordered_) order(std::max({rank + 1, size_t{64}, 4 * ordered_}));
     return ids_[rank];
@@ -39,73 +38,176 @@ class Ranking {
   void order(size_t count) {
     count = std::min(count, ids_.size());
     if (count <= ordered_) return;
-    const auto ahead = [this](int32_t a, int32_t b) {
-      const float x = logits_[static_cast<size_t>(a)], y = logits_[static_cast<size_t>(b)];
-      return x > y || (x == y && a < b);
-    };
     const auto at = [this](size_t i) { return ids_.begin() + static_cast<std::ptrdiff_t>(i); };
-    if (count < ids_.size()) std::nth_element(at(ordered_), at(count), ids_.end(), ahead);
-    std::sort(at(ordered_), at(count), ahead);
+    if (count < ids_.size()) std::nth_element(at(ordered_), at(count), ids_.end(), ahead_);
+    std::sort(at(ordered_), at(count), ahead_);
     ordered_ = count;
   }
+  std::span<int32_t> ids() const { return ids_; }
 
  private:
-  std::span<const float> logits_;
-  std::vector<int32_t>& ids_;
+  std::span<int32_t> ids_;
+  Ahead ahead_;
   size_t ordered_ = 0;
 };
 
-// One draw at u of [0, 1). It is defined by sums from the largest probability down. Summed as the logits stand they are
-// off by roundings: a draw that these could decide gives nothing, and is made again with sums in order (`exact`).
-std::optional<int32_t> draw(std::span<const float> logits, const SamplerOptions& o, double u, bool exact,
-                            std::vector<int32_t>& buffer) {
-  Ranking ranking(logits, buffer);
-  const size_t all = logits.size();
+// By falling logit, the lower id of equals first.
+auto by_logit(std::span<const float> logits) {
+  return [logits](int32_t a, int32_t b) {
+    const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
+    return x > y || (x == y && a < b);
+  };
+}
+
+std::span<int32_t> all_ids(size_t count, std::vector<int32_t>& buffer) {
+  buffer.resize(count);
+  std::iota(buffer.begin(), buffer.end(), 0);
+  return buffer;
+}
+
+// The probability of an id as a part of the largest.
+struct Weight {
+  std::span<const float> logits;
+  double top, temperature;
+  double log(int32_t id) const { return (logits[static_cast<size_t>(id)] - top) / temperature; }
+  double operator()(int32_t id) const { return std::exp(log(id)); }
+};
+
+// What top-k, top-p and min-p leave: the first `count` of a ranking, and the sum of their weights. slack: how far sums
+// may be from those in order of rank; 0 for these.
+struct Kept {
+  size_t count;
+  double mass, slack;
+};
+
+// The limits are defined by sums from the largest weight down. Summed as the ids stand they are off by roundings: what
+// these could decide gives nothing, and is done again with sums in order (`exact`).
+template <class Ranked>
+std::optional<Kept> limit(Ranked& ranking, const Weight& p, const SamplerOptions& o, bool exact) {
+  const size_t all = p.logits.size();
   const size_t count = o.top_k > 0 && o.top_k < static_cast<int64_t>(all) ? static_cast<size_t>(o.top_k) : all;
-  const double top = logits[static_cast<size_t>(ranking[0])];
-  const auto p = [&](int32_t id) { return std::exp((logits[static_cast<size_t>(id)] - top) / o.temperature); };
   const bool ordered = exact || count < all;
   double sum = 0;
   if (ordered) ranking.order(count);
   for (size_t i = 0; i < count; ++i) sum += p(ordered ? ranking[i] : static_cast<int32_t>(i));
   // More than two orders of summing, and a subtraction for every term, may differ by.
   const double slack = ordered ? 0 : 4 * static_cast<double>(count) * std::numeric_limits<double>::epsilon() * sum;
+  if (!(ordered || o.top_p < 1 || o.min_p > 0)) return Kept{count, sum, slack};
 
-  size_t keep = count;
-  double mass = sum;
-  if (ordered || o.top_p < 1 || o.min_p > 0) {
-    keep = 0, mass = 0;
-    for (; keep < count; ++keep) {
-      const double next = p(ranking[keep]);
-      if (keep > 0 && !(next > 0 && next >= o.min_p)) break;
-      if (keep > 0 && (ordered || o.top_p < 1)) {
-        if (!ordered && std::fabs(mass - o.top_p * sum) <= slack) return std::nullopt;
-        if (mass >= o.top_p * sum) break;
-      }
-      mass += next;
+  Kept kept{0, 0, slack};
+  for (; kept.count < count; ++kept.count) {
+    const double next = p(ranking[kept.count]);
+    if (kept.count > 0 && !(next > 0 && next >= o.min_p)) break;
+    if (kept.count > 0 && (ordered || o.top_p < 1)) {
+      if (!ordered && std::fabs(kept.mass - o.top_p * sum) <= slack) return std::nullopt;
+      if (kept.mass >= o.top_p * sum) break;
     }
+    kept.mass += next;
   }
-  double left = u * mass;
-  for (size_t i = 0; i < keep; ++i) {
+  return kept;
+}
+
+// Puts the typical of the first `count` ids in front, by falling logit, and says what they are. All sums of the limit
+// itself are in order of ids.
+Kept typical(std::span<int32_t> ids, size_t count, const Weight& p, double typical_p) {
+  if (count == ids.size())
+    std::iota(ids.begin(), ids.end(), 0);
+  else
+    std::sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count));
+  ids = ids.first(count);
+  ids = {ids.begin(), std::remove_if(ids.begin(), ids.end(), [&](int32_t id) { return p(id) == 0; })};
+  double sum = 0, entropy = 0;
+  for (const int32_t id : ids) sum += p(id);
+  const double norm = std::log(sum);
+  for (const int32_t id : ids) entropy -= p(id) / sum * (p.log(id) - norm);
+
+  const auto distance = [&](int32_t id) { return std::fabs(norm - p.log(id) - entropy); };
+  Ranking nearest(ids, [&](int32_t a, int32_t b) {
+    const double x = distance(a), y = distance(b);
+    return x < y || (x == y && a < b);
+  });
+  double mass = 0;
+  size_t last = 0;
+  for (; last < ids.size(); ++last) {
+    mass += p(nearest[last]) / sum;
+    if (mass >= typical_p) break;
+  }
+  // Ids as far away as the last are as typical.
+  const double most = distance(ids[std::min(last, ids.size() - 1)]);
+  ids = {ids.begin(), std::partition(ids.begin(), ids.end(), [&](int32_t id) { return distance(id) <= most; })};
+  std::sort(ids.begin(), ids.end(), by_logit(p.logits));
+  mass = 0;
+  for (const int32_t id : ids) mass += p(id);
+  return {ids.size(), mass, 0};
+}
+
+// The id at u of [0, 1) of the kept ones' mass, from the largest weight down.
+template <class Ranked>
+std::optional<int32_t> pick(Ranked& ranking, const Kept& kept, const Weight& p, double u) {
+  double left = u * kept.mass;
+  for (size_t i = 0; i < kept.count; ++i) {
     left -= p(ranking[i]);
-    if (!ordered && std::fabs(left) <= slack) return std::nullopt;
+    if (kept.slack > 0 && std::fabs(left) <= kept.slack) return std::nullopt;
     if (left < 0) return ranking[i];
   }
-  return ordered ? std::optional(ranking[keep - 1]) : std::nullopt;
+  return kept.slack > 0 ? std::nullopt : std::optional(ranking[kept.count - 1]);
+}
+
+std::optional<int32_t> draw(std::span<const float> logits, const SamplerOptions& o, double u, bool exact,
+                            std::vector<int32_t>& buffer) {
+  Ranking ranking(all_ids(logits.size(), buffer), by_logit(logits));
+  const Weight p{logits, logits[static_cast<size_t>(ranking[0])], o.temperature};
+  const std::optional<Kept> kept = limit(ranking, p, o, exact);
+  if (!kept) return std::nullopt;
+  if (o.typical_p == 1) return pick(ranking, *kept, p, u);
+  const Kept fewer = typical(ranking.ids(), kept->count, p, o.typical_p);
+  return pick(buffer, fewer, p, u);
+}
+
+// Orders of ids are none with numbers that are none.
+void require_drawable(std::span<const float> logits) {
+  bool any = false, wrong = false;
+  for (const float x : logits) any |= x > -INFINITY, wrong |= !(x < INFINITY);
+  if (any && !wrong) return;
+  for (size_t id = 0; wrong; ++id)
+    if (!(logits[id] < INFINITY))
+      throw Error("sampling", "the logit of id " + std::to_string(id) + " is " + std::to_string(logits[id]),
+                  "weights or activations of the model are not finite");
+  throw Error("sampling", "no id of " + std::to_string(logits.size()) + " can be drawn: all logits are -inf");
+}
+
+int32_t largest_of(std::span<const float> logits) {
+  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 
 }  // namespace
 
 int32_t sample(std::span<const float> logits, const SamplerOptions& o, uint64_t index, std::vector<int32_t>& buffer) {
-  BK_CHECK(!logits.empty());
-  if (o.temperature == 0) return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  require_drawable(logits);
+  if (o.temperature == 0) return largest_of(logits);
   const double u = Rng(o.seed, 0x5a3b1e).uniform(index);
   const std::optional<int32_t> id = draw(logits, o, u, false, buffer);
   return id ? *id : *draw(logits, o, u, true, buffer);
 }
 
+void probabilities(std::span<const float> logits, const SamplerOptions& o, std::vector<int32_t>& buffer,
+                   std::span<double> out) {
+  require_drawable(logits);
+  std::fill(out.begin(), out.end(), 0.0);
+  if (o.temperature == 0) {
+    out[static_cast<size_t>(largest_of(logits))] = 1;
+    return;
+  }
+  Ranking ranking(all_ids(logits.size(), buffer), by_logit(logits));
+  const Weight p{logits, logits[static_cast<size_t>(ranking[0])], o.temperature};
+  std::optional<Kept> kept = limit(ranking, p, o, false);
+  if (!kept) kept = limit(ranking, p, o, true);
+  if (o.typical_p < 1) kept = typical(ranking.ids(), kept->count, p, o.typical_p);
+  for (const int32_t id : ranking.ids().first(kept->count)) out[static_cast<size_t>(id)] = p(id) / kept->mass;
+}
+
 void largest(std::span<const float> logits, size_t count, std::vector<int32_t>& buffer) {
-  Ranking(logits, buffer).order(count);
+  Ranking(all_ids(logits.size(), buffer), by_logit(logits)).order(count);
 }
 
 }  // namespace birkhoff::infer

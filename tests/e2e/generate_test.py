@@ -119,6 +119,22 @@ class Generate(Case):
         (plain,), (penalised,) = (self.lines("-p", "To be", "-n", "30", "--temp", "0", *more) for more in ([], ["--repetition-penalty", "1000"]))
         self.assertLess(len(set(plain["tokens"])), len(set(penalised["tokens"])))
 
+    def test_penalties_and_biases(self):
+        greedy = ["-p", "To be", "-n", "30", "--temp", "0"]
+        (plain,) = self.lines(*greedy)
+        first = plain["tokens"][0]
+        (banned,) = self.lines(*greedy, "--logit-bias", f"{first}=-100", "--logit-bias", "0=-1.5")
+        self.assertNotIn(first, banned["tokens"])
+        (only,) = self.lines(*greedy, "--logit-bias", "65=100")
+        self.assertEqual((only["tokens"], only["text"]), ([65] * 30, "A" * 30))
+        for flag in ("--presence-penalty", "--frequency-penalty"):
+            (penalised,) = self.lines(*greedy, flag, "2")
+            self.assertLess(len(set(plain["tokens"])), len(set(penalised["tokens"])), flag)
+        for penalised in (banned, only):  # the model's own, whatever was done to them
+            self.assertTrue(all(p < 0 for p in penalised["logprobs"]))
+        (typical,), (drawn,) = (self.lines("-p", "To be", "-n", "100", "--typical-p", p) for p in ("0.1", "1"))
+        self.assertNotEqual(typical["tokens"], drawn["tokens"])
+
     def test_positions_have_one_rule(self):
         long = self.dir / "long"
         long.write_text("a" * 60000)
@@ -137,6 +153,12 @@ class Generate(Case):
         for more in (["--seed", "-1"], ["--seed", 2**64], ["-n", "-1"], ["--samples", "0"], ["--top-logprobs", "-1", "--json"],
                      ["--top-logprobs", "2"], ["--repetition-penalty", "0"]):
             self.generate("-p", "a", *more, code=USAGE)
+        for more, says in ((["--typical-p", "0"], ["typical-p", "(0, 1]"]), (["--presence-penalty", "2.5"], ["presence-penalty", "[-2, 2]"]),
+                           (["--frequency-penalty", "-3"], ["frequency-penalty"]), (["--logit-bias", "7"], ["ID=BIAS", "7"]),
+                           (["--logit-bias", "a=1"], ["ID=BIAS"]), (["--logit-bias", "7=101"], ["logit-bias of id 7", "[-100, 100]"]),
+                           (["--logit-bias", "256=1"], ["id 256", "0 to 255"]), (["--logit-bias=-1=1"], ["id -1", "0 to 255"])):
+            self.generate("-p", "a", *more, code=USAGE, says=says)
+            self.expect(USAGE, "chat", "-m", self.run_dir, *more, says=says)
         self.expect(USAGE, "eval", "-m", self.run_dir, "--data", self.text, "--seq-len", 0)
         self.expect(USAGE, "eval", "-m", self.run_dir, "--data", f"{self.text}@2", says=["@2", "weight"])
         for context in (0, -1, 2**40):

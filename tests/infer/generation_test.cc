@@ -114,6 +114,17 @@ TEST_F(GenerationTest, TheStopThatEndsFirstCounts) {
   EXPECT_EQ(scripted("The quick brown fox jumps over", o).text, "The quick brown fox");
 }
 
+TEST_F(GenerationTest, AStopThatIsNoPartOfTheText) {
+  const std::string text = "The quick brown fox jumps over the lazy dog";
+  GenerationOptions o = greedy(30);
+  o.stop = {"lazy cat", "fox jumps"}, o.stop_in_text = false;
+  const Written w = scripted(text, o);
+  EXPECT_EQ(w.text, "The quick brown ");
+  EXPECT_EQ(w.result.finish, Finish::stop);
+  o.max_tokens = static_cast<int64_t>(encode(text).size()), o.stop = {"lazy cat", "dogs"};
+  EXPECT_EQ(scripted(text, o).text, text) << "what was held back is said at the end";
+}
+
 TEST_F(GenerationTest, EndsLengthAndTurns) {
   const std::vector<int32_t> words = encode("one two");
   const int32_t eos = *model->tokenizer()->eos(), turn = encode("|").front();
@@ -195,7 +206,7 @@ TEST_F(GenerationTest, Cancelled) {
 TEST_F(GenerationTest, LogprobsAreThoseOfTheFullForward) {
   GenerationOptions o;
   o.max_tokens = 25, o.logprobs = true, o.top_logprobs = 4, o.through_ends = true;
-  o.sampling.temperature = 0.7, o.sampling.top_k = 50, o.repetition_penalty = 1.3;
+  o.sampling.temperature = 0.7, o.sampling.top_k = 50, o.logits.repetition_penalty = 1.3;
   const std::vector<int32_t> prompt = {7, 30, 12, 9};
   infer::Session session(*engine, 100, layers::MlaForm::expanded);
   const Written w = run(infer::feed_of(session), model.get(), prompt, o);
@@ -225,17 +236,42 @@ TEST(Generation, RepetitionPenaltyHoldsForPromptAndText) {
   const std::vector<float> logits = {3, 2.5f, -1, -2, 2};
   const infer::Feed feed = [&](std::span<const int32_t>, infer::TokenRole) { return std::span<const float>(logits); };
   GenerationOptions o = greedy(5);
-  o.repetition_penalty = 2;
+  o.logits.repetition_penalty = 2;
   // 0 was in the prompt: 3 / 2. 1, then 4; then all are as if once halved: 0 at 1.5 is ahead of 1.25 and 1.
   EXPECT_EQ(run(feed, nullptr, {0, 0}, o).ids, (std::vector<int32_t>{1, 4, 0, 0, 0}));
-  o.repetition_penalty = 1;
+  o.logits.repetition_penalty = 1;
   EXPECT_EQ(run(feed, nullptr, {0}, o).ids, (std::vector<int32_t>(5, 0)));
   const std::vector<float> negative = {-1, -1.5f, -3};
   const infer::Feed below = [&](std::span<const int32_t>, infer::TokenRole) {
     return std::span<const float>(negative);
   };
-  o.repetition_penalty = 2;
+  o.logits.repetition_penalty = 2;
   EXPECT_EQ(run(below, nullptr, {0}, o).ids[0], 1) << "-1 becomes -2";
+}
+
+TEST(Generation, PenaltiesCountWhatWasRead) {
+  const std::vector<float> logits = {3, 2.5f, 2};
+  const infer::Feed feed = [&](std::span<const int32_t>, infer::TokenRole) { return std::span<const float>(logits); };
+  GenerationOptions o = greedy(3);
+  const std::vector<int32_t> before = {0};
+  o.read_before = before, o.logits.repetition_penalty = 2;
+  EXPECT_EQ(run(feed, nullptr, {1}, o).ids, (std::vector<int32_t>{2, 0, 0}));
+  o = greedy(6), o.logits.frequency_penalty = 0.3;  // 3 2.7 2.4 ... beside 2.5 2.2 ... and 2
+  EXPECT_EQ(run(feed, nullptr, {0, 0, 0}, o).ids, (std::vector<int32_t>{0, 0, 1, 0, 1, 0}));
+}
+
+TEST_F(GenerationTest, EndsMayBeAllThatAMaskAllows) {
+  const int32_t eos = *model->tokenizer()->eos();
+  GenerationOptions o;
+  o.max_tokens = 9;
+  o.logits.mask = [&](std::span<const int32_t> generated, std::span<uint32_t> allowed) {
+    const auto id = generated.size() < 2 ? 30u : static_cast<uint32_t>(eos);
+    allowed[id / 32] |= 1u << id % 32;
+  };
+  infer::Session session(*engine, 60);
+  const Written w = run(infer::feed_of(session), model.get(), {7, 9}, o);
+  EXPECT_EQ(w.ids, (std::vector<int32_t>{30, 30, eos}));
+  EXPECT_EQ(w.result.finish, Finish::end);
 }
 
 TEST_F(GenerationTest, EveryDrawIsThatOfTheSampler) {
@@ -277,7 +313,7 @@ TEST(Generation, RefusesBadOptions) {
   o = greedy(1), o.top_logprobs = -2;
   expect_error([&] { infer::validate(o); }, {"top-logprobs", "-2"}, ExitCode::usage);
   for (const double penalty : {0.0, -1.0, static_cast<double>(NAN), static_cast<double>(INFINITY)}) {
-    o = greedy(1), o.repetition_penalty = penalty;
+    o = greedy(1), o.logits.repetition_penalty = penalty;
     expect_error([&] { infer::validate(o); }, {"repetition-penalty"}, ExitCode::usage);
   }
 }

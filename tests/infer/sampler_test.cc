@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/rng.h"
+#include "infer/sampling_reference.h"
 #include "support/temp_dir.h"
 
 namespace birkhoff::test {
@@ -99,6 +100,110 @@ TEST(Sampler, MinP) {  // at least this share of the largest, .4
 TEST(Sampler, LimitsCombine) {
   EXPECT_EQ(support(with(1, 4, 0.6, 0.1)), (std::set<int32_t>{1, 3}));
   EXPECT_EQ(support(with(1, 2, 1, 0.24)), (std::set<int32_t>{1, 3}));
+}
+
+SamplerOptions with_typical(double typical_p) {
+  SamplerOptions o;
+  o.typical_p = typical_p;
+  return o;
+}
+
+// -log p: 2.30 .916 3.00 1.39 1.61, entropy 1.415: nearest are ids 3, 4, 1, 0, 2.
+TEST(Sampler, TypicalP) {
+  EXPECT_EQ(support(with_typical(0.2)), std::set<int32_t>{3});
+  EXPECT_EQ(support(with_typical(0.26)), (std::set<int32_t>{3, 4}));
+  EXPECT_EQ(support(with_typical(0.46)), (std::set<int32_t>{1, 3, 4}));
+  EXPECT_EQ(support(with_typical(0.94)), (std::set<int32_t>{0, 1, 3, 4}));
+  expect_frequencies(with_typical(0.3), {0, 0, 0, 0.25 / 0.45, 0.2 / 0.45});
+}
+
+TEST(Sampler, EquallyTypicalIdsAreAllKept) {
+  const std::vector<float> l = {2, 1, 1, -INFINITY, 1, -900};
+  std::vector<int32_t> buffer;
+  std::vector<double> p(l.size());
+  infer::probabilities(l, with_typical(1e-9), buffer, p);  // the largest is further from the entropy than they are
+  for (size_t i = 0; i < l.size(); ++i) EXPECT_NEAR(p[i], i == 1 || i == 2 || i == 4 ? 1.0 / 3 : 0, 1e-15);
+  std::vector<double> even(4);
+  infer::probabilities(std::vector<float>(4, 1.f), with_typical(0.3), buffer, even);
+  EXPECT_EQ(even, std::vector<double>(4, 0.25));
+}
+
+const std::vector<float> kTwelve = {0.5f, 2, -1, 2, 0, -INFINITY, 1.25f, -3, 0, 3, 1, -0.5f};
+
+// What transformers 5.24 leaves (TemperatureLogitsWarper, TopKLogitsWarper, TypicalLogitsWarper).
+TEST(Sampler, TypicalAsTransformers) {
+  struct Case {
+    double temperature;
+    int64_t top_k;
+    double typical_p;
+    std::set<int32_t> ids;
+  };
+  std::vector<int32_t> buffer;
+  std::vector<double> p(kTwelve.size());
+  for (const Case& c : std::vector<Case>{{0.5, 0, 0.5, {9}},
+                                         {0.5, 6, 0.8, {1, 3, 9}},
+                                         {1, 0, 0.2, {1, 3}},
+                                         {1, 0, 0.8, {1, 3, 6, 9}},
+                                         {1, 0, 0.95, {0, 1, 3, 4, 6, 8, 9, 10}},
+                                         {1, 6, 0.5, {1, 3, 9}},
+                                         {1, 6, 0.95, {1, 3, 6, 9, 10}},
+                                         {2, 0, 0.2, {1, 3, 6, 10}},
+                                         {2, 0, 0.95, {0, 1, 3, 4, 6, 8, 9, 10, 11}},
+                                         {2, 6, 0.5, {1, 3, 6, 10}},
+                                         {2, 6, 0.95, {0, 1, 3, 6, 9, 10}}}) {
+    SamplerOptions o = with(c.temperature, c.top_k);
+    o.typical_p = c.typical_p;
+    infer::probabilities(kTwelve, o, buffer, p);
+    std::set<int32_t> ids;
+    for (size_t i = 0; i < p.size(); ++i)
+      if (p[i] > 0) ids.insert(static_cast<int32_t>(i));
+    EXPECT_EQ(ids, c.ids) << text_of(o);
+  }
+}
+
+// Of 12 ids with equals and one that cannot be drawn.
+TEST(Sampler, DrawsFollowTheDistributionOfAllLimits) {
+  const std::vector<float>& l = kTwelve;
+  std::vector<int32_t> buffer;
+  std::vector<double> p(l.size());
+  for (const SamplerOptions& o : limits_of_sampling()) {
+    SCOPED_TRACE(text_of(o));
+    const std::vector<double> want = sampling_reference(l, o);
+    infer::probabilities(l, o, buffer, p);
+    for (size_t i = 0; i < l.size(); ++i) ASSERT_NEAR(p[i], want[i], 1e-14) << "id " << i;
+    std::vector<int64_t> counts(l.size());
+    for (uint64_t i = 0; i < 20000; ++i) ++counts[static_cast<size_t>(infer::sample(l, o, i, buffer))];
+    expect_drawn_from(want, counts);
+  }
+}
+
+// With a vocabulary of a size that is never sorted as a whole.
+TEST(Sampler, TheDistributionOfManyIds) {
+  std::vector<int32_t> buffer;
+  for (const bool equals : {false, true}) {
+    std::vector<float> l(20011);
+    for (size_t i = 0; i < l.size(); ++i) {
+      const double x = 3 * Rng(8).normal(i);
+      l[i] = static_cast<float>(equals ? std::round(x) : x);
+    }
+    std::vector<double> p(l.size());
+    const std::vector<SamplerOptions> limits = limits_of_sampling();
+    for (size_t every = 0; every < limits.size(); every += 5) {
+      const SamplerOptions& o = limits[every];
+      const std::vector<double> want = sampling_reference(l, o);
+      infer::probabilities(l, o, buffer, p);
+      for (size_t i = 0; i < l.size(); ++i) ASSERT_NEAR(p[i], want[i], 1e-12) << text_of(o) << ", id " << i;
+      for (uint64_t i = 0; i < 10; ++i) ASSERT_GT(p[static_cast<size_t>(infer::sample(l, o, i, buffer))], 0);
+    }
+  }
+}
+
+TEST(Sampler, RefusesWhatIsNoDistribution) {
+  for (const double temperature : {0.0, 1.0}) {
+    expect_error([&] { sample(std::vector<float>{1, NAN, 2}, with(temperature), 0); }, {"id 1", "nan"});
+    expect_error([&] { sample(std::vector<float>{1, 2, INFINITY}, with(temperature), 0); }, {"id 2", "inf"});
+    expect_error([&] { sample(std::vector<float>(3, -INFINITY), with(temperature), 0); }, {"no id of 3"});
+  }
 }
 
 TEST(Sampler, APureFunctionOfSeedAndIndex) {
@@ -206,6 +311,8 @@ TEST(Sampler, RefusesBadOptions) {
                                                                                    {with(1, 0, 1, -0.1), "min-p"},
                                                                                    {with(1, 0, 1, 1.1), "min-p"}})
     expect_error([&, options = o] { infer::validate(options); }, {name}, ExitCode::usage);
+  for (const double p : {0.0, 1.1, static_cast<double>(NAN)})
+    expect_error([&] { infer::validate(with_typical(p)); }, {"typical-p", "(0, 1]"}, ExitCode::usage);
   infer::validate(with(0));
   infer::validate(with(2, 50, 0.9, 0.05));
 }
