@@ -4,12 +4,12 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "infer/stop_strings.h"
 
 namespace birkhoff::infer {
 namespace {
 
-constexpr size_t kPromptPiece = 256;  // tokens of a prompt between two looks at cancel
+constexpr size_t kPromptPiece = Engine::kPassTokens;  // tokens of a prompt between two looks at cancel
+constexpr size_t kMostDrafts = 16;
 
 double log_sum_exp(std::span<const float> logits) {
   const double top = *std::max_element(logits.begin(), logits.end());
@@ -25,58 +25,100 @@ std::vector<int32_t> prompt_of(const GenerationOptions& o, std::span<const int32
   return all;
 }
 
-class Generation {
- public:
-  Generation(const TextModel* text, std::span<const int32_t> prompt, const GenerationOptions& o)
-      : text_(text),
-        o_(o),
-        processor_(o.logits, prompt_of(o, prompt), text ? text->padding() : std::span<const int32_t>{}),
-        stops_(text ? o.stop : std::vector<std::string>{}, o.stop_in_text) {
-    if (text) writer_.emplace(*text, o.follows_prompt ? prompt : std::span<const int32_t>{}, !o.special);
-  }
-
-  GeneratedToken next(std::span<const float> logits, int64_t index) {
-    GeneratedToken t;
-    t.index = index;
-    t.id = sample(processor_.process(logits, choices_), o_.sampling, o_.first_draw + static_cast<uint64_t>(index),
-                  buffer_);
-    processor_.accept(t.id);
-    t.ends = text_ && (text_->ends(t.id) || t.id == o_.turn_end);
-    if (o_.logprobs || o_.top_logprobs > 0) add_logprobs(logits, t);
-    if (!writer_ || t.ends) return t;
-    t.text = part_ = stops_.push(writer_->push(t.id));
-    return t;
-  }
-  bool stopped() const { return stops_.stopped(); }
-  // The end of the text, which may hold a stop string too.
-  std::string finish() {
-    if (!writer_ || stopped()) return "";
-    std::string rest = stops_.push(writer_->finish());
-    return rest + stops_.finish();
-  }
-
- private:
-  void add_logprobs(std::span<const float> logits, GeneratedToken& t) {
-    const double norm = log_sum_exp(logits);
-    const auto of = [&](int32_t id) { return static_cast<double>(logits[static_cast<size_t>(id)]) - norm; };
-    t.logprob = of(t.id);
-    const size_t n = std::min(static_cast<size_t>(o_.top_logprobs), logits.size());
-    if (n == 0) return;
-    largest(logits, n, buffer_);
-    for (size_t i = 0; i < n; ++i) t.top.emplace_back(buffer_[i], of(buffer_[i]));
-  }
-
-  const TextModel* text_;
-  const GenerationOptions& o_;
-  LogitsProcessor processor_;
-  StopStrings stops_;
-  std::optional<TextWriter> writer_;
-  std::vector<int32_t> buffer_;
-  std::vector<float> choices_;
-  std::string part_;  // of the text: what t.text shows
-};
-
 }  // namespace
+
+Generation::Generation(const TextModel* text, std::span<const int32_t> prompt, const GenerationOptions& o,
+                       OnToken on_token)
+    : text_(text),
+      prompt_(prompt),
+      o_(o),
+      on_token_(std::move(on_token)),
+      processor_(o.logits, prompt_of(o, prompt), text ? text->padding() : std::span<const int32_t>{}),
+      stops_(text ? o.stop : std::vector<std::string>{}, o.stop_in_text) {
+  if (text) writer_.emplace(*text, o.follows_prompt ? prompt : std::span<const int32_t>{}, !o.special);
+  if (o.draft > 0) {
+    lookup_.emplace();
+    lookup_->append(prompt_of(o, prompt));
+  }
+  done_ = prompt.empty() && o.max_tokens == 0;
+}
+
+Generation::Input Generation::next(size_t most, size_t drafts) {
+  draft_.ids.clear();
+  if (done_) return {};
+  if (reads_prompt()) {
+    const auto piece = prompt_.subspan(prompt_at_, std::min(most, prompt_.size() - prompt_at_));
+    prompt_at_ += piece.size();
+    return {piece, TokenRole::prompt, reads_prompt() ? 0 : 1};
+  }
+  const auto left = static_cast<size_t>(o_.max_tokens - out_.tokens);  // with the one that follows the draft
+  drafts = std::min({drafts, most - 1, left - 1, static_cast<size_t>(o_.draft)});
+  if (lookup_ && drafts > 0) draft_.ids = lookup_->draft(drafts);
+  input_.resize(1);
+  input_.insert(input_.end(), draft_.ids.begin(), draft_.ids.end());
+  return {input_, TokenRole::generated, static_cast<int64_t>(input_.size())};
+}
+
+size_t Generation::take(const std::function<std::span<const float>(size_t)>& row) {
+  if (done_ || reads_prompt()) return 0;
+  if (out_.tokens == o_.max_tokens) {
+    done_ = true;
+    return 0;
+  }
+  size_t i = 0;
+  const std::vector<int32_t> tokens =
+      verify(draft_, row, processor_, o_.sampling, o_.first_draw + static_cast<uint64_t>(out_.tokens), buffers_,
+             [&](int32_t id) { return emit(id, row(i++)); });
+  out_.drafted += static_cast<int64_t>(draft_.ids.size());
+  out_.accepted += static_cast<int64_t>(tokens.size()) - 1;
+  if (lookup_) lookup_->append(tokens);
+  input_.assign(1, tokens.back());
+  return draft_.ids.size() - (tokens.size() - 1);
+}
+
+// Whether the text goes on after the token.
+bool Generation::emit(int32_t id, std::span<const float> logits) {
+  GeneratedToken t;
+  t.index = out_.tokens++;
+  t.id = id;
+  t.ends = text_ && (text_->ends(id) || id == o_.turn_end);
+  if (o_.logprobs || o_.top_logprobs > 0) add_logprobs(logits, t);
+  if (writer_ && !t.ends) t.text = part_ = stops_.push(writer_->push(id));
+  const bool go_on = on_token_(t);
+  if (t.ends && !o_.through_ends)
+    out_.finish = Finish::end;
+  else if (stops_.stopped())
+    out_.finish = Finish::stop;
+  else if (!go_on)
+    out_.finish = Finish::cancelled;
+  done_ = out_.finish != Finish::length || out_.tokens == o_.max_tokens;
+  return !done_;
+}
+
+void Generation::add_logprobs(std::span<const float> logits, GeneratedToken& t) {
+  const double norm = log_sum_exp(logits);
+  const auto of = [&](int32_t id) { return static_cast<double>(logits[static_cast<size_t>(id)]) - norm; };
+  t.logprob = of(t.id);
+  const size_t n = std::min(static_cast<size_t>(o_.top_logprobs), logits.size());
+  if (n == 0) return;
+  largest(logits, n, ranking_);
+  for (size_t i = 0; i < n; ++i) t.top.emplace_back(ranking_[i], of(ranking_[i]));
+}
+
+void Generation::cancel() {
+  if (done_) return;
+  done_ = true;
+  out_.finish = Finish::cancelled;
+}
+
+// The end of the text may hold a stop string too.
+Generated Generation::finish() {
+  if (!writer_ || stops_.stopped() || reads_prompt()) return out_;
+  out_.rest = stops_.push(writer_->finish());
+  out_.rest += stops_.finish();
+  if (stops_.stopped()) out_.finish = Finish::stop;
+  return out_;
+}
 
 const char* finish_name(Finish f) {
   constexpr const char* kNames[] = {"stop", "length", "end", "cancelled"};
@@ -87,35 +129,48 @@ Feed feed_of(Session& session) {
   return [&session](std::span<const int32_t> ids, TokenRole role) { return session.feed(ids, role); };
 }
 
+namespace {
+
+// Drives g until it is done: read(input) gives it its rows.
+template <class Read>
+Generated drive(Generation& g, size_t drafts, const std::atomic<bool>& cancel, Read&& read) {
+  while (!g.done()) {
+    if (cancel)
+      g.cancel();
+    else
+      read(g.next(kPromptPiece, drafts));
+  }
+  return g.finish();
+}
+
+}  // namespace
+
 Generated generate(const Feed& feed, const TextModel* text, std::span<const int32_t> prompt,
                    const GenerationOptions& options, const std::atomic<bool>& cancel,
-                   const std::function<bool(const GeneratedToken&)>& on_token) {
-  Generated out;
-  Generation generation(text, prompt, options);
-  std::span<const float> logits;
-  for (size_t at = 0; at < prompt.size(); at += kPromptPiece) {
-    if (cancel) return {Finish::cancelled, 0, ""};
-    logits = feed(prompt.subspan(at, std::min(kPromptPiece, prompt.size() - at)), TokenRole::prompt);
-  }
-  while (out.tokens < options.max_tokens) {
-    if (cancel) {
-      out.finish = Finish::cancelled;
-      break;
-    }
-    const GeneratedToken token = generation.next(logits, out.tokens++);
-    const bool go_on = on_token(token);
-    if (token.ends && !options.through_ends)
-      out.finish = Finish::end;
-    else if (generation.stopped())
-      out.finish = Finish::stop;
-    else if (!go_on)
-      out.finish = Finish::cancelled;
-    if (out.finish != Finish::length || out.tokens == options.max_tokens) break;
-    logits = feed({&token.id, 1}, TokenRole::generated);
-  }
-  out.rest = generation.finish();
-  if (generation.stopped()) out.finish = Finish::stop;
-  return out;
+                   const Generation::OnToken& on_token) {
+  Generation g(text, prompt, options, on_token);
+  return drive(g, 0, cancel, [&](const Generation::Input& in) {
+    const std::span<const float> logits = feed(in.ids, in.role);
+    g.take([&](size_t) { return logits; });
+  });
+}
+
+Generated generate(Session& session, const TextModel* text, std::span<const int32_t> prompt,
+                   const GenerationOptions& options, const std::atomic<bool>& cancel,
+                   const Generation::OnToken& on_token) {
+  Generation g(text, prompt, options, on_token);
+  g.skip(static_cast<size_t>(session.recall(prompt)));
+  std::vector<std::vector<float>> rows;
+  return drive(g, session.can_rewind() ? kMostDrafts : 0, cancel, [&](const Generation::Input& in) {
+    rows.clear();
+    const BatchPiece pieces[] = {{&session, in.ids, in.role, in.rows}};
+    run_batch(session.engine(), pieces, [&](size_t, int64_t token, std::span<const float> logits) {
+      require_finite(logits, session.length() - static_cast<int64_t>(in.ids.size()) + token);
+      rows.emplace_back(logits.begin(), logits.end());
+    });
+    const size_t forget = g.take([&](size_t i) { return std::span<const float>(rows[i]); });
+    session.rewind(session.length() - static_cast<int64_t>(forget));
+  });
 }
 
 void validate(const GenerationOptions& o) {
@@ -125,6 +180,8 @@ void validate(const GenerationOptions& o) {
     if (!ok) throw Error("generation", std::string(name) + ": " + range + ", got " + got, "", ExitCode::usage);
   };
   require(o.max_tokens >= 0, "count", "must not be negative", std::to_string(o.max_tokens));
+  require(o.draft >= 0 && o.draft <= static_cast<int64_t>(kMostDrafts), "draft", "must be from 0 to 16",
+          std::to_string(o.draft));
   require(o.top_logprobs >= 0, "top-logprobs", "must not be negative", std::to_string(o.top_logprobs));
 }
 

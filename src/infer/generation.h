@@ -11,8 +11,11 @@
 #include <vector>
 
 #include "infer/logits_processor.h"
+#include "infer/prompt_lookup.h"
 #include "infer/sampler.h"
 #include "infer/session.h"
+#include "infer/speculation.h"
+#include "infer/stop_strings.h"
 #include "infer/text_model.h"
 
 namespace birkhoff::infer {
@@ -29,6 +32,7 @@ struct GenerationOptions {
   bool special = false;                  // special tokens have a text
   bool follows_prompt = true;            // the text goes on where the prompt's ended (a space between words)
   std::span<const int32_t> read_before;  // by the model before the prompt, which the repetition penalty counts too
+  int64_t draft = 0;  // ids that are guessed, from what followed the same ids before, and read at once
   bool logprobs = false;
   int64_t top_logprobs = 0;  // of so many most probable ids, with every token
 };
@@ -50,18 +54,76 @@ struct Generated {
   Finish finish = Finish::length;
   int64_t tokens = 0;  // with the one that ended the text
   std::string rest;    // of the text: what no further token can complete
+  int64_t drafted = 0, accepted = 0;
+};
+
+// One text in the making: says what the model reads next, and makes tokens of the logits that come back. Whoever has a
+// model drives it: generate() one of them, a Scheduler many together.
+class Generation {
+ public:
+  // Sees each token as it comes and returns whether to go on.
+  using OnToken = std::function<bool(const GeneratedToken&)>;
+  // text: nullptr for ids alone, which have no ends of their own and no stops. The prompt may be empty when max_tokens
+  // is 0 only. All outlive it.
+  Generation(const TextModel* text, std::span<const int32_t> prompt, const GenerationOptions& options,
+             OnToken on_token);
+
+  // What the model reads next, valid until take(), and of how many of its last tokens logits are wanted (0: only a
+  // piece of the prompt).
+  struct Input {
+    std::span<const int32_t> ids;
+    TokenRole role = TokenRole::prompt;
+    int64_t rows = 0;
+  };
+  // At most `most` tokens, of which drafts of what may follow are at most `drafts`; empty when there is nothing to
+  // read.
+  Input next(size_t most, size_t drafts = 0);
+  // The first tokens of the prompt were read before.
+  void skip(size_t tokens) { prompt_at_ += tokens; }
+  // The input was read; row(i): logits [V] of the i-th of its rows, valid until the next call. Returns how many of the
+  // last ids that were read the text went another way from: the model must forget them.
+  size_t take(const std::function<std::span<const float>(size_t)>& row);
+  void cancel();
+  bool done() const { return done_; }
+  bool reads_prompt() const { return prompt_at_ < prompt_.size(); }
+  Generated finish();  // once, when it is done
+
+ private:
+  bool emit(int32_t id, std::span<const float> logits);
+  void add_logprobs(std::span<const float> logits, GeneratedToken& t);
+
+  const TextModel* text_;
+  std::span<const int32_t> prompt_;
+  const GenerationOptions& o_;
+  OnToken on_token_;
+  LogitsProcessor processor_;
+  StopStrings stops_;
+  std::optional<TextWriter> writer_;
+  std::optional<PromptLookup> lookup_;
+  size_t prompt_at_ = 0;
+  std::vector<int32_t> input_;  // the last token, then the draft
+  Draft draft_;
+  bool done_ = false;
+  Generated out_;
+  SpeculationBuffers buffers_;
+  std::vector<int32_t> ranking_;
+  std::string part_;  // of the text: what a token shows
 };
 
 // Appends ids to what the model has read; logits [V] that predict the next one, valid until the next call.
 using Feed = std::function<std::span<const float>(std::span<const int32_t>, TokenRole)>;
 Feed feed_of(Session& session);  // which outlives it
 
-// Feeds the prompt, in pieces, and then every token but the last. on_token sees each as it comes and returns whether to
-// go on; cancel is looked at before every piece and token. text: nullptr for ids alone, which have no ends of their own
-// and no stops. The prompt may be empty when max_tokens is 0 only. Throws what feed throws.
+// Feeds the prompt, in pieces, and then every token but the last; cancel is looked at before each. Throws what feed
+// throws.
 Generated generate(const Feed& feed, const TextModel* text, std::span<const int32_t> prompt,
                    const GenerationOptions& options, const std::atomic<bool>& cancel,
-                   const std::function<bool(const GeneratedToken&)>& on_token);
+                   const Generation::OnToken& on_token);
+// The same of a session, which may read drafts too (GenerationOptions::draft): the tokens of plain decoding at
+// temperature 0, and of its distribution otherwise.
+Generated generate(Session& session, const TextModel* text, std::span<const int32_t> prompt,
+                   const GenerationOptions& options, const std::atomic<bool>& cancel,
+                   const Generation::OnToken& on_token);
 
 // Throws Error naming the option and its range (exit code 2).
 void validate(const GenerationOptions& options);

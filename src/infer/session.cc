@@ -50,8 +50,6 @@ class BatchPass {
       for (size_t i = 0; i < rows.size(); ++i) {
         const Wanted& w = wanted[at + i];
         const std::span<const float> logits(out.f32(static_cast<int64_t>(i)), static_cast<size_t>(out.cols));
-        const BatchPiece& piece = pieces_[w.piece];
-        require_finite(logits, piece.session->length() - tokens_of(piece) + w.token);
         row(w.piece, w.token, logits);
       }
     }
@@ -124,8 +122,10 @@ std::span<const float> Session::feed(std::span<const int32_t> ids, TokenRole rol
     const auto piece = ids.first(std::min(ids.size(), static_cast<size_t>(Engine::kPassTokens)));
     const bool last = piece.size() == ids.size();
     const BatchPiece pieces[] = {{this, piece, role, last ? 1 : 0}};
-    run_batch(*engine_, pieces,
-              [&](size_t, int64_t, std::span<const float> row) { std::copy(row.begin(), row.end(), logits_.begin()); });
+    run_batch(*engine_, pieces, [&](size_t, int64_t, std::span<const float> row) {
+      require_finite(row, length() - 1);
+      std::copy(row.begin(), row.end(), logits_.begin());
+    });
     if (last) return logits_;
     ids = ids.subspan(piece.size());
   }

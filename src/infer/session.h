@@ -36,6 +36,7 @@ class Session {
   // Forgets all but the first `tokens` of length(); what is fed next follows them with the bits of a session that read
   // no others. False, and nothing happens, where the model cannot go back to there (V4's windows).
   bool rewind(int64_t tokens);
+  bool can_rewind() const { return !cache_.pool().has_slots(); }  // to any token
   // Another session that has read the same; what either reads from now on is its own.
   Session fork() const { return *this; }
   // Of an empty session: takes over what the engine's prefix cache has of the beginning of a prompt, leaving at least
@@ -83,8 +84,8 @@ struct BatchPiece {
 };
 
 // Runs the pieces, of different sessions and Engine::kPassTokens tokens at most, in one pass: every matrix is read once
-// for all. row(piece, token of the piece, logits [V]) sees each that is asked for, in order. Throws Error before
-// anything is read: ids, capacity, no memory for caches; and when logits are not finite.
+// for all. row(piece, token of the piece, logits [V]) sees each that is asked for, in order. Throws Error, and the
+// sessions are what they were: ids, capacity, no memory for caches.
 using BatchRow = std::function<void(size_t piece, int64_t token, std::span<const float> logits)>;
 void run_batch(const Engine& engine, std::span<const BatchPiece> pieces, const BatchRow& row);
 

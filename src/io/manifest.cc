@@ -26,6 +26,8 @@ std::string hex(uint64_t v) {
 
 }  // namespace
 
+uint64_t checksum(std::string_view bytes, uint64_t seed) { return XXH64(bytes.data(), bytes.size(), seed); }
+
 uint64_t file_checksum(const std::string& path) {
   struct stat about {};
   const Descriptor file = open_file(path, about);

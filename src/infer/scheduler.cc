@@ -1,0 +1,231 @@
+#include "infer/scheduler.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace birkhoff::infer {
+
+struct Scheduler::Text {
+  uint64_t id = 0;
+  GenerationRequest request;
+  int64_t bytes = 0;  // of caches that it may come to have
+  std::optional<Generation> generation;
+  std::optional<Session> session;
+  Generation::Input input;  // of the pass that runs
+
+  int64_t capacity() const {
+    return static_cast<int64_t>(request.prompt.size()) + std::max<int64_t>(request.options.max_tokens, 1);
+  }
+};
+
+Scheduler::Scheduler(const Engine& engine, const SchedulerOptions& options) : engine_(engine), options_(options) {
+  BK_CHECK(options.most_sessions > 0 && options.most_sessions <= Engine::kPassTokens && options.prompt_tokens > 0);
+  engine.caches();  // by the owner, before other threads ask for their size
+}
+
+Scheduler::~Scheduler() {
+  for (const auto& t : submitted_) tell_cancelled(*t);
+  for (const auto& t : running_) t->generation->cancel();
+  while (!running_.empty()) end(*running_.front());
+}
+
+uint64_t Scheduler::submit(GenerationRequest request) {
+  validate(request.options);
+  check_ids(engine_.model().config, request.prompt);
+  if (request.prompt.empty()) throw Error("scheduler", "a prompt without tokens", "give it at least one");
+  auto text = std::make_unique<Text>();
+  text->request = std::move(request);
+  const int64_t capacity = text->capacity();
+  if (capacity > engine_.max_positions())
+    throw Error("scheduler",
+                "a prompt of " + std::to_string(text->request.prompt.size()) + " tokens and " +
+                    std::to_string(text->request.options.max_tokens) + " to write make " + std::to_string(capacity) +
+                    " positions, the engine allows " + std::to_string(engine_.max_positions()),
+                "shorten the prompt or ask for fewer tokens");
+  const std::lock_guard lock(mutex_);
+  text->bytes = engine_.caches().text_bytes(capacity);
+  if (text->bytes > engine_.caches().budget())
+    throw Error("scheduler",
+                "a text of " + std::to_string(capacity) + " tokens may need " + std::to_string(text->bytes) +
+                    " bytes of caches, all together have " + std::to_string(engine_.caches().budget()),
+                "ask for fewer tokens, allow caches more memory, or choose a smaller type for them");
+  text->id = ++next_id_;
+  submitted_.push_back(std::move(text));
+  wake_.notify_one();
+  return next_id_;
+}
+
+void Scheduler::cancel(uint64_t id) {
+  const std::lock_guard lock(mutex_);
+  cancelled_.insert(id);
+  wake_.notify_one();
+}
+
+void Scheduler::stop() {
+  const std::lock_guard lock(mutex_);
+  stopped_ = true;
+  wake_.notify_all();
+}
+
+Scheduler::State Scheduler::state() const {
+  const std::lock_guard lock(mutex_);
+  State s = state_;
+  s.waiting = static_cast<int64_t>(submitted_.size());
+  return s;
+}
+
+// Of a text that never began.
+void Scheduler::tell_cancelled(const Text& t) {
+  Generated none;
+  none.finish = Finish::cancelled;
+  if (t.request.on_end) t.request.on_end(none);
+}
+
+void Scheduler::cancel_asked() {
+  std::set<uint64_t> asked;
+  std::vector<std::unique_ptr<Text>> waiting;
+  {
+    const std::lock_guard lock(mutex_);
+    asked.swap(cancelled_);
+    const auto gone = [&](const auto& t) { return asked.contains(t->id); };
+    const auto first = std::stable_partition(submitted_.begin(), submitted_.end(), std::not_fn(gone));
+    std::move(first, submitted_.end(), std::back_inserter(waiting));
+    submitted_.erase(first, submitted_.end());
+  }
+  for (const auto& t : waiting) tell_cancelled(*t);
+  for (auto at = running_.begin(); at != running_.end();) {
+    Text& t = **at++;
+    if (!asked.contains(t.id)) continue;
+    t.generation->cancel();
+    end(t);
+  }
+}
+
+// False: it has ended with an error.
+bool Scheduler::start(Text& t) {
+  try {
+    const GenerationRequest& r = t.request;
+    require_ids(r.options.logits, static_cast<size_t>(engine_.model().config.vocab_size));
+    t.session.emplace(engine_, t.capacity(), r.forms);
+    t.session->set_scope(r.scope);
+    t.generation.emplace(r.text, r.prompt, r.options, r.on_token);
+    const int64_t known = t.session->recall(r.prompt);
+    t.generation->skip(static_cast<size_t>(known));
+    const std::lock_guard lock(mutex_);
+    state_.reused_tokens += known;
+    return true;
+  } catch (...) {
+    if (t.request.on_error) t.request.on_error(std::current_exception());
+    return false;
+  }
+}
+
+void Scheduler::admit() {
+  for (;;) {
+    std::unique_ptr<Text> next;
+    {
+      const std::lock_guard lock(mutex_);
+      if (submitted_.empty() || static_cast<int64_t>(running_.size()) >= options_.most_sessions ||
+          reserved_ + submitted_.front()->bytes > engine_.caches().budget())
+        return;
+      next = std::move(submitted_.front());
+      submitted_.pop_front();
+    }
+    if (!start(*next)) continue;
+    reserved_ += next->bytes;
+    running_.push_back(std::move(next));
+    const std::lock_guard lock(mutex_);
+    state_.running = static_cast<int64_t>(running_.size());
+  }
+}
+
+// The pieces of the next pass: every text that writes, then prompts, each an equal share of what is left. Whoever was
+// first is last the next time.
+std::vector<Scheduler::Text*> Scheduler::choose(std::vector<BatchPiece>& pieces) {
+  std::vector<Text*> writing, reading, chosen;
+  for (const auto& t : running_) (t->generation->reads_prompt() ? reading : writing).push_back(t.get());
+  int64_t left = Engine::kPassTokens;
+  const auto add = [&](Text& t, int64_t most, size_t drafts) {
+    t.input = t.generation->next(static_cast<size_t>(most), t.session->can_rewind() ? drafts : 0);
+    pieces.push_back({&*t.session, t.input.ids, t.input.role, t.input.rows});
+    left -= static_cast<int64_t>(t.input.ids.size());
+    chosen.push_back(&t);
+  };
+  const auto drafts = static_cast<size_t>(writing.empty() ? 0 : left / static_cast<int64_t>(writing.size()) - 1);
+  for (Text* t : writing)
+    if (left > 0) add(*t, left, drafts);
+  if (!writing.empty()) left = std::min(left, options_.prompt_tokens);
+  if (reading.empty()) return chosen;
+  std::rotate(reading.begin(), reading.begin() + static_cast<int64_t>(first_prompt_++ % reading.size()), reading.end());
+  for (size_t i = 0; i < reading.size() && left > 0; ++i)
+    add(*reading[i], std::max<int64_t>(1, left / static_cast<int64_t>(reading.size() - i)), 0);
+  return chosen;
+}
+
+void Scheduler::take(Text& t, std::vector<std::vector<float>>& rows) {
+  try {
+    for (const auto& row : rows) require_finite(row, t.session->length() - 1);
+    const size_t forget = t.generation->take([&](size_t i) { return std::span<const float>(rows[i]); });
+    t.session->rewind(t.session->length() - static_cast<int64_t>(forget));
+  } catch (...) {
+    return end(t, std::current_exception());
+  }
+  if (t.generation->done()) end(t);
+}
+
+// Its caches are free when the caller hears of it.
+void Scheduler::end(Text& t, std::exception_ptr error) {
+  const auto at = std::find_if(running_.begin(), running_.end(), [&](const auto& r) { return r.get() == &t; });
+  const std::unique_ptr<Text> ended = std::move(*at);
+  running_.erase(at);
+  reserved_ -= ended->bytes;
+  ended->session.reset();
+  {
+    const std::lock_guard lock(mutex_);
+    state_.running = static_cast<int64_t>(running_.size());
+  }
+  if (error) {
+    if (ended->request.on_error) ended->request.on_error(error);
+    return;
+  }
+  const Generated g = ended->generation->finish();
+  if (ended->request.on_end) ended->request.on_end(g);
+}
+
+bool Scheduler::step() {
+  cancel_asked();
+  admit();
+  if (running_.empty()) {
+    const std::lock_guard lock(mutex_);
+    return !submitted_.empty();
+  }
+  std::vector<BatchPiece> pieces;
+  const std::vector<Text*> chosen = choose(pieces);
+  std::vector<std::vector<std::vector<float>>> rows(chosen.size());
+  run_batch(engine_, pieces, [&](size_t piece, int64_t, std::span<const float> logits) {
+    rows[piece].emplace_back(logits.begin(), logits.end());
+  });
+  {
+    const std::lock_guard lock(mutex_);
+    ++state_.passes;
+    for (const BatchPiece& p : pieces)
+      (p.role == TokenRole::prompt ? state_.prompt_tokens : state_.written_tokens) +=
+          static_cast<int64_t>(p.ids.size());
+  }
+  for (size_t i = 0; i < chosen.size(); ++i) take(*chosen[i], rows[i]);
+  return true;
+}
+
+void Scheduler::run() {
+  for (;;) {
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [&] { return stopped_ || !submitted_.empty() || !running_.empty(); });
+      if (stopped_) return;
+    }
+    step();
+  }
+}
+
+}  // namespace birkhoff::infer

@@ -1,0 +1,93 @@
+// Sessions in files: safetensors with the ids, the bytes of the caches, and what they belong to.
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "infer/session.h"
+#include "io/manifest.h"
+#include "io/safetensors.h"
+#include "model/config/config.h"
+
+namespace birkhoff::infer {
+namespace {
+
+constexpr const char* kFormat = "birkhoff session 1";
+constexpr const char* kIds = "ids";
+constexpr const char* kCaches = "caches";
+constexpr const char* kChecksum = "checksum";
+
+std::string_view bytes_of(const io::TensorEntry& t) { return {reinterpret_cast<const char*>(t.data), t.bytes}; }
+
+// What a model is as far as caches are concerned: its configuration, arithmetic, and a part of its weights.
+std::string model_name(const model::Model& m) {
+  const Mat& norm = m.weights.norm;
+  const uint64_t weights = io::checksum({static_cast<const char*>(norm.data), static_cast<size_t>(norm.bytes())});
+  return std::to_string(io::checksum(model::config_to_json(m.config).dump() + dtype_name(m.compute), weights));
+}
+
+std::string checksum_of(std::string_view ids, std::string_view caches) {
+  return std::to_string(io::checksum(caches, io::checksum(ids)));
+}
+
+std::string form_names(const MlaForms& f) {
+  const auto name = [](layers::MlaForm form) { return form == layers::MlaForm::expanded ? "expanded" : "absorbed"; };
+  return std::string(name(f.prompt)) + " " + name(f.generated);
+}
+MlaForms forms_named(const std::string& names) {
+  MlaForms forms;
+  for (const layers::MlaForm prompt : {layers::MlaForm::expanded, layers::MlaForm::absorbed}) {
+    for (const layers::MlaForm generated : {layers::MlaForm::expanded, layers::MlaForm::absorbed}) {
+      forms.prompt = prompt, forms.generated = generated;
+      if (form_names(forms) == names) return forms;
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+void Session::save(const std::string& path) const {
+  const std::string caches = cache_.bytes();
+  const auto entry = [](const char* name, io::TensorType type, int64_t size, const void* data, size_t bytes) {
+    return io::TensorEntry{name, type, {size}, static_cast<const std::byte*>(data), bytes};
+  };
+  const io::TensorEntry tensors[] = {
+      entry(kIds, io::TensorType::i32, length(), ids_.data(), ids_.size() * sizeof(int32_t)),
+      entry(kCaches, io::TensorType::u8, static_cast<int64_t>(caches.size()), caches.data(), caches.size())};
+  io::write_safetensors(path, tensors,
+                        {{"format", kFormat},
+                         {"model", model_name(engine_->model())},
+                         {"cache", ops::cache_type_name(cache_.pool().type())},
+                         {"forms", form_names(forms_)},
+                         {"capacity", std::to_string(capacity())},
+                         {"prompt", std::to_string(prompt_tokens_)},
+                         {kChecksum, checksum_of(bytes_of(tensors[0]), bytes_of(tensors[1]))}});
+}
+
+Session Session::restore(const Engine& engine, const std::string& path) {
+  const io::SafetensorsFile file(path);
+  const auto value = [&](const char* key) {
+    const auto found = file.metadata().find(key);
+    return found == file.metadata().end() ? std::string() : found->second;
+  };
+  const auto require = [&](const char* key, const std::string& want, const char* hint) {
+    if (value(key) != want)
+      throw Error("session", path + ": " + key + " \"" + value(key) + "\", here it is \"" + want + "\"", hint);
+  };
+  require("format", kFormat, "give a file that a session was saved to");
+  require("model", model_name(engine.model()), "go on with the model and the number type that it was saved with");
+  require("cache", ops::cache_type_name(engine.caches().type()),
+          "go on with the type of caches that it was saved with");
+  const io::TensorEntry *ids = file.find(kIds), *caches = file.find(kCaches);
+  const auto number = [&](const char* key) { return std::strtoll(value(key).c_str(), nullptr, 10); };
+  const int64_t prompt = number("prompt");
+  if (!ids || !caches || ids->type != io::TensorType::i32 || prompt < 0 || prompt > ids->size() ||
+      value(kChecksum) != checksum_of(bytes_of(*ids), bytes_of(*caches)))
+    throw Error("session", path + ": is damaged", "read its text again");
+  Session session(engine, number("capacity"), forms_named(value("forms")));
+  session.cache_.restore(bytes_of(*caches), ids->size());
+  session.ids_.assign(ids->as<int32_t>(), ids->as<int32_t>() + ids->size());
+  session.prompt_tokens_ = prompt;
+  return session;
+}
+
+}  // namespace birkhoff::infer
