@@ -42,6 +42,12 @@ void print_infer(const nlohmann::json& r) {
         1e3 / ms["median"].get<double>(), ms["min"].get<double>(), ms["median"].get<double>(), ms["max"].get<double>(),
         d["weight_gbs"].get<double>(), d["of_read_bandwidth"].get<double>() * 100);
   }
+  if (r.contains("together"))
+    std::printf("%lld sessions together: %.1f tokens/s, %.1f ms for a token of each\n",
+                static_cast<long long>(r["together"]["sessions"].get<int64_t>()),
+                r["together"]["tokens_per_s"].get<double>(), r["together"]["step_ms"].get<double>());
+  std::printf("caches in %s: %.0f bytes a token, %.0f whatever the length\n",
+              r["cache_type"].get<std::string>().c_str(), num("cache_bytes_per_token"), num("cache_bytes_constant"));
   std::printf("weights %.0f MiB a decoded token; read bandwidth %.1f GB/s\n", num("weight_bytes_per_token") / (1 << 20),
               num("read_gbs"));
   std::printf("memory %.0f MiB after opening, %.0f MiB in all   %s   %s   %s\n", num("rss_opened_mib"), num("rss_mib"),
@@ -54,6 +60,7 @@ void print_infer(const nlohmann::json& r) {
 void add_bench(CLI::App& app, Program& p) {
   struct BenchFlags {
     WeightFlags weights;
+    CacheFlags caches;
     SettingsFlags settings;
     int64_t steps = 10;
     bool json = false;
@@ -80,7 +87,11 @@ void add_bench(CLI::App& app, Program& p) {
       ->check(whole_number(0, 1 << 30))
       ->delimiter(',')
       ->capture_default_str();
+  infer->add_option("--sessions", f->load.sessions, "also so many that decode together, behind the first depth")
+      ->check(whole_number(1, infer::Engine::kPassTokens))
+      ->capture_default_str();
   f->weights.add(*infer);
+  f->caches.add(*infer);
   infer->add_option("--dtype", f->compute, "fp32 or bf16; default: as trained");
   for (CLI::App* v : {gemm, train, infer}) {
     v->add_flag("--json", f->json, "JSON instead of text");
@@ -93,6 +104,7 @@ void add_bench(CLI::App& app, Program& p) {
       options.compute = f->compute;
       options.threads = p.thread_count();
       options.weights = f->weights.formats();
+      options.caches = f->caches.options();
       options.progress = preparing_progress();
       const nlohmann::json r = infer::bench_infer(f->model, options, f->load);
       if (r.contains("note")) std::fprintf(stderr, "birkhoff: %s\n", r["note"].get<std::string>().c_str());

@@ -14,6 +14,7 @@ using text::chat::ChatFormat;
 
 struct ChatFlags {
   WeightFlags weights;
+  CacheFlags caches;
   std::string model, system, tools, chat_template, encoder, dtype;
   std::vector<std::string> set;
   int64_t context = 0;
@@ -43,6 +44,7 @@ void add_chat(CLI::App& app, Program& p) {
       ->check(whole_number(1, INT32_MAX));
   add_sampling(*verb, f->reply.sampling, f->reply.logits);
   f->weights.add(*verb);
+  f->caches.add(*verb);
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
   verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
   verb->add_option("--threads", p.threads, "default: all cores");
@@ -55,6 +57,7 @@ void add_chat(CLI::App& app, Program& p) {
       options.set = f->set;
       options.threads = p.thread_count();
       options.weights = f->weights.formats();
+      options.caches = f->caches.options();
       options.progress = preparing_progress();
       if (f->context) options.enough_positions = f->context;
       const infer::Engine engine(f->model, options);

@@ -151,4 +151,19 @@ model::WeightFormats WeightFlags::formats() const {
   return f;
 }
 
+void CacheFlags::add(CLI::App& verb) {
+  verb.add_option("--cache-type", type, "fp32, bf16 or int8: what is kept of earlier tokens; default: the number type");
+  verb.add_option("--cache-memory", mib, "MiB that it may take; default: a quarter of the machine's memory")
+      ->check(whole_number(1, int64_t{1} << 40));
+}
+
+infer::CacheOptions CacheFlags::options() const {
+  infer::CacheOptions o;
+  o.bytes = mib << 20;
+  if (type.empty()) return o;
+  o.type = ops::find_cache_type(type);
+  if (!o.type) throw Error("--cache-type", "unknown type \"" + type + "\"", "one of fp32, bf16, int8", ExitCode::usage);
+  return o;
+}
+
 }  // namespace birkhoff::apps

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "infer/engine.h"
 #include "infer/logits_processor.h"
 #include "infer/sampler.h"
 #include "model/model.h"
@@ -23,6 +24,14 @@ struct WeightFlags {
   std::string matrices = "auto", head;
   void add(CLI::App& verb);
   model::WeightFormats formats() const;  // throws Error naming the flag
+};
+
+// --cache-type and --cache-memory of a verb that runs a model in sessions.
+struct CacheFlags {
+  std::string type;
+  int64_t mib = 0;
+  void add(CLI::App& verb);
+  infer::CacheOptions options() const;  // throws Error naming the flag
 };
 
 // For all options of the verb that was called: numbers are read strictly, BIRKHOFF_<NAME> of the environment stands in

@@ -8,7 +8,7 @@
 #include "apps/prompts.h"
 #include "apps/verbs.h"
 #include "core/error.h"
-#include "infer/generation.h"
+#include "infer/scheduler.h"
 #include "text/tokenizer/fim.h"
 
 namespace birkhoff::apps {
@@ -16,6 +16,8 @@ namespace {
 
 struct GenerateFlags {
   WeightFlags weights;
+  CacheFlags caches;
+  int64_t parallel = 1;
   std::string model, adapter, dtype, mla = "auto";
   std::vector<std::string> set;
   PromptFlags prompts;
@@ -50,6 +52,82 @@ void require_room(const infer::Engine& engine, size_t prompt, int64_t count) {
               "shorten the prompt or lower -n");
 }
 
+// What is to be written: every sample of every prompt.
+struct WrittenTexts {
+  const GenerateFlags& flags;
+  const infer::Engine& engine;
+  const infer::TextModel* text;
+  const std::vector<std::vector<int32_t>>& prompts;
+  const infer::GenerationOptions& options;
+  infer::MlaForms forms;
+
+  size_t count() const { return prompts.size() * static_cast<size_t>(flags.samples); }
+  const std::vector<int32_t>& prompt(size_t i) const { return prompts[i / static_cast<size_t>(flags.samples)]; }
+  int64_t sample(size_t i) const { return static_cast<int64_t>(i) % flags.samples; }
+  infer::GenerationOptions options_of(size_t i) const {
+    infer::GenerationOptions o = options;
+    o.sampling.seed += static_cast<uint64_t>(sample(i));
+    return o;
+  }
+  nlohmann::json place(size_t i, const infer::Generated& g) const {
+    nlohmann::json p = {
+        {"prompt", i / static_cast<size_t>(flags.samples)}, {"sample", sample(i)}, {"prompt_tokens", prompt(i).size()}};
+    if (options.draft > 0) p["drafted"] = g.drafted, p["accepted"] = g.accepted;
+    return p;
+  }
+  GenerationPrinter printer(bool ids, bool held) const {
+    return {flags.json_lines, ids, options.top_logprobs > 0, held};
+  }
+};
+
+void write_in_turn(const WrittenTexts& texts, int64_t capacity, bool ids) {
+  GenerationPrinter printer = texts.printer(ids, false);
+  int64_t drafted = 0, accepted = 0;
+  for (size_t i = 0; i < texts.count() && !stop_requested(); ++i) {
+    infer::Session session(texts.engine, capacity, texts.forms);
+    const infer::GenerationOptions o = texts.options_of(i);
+    const infer::Generated g =
+        infer::generate(session, texts.text, texts.prompt(i), o, stop_requested(), [&](const infer::GeneratedToken& t) {
+          printer.token(t);
+          return true;
+        });
+    printer.end(g, texts.place(i, g));
+    drafted += g.drafted, accepted += g.accepted;
+  }
+  if (drafted > 0)
+    std::fprintf(stderr, "birkhoff: %lld of %lld drafted tokens were accepted\n", static_cast<long long>(accepted),
+                 static_cast<long long>(drafted));
+}
+
+// In passes together; what is written of each is what it is alone, in the order of prompts and samples.
+void write_together(const WrittenTexts& texts, bool ids) {
+  infer::SchedulerOptions options;
+  options.most_sessions = texts.flags.parallel;
+  infer::Scheduler scheduler(texts.engine, options);
+  std::vector<GenerationPrinter> printers(texts.count(), texts.printer(ids, true));
+  std::vector<std::optional<infer::Generated>> ended(texts.count());
+  std::exception_ptr failure;
+  size_t printed = 0;
+  for (size_t i = 0; i < texts.count(); ++i) {
+    infer::GenerationRequest r;
+    r.text = texts.text;
+    r.prompt = texts.prompt(i);
+    r.options = texts.options_of(i);
+    r.forms = texts.forms;
+    r.on_token = [&printers, i](const infer::GeneratedToken& t) {
+      printers[i].token(t);
+      return !stop_requested();
+    };
+    r.on_end = [&ended, i](const infer::Generated& g) { ended[i] = g; };
+    r.on_error = [&failure](std::exception_ptr e) { failure = e; };
+    scheduler.submit(std::move(r));
+  }
+  while (!stop_requested() && !failure && scheduler.step())
+    for (; printed < ended.size() && ended[printed]; ++printed)
+      printers[printed].end(*ended[printed], texts.place(printed, *ended[printed]));
+  if (failure) std::rethrow_exception(failure);
+}
+
 int generate(const GenerateFlags& f, int threads) {
   const infer::MlaForms forms = mla_forms(f.mla);
   infer::GenerationOptions o = f.options;
@@ -66,6 +144,8 @@ int generate(const GenerateFlags& f, int threads) {
   options.adapter = f.adapter;
   options.threads = threads;
   options.weights = f.weights.formats();
+  options.caches = f.caches.options();
+  if (f.parallel > 1) options.caches.prefix_bytes = INT64_MAX;
   options.progress = preparing_progress();
   const infer::Engine engine(f.model, options);
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
@@ -81,19 +161,11 @@ int generate(const GenerateFlags& f, int threads) {
   require_room(engine, longest, std::max<int64_t>(o.max_tokens, 1));
   const int64_t capacity = static_cast<int64_t>(longest) + std::max<int64_t>(o.max_tokens, 1);
 
-  GenerationPrinter printer(f.json_lines, prompts.are_ids, o.top_logprobs > 0);
-  for (size_t i = 0; i < fed.size(); ++i) {
-    for (int64_t s = 0; s < f.samples && !stop_requested(); ++s) {
-      infer::Session session(engine, capacity, forms);
-      o.sampling.seed = f.options.sampling.seed + static_cast<uint64_t>(s);
-      const infer::Generated g = infer::generate(infer::feed_of(session), model ? &*model : nullptr, fed[i], o,
-                                                 stop_requested(), [&](const infer::GeneratedToken& t) {
-                                                   printer.token(t);
-                                                   return true;
-                                                 });
-      printer.end(g, {{"prompt", i}, {"sample", s}, {"prompt_tokens", fed[i].size()}});
-    }
-  }
+  const WrittenTexts texts{f, engine, model ? &*model : nullptr, fed, o, forms};
+  if (f.parallel > 1)
+    write_together(texts, prompts.are_ids);
+  else
+    write_in_turn(texts, capacity, prompts.are_ids);
   return 0;
 }
 
@@ -103,6 +175,9 @@ void add_generation(CLI::App& verb, infer::GenerationOptions& o) {
       ->check(whole_number(0, INT32_MAX))
       ->capture_default_str();
   add_sampling(verb, o.sampling, o.logits);
+  verb.add_option("--draft", o.draft, "tokens to guess at a time from what the text said before, and read at once")
+      ->check(whole_number(0, 16))
+      ->capture_default_str();
   verb.add_option("--stop", o.stop, "stop after this text; repeatable")->allow_extra_args(false);
   verb.add_flag("--special", o.special, "write special tokens too");
 }
@@ -125,7 +200,11 @@ void add_generate(CLI::App& app, Program& p) {
       ->capture_default_str();
   verb->add_flag("--json", f->json_lines, "a line of JSON for each continuation");
   verb->add_option("--top-logprobs", f->options.top_logprobs, "with --json: the N most probable ids at every token");
+  verb->add_option("--parallel", f->parallel, "continuations that are written at a time, each as it is alone")
+      ->check(whole_number(1, infer::Engine::kPassTokens))
+      ->capture_default_str();
   f->weights.add(*verb);
+  f->caches.add(*verb);
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
   verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
   verb->add_option("--mla", f->mla,

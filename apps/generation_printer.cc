@@ -14,17 +14,21 @@ void GenerationPrinter::token(const infer::GeneratedToken& t) {
     if (top_) top_ids_.push_back(t.top);
     return;
   }
-  if (ids_)
-    std::printf("%s%d", t.index ? " " : "", t.id);
-  else
-    std::fwrite(t.text.data(), 1, t.text.size(), stdout);
-  if (ids_ || !t.text.empty()) flush_output();
+  std::string shown(t.text);
+  if (ids_) shown = (t.index ? " " : "") + std::to_string(t.id);
+  if (held_) {
+    text_ += shown;
+    return;
+  }
+  std::fwrite(shown.data(), 1, shown.size(), stdout);
+  if (!shown.empty()) flush_output();
 }
 
 void GenerationPrinter::end(const infer::Generated& g, nlohmann::json place) {
   if (!json_) {
-    std::printf("%s\n", g.rest.c_str());
+    write_line(text_ + g.rest);
     flush_output();
+    text_.clear();
     return;
   }
   if (!ids_) place["text"] = text_ + g.rest;

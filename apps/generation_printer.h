@@ -11,14 +11,16 @@ namespace birkhoff::apps {
 
 class GenerationPrinter {
  public:
-  GenerationPrinter(bool as_json, bool ids, bool top) : json_(as_json), ids_(ids), top_(top) {}
+  // held: text is written at its end alone, since others are written meanwhile.
+  GenerationPrinter(bool as_json, bool ids, bool top, bool held = false)
+      : json_(as_json), ids_(ids), top_(top), held_(held) {}
 
   void token(const infer::GeneratedToken& t);
   // place: which prompt and sample it was, and what else is known of it.
   void end(const infer::Generated& g, nlohmann::json place);
 
  private:
-  bool json_, ids_, top_;
+  bool json_, ids_, top_, held_;
   std::string text_;
   std::vector<int32_t> tokens_;
   std::vector<double> logprobs_;

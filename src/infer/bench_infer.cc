@@ -106,6 +106,48 @@ nlohmann::json time_depth(Session& session, const InferLoad& load, int64_t depth
   return r;
 }
 
+// What a text keeps: of every token, and whatever its length.
+struct CacheBytes {
+  double per_token = 0, constant = 0;
+};
+CacheBytes cache_bytes(const Engine& engine, int64_t capacity) {
+  const auto at = [&](int64_t tokens) { return static_cast<double>(engine.caches().text_bytes(tokens)); };
+  // Pages come whole, entries of windows too: far apart the slope is exact.
+  const int64_t far = std::max<int64_t>(capacity, 64) * 1024;
+  CacheBytes b;
+  b.per_token = (at(2 * far) - at(far)) / static_cast<double>(far);
+  b.constant = at(far) - b.per_token * static_cast<double>(far);
+  return b;
+}
+
+// Sessions that decode in passes together, each behind its own prompt of `prompt` tokens.
+nlohmann::json time_together(const Engine& engine, const InferLoad& load, int64_t prompt) {
+  const int64_t vocab = engine.model().config.vocab_size;
+  std::vector<Session> sessions;
+  for (int64_t i = 0; i < load.sessions; ++i) {
+    sessions.emplace_back(engine, prompt + load.decode + 1);
+    std::vector<int32_t> ids = synthetic_ids(prompt + i, vocab);
+    ids.erase(ids.begin(), ids.begin() + i);
+    sessions.back().feed(ids);
+  }
+  std::vector<double> steps;
+  for (int64_t t = 0; t < load.decode; ++t) {
+    std::vector<int32_t> ids;
+    for (int64_t i = 0; i < load.sessions; ++i) ids.push_back(static_cast<int32_t>((t * 31 + i * 977) % vocab));
+    std::vector<BatchPiece> pieces;
+    for (size_t i = 0; i < sessions.size(); ++i)
+      pieces.push_back({&sessions[i], {&ids[i], 1}, TokenRole::generated, 1});
+    const auto start = Clock::now();
+    run_batch(engine, pieces, [](size_t, int64_t, std::span<const float>) {});
+    steps.push_back(seconds_since(start));
+  }
+  std::sort(steps.begin(), steps.end());
+  const double median = steps[steps.size() / 2];
+  return {{"sessions", load.sessions},
+          {"step_ms", median * 1e3},
+          {"tokens_per_s", static_cast<double>(load.sessions) / median}};
+}
+
 }  // namespace
 
 nlohmann::json bench_infer(const std::string& directory, EngineOptions options, const InferLoad& load) {
@@ -144,6 +186,12 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
                       {"threads", options.threads},
                       {"cpu", cpu_model()},
                       {"isa", isa_name(active_isa())}};
+  const CacheBytes cache = cache_bytes(*o.engine, capacity);
+  r["cache_type"] = ops::cache_type_name(o.engine->caches().type());
+  r["cache_bytes_per_token"] = cache.per_token;
+  r["cache_bytes_constant"] = cache.constant;
+  if (load.sessions > 1 && load.decode > 0)
+    r["together"] = time_together(*o.engine, load, std::max<int64_t>(1, load.depths.empty() ? 1 : load.depths[0]));
   if (!o.engine->note().empty()) r["note"] = o.engine->note();
   return r;
 }

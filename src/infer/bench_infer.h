@@ -12,6 +12,7 @@ struct InferLoad {
   int64_t prompt = 128;
   int64_t decode = 16;
   std::vector<int64_t> depths = {0};  // tokens that are read before the prompt, one measurement after another
+  int64_t sessions = 1;               // that decode together behind the first depth; 1: no such measurement
 };
 
 // At every depth a prompt of synthetic tokens, then tokens decoded one by one behind it. A pass maps the files anew and
