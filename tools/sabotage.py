@@ -178,6 +178,8 @@ SABOTAGES = [
     ("presence-in-prompt", "infer/logits_processor.cc", "    if (count > 0)\n", "", ("infer_test", "LogitsProcessor")),
     ("stop-held-back", "infer/stop_strings.cc", "unsaid_ = keep_ ? 0 : may_begin();", "unsaid_ = 0;", ("infer_test", "StopStrings")),
     ("speculation-residual", "infer/speculation.cc", "if (r <= 0) continue;", "if (r == 0) continue;", ("infer_test", "Speculation")),
+    ("latent-piece-fold", "ops/attention/latent_attention.cc", "pieces_of(before + query + 1 - first),", "pieces_of(before + query - first),", ("ops_attention_test", "LatentAttention")),
+    ("latent-pages", "kernels/attention/latent_attention.isa.cc", "if (rows[i] != rows[0] + i) return false;", "if (rows[i] < rows[0]) return false;", ("ops_attention_test", "LatentAttention")),
     ("lookup-of-another", "infer/prompt_lookup.cc", " || !std::equal(at(end - n), at(end), at(size - n))", "", ("infer_test", "PromptLookup")),
     # Opening and reading what others wrote
     ("merge-queue-order", "text/tokenizer/merge_queue.h", "std::sort(list.places.begin() + static_cast<std::ptrdiff_t>(list.read), list.places.end());", "list.places.shrink_to_fit();", ("text_tokenizer_test", "MergeQueue")),

@@ -1,9 +1,9 @@
 #include "layers/mla.h"
 
-#include <vector>
+#include <numeric>
+#include <span>
 
-#include "ops/attention/indexer.h"
-#include "ops/attention/sparse_attention.h"
+#include "ops/attention/latent_attention.h"
 #include "ops/rows/elementwise.h"
 #include "ops/rows/norm.h"
 
@@ -12,21 +12,13 @@ namespace {
 
 enum Blocks : size_t { kKeyUp, kValueUp };  // of kv_b.row_blocks: U_k as it is, U_v transposed
 
-// Few columns meet every key once: the gathering kernel transposes no values. Many share packed blocks of keys.
-constexpr int64_t kFewColumns = 64;
-
 void attend_latents(const Pass& p, const Mla::Spec& s, CMat q, CMat cache, Mat o) {
-  const int64_t T = q.rows, M = cache.rows;
-  const ops::AttentionShape shape = Mla::absorbed_shape(s);
-  const CMat values = cache.col_block(0, s.kv_lora);
-  if (T * s.heads > kFewColumns) return ops::attention_forward(p.exec, shape, q, cache, values, p.ctx.first_key, o, {});
   Arena::Scope scope(p.scratch);
-  const IndexMat keys = p.scratch.index_mat(T, M);
-  std::vector<int32_t> end;
-  for (int64_t t = 0; t < T; ++t) end.push_back(static_cast<int32_t>(M - T + t + 1));
-  ops::list_visible(p.exec, p.ctx.first_key, end, keys);
-  ops::sparse_attention_forward(p.exec, {s.heads, 1, shape.qk_dim, shape.v_dim, s.scale}, {q, cache, values, keys}, o,
-                                {}, p.scratch);
+  const IndexMat rows = p.scratch.index_mat(1, cache.rows);
+  if (!p.exec.dry()) std::iota(rows.row(0), rows.row(0) + cache.rows, 0);
+  ops::latent_attention_forward(p.exec, Mla::absorbed_shape(s), q, cache,
+                                std::span<const int32_t>(rows.row(0), static_cast<size_t>(cache.rows)), p.ctx.first_key,
+                                o, p.scratch);
 }
 
 ops::MlaShape head_shape(const Mla::Spec& s) { return {s.heads, s.nope, s.rope, s.v}; }
