@@ -7,7 +7,7 @@ set(BIRKHOFF_ISA_FLAGS_avx512 ${BIRKHOFF_ISA_FLAGS_avx2} -mavx512f -mavx512bw -m
     -mavx512vnni -mprefer-vector-width=512)
 set(BIRKHOFF_ISA_FLAGS_amx ${BIRKHOFF_ISA_FLAGS_avx512} -mamx-tile -mamx-bf16 -mamx-int8)
 
-set(BIRKHOFF_TILE_KERNELS gemm quant attention_forward attention_backward sparse_attention sparse_backward indexer)
+set(BIRKHOFF_TILE_KERNELS gemm quant attention_forward attention_backward latent_attention sparse_attention sparse_backward indexer)
 
 # The widest level this processor can run.
 file(STRINGS /proc/cpuinfo cpu_flags REGEX "^flags" LIMIT_COUNT 1)

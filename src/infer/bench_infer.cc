@@ -160,7 +160,8 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
   double pass = 1e30, opening = 1e30;
   Opened o;
   for (int i = 0; i < kTurns; ++i) {
-    o = {};  // the mapping goes before it is made again
+    o.session.reset();
+    o.engine.reset();  // the mapping goes before it is made again
     pass = std::min(pass, time_pass(weights, exec, sum));
     opening = std::min(opening, time_opening(weights, options, capacity, o));
   }

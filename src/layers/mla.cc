@@ -2,8 +2,7 @@
 
 #include <vector>
 
-#include "ops/attention/indexer.h"
-#include "ops/attention/sparse_attention.h"
+#include "ops/attention/latent_attention.h"
 #include "ops/rows/elementwise.h"
 #include "ops/rows/norm.h"
 
@@ -11,24 +10,6 @@ namespace birkhoff::layers {
 namespace {
 
 enum Blocks : size_t { kKeyUp, kValueUp };  // of kv_b.row_blocks: U_k as it is, U_v transposed
-
-// Few columns meet every key once: the gathering kernel transposes no values. Many share packed blocks of keys.
-constexpr int64_t kFewColumns = 64;
-
-void attend_latents(const Pass& p, const Mla::Spec& s, std::span<const int32_t> first_key, CMat q,
-                    const ops::KeyRows& latents, Mat o) {
-  const int64_t T = q.rows, M = latents.rows;
-  const ops::AttentionShape shape = Mla::absorbed_shape(s);
-  const ops::KeyRows values = latents.col_block(0, s.kv_lora);
-  if (T * s.heads > kFewColumns) return ops::attention_forward(p.exec, shape, q, latents, values, first_key, o, {});
-  Arena::Scope scope(p.scratch);
-  const IndexMat keys = p.scratch.index_mat(T, M);
-  std::vector<int32_t> end;
-  for (int64_t t = 0; t < T; ++t) end.push_back(static_cast<int32_t>(M - T + t + 1));
-  ops::list_visible(p.exec, first_key, end, keys);
-  ops::sparse_attention_forward(p.exec, {s.heads, 1, shape.qk_dim, shape.v_dim, s.scale}, {q, latents, values, keys}, o,
-                                {}, p.scratch);
-}
 
 ops::MlaShape head_shape(const Mla::Spec& s) { return {s.heads, s.nope, s.rope, s.v}; }
 }  // namespace
@@ -172,7 +153,8 @@ void Mla::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved&
                      ops::attention_forward(p.exec, expanded_shape(s), q, k, v, first_key(part), o, {});
                    },
                    [&](const CachedPart& part, CMat q, const ops::KeyRows& latents, Mat o) {
-                     attend_latents(p, s, first_key(part), q, latents, o);
+                     ops::latent_attention_forward(p.exec, absorbed_shape(s), q, latents, first_key(part), o,
+                                                   p.scratch);
                    }});
   } else {
     expand(p, s, w, sv.latent, sv.k, sv.v);

@@ -133,6 +133,14 @@ inline void pack_a_transposed(Row&& row, int64_t rows, int64_t cols, float* out,
 }
 
 #if defined(__AVX512BF16__)
+// 32 columns of two rows as pairs.
+inline void weave_full(const bf16* even, const bf16* odd, bf16* out) {
+  const __m512i e = _mm512_loadu_si512(even), o = _mm512_loadu_si512(odd);
+  const __m512i low = _mm512_unpacklo_epi16(e, o), high = _mm512_unpackhi_epi16(e, o);  // of every 8 columns
+  _mm512_storeu_si512(out, _mm512_permutex2var_epi64(low, _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), high));
+  _mm512_storeu_si512(out + 32, _mm512_permutex2var_epi64(low, _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4), high));
+}
+
 template <class Row>
 inline void pack_b_transposed(Row&& row, int64_t rows, int64_t cols, bf16* out, int64_t ldb, int64_t out_k,
                               int64_t out_n) {
@@ -152,7 +160,9 @@ inline void pack_b(Row&& row, int64_t rows, int64_t cols, bf16* out, int64_t ldb
   for (int64_t r = 0; r < out_k; r += 2) {
     const bf16* even = r < rows ? row(r) : nullptr;
     const bf16* odd = r + 1 < rows ? row(r + 1) : nullptr;
-    for (int64_t c = 0; c < out_n; c += 16) {
+    int64_t c = 0;
+    for (; odd && c + 32 <= cols; c += 32) weave_full(even + c, odd + c, out + r * ldb + 2 * c);
+    for (; c < out_n; c += 16) {
       const int n = clamp_count(cols - c, 16);
       _mm512_storeu_si512(out + r * ldb + 2 * c,
                           n ? weave(even ? even + c : even, odd ? odd + c : odd, n) : _mm512_setzero_si512());
