@@ -156,7 +156,7 @@ SABOTAGES = [
     ("turn-in-a-tag", "text/chat/training_sample.cc", "if (c == '<' || c == '[') return i - 1;", "", ("text_chat_test", "TrainingSample")),
     ("turn-in-the-answer", "text/chat/training_sample.cc", " && prompt.marked_at(at) == text.marked_at(at)", "", ("text_chat_test", "TrainingSample")),
     ("swallowed-token", "text/tokenizer/added_tokens.cc", "if (stop <= begin) continue;", "", ("text_tokenizer_test", "AddedTokens")),
-    ("deaf-prompt", "infer/generation.cc", 'if (cancel) return {Finish::cancelled, 0, ""};', 'if (cancel && false) return {Finish::cancelled, 0, ""};', ("infer_test", "GenerationTest")),
+    ("deaf-prompt", "infer/generation.cc", "    if (cancel)\n      g.cancel();", "    if (cancel && !g.reads_prompt())\n      g.cancel();", ("infer_test", "GenerationTest")),
     ("generated-as-prompt", "infer/session.cc", "return role == TokenRole::prompt ? s.forms_.prompt : s.forms_.generated;", "return s.forms_.prompt;", ("infer_test", "MlaForms")),
     ("rewind-keeps-tokens", "model/cache_pool.cc", "return false;\n  length_ = tokens;", "return false;\n  length_ = std::max(length_ - 1, tokens);", ("infer_test", "SameBytes")),
     ("v4-rewinds", "model/cache_pool.cc", "if (pool_->has_slots() && tokens != length_ && tokens != 0) return false;", "", ("infer_test", "Rewind")),
