@@ -59,18 +59,34 @@ void write_panel(QuantType type, int64_t k, const int8_t* codes, const uint16_t*
     for (int64_t j = 0; j < kPanel; ++j, out += 2) std::memcpy(out, scales + j * blocks + b, 2);
 }
 
-// The part that row `row` of w lies in, and its row there; null where w is empty.
-const StoredTensor* part_of(const StoredMatrix& w, int64_t& row) {
-  for (const StoredTensor& part : w.parts) {
-    if (row < part.rows) return &part;
-    row -= part.rows;
-  }
-  return nullptr;
+std::optional<QuantType> quant_type(StoredType t) {
+  if (t == StoredType::q4_0) return QuantType::q4;
+  if (t == StoredType::q8_0) return QuantType::q8;
+  return std::nullopt;
+}
+// Codes of 4 bits are codes of 8 bits too.
+bool holds_blocks(StoredType from, QuantType type) {
+  return quant_type(from) == type || (type == QuantType::q8 && from == StoredType::q4_0);
 }
 
-// Codes of 4 bits are codes of 8 bits too.
-bool holds_blocks(const StoredTensor& part, QuantType type) {
-  return part.type == block_type(type) || (type == QuantType::q8 && part.type == StoredType::q4_0);
+// Calls f for the parts of the file that a source is made of.
+template <class F>
+void for_parts_of(const QuantSource& s, F&& f) {
+  int64_t row = 0;
+  for (const StoredMatrix::Part& part : s.from->parts) {
+    if (row < s.first + s.count && row + part.rows() > s.first) f(part);
+    row += part.rows();
+  }
+}
+
+// Blocks of a file that are row `row` of the source, if `type` holds them; null where they lie across or are others.
+const uint8_t* blocks_of_row(const QuantSource& s, int64_t row, QuantType type, StoredType& from) {
+  int64_t first = s.transposed ? s.first : s.first + row;
+  const StoredMatrix::Part* part = s.from->part_of(first, s.transposed ? s.count : 1);
+  if (!part || part->turned != s.transposed || !holds_blocks(part->tensor.type, type)) return nullptr;
+  from = part->tensor.type;
+  if (!s.transposed) return part->tensor.row(first);
+  return first % kQuantBlock ? nullptr : part->tensor.row(row) + first / kQuantBlock * stored_format(from).block_bytes;
 }
 
 void require_finite(const float* x, int64_t count, int64_t row) {
@@ -82,45 +98,46 @@ void require_finite(const float* x, int64_t count, int64_t row) {
                 "run the model with --weights stored");
 }
 
-// Rows [row, row + count) of the matrix that `out` will hold, in fp32, [count, out.cols].
-void read_rows(const StoredMatrix& w, int64_t first_row, bool transposed, int64_t row, int64_t count, Mat to) {
-  if (!transposed) return expand_rows(w, first_row + row, count, to);
-  WorkerScratch scratch;
-  const Mat columns(scratch.take<float>(to.cols * count), f32_t, to.cols, count);
-  expand_block(w, first_row, row, columns);
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t c = 0; c < to.cols; ++c) to.f32(i)[c] = columns.f32(c)[i];
+// Rows [row, row + to.rows) of the source in fp32, all of them finite.
+void read_rows(const QuantSource& s, int64_t row, Mat to) {
+  if (s.transposed) {
+    WorkerScratch scratch;
+    const Mat columns(scratch.take<float>(to.cols * to.rows), f32_t, to.cols, to.rows);
+    expand_block(*s.from, s.first, row, columns);
+    for (int64_t i = 0; i < to.rows; ++i)
+      for (int64_t c = 0; c < to.cols; ++c) to.f32(i)[c] = columns.f32(c)[i];
+  } else {
+    expand_rows(*s.from, s.first + row, to.rows, to);
+  }
+  for (int64_t i = 0; i < to.rows; ++i) require_finite(to.f32(i), to.cols, row + i);
 }
 
-// The codes and scales of one row, which w may hold as they are.
-void quantise_row(const StoredMatrix& w, int64_t row, const Mat& fp32, QuantType type, int8_t* codes,
-                  uint16_t* scales) {
-  const int64_t k = fp32.cols;
-  if (const StoredTensor* part = part_of(w, row); part && holds_blocks(*part, type))
-    return read_blocks(part->type, part->row(row), k, codes, scales);
-  WorkerScratch scratch;
-  auto* blocks = scratch.take<uint8_t>(k / kQuantBlock * 34);
-  quantise_rows(block_type(type), fp32.f32(), 1, k, k, blocks);
-  read_blocks(block_type(type), blocks, k, codes, scales);
+bool all_finite(const uint16_t* halves, int64_t count) {
+  return std::all_of(halves, halves + count, [](uint16_t h) { return (h & 0x7c00) != 0x7c00; });
 }
 
-void quantise_panel(const StoredMatrix& w, int64_t first_row, bool transposed, const QuantMatrix& out, int64_t panel) {
+void quantise_panel(const QuantSource& s, const QuantMatrix& out, int64_t panel) {
   WorkerScratch scratch;
   const int64_t k = out.cols, blocks = k / kQuantBlock, row = panel * kPanel, count = std::min(kPanel, out.rows - row);
-  const Mat rows(scratch.take<float>(count * k), f32_t, count, k);
   auto* codes = scratch.take<int8_t>(kPanel * k);
   auto* scales = scratch.take<uint16_t>(kPanel * blocks);
-  read_rows(w, first_row, transposed, row, count, rows);
-  const StoredMatrix none;
-  for (int64_t j = 0; j < kPanel; ++j) {
-    if (j >= count) {
-      std::memset(codes + j * k, 0, static_cast<size_t>(k));
-      std::memset(scales + j * blocks, 0, static_cast<size_t>(blocks) * 2);
-      continue;
+  std::memset(codes + count * k, 0, static_cast<size_t>((kPanel - count) * k));
+  std::memset(scales + count * blocks, 0, static_cast<size_t>((kPanel - count) * blocks) * 2);
+  Mat rows;  // in fp32, once one of them needs it
+  uint8_t* rounded = nullptr;
+  for (int64_t j = 0; j < count; ++j) {
+    StoredType from{};
+    if (const uint8_t* held = blocks_of_row(s, row + j, out.type, from)) {
+      read_blocks(from, held, k, codes + j * k, scales + j * blocks);
+      if (all_finite(scales + j * blocks, blocks)) continue;
     }
-    require_finite(rows.f32(j), k, row + j);
-    quantise_row(transposed ? none : w, first_row + row + j, rows.row_block(j, 1), out.type, codes + j * k,
-                 scales + j * blocks);
+    if (rows.empty()) {
+      rows = Mat(scratch.take<float>(count * k), f32_t, count, k);
+      rounded = scratch.take<uint8_t>(blocks * 34);
+      read_rows(s, row, rows);
+    }
+    quantise_rows(block_type(out.type), rows.f32(j), 1, k, k, rounded);
+    read_blocks(block_type(out.type), rounded, k, codes + j * k, scales + j * blocks);
   }
   write_panel(out.type, k, codes, scales, out.data + panel * kernels::quant_panel_bytes(out.type, k));
 }
@@ -132,22 +149,33 @@ int64_t QuantMatrix::bytes(QuantType type, int64_t rows, int64_t cols) {
   return round_up(div_up(rows, kPanel) * kernels::quant_panel_bytes(type, cols), 64);
 }
 
-void quantise(const Exec& exec, const StoredMatrix& w, int64_t first_row, bool transposed, const QuantMatrix& out) {
+void quantise(const Exec& exec, const QuantSource& source, const QuantMatrix& out) {
   BK_CHECK(out.data && out.cols % kQuantBlock == 0);
-  BK_CHECK(transposed ? out.rows == w.cols && first_row + out.cols <= w.rows
-                      : out.cols == w.cols && first_row + out.rows <= w.rows);
+  BK_CHECK(out.rows == source.rows() && out.cols == source.cols());
+  BK_CHECK_LE(source.first + source.count, source.from->rows);
   if (exec.dry()) return;
-  exec.parallel_for(div_up(out.rows, kPanel),
-                    [&](int64_t panel) { quantise_panel(w, first_row, transposed, out, panel); });
+  exec.parallel_for(div_up(out.rows, kPanel), [&](int64_t panel) { quantise_panel(source, out, panel); });
 }
 
-WeightFormat lossless_format(const StoredMatrix& w) {
-  WeightFormat format = WeightFormat::q4;
-  for (const StoredTensor& part : w.parts) {
-    if (!holds_blocks(part, QuantType::q8)) return WeightFormat::stored;
-    if (part.type == StoredType::q8_0) format = WeightFormat::q8;
+bool has_quant_blocks(const StoredMatrix& w) {
+  return std::all_of(w.parts.begin(), w.parts.end(),
+                     [](const StoredMatrix::Part& part) { return quant_type(part.tensor.type).has_value(); });
+}
+
+bool lies_across(const QuantSource& source) {
+  bool across = false;
+  for_parts_of(source, [&](const StoredMatrix::Part& part) { across |= part.turned != source.transposed; });
+  return across;
+}
+
+std::optional<QuantType> lossless_type(const QuantSource& source) {
+  if (lies_across(source)) return std::nullopt;
+  for (const QuantType type : {QuantType::q4, QuantType::q8}) {
+    bool holds = true;
+    for_parts_of(source, [&](const StoredMatrix::Part& part) { holds &= holds_blocks(part.tensor.type, type); });
+    if (holds) return type;
   }
-  return format;
+  return std::nullopt;
 }
 
 }  // namespace birkhoff::ops
