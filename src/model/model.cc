@@ -40,8 +40,10 @@ bool can_quantise(const layers::Linear& l) {
 // What holds an operand. Where it lies across the rows of the file 4 bits would be rounded a second time, or (keys of
 // latent attention) say something else than they do in the other form: 8 bits lose less than their activations.
 ops::QuantType operand_type(const ops::QuantSource& s, ops::WeightFormat format) {
-  if (format == ops::WeightFormat::automatic) return ops::lossless_type(s).value_or(ops::QuantType::q8);
-  return format == ops::WeightFormat::q4 && !ops::lies_across(s) ? ops::QuantType::q4 : ops::QuantType::q8;
+  const std::optional<ops::QuantType> lossless = ops::lossless_type(s);
+  if (format == ops::WeightFormat::automatic) return lossless.value_or(ops::QuantType::q8);
+  if (format == ops::WeightFormat::q8 || ops::lies_across(s)) return ops::QuantType::q8;
+  return lossless && lossless != ops::QuantType::q8 ? *lossless : ops::QuantType::q4;  // blocks of 4 bits stay
 }
 
 }  // namespace

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "core/error.h"
 #include "kernels/gemm/gemm.h"
@@ -16,77 +18,138 @@ namespace {
 using kernels::kPanel;
 using kernels::kQuantBlock;
 
-constexpr StoredType block_type(QuantType t) { return t == QuantType::q4 ? StoredType::q4_0 : StoredType::q8_0; }
+// Types by the bits of a weight, from the fewest on.
+constexpr QuantType kBySize[] = {QuantType::fp4, QuantType::q4, QuantType::q4_1, QuantType::q8};
 
-// The codes [cols] and half scales [cols / 32] of a row of q4_0 or q8_0 blocks.
-void read_blocks(StoredType type, const uint8_t* row, int64_t cols, int8_t* codes, uint16_t* scales) {
-  for (int64_t b = 0; b < cols / kQuantBlock; ++b, codes += kQuantBlock) {
-    std::memcpy(scales + b, row, 2);
-    row += 2;
-    if (type == StoredType::q8_0) {
-      std::memcpy(codes, row, kQuantBlock);
-      row += kQuantBlock;
-      continue;
-    }
-    for (int64_t i = 0; i < kQuantBlock / 2; ++i) {
-      codes[i] = static_cast<int8_t>((row[i] & 15) - 8);
-      codes[i + kQuantBlock / 2] = static_cast<int8_t>((row[i] >> 4) - 8);
-    }
-    row += kQuantBlock / 2;
-  }
+// Blocks that hold what a panel of type t holds.
+constexpr StoredType block_type(QuantType t) {
+  constexpr StoredType kBlocks[] = {StoredType::q4_0, StoredType::q8_0, StoredType::q4_1, StoredType::mxfp4};
+  return kBlocks[static_cast<int>(t)];
 }
 
-// 16 rows of codes [16, k] and scales [16, k / 32] -> a panel.
-void write_panel(QuantType type, int64_t k, const int8_t* codes, const uint16_t* scales, uint8_t* out) {
-  const int64_t blocks = k / kQuantBlock;
-  for (int64_t b = 0; b < blocks; ++b, out += kernels::quant_code_bytes(type)) {
-    for (int64_t j = 0; j < kPanel; ++j) {
-      const int8_t* from = codes + j * k + b * kQuantBlock;
-      for (int64_t group = 0; group < 8; ++group, from += 4) {
-        if (type == QuantType::q8) {
-          std::memcpy(out + group * 64 + j * 4, from, 4);
-          continue;
-        }
-        uint8_t* to = out + group / 2 * 64 + j * 4;
+// Codes of Q4_0 are codes of 8 bits too; FP4 of safetensors with a factor for 32 of a row is MXFP4 in two tensors.
+bool holds(QuantType type, const StoredTensor& from) {
+  if (from.type == StoredType::fp4)
+    return type == QuantType::fp4 && from.scale_type == ScaleType::f8_e8m0 && from.block_rows == 1 &&
+           from.block_cols == kQuantBlock;
+  return from.type == block_type(type) || (type == QuantType::q8 && from.type == StoredType::q4_0);
+}
+
+// The smallest type that holds all of `parts`.
+std::optional<QuantType> common_type(std::span<const StoredMatrix::Part* const> parts) {
+  for (const QuantType type : kBySize)
+    if (std::all_of(parts.begin(), parts.end(), [&](const auto* part) { return holds(type, part->tensor); }))
+      return type;
+  return std::nullopt;
+}
+
+// Blocks of a row, one after the other: codes, and scales of `scale_bytes` each, at their own distances.
+struct Blocks {
+  StoredType type;
+  const uint8_t *codes, *scales;
+  int64_t code_step, scale_step, scale_bytes;
+  static Blocks of(StoredType type, const uint8_t* row) {
+    const int64_t scale = type == StoredType::mxfp4 ? 1 : type == StoredType::q4_1 ? 4 : 2;
+    const int64_t step = stored_format(type).block_bytes;
+    return {type, row + scale, row, step, step, scale};
+  }
+  // Row `row` of a tensor that a QuantType holds, from column `col` on.
+  static Blocks of(const StoredTensor& t, int64_t row, int64_t col) {
+    if (t.type != StoredType::fp4)
+      return of(t.type, t.row(row) + col / kQuantBlock * stored_format(t.type).block_bytes);
+    const int64_t scales = div_up(t.cols, kQuantBlock);
+    return {t.type, t.row(row) + col / 2, t.scale + row * scales + col / kQuantBlock, kQuantBlock / 2, 1, 1};
+  }
+};
+
+// Whether every scale and minimum is a number: an exponent of ones is none.
+bool all_finite(const Blocks& from, int64_t count) {
+  for (int64_t b = 0; b < count; ++b) {
+    const uint8_t* scale = from.scales + b * from.scale_step;
+    if (from.scale_bytes == 1 ? scale[0] == 255 : (scale[1] & 0x7c) == 0x7c) return false;
+    if (from.scale_bytes == 4 && (scale[3] & 0x7c) == 0x7c) return false;
+  }
+  return true;
+}
+
+// The 16 bytes of a block of 4 bits as ggml has them: codes 0 to 15 in the low halves, 16 to 31 in the high ones.
+void nibbles_at(const Blocks& from, int64_t b, uint8_t (&out)[16]) {
+  const uint8_t* p = from.codes + b * from.code_step;
+  if (from.type != StoredType::fp4) {
+    std::memcpy(out, p, sizeof out);
+    return;
+  }
+  for (int i = 0; i < 16; ++i)  // two neighbours a byte
+    out[i] = static_cast<uint8_t>((p[i / 2] >> i % 2 * 4 & 15) | (p[8 + i / 2] >> i % 2 * 4 & 15) << 4);
+}
+
+uint32_t word_at(const uint8_t* p) {
+  uint32_t w;
+  std::memcpy(&w, p, sizeof w);
+  return w;
+}
+
+// The codes of row j of a panel, in words of 4 columns.
+void write_codes(QuantType type, const Blocks& from, int64_t count, int64_t j, uint8_t* panel) {
+  uint8_t* out = panel + j * 4;
+  const auto put = [&](int64_t group, uint32_t word) { std::memcpy(out + group * 64, &word, sizeof word); };
+  constexpr uint32_t kLow = 0x0f0f0f0f;
+  for (int64_t b = 0; b < count; ++b, out += kernels::quant_code_bytes(type)) {
+    if (from.type == StoredType::q8_0) {
+      for (int64_t i = 0; i < 8; ++i) put(i, word_at(from.codes + b * from.code_step + 4 * i));
+      continue;
+    }
+    uint8_t nibbles[16];
+    nibbles_at(from, b, nibbles);
+    for (int64_t i = 0; i < 4; ++i) {  // groups i of the low and of the high halves
+      const uint32_t w = word_at(nibbles + 4 * i);
+      if (type == QuantType::q8) {
+        uint8_t bytes[8];
         for (int q = 0; q < 4; ++q) {
-          const auto code = static_cast<uint8_t>(from[q] + 8);
-          to[q] = group % 2 ? static_cast<uint8_t>(to[q] | code << 4) : code;
+          bytes[q] = static_cast<uint8_t>((nibbles[4 * i + q] & 15) - 8);
+          bytes[4 + q] = static_cast<uint8_t>((nibbles[4 * i + q] >> 4) - 8);
         }
+        put(i, word_at(bytes));
+        put(4 + i, word_at(bytes + 4));
+      } else if (i % 2 == 0) {
+        const uint32_t next = word_at(nibbles + 4 * i + 4);
+        put(i / 2, (w & kLow) | (next & kLow) << 4);
+        put(2 + i / 2, (w >> 4 & kLow) | (next & ~kLow));
       }
     }
   }
-  for (int64_t b = 0; b < blocks; ++b)
-    for (int64_t j = 0; j < kPanel; ++j, out += 2) std::memcpy(out, scales + j * blocks + b, 2);
 }
 
-std::optional<QuantType> quant_type(StoredType t) {
-  if (t == StoredType::q4_0) return QuantType::q4;
-  if (t == StoredType::q8_0) return QuantType::q8;
-  return std::nullopt;
-}
-// Codes of 4 bits are codes of 8 bits too.
-bool holds_blocks(StoredType from, QuantType type) {
-  return quant_type(from) == type || (type == QuantType::q8 && from == StoredType::q4_0);
-}
-
-// Calls f for the parts of the file that a source is made of.
-template <class F>
-void for_parts_of(const QuantSource& s, F&& f) {
-  int64_t row = 0;
-  for (const StoredMatrix::Part& part : s.from->parts) {
-    if (row < s.first + s.count && row + part.rows() > s.first) f(part);
-    row += part.rows();
+// The scales of row j, behind the codes: all of a block's rows together, minima after scales.
+void write_scales(QuantType type, const Blocks& from, int64_t count, int64_t j, uint8_t* panel) {
+  uint8_t* out = panel + count * kernels::quant_code_bytes(type);
+  const int64_t bytes = std::min<int64_t>(2, from.scale_bytes);
+  for (int64_t b = 0; b < count; ++b, out += kernels::quant_scale_bytes(type)) {
+    const uint8_t* scale = from.scales + b * from.scale_step;
+    std::memcpy(out + j * bytes, scale, static_cast<size_t>(bytes));
+    if (from.scale_bytes == 4) std::memcpy(out + (kPanel + j) * 2, scale + 2, 2);
   }
 }
 
-// Blocks of a file that are row `row` of the source, if `type` holds them; null where they lie across or are others.
-const uint8_t* blocks_of_row(const QuantSource& s, int64_t row, QuantType type, StoredType& from) {
+// The parts of the file that a source is made of.
+std::vector<const StoredMatrix::Part*> parts_of(const QuantSource& s) {
+  std::vector<const StoredMatrix::Part*> parts;
+  int64_t row = 0;
+  for (const StoredMatrix::Part& part : s.from->parts) {
+    if (row < s.first + s.count && row + part.rows() > s.first) parts.push_back(&part);
+    row += part.rows();
+  }
+  return parts;
+}
+
+// Row `row` of the source, where the file holds it as blocks of `type`.
+std::optional<Blocks> blocks_of_row(const QuantSource& s, int64_t row, QuantType type) {
   int64_t first = s.transposed ? s.first : s.first + row;
   const StoredMatrix::Part* part = s.from->part_of(first, s.transposed ? s.count : 1);
-  if (!part || part->turned != s.transposed || !holds_blocks(part->tensor.type, type)) return nullptr;
-  from = part->tensor.type;
-  if (!s.transposed) return part->tensor.row(first);
-  return first % kQuantBlock ? nullptr : part->tensor.row(row) + first / kQuantBlock * stored_format(from).block_bytes;
+  if (!part || part->turned != s.transposed || !holds(type, part->tensor)) return std::nullopt;
+  if (!s.transposed) return Blocks::of(part->tensor, first, 0);
+  if (first % kQuantBlock) return std::nullopt;
+  return Blocks::of(part->tensor, row, first);
 }
 
 void require_finite(const float* x, int64_t count, int64_t row) {
@@ -112,34 +175,29 @@ void read_rows(const QuantSource& s, int64_t row, Mat to) {
   for (int64_t i = 0; i < to.rows; ++i) require_finite(to.f32(i), to.cols, row + i);
 }
 
-bool all_finite(const uint16_t* halves, int64_t count) {
-  return std::all_of(halves, halves + count, [](uint16_t h) { return (h & 0x7c00) != 0x7c00; });
-}
-
 void quantise_panel(const QuantSource& s, const QuantMatrix& out, int64_t panel) {
   WorkerScratch scratch;
-  const int64_t k = out.cols, blocks = k / kQuantBlock, row = panel * kPanel, count = std::min(kPanel, out.rows - row);
-  auto* codes = scratch.take<int8_t>(kPanel * k);
-  auto* scales = scratch.take<uint16_t>(kPanel * blocks);
-  std::memset(codes + count * k, 0, static_cast<size_t>((kPanel - count) * k));
-  std::memset(scales + count * blocks, 0, static_cast<size_t>((kPanel - count) * blocks) * 2);
+  const int64_t k = out.cols, blocks = k / kQuantBlock, row = panel * kPanel, count = std::min(kPanel, out.rows - row),
+                bytes = kernels::quant_panel_bytes(out.type, k);
+  uint8_t* to = out.data + panel * bytes;
+  if (count < kPanel) std::memset(to, 0, static_cast<size_t>(bytes));
   Mat rows;  // in fp32, once one of them needs it
   uint8_t* rounded = nullptr;
   for (int64_t j = 0; j < count; ++j) {
-    StoredType from{};
-    if (const uint8_t* held = blocks_of_row(s, row + j, out.type, from)) {
-      read_blocks(from, held, k, codes + j * k, scales + j * blocks);
-      if (all_finite(scales + j * blocks, blocks)) continue;
+    std::optional<Blocks> from = blocks_of_row(s, row + j, out.type);
+    if (!from || !all_finite(*from, blocks)) {
+      const StoredType type = block_type(out.type);
+      if (rows.empty()) {
+        rows = Mat(scratch.take<float>(count * k), f32_t, count, k);
+        rounded = scratch.take<uint8_t>(blocks * stored_format(type).block_bytes);
+        read_rows(s, row, rows);
+      }
+      quantise_rows(type, rows.f32(j), 1, k, k, rounded);
+      from = Blocks::of(type, rounded);
     }
-    if (rows.empty()) {
-      rows = Mat(scratch.take<float>(count * k), f32_t, count, k);
-      rounded = scratch.take<uint8_t>(blocks * 34);
-      read_rows(s, row, rows);
-    }
-    quantise_rows(block_type(out.type), rows.f32(j), 1, k, k, rounded);
-    read_blocks(block_type(out.type), rounded, k, codes + j * k, scales + j * blocks);
+    write_codes(out.type, *from, blocks, j, to);
+    write_scales(out.type, *from, blocks, j, to);
   }
-  write_panel(out.type, k, codes, scales, out.data + panel * kernels::quant_panel_bytes(out.type, k));
 }
 
 }  // namespace
@@ -157,25 +215,16 @@ void quantise(const Exec& exec, const QuantSource& source, const QuantMatrix& ou
   exec.parallel_for(div_up(out.rows, kPanel), [&](int64_t panel) { quantise_panel(source, out, panel); });
 }
 
-bool has_quant_blocks(const StoredMatrix& w) {
-  return std::all_of(w.parts.begin(), w.parts.end(),
-                     [](const StoredMatrix::Part& part) { return quant_type(part.tensor.type).has_value(); });
-}
+bool has_quant_blocks(const StoredMatrix& w) { return common_type(parts_of({&w, 0, w.rows, false})).has_value(); }
 
 bool lies_across(const QuantSource& source) {
-  bool across = false;
-  for_parts_of(source, [&](const StoredMatrix::Part& part) { across |= part.turned != source.transposed; });
-  return across;
+  const auto parts = parts_of(source);
+  return std::any_of(parts.begin(), parts.end(),
+                     [&](const StoredMatrix::Part* part) { return part->turned != source.transposed; });
 }
 
 std::optional<QuantType> lossless_type(const QuantSource& source) {
-  if (lies_across(source)) return std::nullopt;
-  for (const QuantType type : {QuantType::q4, QuantType::q8}) {
-    bool holds = true;
-    for_parts_of(source, [&](const StoredMatrix::Part& part) { holds &= holds_blocks(part.tensor.type, type); });
-    if (holds) return type;
-  }
-  return std::nullopt;
+  return lies_across(source) ? std::nullopt : common_type(parts_of(source));
 }
 
 }  // namespace birkhoff::ops

@@ -40,7 +40,7 @@ void quantise(const Exec& exec, const QuantSource& source, const QuantMatrix& ou
 // and otherwise as they lie there; all as they lie there; or quantised when it is opened.
 enum class WeightFormat : uint8_t { automatic, stored, q8, q4 };
 
-// Whether all of w are blocks of a format of QuantMatrix, in whatever direction.
+// Whether one type of QuantMatrix holds all blocks of w, in whatever direction.
 bool has_quant_blocks(const StoredMatrix& w);
 // Whether rows of the source are columns of a tensor of the file: its blocks, if any, lie across.
 bool lies_across(const QuantSource& source);

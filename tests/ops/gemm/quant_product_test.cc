@@ -22,8 +22,11 @@ class QuantProducts : public testing::TestWithParam<Isa> {
 INSTANTIATE_TEST_SUITE_P(Isas, QuantProducts, testing::ValuesIn(machine_isas()),
                          [](const auto& isa) { return std::string(isa_name(isa.param)); });
 
-constexpr QuantType kTypes[] = {QuantType::q4, QuantType::q8};
-StoredType blocks_of(QuantType t) { return t == QuantType::q4 ? StoredType::q4_0 : StoredType::q8_0; }
+constexpr QuantType kTypes[] = {QuantType::q4, QuantType::q8, QuantType::q4_1, QuantType::fp4};
+StoredType blocks_of(QuantType t) {
+  constexpr StoredType kBlocks[] = {StoredType::q4_0, StoredType::q8_0, StoredType::q4_1, StoredType::mxfp4};
+  return kBlocks[static_cast<int>(t)];
+}
 
 ops::StoredMatrix stored(const Owned& w) {
   const CMat v = w.view();
@@ -101,7 +104,7 @@ TEST_P(QuantProducts, AreSumsOfWhatTheBlocksHold) {
         ops::gemm(exec, x, q.packed(), y);
         const auto xs = rounded_activations(x), ws = rounded(type, w);
         expect_close(y.values(), product(xs, ws, k), sum_tolerance(k / 32, largest(xs) * largest(ws) * 32),
-                     std::string(type == QuantType::q4 ? "q4 " : "q8 ") + std::to_string(rows) + " x " +
+                     std::string(ops::stored_format(blocks_of(type)).name) + " " + std::to_string(rows) + " x " +
                          std::to_string(n) + " x " + std::to_string(k));
       }
 }
@@ -171,7 +174,7 @@ TEST_P(QuantProducts, BlocksOfAFileAreTakenAsTheyAre) {
   const Owned w = random(n, k, 13, 0.1), x = random(4, k, 14);
   for (const QuantType from : kTypes)
     for (const QuantType to : kTypes) {
-      if (from == QuantType::q8 && to == QuantType::q4) continue;
+      if (from != to && (from != QuantType::q4 || to != QuantType::q8)) continue;
       std::vector<uint8_t> bytes(static_cast<size_t>(n * k / 32 * 34));
       ops::quantise_rows(blocks_of(from), w.view().row_block(0, n).f32(), n, k, k, bytes.data());
       BlockRows file;
@@ -218,6 +221,69 @@ TEST_P(QuantProducts, TurnedBlocksAreTakenAlongTheirRows) {
   const Quantised a(exec, QuantType::q4, below), b(exec, QuantType::q4, file.matrix);
   const auto size = static_cast<size_t>(QuantMatrix::bytes(QuantType::q4, n, k));
   EXPECT_TRUE(std::equal(a.m.data, a.m.data + size, b.m.data));
+}
+
+// FP4 of safetensors, neighbours in a byte and scales in a tensor of their own, makes the panels of MXFP4; with scales
+// of another kind it is no block.
+TEST_P(QuantProducts, Fp4OfTwoTensorsIsMxfp4) {
+  const int64_t n = 21, k = 96, blocks = k / 32;
+  const Owned w = random(n, k, 20, 0.1);
+  std::vector<uint8_t> bytes(static_cast<size_t>(n * blocks * 17)), codes(static_cast<size_t>(n * k / 2)),
+      scales(static_cast<size_t>(n * blocks));
+  ops::quantise_rows(StoredType::mxfp4, w.view().f32(), n, k, k, bytes.data());
+  for (size_t b = 0; b < scales.size(); ++b) {
+    const uint8_t* block = bytes.data() + 17 * b;
+    scales[b] = block[0];
+    const auto code = [&](size_t i) { return i < 16 ? block[1 + i] & 15 : block[1 + i - 16] >> 4; };
+    for (size_t i = 0; i < 16; ++i) codes[16 * b + i] = static_cast<uint8_t>(code(2 * i) | code(2 * i + 1) << 4);
+  }
+  BlockRows file;
+  file.view(StoredType::mxfp4, n, k, bytes.data());
+  ops::StoredTensor t;
+  t.data = codes.data(), t.scale = scales.data(), t.rows = n, t.cols = k, t.block_cols = 32;
+  t.type = StoredType::fp4, t.scale_type = ops::ScaleType::f8_e8m0;
+  ops::StoredMatrix two;
+  two.append(t);
+  EXPECT_EQ(ops::lossless_type({&two, 0, n, false}), QuantType::fp4);
+  const Quantised a(exec, QuantType::fp4, two), b(exec, QuantType::fp4, file.matrix);
+  const auto size = static_cast<size_t>(QuantMatrix::bytes(QuantType::fp4, n, k));
+  EXPECT_TRUE(std::equal(a.m.data, a.m.data + size, b.m.data));
+  ops::StoredMatrix wide;
+  t.block_cols = 96;
+  wide.append(t);
+  EXPECT_FALSE(ops::has_quant_blocks(wide));
+}
+
+// The smallest and largest scales of FP4, which are no halves, and 2^-127, which is no normal number.
+TEST_P(QuantProducts, Fp4ScalesOfEverySize) {
+  for (const int scale : {0, 1, 2, 100, 230}) {
+    std::vector<uint8_t> block(17, 0x71);  // 0.5 in the low halves, 6 in the high ones
+    block[0] = static_cast<uint8_t>(scale);
+    BlockRows file;
+    file.view(StoredType::mxfp4, 1, 32, block.data());
+    const Quantised q(exec, QuantType::fp4, file.matrix);
+    Owned x(1, 32), y(1, 1);
+    for (int i = 0; i < 32; ++i) x.set(i, i == 3 || i == 20 ? 127.0 : 0.0);
+    ops::gemm(exec, x, q.packed(), y);
+    EXPECT_EQ(y.at(0), std::ldexp(6.5 * 127, scale - 127)) << scale;
+  }
+}
+
+// Groups may have weights of several types: a row of activations is the same to all.
+TEST_P(QuantProducts, GroupsMayDifferInType) {
+  const int64_t k = 96, n = 24;
+  const Owned w = random(n, k, 21), x = random(4, k, 22);
+  std::vector<Quantised> of;
+  of.reserve(4);
+  for (const QuantType type : kTypes) of.emplace_back(exec, type, stored(w));
+  const int32_t offsets[] = {0, 1, 2, 3, 4};
+  std::vector<ops::Packed> packed;
+  for (const Quantised& q : of) packed.push_back(q.packed());
+  Owned y(4, n), want(4, n);
+  ops::grouped_gemm(exec, x, offsets, packed, y);
+  for (int64_t i = 0; i < 4; ++i)
+    ops::gemm(exec, x.view().row_block(i, 1), packed[static_cast<size_t>(i)], want.view().row_block(i, 1));
+  EXPECT_TRUE(y.same_bytes(want));
 }
 
 TEST(QuantMatrices, WeightsThatAreNotFiniteAreNamed) {
