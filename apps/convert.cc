@@ -51,8 +51,7 @@ int convert(const ConvertFlags& f) {
   for (const std::string& text : files.complete(config)) say(text);
   model::Weights shapes(config);
   const std::vector<model::ParameterInfo> parameters = model::list_parameters(shapes);
-  const checkpoint::TensorMap map = files.match(config, parameters, f32_t);
-  files.expand(Exec(cpu_cores()));
+  const checkpoint::TensorMap map = files.match(config, parameters);
   checkpoint::SaveOptions options;
   if (!f.dtype.empty()) options.type = checkpoint::parse_save_type(f.dtype);
   if (!f.names.empty()) options.names = f.names == "hf" ? checkpoint::NameScheme::hf : checkpoint::NameScheme::hub;

@@ -7,7 +7,6 @@
 #include <set>
 
 #include "checkpoint/gguf_names.h"
-#include "core/bf16.h"
 #include "core/error.h"
 #include "model/config/model_type.h"
 
@@ -49,7 +48,7 @@ bool all_ones(const io::GgufTensor& t) {
 
 class GgufMatcher {
  public:
-  GgufMatcher(GgufFiles& files, const model::ModelConfig& c) : files_(files), model_(files.model()), config_(c) {}
+  GgufMatcher(const io::GgufModel& model, const model::ModelConfig& c) : model_(model), config_(c) {}
 
   void add(const model::ParameterInfo& p) {
     map_.weights.push_back(nullptr);
@@ -60,8 +59,7 @@ class GgufMatcher {
       const io::GgufTensor* t = model_.find(place.name);
       if (!t) continue;
       used_.insert(t->name);
-      map_.views.back() = view(p, place, *t);
-      return;
+      return add_tensor(p, place, *t);
     }
     const GgufSplitLatent split = gguf_split_latent(p);
     const io::GgufTensor *k = split.k.empty() ? nullptr : model_.find(split.k),
@@ -74,7 +72,7 @@ class GgufMatcher {
              shape_text(file_shape(p)));
   }
 
-  TensorMap finish(DType latent) {
+  TensorMap finish() {
     for (const io::GgufTensor* t : model_.tensors()) {
       if (used_.contains(t->name) || gguf_ignores(config_, t->name)) continue;
       if (t->name == "rope_freqs.weight") {
@@ -86,7 +84,6 @@ class GgufMatcher {
     if (!problems_.empty())
       throw Error("checkpoint", model_.metadata().path() +
                                     ": tensors do not match the model that the metadata describe:" + problems_);
-    take_latents(latent);
     return std::move(map_);
   }
 
@@ -111,12 +108,17 @@ class GgufMatcher {
     return true;
   }
 
-  ops::StoredTensor view(const model::ParameterInfo& p, const GgufPlace& place, const io::GgufTensor& t) {
+  void add_rows(const ops::StoredTensor& of, int64_t first, int64_t count, bool turned = false) {
+    ops::StoredTensor v = of;
+    v.data = of.row(first);
+    v.rows = count;
+    map_.views.back().append(v, turned);
+  }
+
+  void add_tensor(const model::ParameterInfo& p, const GgufPlace& place, const io::GgufTensor& t) {
     ops::StoredTensor v;
-    if (!fits(place.name + " (" + p.name + ")", t, place.shape(p.cols, is_gguf_vector(p.role)), v)) return v;
-    v.data = v.row(std::max<int64_t>(0, place.expert) * place.rows + place.first_row);
-    v.rows = p.rows;
-    return v;
+    if (!fits(place.name + " (" + p.name + ")", t, place.shape(p.cols, is_gguf_vector(p.role)), v)) return;
+    add_rows(v, std::max<int64_t>(0, place.expert) * place.rows + place.first_row, p.rows);
   }
 
   void add_split(const model::ParameterInfo& p, const io::GgufTensor& k, const io::GgufTensor& v) {
@@ -128,38 +130,15 @@ class GgufMatcher {
     const bool k_fits = fits(std::string(k.name) + " (" + p.name + ")", k, {heads, latent, nope}, k_view);
     const bool v_fits = fits(std::string(v.name) + " (" + p.name + ")", v, {heads, wide, latent}, v_view);
     if (!k_fits || !v_fits) return;
-    GgufFiles::SplitLatent s;
-    s.k.append(k_view);
-    s.v.append(v_view);
-    files_.split_.push_back(std::move(s));
-    latents_.push_back(map_.views.size() - 1);
-    map_.views.back().rows = p.rows;
-    map_.views.back().cols = p.cols;
+    for (int64_t h = 0; h < heads; ++h) {
+      add_rows(k_view, h * latent, latent, /*turned=*/true);
+      add_rows(v_view, h * wide, wide);
+    }
   }
 
-  void take_latents(DType dtype) {
-    files_.heads_ = config_.num_attention_heads;
-    const auto take = [&](Arena& arena) {
-      for (size_t i = 0; i < latents_.size(); ++i) {
-        ops::StoredTensor& v = map_.views[latents_[i]];
-        const Mat out = arena.mat(dtype, v.rows, v.cols);
-        files_.split_[i].out = out;
-        v.data = static_cast<const uint8_t*>(out.data);
-        v.type = dtype == f32_t ? StoredType::f32 : StoredType::bf16;
-      }
-    };
-    if (latents_.empty()) return;
-    Arena measuring = Arena::measuring();
-    take(measuring);
-    files_.memory_ = std::make_unique<Arena>(measuring.peak());
-    take(*files_.memory_);
-  }
-
-  GgufFiles& files_;
   const io::GgufModel& model_;
   const model::ModelConfig& config_;
   std::set<std::string_view> used_;
-  std::vector<size_t> latents_;  // parameters
   std::string problems_;
   TensorMap map_;
 };
@@ -168,13 +147,10 @@ GgufFiles::GgufFiles(const std::string& path) : model_(path), config_(gguf_confi
   about_file(path, [&] { model::config_from_json(config_); });
 }
 
-TensorMap GgufFiles::match(const model::ModelConfig& c, const std::vector<model::ParameterInfo>& parameters,
-                           DType latent) {
-  split_.clear();
-  memory_.reset();
-  GgufMatcher matcher(*this, c);
+TensorMap GgufFiles::match(const model::ModelConfig& c, const std::vector<model::ParameterInfo>& parameters) const {
+  GgufMatcher matcher(model_, c);
   for (const model::ParameterInfo& p : parameters) matcher.add(p);
-  return matcher.finish(latent);
+  return matcher.finish();
 }
 
 std::string GgufFiles::drop_incomplete_predictors(model::ModelConfig& c) const {
@@ -194,24 +170,6 @@ std::string GgufFiles::drop_incomplete_predictors(model::ModelConfig& c) const {
   if (missing.empty()) return "";
   c.num_nextn_predict_layers = 0;
   return model_.metadata().path() + ": the prediction modules lack " + missing + ": opened without them";
-}
-
-void GgufFiles::expand(const Exec& exec) {
-  exec.parallel_for(static_cast<int64_t>(split_.size()) * heads_, [&](int64_t task) {
-    const SplitLatent& s = split_[static_cast<size_t>(task / heads_)];
-    const int64_t h = task % heads_, latent = s.v.cols, nope = s.k.cols, wide = s.v.rows / heads_;
-    std::vector<float> k(static_cast<size_t>(latent * nope)), rows(static_cast<size_t>((nope + wide) * latent));
-    ops::expand_rows(s.k, h * latent, latent, Mat(k.data(), f32_t, latent, nope));
-    for (int64_t i = 0; i < nope; ++i)
-      for (int64_t c = 0; c < latent; ++c)
-        rows[static_cast<size_t>(i * latent + c)] = k[static_cast<size_t>(c * nope + i)];
-    ops::expand_rows(s.v, h * wide, wide, Mat(rows.data() + nope * latent, f32_t, wide, latent));
-    const size_t first = static_cast<size_t>(h) * rows.size();
-    if (s.out.dtype == f32_t)
-      std::copy(rows.begin(), rows.end(), static_cast<float*>(s.out.data) + first);
-    else
-      std::transform(rows.begin(), rows.end(), static_cast<bf16*>(s.out.data) + first, to_bf16);
-  });
 }
 
 }  // namespace birkhoff::checkpoint

@@ -1,15 +1,11 @@
 // A model in GGUF: its tensors as parameters of a model.
 #pragma once
-#include <deque>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "checkpoint/gguf_config.h"
 #include "checkpoint/tensor_map.h"
-#include "core/arena.h"
-#include "core/exec.h"
 #include "model/config/config.h"
 
 namespace birkhoff::checkpoint {
@@ -26,25 +22,15 @@ class GgufFiles {
   // A prediction module of which tensors are missing is left out: the count becomes 0, and the sentence that says so is
   // returned; "" when nothing was to do.
   std::string drop_incomplete_predictors(model::ModelConfig& c) const;
-  // As match_tensors: a view of every parameter, experts and fused tensors in the rows that belong to them. A
-  // kv_b_proj that stands as k_b (transposed) and v_b becomes a matrix of type `latent` in memory of this object,
-  // filled by expand(). Throws one Error that lists everything that does not match.
-  TensorMap match(const model::ModelConfig& c, const std::vector<model::ParameterInfo>& parameters, DType latent);
-  size_t copied_bytes() const { return memory_ ? memory_->capacity() : 0; }
-  void expand(const Exec& exec);
+  // As match_tensors: a view of every parameter, experts and fused tensors in the rows that belong to them; of a
+  // kv_b_proj that stands as k_b (transposed) and v_b, parts head by head. Throws one Error that lists everything that
+  // does not match.
+  TensorMap match(const model::ModelConfig& c, const std::vector<model::ParameterInfo>& parameters) const;
 
  private:
-  struct SplitLatent {
-    ops::StoredMatrix k, v;  // [heads * kv_lora, nope], [heads * v, kv_lora]
-    Mat out;                 // [heads * (nope + v), kv_lora]
-  };
-  friend class GgufMatcher;
   io::GgufModel model_;
   GgufDescription description_;
   nlohmann::json config_;
-  std::unique_ptr<Arena> memory_;
-  std::deque<SplitLatent> split_;
-  int64_t heads_ = 0;
 };
 
 }  // namespace birkhoff::checkpoint

@@ -71,9 +71,7 @@ void load_weights(const std::string& directory, model::Model& m) {
   const TensorMap map = match_tensors(files, m.config, m.parameters);
   for (size_t i = 0; i < m.parameters.size(); ++i) {
     const model::ParameterInfo& p = m.parameters[i];
-    ops::StoredMatrix w;
-    w.append(map.views[i]);
-    ops::expand_rows(w, 0, p.rows, Mat(m.block + p.offset, f32_t, p.rows, p.cols));
+    ops::expand_rows(map.views[i], 0, p.rows, Mat(m.block + p.offset, f32_t, p.rows, p.cols));
   }
 }
 

@@ -52,19 +52,13 @@ std::vector<std::string> ModelFiles::complete(model::ModelConfig& c) const {
   return notes;
 }
 
-TensorMap ModelFiles::match(const model::ModelConfig& c, const std::vector<model::ParameterInfo>& parameters,
-                            DType latent) {
-  return gguf_ ? gguf_->match(c, parameters, latent) : match_tensors(*weights_, c, parameters);
-}
-
-void ModelFiles::expand(const Exec& exec) {
-  if (gguf_) gguf_->expand(exec);
+TensorMap ModelFiles::match(const model::ModelConfig& c, const std::vector<model::ParameterInfo>& parameters) const {
+  return gguf_ ? gguf_->match(c, parameters) : match_tensors(*weights_, c, parameters);
 }
 
 void ModelFiles::read_rows(const TensorMap& map, const model::ModelConfig& c, const model::ParameterInfo& p, size_t i,
                            int64_t first, int64_t count, Mat out) {
-  ops::StoredMatrix m;
-  m.append(map.views[i]);
+  const ops::StoredMatrix& m = map.views[i];
   const bool rotary = p.name.ends_with("self_attn.q_proj.weight") || p.name.ends_with("self_attn.k_proj.weight");
   if (!rotary || !c.interleaved_rows) return ops::expand_rows(m, first, count, out);
   const int64_t half = c.head_dim / 2;

@@ -30,10 +30,8 @@ class ModelFiles {
   // Says in the configuration what it does not say by itself: prediction modules whose tensors are not there, the order
   // of rotary rows. Returns sentences for who opens the model.
   std::vector<std::string> complete(model::ModelConfig& c) const;
-  // The tensors of every parameter; `latent` as GgufFiles::match. Throws one Error that lists all that does not match.
-  TensorMap match(const model::ModelConfig& c, const std::vector<model::ParameterInfo>& parameters, DType latent);
-  size_t copied_bytes() const { return gguf_ ? gguf_->copied_bytes() : 0; }  // of matrices that match() made memory for
-  void expand(const Exec& exec);                                             // fills them
+  // The tensors of every parameter. Throws one Error that lists all that does not match.
+  TensorMap match(const model::ModelConfig& c, const std::vector<model::ParameterInfo>& parameters) const;
   // out [count, cols] fp32 = rows [first, first + count) of parameter p, which is number i of `map`, in the order that
   // directories have: rows of a GGUF file that rotate as neighbours are put half a head apart.
   static void read_rows(const TensorMap& map, const model::ModelConfig& c, const model::ParameterInfo& p, size_t i,

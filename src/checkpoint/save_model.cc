@@ -91,9 +91,7 @@ class Plan {
   }
 
   void read_source(size_t i, int64_t first, int64_t count, Mat out) const {
-    ops::StoredMatrix m;
-    m.append(options_.source->views[i]);
-    ops::expand_rows(m, first, count, out);
+    ops::expand_rows(options_.source->views[i], first, count, out);
   }
 
   // Whether the parameter still has the bits that its file expands to.

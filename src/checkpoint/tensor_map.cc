@@ -77,8 +77,11 @@ class Matcher {
     }
     map_.weights.back() = e;
     const std::string both = e->name == p.name ? p.name : e->name + " (" + p.name + ")";
-    if (view(p, *e, both, map_.views.back())) return;
-    map_.weights.back() = nullptr;
+    ops::StoredTensor v;
+    if (view(p, *e, both, v))
+      map_.views.back().append(v);
+    else
+      map_.weights.back() = nullptr;
   }
 
   TensorMap finish() {

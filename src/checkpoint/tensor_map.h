@@ -12,9 +12,9 @@ namespace birkhoff::checkpoint {
 
 struct TensorMap {
   // By parameter, in the order of list_parameters: the tensor of a safetensors file (null of another container), its
-  // scales (null without) and both as a matrix. Vectors have one row.
+  // scales (null without) and both as a matrix, which may be several tensors. Vectors have one row.
   std::vector<const io::TensorEntry*> weights, scales;
-  std::vector<ops::StoredTensor> views;
+  std::vector<ops::StoredMatrix> views;
   std::vector<const io::TensorEntry*> ignored;  // known to the type, no parameter of the model: buffers, copies
 };
 

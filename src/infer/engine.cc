@@ -128,15 +128,16 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
     adapter.emplace(directory_, config);
   require_memory(directory_, files_->bytes(), 0);
   model::Weights shapes(config);
-  const checkpoint::TensorMap map = files_->match(config, model::list_parameters(shapes), compute);
+  const checkpoint::TensorMap map = files_->match(config, model::list_parameters(shapes));
   Arena measuring = Arena::measuring();
   model::Model measured(config, compute, max_positions_, map.views, options.weights, measuring);
   if (adapter) measured.attach_adapters(adapter->spec(), false, measuring);
-  require_memory(directory_, files_->bytes(), files_->copied_bytes() + measuring.peak());
-  files_->expand(*exec_);
+  require_memory(directory_, files_->bytes(), measuring.peak());
   memory_ = std::make_unique<Arena>(measuring.peak());
   own_model_ = std::make_unique<model::Model>(config, compute, max_positions_, map.views, options.weights, *memory_);
   own_model_->quantise(*exec_, options.progress);
+  if (own_model_->rounded_again)
+    add_note("products across the blocks of kv_b_proj read it in 8 bits (--weights stored: as it is)");
   model_ = own_model_.get();
   if (options.probe.on()) model::set_routing_probe(*own_model_, options.probe);
   if (!adapter) return;

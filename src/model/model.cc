@@ -27,12 +27,6 @@ Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, bool f
   make_ropes(positions, memory);
 }
 
-const ops::QuantMatrix& Model::take_quantised(ops::QuantMatrix shape, const QuantSource& source, Arena& memory) {
-  shape.data = memory.take<uint8_t>(ops::QuantMatrix::bytes(shape.type, shape.rows, shape.cols));
-  quant_sources_.push_back(source);
-  return quantised.emplace_back(shape);
-}
-
 namespace {
 
 // Whether rows of this length, and the columns of every block that multiplies untransposed, divide into blocks.
@@ -43,25 +37,38 @@ bool can_quantise(const layers::Linear& l) {
   return true;
 }
 
+// What holds an operand. Where it lies across the rows of the file 4 bits would be rounded a second time, or (keys of
+// latent attention) say something else than they do in the other form: 8 bits lose less than their activations.
+ops::QuantType operand_type(const ops::QuantSource& s, ops::WeightFormat format) {
+  const std::optional<ops::QuantType> lossless = ops::lossless_type(s);
+  if (format == ops::WeightFormat::automatic) return lossless.value_or(ops::QuantType::q8);
+  if (format == ops::WeightFormat::q8 || ops::lies_across(s)) return ops::QuantType::q8;
+  return lossless && lossless != ops::QuantType::q8 ? *lossless : ops::QuantType::q4;  // blocks of 4 bits stay
+}
+
 }  // namespace
+
+const ops::QuantMatrix& Model::take_quantised(const ops::QuantSource& source, ops::WeightFormat format, Arena& memory) {
+  const ops::QuantType type = operand_type(source, format);
+  rounded_again |= format == ops::WeightFormat::automatic && ops::lies_across(source);
+  quant_sources_.push_back(source);
+  return quantised.emplace_back(
+      ops::QuantMatrix{memory.take<uint8_t>(ops::QuantMatrix::bytes(type, source.rows(), source.cols())), type,
+                       source.rows(), source.cols()});
+}
 
 void Model::read(layers::Linear& l, const ops::StoredMatrix& m, int64_t first_row, ops::WeightFormat format,
                  Arena& memory) {
-  if (format == ops::WeightFormat::automatic)  // who asks for fp32 wants no activation rounded
-    format = compute == DType::f32 ? ops::WeightFormat::stored : ops::lossless_format(m);
+  if (format == ops::WeightFormat::automatic && (compute == DType::f32 || !ops::has_quant_blocks(m)))
+    format = ops::WeightFormat::stored;  // who asks for fp32 wants no activation rounded
   if (format == ops::WeightFormat::stored || !can_quantise(l))
     return l.read_from(m, first_row, l.always_fp32 ? f32_t : compute);
-  const auto type = format == ops::WeightFormat::q4 ? ops::QuantType::q4 : ops::QuantType::q8;
-  const ops::QuantMatrix& whole = take_quantised({nullptr, type, l.out(), l.in()}, {&m, first_row, false}, memory);
+  const ops::QuantMatrix& whole = take_quantised({&m, first_row, l.out(), false}, format, memory);
   std::vector<const ops::QuantMatrix*> row_blocks;
   for (const layers::Linear::RowBlocks& b : l.row_blocks)
-    for (int64_t i = 0; i < l.out() / b.step; ++i) {
-      const QuantSource source{&m, first_row + i * b.step + b.first, !b.transposed};
-      // Blocks of a transpose hold other weights than those of the file: 8 bits lose nothing that can be seen.
-      row_blocks.push_back(&take_quantised(b.transposed ? ops::QuantMatrix{nullptr, type, b.rows, l.in()}
-                                                        : ops::QuantMatrix{nullptr, ops::QuantType::q8, l.in(), b.rows},
-                                           source, memory));
-    }
+    for (int64_t i = 0; i < l.out() / b.step; ++i)
+      row_blocks.push_back(
+          &take_quantised({&m, first_row + i * b.step + b.first, b.rows, !b.transposed}, format, memory));
   l.read_quantised(whole, row_blocks, compute);
 }
 
@@ -70,14 +77,13 @@ void Model::quantise(const Exec& exec, const std::function<void(int64_t, int64_t
   int64_t all = 0, so_far = 0;
   for (const ops::QuantMatrix& m : quantised) all += bytes(m);
   for (size_t i = 0; i < quantised.size(); ++i) {
-    const QuantSource& s = quant_sources_[i];
-    ops::quantise(exec, *s.from, s.first_row, s.transposed, quantised[i]);
+    ops::quantise(exec, quant_sources_[i], quantised[i]);
     so_far += bytes(quantised[i]);
     if (done) done(so_far, all);
   }
 }
 
-Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredTensor> tensors,
+Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredMatrix> tensors,
              const WeightFormats& formats, Arena& memory)
     : Model(c, compute_type) {
   BK_CHECK_EQ(tensors.size(), parameters.size());
@@ -91,9 +97,8 @@ Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::s
   const auto format_of = [&](const layers::Linear& l) { return &l == &weights.head ? formats.head : formats.matrices; };
   const auto copy_next = [&](Mat& m) {
     m.data = memory.take<float>(m.size());
-    ops::StoredMatrix one;
-    one.append(tensors[i++]);
-    if (!memory.is_measuring()) ops::expand_rows(one, 0, one.rows, m);
+    const ops::StoredMatrix& from = tensors[i++];
+    if (!memory.is_measuring()) ops::expand_rows(from, 0, from.rows, m);
   };
   Weights::visit(
       weights, "",

@@ -35,6 +35,7 @@ struct Model {
   std::deque<ops::StoredMatrix>
       stored;  // views of the file that `weights` reads; the first is the embedding. Empty with masters
   std::deque<ops::QuantMatrix> quantised;  // copies that products read instead; quantise() fills them
+  bool rounded_again = false;  // of a format without loss an operand lies across the blocks of the file: it is in q8
   LoraSpec lora;
   std::vector<ParameterInfo> adapters;  // matrices of the adapters, if any, in a block of their own
   float* adapter_block = nullptr;
@@ -45,7 +46,7 @@ struct Model {
   // Forward only, without masters: tensors[i] is parameter i of list_parameters in its file, which must stay mapped.
   // Matrices of products and the embedding are read there; everything else (norms, biases, hyper-connections) is small
   // and becomes fp32 in `memory`. Of another format than `stored`, products read copies in `memory`: call quantise().
-  Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredTensor> tensors,
+  Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredMatrix> tensors,
         const WeightFormats& formats, Arena& memory);
   Model(const Model&) = delete;  // `weights` points into `stored`
   Model& operator=(const Model&) = delete;
@@ -70,13 +71,8 @@ struct Model {
   void make_ropes(int64_t positions, const Arena& memory);
   // Products of l read rows from `first_row` on of m, or a quantised copy of them.
   void read(layers::Linear& l, const ops::StoredMatrix& m, int64_t first_row, ops::WeightFormat format, Arena& memory);
-  struct QuantSource {
-    const ops::StoredMatrix* from;
-    int64_t first_row;
-    bool transposed;
-  };
-  const ops::QuantMatrix& take_quantised(ops::QuantMatrix shape, const QuantSource& source, Arena& memory);
-  std::vector<QuantSource> quant_sources_;  // of `quantised`
+  const ops::QuantMatrix& take_quantised(const ops::QuantSource& source, ops::WeightFormat format, Arena& memory);
+  std::vector<ops::QuantSource> quant_sources_;  // of `quantised`
 };
 
 }  // namespace birkhoff::model

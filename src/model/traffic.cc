@@ -11,10 +11,10 @@ int64_t operand_bytes(const ops::Packed& p) {
   if (!p.stored) return ops::Packed::bytes(p.dtype, p.k, p.n);
   const int64_t first = p.first_row, end = p.first_row + (p.transposed ? p.n : p.k);
   int64_t bytes = 0, row = 0;
-  for (const ops::StoredTensor& part : p.stored->parts) {
-    const int64_t rows = std::max<int64_t>(0, std::min(end, row + part.rows) - std::max(first, row));
-    bytes += rows * part.row_bytes();
-    row += part.rows;
+  for (const ops::StoredMatrix::Part& part : p.stored->parts) {
+    const int64_t rows = std::max<int64_t>(0, std::min(end, row + part.rows()) - std::max(first, row));
+    bytes += rows * (part.tensor.rows * part.tensor.row_bytes() / std::max<int64_t>(1, part.rows()));
+    row += part.rows();
   }
   return bytes;
 }

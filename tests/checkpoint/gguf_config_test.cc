@@ -236,14 +236,12 @@ TEST(GgufConfig, RowsOfDirectories) {
   EXPECT_TRUE(c.interleaved_rows);
   const model::Weights shapes(c);
   const auto parameters = model::list_parameters(shapes);
-  const checkpoint::TensorMap map = files.match(c, parameters, f32_t);
+  const checkpoint::TensorMap map = files.match(c, parameters);
   for (size_t i = 0; i < parameters.size(); ++i) {
     const model::ParameterInfo& p = parameters[i];
     std::vector<float> ours(static_cast<size_t>(p.size())), theirs(ours.size());
     checkpoint::ModelFiles::read_rows(map, c, p, i, 0, p.rows, Mat(ours.data(), f32_t, p.rows, p.cols));
-    ops::StoredMatrix m;
-    m.append(map.views[i]);
-    ops::expand_rows(m, 0, p.rows, Mat(theirs.data(), f32_t, p.rows, p.cols));
+    ops::expand_rows(map.views[i], 0, p.rows, Mat(theirs.data(), f32_t, p.rows, p.cols));
     const bool rotary = p.name.ends_with("q_proj.weight") || p.name.ends_with("k_proj.weight");
     EXPECT_EQ(ours == theirs, !rotary) << p.name;
     if (!rotary) continue;

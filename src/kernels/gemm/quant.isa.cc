@@ -37,8 +37,7 @@ inline void store_codes(int8_t* to, V x) {
 }
 
 template <class T>
-void activations(const T* x, int64_t k, QuantType weights, const QuantRows& row) {
-  const int32_t offset = weights == QuantType::q4 ? quant_offset<QuantType::q4>() : quant_offset<QuantType::q8>();
+void activations(const T* x, int64_t k, const QuantRows& row) {
   for (int64_t b = 0; b < k / kQuantBlock; ++b, x += kQuantBlock) {
     V most = set1(0.f), poison = set1(0.f);  // the second is 0, or NaN where a number is not finite
     for (int64_t i = 0; i < kQuantBlock; i += kLanes) {
@@ -53,13 +52,16 @@ void activations(const T* x, int64_t k, QuantType weights, const QuantRows& row)
     int32_t sum = 0;
     for (int64_t i = 0; i < kQuantBlock; ++i) sum += codes[i];
     row.scale[b] = largest / 127.f;
-    row.start[b] = -offset * sum;
+    row.sum[b] = row.scale[b] * static_cast<float>(sum);
+    row.start[b] = -8 * sum;
   }
 }
 
 }  // namespace
 
-const QuantKernels quant_kernels = {product<QuantType::q4>, product<QuantType::q8>, activations<float>,
-                                    activations<bf16>};
+const QuantKernels quant_kernels = {
+    {product<QuantType::q4>, product<QuantType::q8>, product<QuantType::q4_1>, product<QuantType::fp4>},
+    activations<float>,
+    activations<bf16>};
 
 }  // namespace birkhoff::kernels::BK_ISA

@@ -20,11 +20,12 @@ inline void configure_quant_tiles(int rows) {
 template <QuantType T>
 inline const int8_t* signed_codes(const uint8_t* panel, int64_t blocks, int8_t* buffer) {
   if constexpr (T == QuantType::q8) return reinterpret_cast<const int8_t*>(panel);
-  const __m512i low = _mm512_set1_epi8(0x0f), eight = _mm512_set1_epi8(8);
+  const __m512i low = _mm512_set1_epi8(0x0f), values = nibble_values<T>(0);
   for (int64_t i = 0; i < blocks * 4; ++i) {
     const __m512i x = _mm512_loadu_si512(panel + i * 64);
-    _mm512_storeu_si512(buffer + i * 128, _mm512_sub_epi8(_mm512_and_si512(x, low), eight));
-    _mm512_storeu_si512(buffer + i * 128 + 64, _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(x, 4), low), eight));
+    _mm512_storeu_si512(buffer + i * 128, _mm512_shuffle_epi8(values, _mm512_and_si512(x, low)));
+    _mm512_storeu_si512(buffer + i * 128 + 64,
+                        _mm512_shuffle_epi8(values, _mm512_and_si512(_mm512_srli_epi16(x, 4), low)));
   }
   return buffer;
 }
@@ -34,13 +35,13 @@ struct alignas(64) QuantTileSums {
 };
 
 // sum[r] += the block's integer sums times both scales.
-template <int R>
+template <QuantType T, int R>
 inline __attribute__((always_inline)) void add_block(const int32_t (&dot)[16][16], const uint8_t* scales,
-                                                     const float* a_scale, int64_t a_step, V (&sum)[R]) {
-  const V scale = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales)));
+                                                     const float* a_scale, const float* a_sum, int64_t a_step,
+                                                     V (&sum)[R]) {
+  const BlockScales<T> w(scales);
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
-    sum[r] = fma(_mm512_cvtepi32_ps(_mm512_load_si512(dot[r])), scale * set1(a_scale[r * a_step]), sum[r]);
+  for (int r = 0; r < R; ++r) w.add(_mm512_load_si512(dot[r]), a_scale[r * a_step], a_sum[r * a_step], sum[r]);
 }
 
 // Multiplies block b into tile `tile` and sends its sums to memory; a and w are the tiles of its operands.
@@ -56,13 +57,13 @@ inline void quant_tile_rows(const QuantProduct& g, int64_t row, int64_t panel, c
   const int64_t blocks = g.k / kQuantBlock;
   const uint8_t* scales = g.panels + panel * quant_panel_bytes(T, g.k) + blocks * quant_code_bytes(T);
   const int8_t* a = g.a.codes + row * g.k;
-  const float* a_scale = g.a.scale + row * blocks;
+  const float *a_scale = g.a.scale + row * blocks, *a_sum = g.a.sum + row * blocks;
   QuantTileSums sums;
   V sum[R];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) sum[r] = set1(0.f);
   const auto add = [&](int64_t b) __attribute__((always_inline)) {
-    add_block<R>(sums.v[b % 4], scales + b * 2 * kPanel, a_scale + b, blocks, sum);
+    add_block<T, R>(sums.v[b % 4], scales + b * quant_scale_bytes(T), a_scale + b, a_sum + b, blocks, sum);
   };
   __asm__ volatile("" ::: "memory");  // tile loads do not tell the compiler that they read memory
   int64_t b = 0;
@@ -80,7 +81,7 @@ inline void quant_tile_rows(const QuantProduct& g, int64_t row, int64_t panel, c
     for (int64_t i = b - 3; i < b; ++i) add(i);
   for (; b < blocks; ++b) {
     BK_QUANT_BLOCK(0, 4, 6, b)
-    add_block<R>(sums.v[0], scales + b * 2 * kPanel, a_scale + b, blocks, sum);
+    add_block<T, R>(sums.v[0], scales + b * quant_scale_bytes(T), a_scale + b, a_sum + b, blocks, sum);
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) store_quant(g, sum[r], row + r, panel * kPanel);
@@ -90,15 +91,13 @@ inline void quant_tile_rows(const QuantProduct& g, int64_t row, int64_t panel, c
 // Rows in tiles of 16, then one of 8; what is left goes through vectors.
 template <QuantType T>
 inline void quant_tiles(const QuantProduct& g) {
-  constexpr int64_t kBufferBlocks = 1024;  // of 32 columns: 512 KiB of signed codes at most
   const int64_t blocks = g.k / kQuantBlock, panels = (g.n + kPanel - 1) / kPanel;
   int64_t whole = g.m / 16 * 16, half = g.m - whole >= 8 ? 8 : 0;
-  if (blocks > kBufferBlocks || whole + half == 0) whole = half = 0;
-  alignas(64) static thread_local int8_t buffer[kBufferBlocks * 512];
+  if (!g.signed_codes) whole = half = 0;
   int configured = 0;
   for (int64_t panel = 0; panel < panels; ++panel) {
     if (whole + half) {
-      const int8_t* codes = signed_codes<T>(g.panels + panel * quant_panel_bytes(T, g.k), blocks, buffer);
+      const int8_t* codes = signed_codes<T>(g.panels + panel * quant_panel_bytes(T, g.k), blocks, g.signed_codes);
       if (whole && configured != 16) configure_quant_tiles(configured = 16);
       for (int64_t row = 0; row < whole; row += 16) quant_tile_rows<T, 16>(g, row, panel, codes);
       if (half) {

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "core/error.h"
 #include "kernels/gemm/gemm.h"
@@ -16,61 +18,138 @@ namespace {
 using kernels::kPanel;
 using kernels::kQuantBlock;
 
-constexpr StoredType block_type(QuantType t) { return t == QuantType::q4 ? StoredType::q4_0 : StoredType::q8_0; }
+// Types by the bits of a weight, from the fewest on.
+constexpr QuantType kBySize[] = {QuantType::fp4, QuantType::q4, QuantType::q4_1, QuantType::q8};
 
-// The codes [cols] and half scales [cols / 32] of a row of q4_0 or q8_0 blocks.
-void read_blocks(StoredType type, const uint8_t* row, int64_t cols, int8_t* codes, uint16_t* scales) {
-  for (int64_t b = 0; b < cols / kQuantBlock; ++b, codes += kQuantBlock) {
-    std::memcpy(scales + b, row, 2);
-    row += 2;
-    if (type == StoredType::q8_0) {
-      std::memcpy(codes, row, kQuantBlock);
-      row += kQuantBlock;
-      continue;
-    }
-    for (int64_t i = 0; i < kQuantBlock / 2; ++i) {
-      codes[i] = static_cast<int8_t>((row[i] & 15) - 8);
-      codes[i + kQuantBlock / 2] = static_cast<int8_t>((row[i] >> 4) - 8);
-    }
-    row += kQuantBlock / 2;
-  }
+// Blocks that hold what a panel of type t holds.
+constexpr StoredType block_type(QuantType t) {
+  constexpr StoredType kBlocks[] = {StoredType::q4_0, StoredType::q8_0, StoredType::q4_1, StoredType::mxfp4};
+  return kBlocks[static_cast<int>(t)];
 }
 
-// 16 rows of codes [16, k] and scales [16, k / 32] -> a panel.
-void write_panel(QuantType type, int64_t k, const int8_t* codes, const uint16_t* scales, uint8_t* out) {
-  const int64_t blocks = k / kQuantBlock;
-  for (int64_t b = 0; b < blocks; ++b, out += kernels::quant_code_bytes(type)) {
-    for (int64_t j = 0; j < kPanel; ++j) {
-      const int8_t* from = codes + j * k + b * kQuantBlock;
-      for (int64_t group = 0; group < 8; ++group, from += 4) {
-        if (type == QuantType::q8) {
-          std::memcpy(out + group * 64 + j * 4, from, 4);
-          continue;
-        }
-        uint8_t* to = out + group / 2 * 64 + j * 4;
+// Codes of Q4_0 are codes of 8 bits too; FP4 of safetensors with a factor for 32 of a row is MXFP4 in two tensors.
+bool holds(QuantType type, const StoredTensor& from) {
+  if (from.type == StoredType::fp4)
+    return type == QuantType::fp4 && from.scale_type == ScaleType::f8_e8m0 && from.block_rows == 1 &&
+           from.block_cols == kQuantBlock;
+  return from.type == block_type(type) || (type == QuantType::q8 && from.type == StoredType::q4_0);
+}
+
+// The smallest type that holds all of `parts`.
+std::optional<QuantType> common_type(std::span<const StoredMatrix::Part* const> parts) {
+  for (const QuantType type : kBySize)
+    if (std::all_of(parts.begin(), parts.end(), [&](const auto* part) { return holds(type, part->tensor); }))
+      return type;
+  return std::nullopt;
+}
+
+// Blocks of a row, one after the other: codes, and scales of `scale_bytes` each, at their own distances.
+struct Blocks {
+  StoredType type;
+  const uint8_t *codes, *scales;
+  int64_t code_step, scale_step, scale_bytes;
+  static Blocks of(StoredType type, const uint8_t* row) {
+    const int64_t scale = type == StoredType::mxfp4 ? 1 : type == StoredType::q4_1 ? 4 : 2;
+    const int64_t step = stored_format(type).block_bytes;
+    return {type, row + scale, row, step, step, scale};
+  }
+  // Row `row` of a tensor that a QuantType holds, from column `col` on.
+  static Blocks of(const StoredTensor& t, int64_t row, int64_t col) {
+    if (t.type != StoredType::fp4)
+      return of(t.type, t.row(row) + col / kQuantBlock * stored_format(t.type).block_bytes);
+    const int64_t scales = div_up(t.cols, kQuantBlock);
+    return {t.type, t.row(row) + col / 2, t.scale + row * scales + col / kQuantBlock, kQuantBlock / 2, 1, 1};
+  }
+};
+
+// Whether every scale and minimum is a number: an exponent of ones is none.
+bool all_finite(const Blocks& from, int64_t count) {
+  for (int64_t b = 0; b < count; ++b) {
+    const uint8_t* scale = from.scales + b * from.scale_step;
+    if (from.scale_bytes == 1 ? scale[0] == 255 : (scale[1] & 0x7c) == 0x7c) return false;
+    if (from.scale_bytes == 4 && (scale[3] & 0x7c) == 0x7c) return false;
+  }
+  return true;
+}
+
+// The 16 bytes of a block of 4 bits as ggml has them: codes 0 to 15 in the low halves, 16 to 31 in the high ones.
+void nibbles_at(const Blocks& from, int64_t b, uint8_t (&out)[16]) {
+  const uint8_t* p = from.codes + b * from.code_step;
+  if (from.type != StoredType::fp4) {
+    std::memcpy(out, p, sizeof out);
+    return;
+  }
+  for (int i = 0; i < 16; ++i)  // two neighbours a byte
+    out[i] = static_cast<uint8_t>((p[i / 2] >> i % 2 * 4 & 15) | (p[8 + i / 2] >> i % 2 * 4 & 15) << 4);
+}
+
+uint32_t word_at(const uint8_t* p) {
+  uint32_t w;
+  std::memcpy(&w, p, sizeof w);
+  return w;
+}
+
+// The codes of row j of a panel, in words of 4 columns.
+void write_codes(QuantType type, const Blocks& from, int64_t count, int64_t j, uint8_t* panel) {
+  uint8_t* out = panel + j * 4;
+  const auto put = [&](int64_t group, uint32_t word) { std::memcpy(out + group * 64, &word, sizeof word); };
+  constexpr uint32_t kLow = 0x0f0f0f0f;
+  for (int64_t b = 0; b < count; ++b, out += kernels::quant_code_bytes(type)) {
+    if (from.type == StoredType::q8_0) {
+      for (int64_t i = 0; i < 8; ++i) put(i, word_at(from.codes + b * from.code_step + 4 * i));
+      continue;
+    }
+    uint8_t nibbles[16];
+    nibbles_at(from, b, nibbles);
+    for (int64_t i = 0; i < 4; ++i) {  // groups i of the low and of the high halves
+      const uint32_t w = word_at(nibbles + 4 * i);
+      if (type == QuantType::q8) {
+        uint8_t bytes[8];
         for (int q = 0; q < 4; ++q) {
-          const auto code = static_cast<uint8_t>(from[q] + 8);
-          to[q] = group % 2 ? static_cast<uint8_t>(to[q] | code << 4) : code;
+          bytes[q] = static_cast<uint8_t>((nibbles[4 * i + q] & 15) - 8);
+          bytes[4 + q] = static_cast<uint8_t>((nibbles[4 * i + q] >> 4) - 8);
         }
+        put(i, word_at(bytes));
+        put(4 + i, word_at(bytes + 4));
+      } else if (i % 2 == 0) {
+        const uint32_t next = word_at(nibbles + 4 * i + 4);
+        put(i / 2, (w & kLow) | (next & kLow) << 4);
+        put(2 + i / 2, (w >> 4 & kLow) | (next & ~kLow));
       }
     }
   }
-  for (int64_t b = 0; b < blocks; ++b)
-    for (int64_t j = 0; j < kPanel; ++j, out += 2) std::memcpy(out, scales + j * blocks + b, 2);
 }
 
-// The part that row `row` of w lies in, and its row there; null where w is empty.
-const StoredTensor* part_of(const StoredMatrix& w, int64_t& row) {
-  for (const StoredTensor& part : w.parts) {
-    if (row < part.rows) return &part;
-    row -= part.rows;
+// The scales of row j, behind the codes: all of a block's rows together, minima after scales.
+void write_scales(QuantType type, const Blocks& from, int64_t count, int64_t j, uint8_t* panel) {
+  uint8_t* out = panel + count * kernels::quant_code_bytes(type);
+  const int64_t bytes = std::min<int64_t>(2, from.scale_bytes);
+  for (int64_t b = 0; b < count; ++b, out += kernels::quant_scale_bytes(type)) {
+    const uint8_t* scale = from.scales + b * from.scale_step;
+    std::memcpy(out + j * bytes, scale, static_cast<size_t>(bytes));
+    if (from.scale_bytes == 4) std::memcpy(out + (kPanel + j) * 2, scale + 2, 2);
   }
-  return nullptr;
 }
 
-// Codes of 4 bits are codes of 8 bits too.
-bool holds_blocks(const StoredTensor& part, QuantType type) {
-  return part.type == block_type(type) || (type == QuantType::q8 && part.type == StoredType::q4_0);
+// The parts of the file that a source is made of.
+std::vector<const StoredMatrix::Part*> parts_of(const QuantSource& s) {
+  std::vector<const StoredMatrix::Part*> parts;
+  int64_t row = 0;
+  for (const StoredMatrix::Part& part : s.from->parts) {
+    if (row < s.first + s.count && row + part.rows() > s.first) parts.push_back(&part);
+    row += part.rows();
+  }
+  return parts;
+}
+
+// Row `row` of the source, where the file holds it as blocks of `type`.
+std::optional<Blocks> blocks_of_row(const QuantSource& s, int64_t row, QuantType type) {
+  int64_t first = s.transposed ? s.first : s.first + row;
+  const StoredMatrix::Part* part = s.from->part_of(first, s.transposed ? s.count : 1);
+  if (!part || part->turned != s.transposed || !holds(type, part->tensor)) return std::nullopt;
+  if (!s.transposed) return Blocks::of(part->tensor, first, 0);
+  if (first % kQuantBlock) return std::nullopt;
+  return Blocks::of(part->tensor, row, first);
 }
 
 void require_finite(const float* x, int64_t count, int64_t row) {
@@ -82,47 +161,43 @@ void require_finite(const float* x, int64_t count, int64_t row) {
                 "run the model with --weights stored");
 }
 
-// Rows [row, row + count) of the matrix that `out` will hold, in fp32, [count, out.cols].
-void read_rows(const StoredMatrix& w, int64_t first_row, bool transposed, int64_t row, int64_t count, Mat to) {
-  if (!transposed) return expand_rows(w, first_row + row, count, to);
-  WorkerScratch scratch;
-  const Mat columns(scratch.take<float>(to.cols * count), f32_t, to.cols, count);
-  expand_block(w, first_row, row, columns);
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t c = 0; c < to.cols; ++c) to.f32(i)[c] = columns.f32(c)[i];
-}
-
-// The codes and scales of one row, which w may hold as they are.
-void quantise_row(const StoredMatrix& w, int64_t row, const Mat& fp32, QuantType type, int8_t* codes,
-                  uint16_t* scales) {
-  const int64_t k = fp32.cols;
-  if (const StoredTensor* part = part_of(w, row); part && holds_blocks(*part, type))
-    return read_blocks(part->type, part->row(row), k, codes, scales);
-  WorkerScratch scratch;
-  auto* blocks = scratch.take<uint8_t>(k / kQuantBlock * 34);
-  quantise_rows(block_type(type), fp32.f32(), 1, k, k, blocks);
-  read_blocks(block_type(type), blocks, k, codes, scales);
-}
-
-void quantise_panel(const StoredMatrix& w, int64_t first_row, bool transposed, const QuantMatrix& out, int64_t panel) {
-  WorkerScratch scratch;
-  const int64_t k = out.cols, blocks = k / kQuantBlock, row = panel * kPanel, count = std::min(kPanel, out.rows - row);
-  const Mat rows(scratch.take<float>(count * k), f32_t, count, k);
-  auto* codes = scratch.take<int8_t>(kPanel * k);
-  auto* scales = scratch.take<uint16_t>(kPanel * blocks);
-  read_rows(w, first_row, transposed, row, count, rows);
-  const StoredMatrix none;
-  for (int64_t j = 0; j < kPanel; ++j) {
-    if (j >= count) {
-      std::memset(codes + j * k, 0, static_cast<size_t>(k));
-      std::memset(scales + j * blocks, 0, static_cast<size_t>(blocks) * 2);
-      continue;
-    }
-    require_finite(rows.f32(j), k, row + j);
-    quantise_row(transposed ? none : w, first_row + row + j, rows.row_block(j, 1), out.type, codes + j * k,
-                 scales + j * blocks);
+// Rows [row, row + to.rows) of the source in fp32, all of them finite.
+void read_rows(const QuantSource& s, int64_t row, Mat to) {
+  if (s.transposed) {
+    WorkerScratch scratch;
+    const Mat columns(scratch.take<float>(to.cols * to.rows), f32_t, to.cols, to.rows);
+    expand_block(*s.from, s.first, row, columns);
+    for (int64_t i = 0; i < to.rows; ++i)
+      for (int64_t c = 0; c < to.cols; ++c) to.f32(i)[c] = columns.f32(c)[i];
+  } else {
+    expand_rows(*s.from, s.first + row, to.rows, to);
   }
-  write_panel(out.type, k, codes, scales, out.data + panel * kernels::quant_panel_bytes(out.type, k));
+  for (int64_t i = 0; i < to.rows; ++i) require_finite(to.f32(i), to.cols, row + i);
+}
+
+void quantise_panel(const QuantSource& s, const QuantMatrix& out, int64_t panel) {
+  WorkerScratch scratch;
+  const int64_t k = out.cols, blocks = k / kQuantBlock, row = panel * kPanel, count = std::min(kPanel, out.rows - row),
+                bytes = kernels::quant_panel_bytes(out.type, k);
+  uint8_t* to = out.data + panel * bytes;
+  if (count < kPanel) std::memset(to, 0, static_cast<size_t>(bytes));
+  Mat rows;  // in fp32, once one of them needs it
+  uint8_t* rounded = nullptr;
+  for (int64_t j = 0; j < count; ++j) {
+    std::optional<Blocks> from = blocks_of_row(s, row + j, out.type);
+    if (!from || !all_finite(*from, blocks)) {
+      const StoredType type = block_type(out.type);
+      if (rows.empty()) {
+        rows = Mat(scratch.take<float>(count * k), f32_t, count, k);
+        rounded = scratch.take<uint8_t>(blocks * stored_format(type).block_bytes);
+        read_rows(s, row, rows);
+      }
+      quantise_rows(type, rows.f32(j), 1, k, k, rounded);
+      from = Blocks::of(type, rounded);
+    }
+    write_codes(out.type, *from, blocks, j, to);
+    write_scales(out.type, *from, blocks, j, to);
+  }
 }
 
 }  // namespace
@@ -132,22 +207,24 @@ int64_t QuantMatrix::bytes(QuantType type, int64_t rows, int64_t cols) {
   return round_up(div_up(rows, kPanel) * kernels::quant_panel_bytes(type, cols), 64);
 }
 
-void quantise(const Exec& exec, const StoredMatrix& w, int64_t first_row, bool transposed, const QuantMatrix& out) {
+void quantise(const Exec& exec, const QuantSource& source, const QuantMatrix& out) {
   BK_CHECK(out.data && out.cols % kQuantBlock == 0);
-  BK_CHECK(transposed ? out.rows == w.cols && first_row + out.cols <= w.rows
-                      : out.cols == w.cols && first_row + out.rows <= w.rows);
+  BK_CHECK(out.rows == source.rows() && out.cols == source.cols());
+  BK_CHECK_LE(source.first + source.count, source.from->rows);
   if (exec.dry()) return;
-  exec.parallel_for(div_up(out.rows, kPanel),
-                    [&](int64_t panel) { quantise_panel(w, first_row, transposed, out, panel); });
+  exec.parallel_for(div_up(out.rows, kPanel), [&](int64_t panel) { quantise_panel(source, out, panel); });
 }
 
-WeightFormat lossless_format(const StoredMatrix& w) {
-  WeightFormat format = WeightFormat::q4;
-  for (const StoredTensor& part : w.parts) {
-    if (!holds_blocks(part, QuantType::q8)) return WeightFormat::stored;
-    if (part.type == StoredType::q8_0) format = WeightFormat::q8;
-  }
-  return format;
+bool has_quant_blocks(const StoredMatrix& w) { return common_type(parts_of({&w, 0, w.rows, false})).has_value(); }
+
+bool lies_across(const QuantSource& source) {
+  const auto parts = parts_of(source);
+  return std::any_of(parts.begin(), parts.end(),
+                     [&](const StoredMatrix::Part* part) { return part->turned != source.transposed; });
+}
+
+std::optional<QuantType> lossless_type(const QuantSource& source) {
+  return lies_across(source) ? std::nullopt : common_type(parts_of(source));
 }
 
 }  // namespace birkhoff::ops

@@ -11,52 +11,73 @@ namespace {
 template <class F>
 void for_parts(const StoredMatrix& w, int64_t first, int64_t count, F&& f) {
   int64_t done = 0;
-  for (const StoredTensor& part : w.parts) {
+  for (const StoredMatrix::Part& part : w.parts) {
     if (done == count) return;
-    if (first < part.rows) {
-      const int64_t n = std::min(count - done, part.rows - first);
+    if (first < part.rows()) {
+      const int64_t n = std::min(count - done, part.rows() - first);
       f(part, first, n, done);
       done += n;
       first = 0;
     } else {
-      first -= part.rows;
+      first -= part.rows();
     }
   }
+}
+
+// out [n, cols] = columns [r, r + n) of t, rows [row, row + cols) of them.
+void expand_turned(const StoredTensor& t, int64_t r, int64_t row, Mat out) {
+  WorkerScratch scratch;
+  float* tile = scratch.take<float>(out.cols * out.rows);
+  kernels::stored_kernels().expand(t, row, out.cols, r, out.rows, tile, out.rows);
+  for (int64_t i = 0; i < out.rows; ++i)
+    for (int64_t c = 0; c < out.cols; ++c) out.f32(i)[c] = tile[c * out.rows + i];
 }
 
 }  // namespace
 
-const StoredTensor* plain_part(const StoredMatrix& w, int64_t& row, int64_t count) {
-  for (const StoredTensor& part : w.parts) {
-    if (row >= part.rows) {
-      row -= part.rows;
-      continue;
-    }
-    const int bytes = stored_format(part.type).block_bytes;
-    const bool plain = part.type == StoredType::f32 || part.type == StoredType::bf16;
-    return plain && part.scale_type == ScaleType::none && row + count <= part.rows &&
-                   reinterpret_cast<uintptr_t>(part.data) % static_cast<uintptr_t>(bytes) == 0
-               ? &part
-               : nullptr;
+const StoredMatrix::Part* StoredMatrix::part_of(int64_t& row, int64_t count) const {
+  for (const Part& part : parts) {
+    if (row < part.rows()) return row + count <= part.rows() ? &part : nullptr;
+    row -= part.rows();
   }
   return nullptr;
 }
 
-void StoredMatrix::append(const StoredTensor& part) {
-  BK_CHECK(part.data != nullptr && part.rows >= 0 && part.cols >= 0);
-  BK_CHECK(parts.empty() || part.cols == cols);
-  const int elements = stored_format(part.type).block_elements;
-  BK_CHECK(part.cols % elements == 0);
-  BK_CHECK(part.scale_type == ScaleType::none || (part.scale && part.block_rows > 0 && part.block_cols > 0 &&
-                                                  part.type < StoredType::q4_0 && part.block_cols % elements == 0));
+const StoredTensor* plain_part(const StoredMatrix& w, int64_t& row, int64_t count) {
+  const StoredMatrix::Part* part = w.part_of(row, count);
+  if (!part || part->turned) return nullptr;
+  const StoredTensor& t = part->tensor;
+  const int bytes = stored_format(t.type).block_bytes;
+  const bool plain = t.type == StoredType::f32 || t.type == StoredType::bf16;
+  return plain && t.scale_type == ScaleType::none &&
+                 reinterpret_cast<uintptr_t>(t.data) % static_cast<uintptr_t>(bytes) == 0
+             ? &t
+             : nullptr;
+}
+
+void StoredMatrix::append(const StoredTensor& tensor, bool turned) {
+  const Part part{tensor, turned};
+  BK_CHECK(tensor.data != nullptr && tensor.rows >= 0 && tensor.cols >= 0);
+  BK_CHECK(parts.empty() || part.cols() == cols);
+  const int elements = stored_format(tensor.type).block_elements;
+  BK_CHECK(tensor.cols % elements == 0);
+  BK_CHECK(tensor.scale_type == ScaleType::none ||
+           (tensor.scale && tensor.block_rows > 0 && tensor.block_cols > 0 && tensor.type < StoredType::q4_0 &&
+            tensor.block_cols % elements == 0));
+  BK_CHECK(!turned || tensor.type != StoredType::fp4);  // whose columns come in pairs
   parts.push_back(part);
-  rows += part.rows;
-  cols = part.cols;
+  rows += part.rows();
+  cols = part.cols();
+}
+
+void StoredMatrix::append(const StoredMatrix& below) {
+  for (const Part& part : below.parts) append(part.tensor, part.turned);
 }
 
 void expand_block(const StoredMatrix& w, int64_t row, int64_t col, Mat out) {
-  for_parts(w, row, out.rows, [&](const StoredTensor& part, int64_t r, int64_t n, int64_t before) {
-    kernels::stored_kernels().expand(part, r, n, col, out.cols, out.f32(before), out.stride);
+  for_parts(w, row, out.rows, [&](const StoredMatrix::Part& part, int64_t r, int64_t n, int64_t before) {
+    if (part.turned) return expand_turned(part.tensor, r, col, out.row_block(before, n));
+    kernels::stored_kernels().expand(part.tensor, r, n, col, out.cols, out.f32(before), out.stride);
   });
 }
 

@@ -16,15 +16,25 @@ using kernels::StoredTensor;
 using kernels::StoredType;
 
 // A matrix [rows, cols] that is one tensor of a file, or several of equal width one above the other (q above k above v,
-// gate above up), each of a type of its own, whose blocks divide the width. A view: the file must stay mapped.
+// gate above up), each of a type of its own, whose blocks divide its rows. A view: the file must stay mapped.
 struct StoredMatrix {
-  std::vector<StoredTensor> parts;
+  // A tensor, or `turned` its transpose (keys of latent attention in GGUF files).
+  struct Part {
+    StoredTensor tensor;
+    bool turned = false;
+    int64_t rows() const { return turned ? tensor.cols : tensor.rows; }
+    int64_t cols() const { return turned ? tensor.rows : tensor.cols; }
+  };
+  std::vector<Part> parts;
   int64_t rows = 0, cols = 0;
-  void append(const StoredTensor& part);
+  void append(const StoredTensor& tensor, bool turned = false);
+  void append(const StoredMatrix& below);
   bool empty() const { return parts.empty(); }
+  // The part that all of rows [row, row + count) lie in, or null; `row` becomes its row there.
+  const Part* part_of(int64_t& row, int64_t count) const;
 };
 
-// The one part that rows [row, row + count) lie in and that packing kernels can read as it is, fp32 or bf16, or null;
+// The tensor that rows [row, row + count) lie in and that packing kernels can read as it is, fp32 or bf16, or null;
 // `row` becomes its first row.
 const StoredTensor* plain_part(const StoredMatrix& w, int64_t& row, int64_t count);
 

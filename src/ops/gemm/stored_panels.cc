@@ -51,12 +51,21 @@ void transposed_panel(const StoredMatrix& w, int64_t row, int64_t rows, int64_t 
 }
 
 template <class Out>
+void transposed_panels(const StoredMatrix& w, int64_t row, int64_t cols, int64_t k, int64_t depth, Out* out,
+                       int64_t panel) {
+  for (int64_t c = 0; c < cols; c += kPanel)
+    transposed_panel(w, row + c, std::min(kPanel, cols - c), k, depth, out + c / kPanel * panel);
+}
+
+template <class Out>
 void panels_of(const Packed& b, int64_t col, int64_t cols, int64_t k, int64_t depth, Out* out, int64_t panel) {
   const StoredMatrix& w = *b.stored;
-  if (b.transposed) {
-    for (int64_t c = 0; c < cols; c += kPanel)
-      transposed_panel(w, b.first_row + col + c, std::min(kPanel, cols - c), k, depth, out + c / kPanel * panel);
-    return;
+  if (b.transposed) return transposed_panels(w, b.first_row + col, cols, k, depth, out, panel);
+  int64_t row = b.first_row + k;
+  if (const StoredMatrix::Part* part = w.part_of(row, depth); part && part->turned) {  // rows of what the file holds
+    StoredMatrix as_it_lies;
+    as_it_lies.append(part->tensor);
+    return transposed_panels(as_it_lies, col, cols, row, depth, out, panel);
   }
   WorkerScratch scratch;
   const auto& pack = kernels::pack_kernels();

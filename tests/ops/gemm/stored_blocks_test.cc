@@ -132,12 +132,43 @@ TEST_P(StoredBlocks, EveryScaleOfMxfp4) {
   }
 }
 
+// Turned parts above others: numbers, and products with the matrix both ways round, are those of the transpose.
+TEST_P(StoredBlocks, TurnedPartsAreTransposes) {
+  const Exec exec(2);
+  Arena arena{size_t{16} << 20};
+  for (const BlockRows& b : committed_vectors()) {
+    const int64_t rows = b.rows(), cols = b.cols();
+    StoredMatrix m;
+    for (int i = 0; i < 2; ++i) m.append(b.matrix.parts[0].tensor, true);
+    Owned master(2 * cols, rows), got(cols, rows), half(cols, rows);
+    for (int64_t r = 0; r < 2 * cols; ++r)
+      for (int64_t c = 0; c < rows; ++c) master.set(r * rows + c, *b.value(c, r % cols));
+    ops::expand_rows(m, cols / 2, cols, got);
+    for (int64_t i = 0; i < half.size(); ++i) half.set(i, master.at(cols / 2 * rows + i));
+    EXPECT_TRUE(got.same_bytes(half)) << b.name;
+    for (const bool transposed : {true, false}) {
+      const int64_t k = transposed ? rows : cols, n = transposed ? cols : rows;
+      const CMat part = master.view().row_block(cols, cols);
+      const ops::Packed packed = ops::Packed::take(arena, bf16_t, k, n);
+      transposed ? ops::pack_transposed(exec, part, packed) : ops::pack(exec, part, packed);
+      const Owned a = random(3, k, 5, 1.0, bf16_t);
+      Owned y(3, n), want(3, n);
+      ops::gemm(
+          exec, a,
+          transposed ? ops::Packed::transposed_rows(m, cols, cols, bf16_t) : ops::Packed::rows(m, cols, cols, bf16_t),
+          y);
+      ops::gemm(exec, a, packed, want);
+      EXPECT_TRUE(y.same_bytes(want)) << b.name << (transposed ? " transposed" : "");
+    }
+  }
+}
+
 TEST_P(StoredBlocks, ProductsHaveTheBitsOfPackedWeights) {
   const Exec exec(2);
   Arena arena{size_t{16} << 20};
   for (const BlockRows& b : committed_vectors()) {
     StoredMatrix m = b.matrix;
-    for (int i = 0; i < 9; ++i) m.append(b.matrix.parts[0]);
+    for (int i = 0; i < 9; ++i) m.append(b.matrix);
     Owned master(m.rows, m.cols);
     ops::expand(exec, m, master);
     for (const DType dtype : {f32_t, bf16_t}) {
