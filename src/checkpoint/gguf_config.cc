@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/gguf_keys.h"
+#include "checkpoint/gguf_rope.h"
 
 namespace birkhoff::checkpoint {
 namespace {
@@ -11,32 +12,6 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kSoftmaxGate = 1, kSigmoidGate = 2;
-
-// rope_scaling as config.json has it. yarn_log_multiplier is 0.1 mscale_all_dim; files of the family have mscale equal
-// to it, so that the rotation itself is not scaled. `latent`: those files need it.
-json gguf_rope_scaling(const GgufKeys& k, bool latent) {
-  const std::string type = k.text("rope.scaling.type").value_or("linear");
-  std::optional<double> factor = k.number("rope.scaling.factor");
-  if (!factor) factor = k.number("rope.scale_linear");
-  if (type == "none" || (type == "linear" && (!factor || *factor == 0 || *factor == 1))) return nullptr;
-  if (type == "linear") return {{"type", "linear"}, {"factor", *factor}};
-  if (type != "yarn") k.fail("rope.scaling.type", " is \"" + type + "\", none, linear and yarn are supported");
-  if (!factor) k.fail("rope.scaling.factor", " is missing, scaling of type yarn needs it");
-  json s = {{"type", "yarn"},
-            {"factor", *factor},
-            {"original_max_position_embeddings", k.size("rope.scaling.original_context_length")},
-            {"beta_fast", k.number("rope.scaling.yarn_beta_fast").value_or(32)},
-            {"beta_slow", k.number("rope.scaling.yarn_beta_slow").value_or(1)}};
-  for (const char* name : {"rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor", "rope.scaling.attn_factor"})
-    if (const double v = k.number(name).value_or(1); v != 1 && v != -1)
-      k.fail(name, " is " + std::to_string(v) + ", only 1 is supported");
-  const std::optional<double> multiplier = k.number("rope.scaling.yarn_log_multiplier");
-  if (latent && !multiplier)
-    k.fail("rope.scaling.yarn_log_multiplier", " is missing: the softmax scale of the model follows from it",
-           "a file of an early converter: convert the model again");
-  if (multiplier) s["mscale"] = s["mscale_all_dim"] = *multiplier * 10;
-  return s;
-}
 
 json common_config(const GgufKeys& k, const char* model_type) {
   const io::GgufTensor* embedding = k.model.find("token_embd.weight");
@@ -62,16 +37,16 @@ json common_config(const GgufKeys& k, const char* model_type) {
 void add_heads(const GgufKeys& k, json& j) {
   j["num_key_value_heads"] = k.size("attention.head_count_kv", j["num_attention_heads"]);
   const auto key = k.find_size("attention.key_length"), value = k.find_size("attention.value_length");
-  if (key) j["head_dim"] = *key;
   const int64_t heads = j["num_attention_heads"], width = j["hidden_size"];
   const int64_t head_dim = key ? *key : width / heads;
+  if (key || j["model_type"] == "qwen3") j["head_dim"] = head_dim;  // whose configurations mean 128 without
   if (value.value_or(head_dim) != head_dim)
     k.fail("attention.value_length",
            " is " + std::to_string(*value) + ", keys have " + std::to_string(head_dim) + ": both must be equal");
   if (const int64_t rotated = k.size("rope.dimension_count", head_dim); rotated != head_dim)
     k.fail("rope.dimension_count", " is " + std::to_string(rotated) + ", heads have " + std::to_string(head_dim) +
                                        ": a part that does not rotate is not supported");
-  j["rope_scaling"] = gguf_rope_scaling(k, false);
+  j["rope_scaling"] = gguf_rope_scaling(k, head_dim, j["rope_theta"]);
 }
 
 void add_deepseek_experts(const GgufKeys& k, json& j) {
@@ -104,6 +79,15 @@ json llama_config(const GgufKeys& k, GgufDescription& d) {
   return j;
 }
 
+json qwen_config(const GgufKeys& k, const char* model_type) {
+  json j = common_config(k, model_type);
+  add_heads(k, j);
+  j["intermediate_size"] = k.size("feed_forward_length");
+  return j;
+}
+json qwen2_config(const GgufKeys& k, GgufDescription&) { return qwen_config(k, "qwen2"); }
+json qwen3_config(const GgufKeys& k, GgufDescription&) { return qwen_config(k, "qwen3"); }
+
 json deepseek_config(const GgufKeys& k, GgufDescription& d) {
   d.interleaved = true;
   json j = common_config(k, "deepseek");
@@ -131,7 +115,7 @@ void add_latent_attention(const GgufKeys& k, json& j) {
   j["kv_lora_rank"] = k.size("attention.kv_lora_rank");
   const int64_t q_lora = k.size("attention.q_lora_rank", 0);
   j["q_lora_rank"] = q_lora ? json(q_lora) : json();
-  j["rope_scaling"] = gguf_rope_scaling(k, true);
+  j["rope_scaling"] = gguf_latent_rope_scaling(k);
 }
 
 void add_prediction_modules(const GgufKeys& k, json& j) {
@@ -180,10 +164,9 @@ struct Architecture {
   json (*config)(const GgufKeys&, GgufDescription&);
 };
 // Another one is a function and a line here; names of tensors that are its own go to gguf_names.cc.
-constexpr Architecture kArchitectures[] = {{"llama", llama_config},
-                                           {"deepseek", deepseek_config},
-                                           {"deepseek2", deepseek2_config},
-                                           {"deepseek32", deepseek2_config}};
+constexpr Architecture kArchitectures[] = {{"llama", llama_config},         {"qwen2", qwen2_config},
+                                           {"qwen3", qwen3_config},         {"deepseek", deepseek_config},
+                                           {"deepseek2", deepseek2_config}, {"deepseek32", deepseek2_config}};
 
 // Arrays of the vocabulary speak of the same tokens, which have rows in the embedding.
 void check_vocabulary_arrays(const io::GgufFile& f, int64_t rows) {

@@ -31,17 +31,8 @@ std::optional<StoredType> stored_type(const io::GgufTensorType& t) {
   return std::nullopt;
 }
 
-bool is_gguf_vector(Role r) { return r == Role::norm || r == Role::bias || r == Role::router_bias; }
-
-// Factors of Llama 3's frequencies that leave them as they are.
-bool all_ones(const io::GgufTensor& t) {
-  if (t.type->id != 0) return false;
-  for (size_t i = 0; i < t.bytes; i += sizeof(float)) {
-    float v = 0;
-    std::memcpy(&v, t.data + i, sizeof v);
-    if (v != 1.f) return false;
-  }
-  return true;
+bool is_gguf_vector(Role r) {
+  return r == Role::norm || r == Role::bias || r == Role::linear_bias || r == Role::router_bias;
 }
 
 }  // namespace
@@ -75,10 +66,6 @@ class GgufMatcher {
   TensorMap finish() {
     for (const io::GgufTensor* t : model_.tensors()) {
       if (used_.contains(t->name) || gguf_ignores(config_, t->name)) continue;
-      if (t->name == "rope_freqs.weight") {
-        if (!all_ones(*t)) complain("unknown   rope_freqs.weight: factors of frequencies (Llama 3) are not supported");
-        continue;
-      }
       complain("unknown   " + std::string(t->name) + " " + shape_text(t->shape()));
     }
     if (!problems_.empty())

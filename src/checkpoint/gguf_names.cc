@@ -3,6 +3,7 @@
 #include <charconv>
 #include <string_view>
 
+#include "checkpoint/gguf_rope.h"
 #include "model/config/model_type.h"
 
 namespace birkhoff::checkpoint {
@@ -23,6 +24,11 @@ constexpr GgufName kOfLayer[] = {{"input_layernorm.weight", "attn_norm.weight"},
                                  {"self_attn.k_proj.weight", "attn_k.weight"},
                                  {"self_attn.v_proj.weight", "attn_v.weight"},
                                  {"self_attn.o_proj.weight", "attn_output.weight"},
+                                 {"self_attn.q_proj.bias", "attn_q.bias"},
+                                 {"self_attn.k_proj.bias", "attn_k.bias"},
+                                 {"self_attn.v_proj.bias", "attn_v.bias"},
+                                 {"self_attn.q_norm.weight", "attn_q_norm.weight"},
+                                 {"self_attn.k_norm.weight", "attn_k_norm.weight"},
                                  {"self_attn.q_a_proj.weight", "attn_q_a.weight"},
                                  {"self_attn.q_a_layernorm.weight", "attn_q_a_norm.weight"},
                                  {"self_attn.q_b_proj.weight", "attn_q_b.weight"},
@@ -123,6 +129,7 @@ GgufSplitLatent gguf_split_latent(const model::ParameterInfo& p) {
 }
 
 bool gguf_ignores(const model::ModelConfig& c, std::string_view name) {
+  if (name == kGgufRopeFactors) return !c.uses_mla();  // read as settings (gguf_rope.h)
   std::string_view rest;
   const int64_t block = gguf_block_of(name, rest);
   if (block < 0) return false;

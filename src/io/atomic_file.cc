@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "core/error.h"
 #include "io/mapped_file.h"
@@ -119,6 +120,33 @@ void append_line(const std::string& path, std::string_view line) {
 void copy_file(const std::string& from, const std::string& to) {
   const MappedFile file(from);
   write_file_atomic(to, {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
+}
+
+StagedFile::StagedFile(const std::string& final_path) : final_(follow_links(final_path)) {
+  if (const PathKind kind = path_kind(final_); kind == PathKind::directory)
+    file_error(final_, "cannot be written", EISDIR);
+  else if (kind == PathKind::other)
+    throw Error("file", final_ + ": is a device or a pipe", "give a file, which is renamed when it is complete");
+  staging_ = temporary_beside(final_);
+  fd_ = ::open(staging_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd_ < 0) file_error(final_, "cannot be written", errno);
+}
+
+StagedFile::~StagedFile() {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  ::unlink(staging_.c_str());
+}
+
+void StagedFile::append(const void* data, size_t bytes) {
+  if (!write_all(fd_, {static_cast<const char*>(data), bytes})) file_error(final_, "write failed", errno);
+}
+
+void StagedFile::publish() {
+  if (fsync(fd_) != 0) file_error(final_, "sync failed", errno);
+  if (::rename(staging_.c_str(), final_.c_str()) != 0) file_error(final_, "rename failed", errno);
+  ::close(std::exchange(fd_, -1));
+  sync_directory(parent_of(final_));
 }
 
 StagedDirectory::StagedDirectory(const std::string& final_path)

@@ -1,5 +1,6 @@
 // Files and directories that appear under their name complete or not at all.
 #pragma once
+#include <cstddef>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,6 +19,22 @@ void write_file_atomic(const std::string& path, std::span<const std::string_view
 void append_line(const std::string& path, std::string_view line);
 // Writes atomically the content of a regular file, which may be large.
 void copy_file(const std::string& from, const std::string& to);
+
+// A file being written, however large, under a temporary name beside its final one. publish() syncs and renames it;
+// without publish() the destructor removes it.
+class StagedFile {
+ public:
+  explicit StagedFile(const std::string& final_path);  // throws Error: a folder, a device, no right to write there
+  ~StagedFile();
+  StagedFile(const StagedFile&) = delete;
+  StagedFile& operator=(const StagedFile&) = delete;
+  void append(const void* data, size_t bytes);  // throws Error when the disk is full
+  void publish();                               // replaces an existing file
+
+ private:
+  std::string final_, staging_;
+  int fd_ = -1;
+};
 
 // A directory being filled under a temporary name beside its final one. publish() syncs and renames it; without
 // publish() the destructor removes it and all it holds.

@@ -2,8 +2,10 @@
 #include "checkpoint/gguf_config.h"
 
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "checkpoint/gguf_files.h"
+#include "checkpoint/gguf_rope.h"
 #include "checkpoint/model_files.h"
 #include "support/gguf_copy.h"
 #include "support/golden.h"
@@ -170,6 +172,65 @@ TEST(GgufConfig, GatingDecidesTheFamily) {
   config_of(g, &d);
   ASSERT_EQ(d.notes.size(), 1u);
   EXPECT_NE(d.notes[0].find("n_group=8"), std::string::npos);
+}
+
+// Factors of frequencies: the settings that are found say the same, whatever they are made of.
+TEST(GgufConfig, FactorsOfFrequencies) {
+  const auto said = [](const ops::RopeScaling& s, int64_t dim, double theta) {
+    Bytes g = llama_metadata();
+    g.put("llama.attention.key_length", static_cast<int>(dim));
+    g.put("llama.attention.value_length", static_cast<int>(dim));
+    g.put("llama.rope.freq_base", theta);
+    std::string bytes;
+    for (const float f : checkpoint::gguf_rope_factors(dim, theta, s)) bytes += Bytes::raw(f);
+    g.add("rope_freqs.weight", {static_cast<uint64_t>(dim / 2)}, 0, bytes);
+    return config_of(g)["rope_scaling"];
+  };
+  ops::RopeScaling s;
+  s.kind = ops::RopeScaling::Kind::llama3;
+  s.factor = 32, s.original_max_position = 8192;
+  EXPECT_EQ(said(s, 128, 5e5), json({{"rope_type", "llama3"},
+                                     {"factor", 32.0},
+                                     {"low_freq_factor", 1.0},
+                                     {"high_freq_factor", 4.0},
+                                     {"original_max_position_embeddings", 8192}}));
+  s.factor = 8, s.original_max_position = 1024;
+  EXPECT_EQ(said(s, 64, 1e4)["original_max_position_embeddings"], 1024);
+  for (const auto& [low, high, original] : {std::tuple{1., 4., 96}, {0.5, 7.25, 300}, {2., 2.5, 4000}, {1., 1.01, 500}})
+    for (const int64_t dim : {12, 16, 64}) {
+      s.low_freq_factor = low, s.high_freq_factor = high, s.original_max_position = original;
+      const model::ModelConfig c = model::config_from_json(
+          {{"model_type", "llama"}, {"intermediate_size", 8}, {"rope_scaling", said(s, dim, 5e5)}});
+      const auto got = checkpoint::gguf_rope_factors(dim, 5e5, c.rope_scaling),
+                 want = checkpoint::gguf_rope_factors(dim, 5e5, s);
+      for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 2e-6 * want[i]) << low << " " << dim;
+    }
+  Bytes g = llama_metadata();
+  g.add("rope_freqs.weight", {4}, 0, Bytes::raw(1.f) + Bytes::raw(7.f) + Bytes::raw(2.f) + Bytes::raw(8.f));
+  expect_no_config(g, [](Bytes&) {}, {"rope_freqs.weight", "no settings of Llama 3"});
+  g = llama_metadata();
+  g.add("rope_freqs.weight", {4}, 0, Bytes::raw(1.f) + Bytes::raw(1.f) + Bytes::raw(8.f) + Bytes::raw(8.f));
+  EXPECT_EQ(config_of(g)["rope_scaling"]["factor"], 8.0);
+  expect_no_config(g, [](Bytes& b) { b.put("llama.rope.scale_linear", 4.0); }, {"both at once"});
+}
+
+TEST(GgufConfig, Qwen) {
+  for (const std::string a : {"qwen2", "qwen3"}) {
+    Bytes g = llama_metadata();
+    for (Bytes::Value& v : g.values)
+      if (v.key.starts_with("llama.")) v.key = a + v.key.substr(5);
+    g.put("general.architecture", a.c_str());
+    checkpoint::GgufDescription d;
+    const json j = config_of(g, &d);
+    EXPECT_FALSE(d.interleaved);
+    EXPECT_EQ(j["model_type"], a);
+    const model::ModelConfig c = model::config_from_json(j);
+    EXPECT_EQ(c.qkv_bias, a == "qwen2");
+    EXPECT_EQ(c.qk_norm, a == "qwen3");
+    g.put(a + ".attention.key_length", 16);
+    g.put(a + ".attention.value_length", 16);
+    EXPECT_EQ(model::config_from_json(config_of(g)).head_dim, 16);
+  }
 }
 
 TEST(GgufConfig, Refused) {

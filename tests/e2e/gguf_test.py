@@ -10,7 +10,7 @@ import sys
 import time
 import unittest
 
-from support import DONE, REFUSED, REPOSITORY, Case
+from support import DONE, REFUSED, REPOSITORY, USAGE, Case
 
 MODELS = REPOSITORY / "tests" / "golden" / "gguf" / "models"
 FULL = pathlib.Path(os.environ.get("BIRKHOFF_ORACLE") or "/nowhere") / "gguf"
@@ -52,9 +52,41 @@ class Gguf(Case):
         for model in ("deepseek2/q4_0", "llama/f16", "mixtral/q4_0"):
             self.ids = MODELS / model.split("/")[0] / "ids.txt"
             file, out = MODELS / f"{model}.gguf", self.dir / model.replace("/", "_")
-            self.expect(DONE, "convert", "-m", file, "--out", out, "--dtype", "fp32", says="tokenizer")
+            self.expect(DONE, "convert", "-m", file, "--out", out, "--dtype", "fp32")
             for a, b in zip(self.logits(file), self.logits(out)):
                 self.assertAlmostEqual(a, b, delta=1e-5)
+            self.same_text(file, out)
+
+    def same_text(self, *models):
+        if "deepseek" not in str(models[0]):  # the others' files have no tokenizer
+            return
+        self.assertEqual(*(self.expect(DONE, "generate", "-m", m, "-p", "Once upon a time", "-n", "8", "--temp", "0", "--dtype", "fp32").out for m in models))
+
+    def test_a_file_made_of_a_directory_gives_its_logits_and_text(self):
+        for model in ("deepseek2/q4_0", "llama/f16", "mixtral/q4_0"):
+            self.ids = MODELS / model.split("/")[0] / "ids.txt"
+            directory, file = self.dir / model.replace("/", "_"), self.dir / f"{model.replace('/', '_')}.gguf"
+            self.expect(DONE, "convert", "-m", MODELS / f"{model}.gguf", "--out", directory)
+            self.expect(DONE, "convert", "-m", directory, "--gguf", file, "--gguf-type", "bf16")
+            for a, b in zip(self.logits(directory), self.logits(file)):
+                self.assertAlmostEqual(a, b, delta=1e-5)
+            self.same_text(directory, file)
+        self.expect(DONE, "convert", "-m", self.model, "--gguf", self.dir / "copy.gguf", "--gguf-type", "q4_0")
+        self.expect(DONE, "generate", "-m", self.dir / "copy.gguf", "-p", "Once", "-n", "4")
+
+    def test_what_cannot_be_written_as_a_file(self):
+        out = self.dir / "m.gguf"
+        self.expect(USAGE, "convert", "-m", self.model, says=["--out", "--gguf"])
+        self.expect(USAGE, "convert", "-m", self.model, "--gguf", out, "--out", self.dir / "d", says="at once")
+        self.expect(USAGE, "convert", "-m", self.model, "--gguf", out, "--gguf-type", "q5_k", says=["q5_k", "q8_0"])
+        self.expect(REFUSED, "convert", "-m", self.model, "--gguf", self.dir / "none" / "m.gguf", says="none/m.gguf")
+        copy = self.dir / "source.gguf"
+        shutil.copy(self.model, copy)
+        self.expect(USAGE, "convert", "-m", copy, "--gguf", copy, says="source.gguf")
+        run = self.dir / "run"
+        self.expect(DONE, "train", "--preset", "demo", "--data", self.text, "--out", run, "--set", "steps=1", "--set", "hidden_size=32", "--set", "seq_len=16")
+        self.expect(REFUSED, "convert", "-m", run, "--gguf", out, says=["hyper-connections", "mhc", "--out"])
+        self.assertFalse(out.exists())
 
     def test_what_is_no_model(self):
         self.logits(self.dir / "none.gguf", REFUSED, says="does not exist")

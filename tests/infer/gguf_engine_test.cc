@@ -83,6 +83,19 @@ TEST_P(GgufModelCase, Logits) {
 INSTANTIATE_TEST_SUITE_P(Files, GgufModelCase, testing::ValuesIn(gguf_cases()),
                          [](const auto& one) { return one.param.model + "_" + one.param.file; });
 
+// Written by the package gguf from cases of the full set: biases, norms of heads, factors of frequencies.
+TEST(GgufEngine, QwenAndLlama3) {
+  for (const std::string model : {"qwen2", "qwen3", "llama3_rope"}) {
+    const std::string folder = committed_dir() + "/gguf/models/" + model;
+    std::ifstream in(folder + "/ids.txt");
+    const std::vector<int32_t> ids{std::istream_iterator<int32_t>(in), {}};
+    const Engine engine(folder + "/f32.gguf", gguf_options());
+    EXPECT_EQ(engine.note(), "");
+    expect_close(logits_of(engine, ids), golden(io::SafetensorsFile(folder + "/golden.safetensors"), "f32"), 1e-4,
+                 model);
+  }
+}
+
 TEST(GgufEngine, SessionsAndRounding) {
   for (const char* file : {"q4_0", "old_q8_0"}) {
     const GgufCase c{"deepseek2", file};
@@ -173,7 +186,9 @@ TEST(GgufEngine, WhatOldFilesCarryBeside) {
     g.put("llama.attention.head_count_kv", GgufBytes::array, GgufBytes::raw_array<uint32_t>(GgufBytes::u32, {2, 2}));
   });
   expect_unlike({"llama", "f16"}, [](GgufBytes& g) { g.add("rope_freqs.weight", {4}, 0, std::string(16, '\0')); },
-                {"rope_freqs.weight", "not supported"});
+                {"rope_freqs.weight: number 0 is 0"});
+  expect_unlike({"llama", "f16"}, [](GgufBytes& g) { g.add("rope_freqs.weight", {2}, 0, std::string(8, '\0')); },
+                {"rope_freqs.weight has 2 numbers", "4 pairs"});
 }
 
 // The last block once more, with what a prediction module has besides.

@@ -100,7 +100,30 @@ Sources read_template_files(const fs::path& dir) {
   return sources;
 }
 
+// The templates of a GGUF file.
+Sources read_gguf_templates(const io::GgufFile& f) {
+  Sources sources;
+  constexpr std::string_view kTemplate = "tokenizer.chat_template";
+  for (const io::GgufValue& v : f.values()) {
+    if (v.type != io::GgufValueType::string) continue;
+    if (v.key == kTemplate) sources["default"] = *f.text(v.key);
+    if (v.key.starts_with(kTemplate) && v.key.size() > kTemplate.size() + 1 && v.key[kTemplate.size()] == '.')
+      sources[std::string(v.key.substr(kTemplate.size() + 1))] = *f.text(v.key);
+  }
+  return sources;
+}
+
+Sources read_directory_templates(const fs::path& dir, const Value& config) {
+  Sources own = read_template_files(dir);
+  return own.empty() ? read_config_templates(config, dir / "tokenizer_config.json") : own;
+}
+
 }  // namespace
+
+Sources template_sources(const std::string& path) {
+  if (io::is_gguf(path)) return read_gguf_templates(io::GgufFile(path));
+  return read_directory_templates(path, read_object(fs::path(path) / "tokenizer_config.json"));
+}
 
 Value mark_content(const Value& messages) {
   if (!messages.is_sequence()) return marked(messages, false);
@@ -149,15 +172,8 @@ ChatFormat ChatFormat::open_gguf(const std::string& path, const std::string& tem
                                                   : name + std::string("_token");
       if (id && *id < tokens->size()) out.special_tokens_[key] = (*tokens)[*id];
     }
-  Sources sources;
-  constexpr std::string_view kTemplate = "tokenizer.chat_template";
-  for (const io::GgufValue& v : f.values()) {
-    if (!template_file.empty() || v.type != io::GgufValueType::string) continue;
-    if (v.key == kTemplate) sources["default"] = *f.text(v.key);
-    if (v.key.starts_with(kTemplate) && v.key.size() > kTemplate.size() + 1 && v.key[kTemplate.size()] == '.')
-      sources[std::string(v.key.substr(kTemplate.size() + 1))] = *f.text(v.key);
-  }
-  if (!template_file.empty()) sources["default"] = read_file(template_file);
+  const Sources sources =
+      template_file.empty() ? read_gguf_templates(f) : Sources{{"default", read_file(template_file)}};
   const std::string type = f.text("general.architecture") == "deepseek32" ? "deepseek_v32" : "";
   out.take_templates(sources, template_file.empty() ? path : template_file, path, type);
   return out;
@@ -172,14 +188,11 @@ ChatFormat ChatFormat::open(const std::string& directory, const std::string& tem
   if (template_file.empty() && encoder.is(Kind::string))
     return about_file(config_path, [&] { return native(encoder.bytes()); });
   ChatFormat out;
-  const fs::path tokenizer_path = dir / "tokenizer_config.json";
-  const Value tokenizer = read_object(tokenizer_path);
+  const Value tokenizer = read_object(dir / "tokenizer_config.json");
   add_special_tokens(tokenizer, out.special_tokens_);
   add_special_tokens(read_object(dir / "special_tokens_map.json"), out.special_tokens_);
-  Sources sources = read_config_templates(tokenizer, tokenizer_path);
-  if (Sources own = template_file.empty() ? read_template_files(dir) : Sources{{"default", read_file(template_file)}};
-      !own.empty())
-    sources = std::move(own);
+  const Sources sources =
+      template_file.empty() ? read_directory_templates(dir, tokenizer) : Sources{{"default", read_file(template_file)}};
   out.take_templates(sources, template_file.empty() ? directory : template_file, directory,
                      type.is(Kind::string) ? type.bytes() : "");
   return out;

@@ -62,4 +62,7 @@ class ChatFormat {
   std::string eos_, parser_;
 };
 
+// The Jinja sources of a model directory or a GGUF file by name, "default" the usual one. Throws Error.
+std::map<std::string, std::string> template_sources(const std::string& path);
+
 }  // namespace birkhoff::text::chat

@@ -86,4 +86,43 @@ const GgufSplitting& find_gguf_splitting(std::string_view pre) {
               "known: " + known);
 }
 
+namespace {
+
+// Entries of a component, which stands alone or in a Sequence.
+std::vector<nlohmann::json> stages(const nlohmann::json& component, const char* list) {
+  if (component.is_null()) return {};
+  if (component.value("type", "") != "Sequence") return {component};
+  std::vector<nlohmann::json> all;
+  for (const nlohmann::json& stage : component.value(list, nlohmann::json::array()))
+    for (const nlohmann::json& s : stages(stage, list)) all.push_back(s);
+  return all;
+}
+
+// What changes no id: offsets, and fields that mean the same when they are absent.
+nlohmann::json plain(nlohmann::json stage) {
+  stage.erase("trim_offsets");
+  if (stage["type"] == "Split" && stage.value("invert", false) == false) stage.erase("invert");
+  return stage;
+}
+
+std::vector<nlohmann::json> plain_stages(const nlohmann::json& component, const char* list) {
+  std::vector<nlohmann::json> all = stages(component, list);
+  for (nlohmann::json& s : all) s = plain(std::move(s));
+  return all;
+}
+
+}  // namespace
+
+std::string gguf_splitting_name(const nlohmann::json& tokenizer) {
+  const auto part = [&](const char* name) { return tokenizer.value(name, nlohmann::json()); };
+  const auto normalizers = plain_stages(part("normalizer"), "normalizers");
+  const auto pre_tokenizers = plain_stages(part("pre_tokenizer"), "pretokenizers");
+  const bool ignore_merges = part("model").value("ignore_merges", false);
+  for (const NamedSplitting& s : splittings())
+    if (ignore_merges == s.rules.ignore_merges && normalizers == plain_stages(s.rules.normalizer(), "normalizers") &&
+        pre_tokenizers == plain_stages(s.rules.pre_tokenizer(), "pretokenizers"))
+      return s.name;
+  return "";
+}
+
 }  // namespace birkhoff::text

@@ -19,4 +19,7 @@ struct GgufSplitting {
 // Throws Error naming a word that is not known.
 const GgufSplitting& find_gguf_splitting(std::string_view pre);
 
+// The name whose rules the components of a tokenizer.json are; "" when there is none.
+std::string gguf_splitting_name(const nlohmann::json& tokenizer);
+
 }  // namespace birkhoff::text

@@ -203,4 +203,22 @@ void check_sentencepiece_model(std::string_view bytes) {
   if (!fallback && counts.bytes) damaged("has byte pieces without byte fallback");
 }
 
+std::vector<SentencePiece> sentencepiece_pieces(std::string_view bytes) {
+  check_sentencepiece_model(bytes);
+  std::vector<SentencePiece> pieces;
+  Message m(bytes);
+  for (Field f; m.next(f);) {
+    if (f.number != kPieces) continue;
+    SentencePiece& p = pieces.emplace_back();
+    Message piece(f.bytes);
+    for (Field g; piece.next(g);) {
+      if (g.number == kPiece) p.text = g.bytes;
+      if (g.number == kType) p.type = static_cast<int32_t>(g.value);
+      const auto bits = static_cast<uint32_t>(g.value);
+      if (g.number == kScore) std::memcpy(&p.score, &bits, 4);
+    }
+  }
+  return pieces;
+}
+
 }  // namespace birkhoff::text

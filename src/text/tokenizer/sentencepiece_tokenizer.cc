@@ -84,7 +84,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   bool append_bytes(int32_t, std::string&) const override { return false; }
   int32_t size() const override { return std::max(pieces_, added_.end()); }
   std::optional<std::string> token(int32_t id) const override {
-    if (id >= 0 && id < pieces_) return sp_.IdToPiece(id);
+    if (id >= 0 && id < pieces_) return sp_.IsUnused(id) ? std::nullopt : std::optional(sp_.IdToPiece(id));
     const AddedToken* t = added_.by_id(id);
     return t ? std::optional(t->content) : std::nullopt;
   }

@@ -1,7 +1,9 @@
 // tokenizer.model: byte-pair encoding with byte fallback by the SentencePiece library, as Llama 2 and Mixtral have it.
 #pragma once
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "text/tokenizer/added_tokens.h"
@@ -24,5 +26,13 @@ std::shared_ptr<Tokenizer> parse_sentencepiece_model(std::string_view bytes, con
 // Everything that the library believes without a look: the wire format of the messages it reads, unique pieces that are
 // text, known types, one unknown piece, all byte pieces, a character map whose jumps stay inside it. Throws Error.
 void check_sentencepiece_model(std::string_view bytes);
+
+struct SentencePiece {
+  std::string_view text;  // in the model's bytes
+  float score = 0;
+  int32_t type = 1;  // normal 1, unknown 2, control 3, user defined 4, unused 5, byte 6
+};
+// By id. Throws Error as check_sentencepiece_model.
+std::vector<SentencePiece> sentencepiece_pieces(std::string_view bytes);
 
 }  // namespace birkhoff::text

@@ -1,0 +1,19 @@
+// The metadata of a GGUF file for a model: the way back of gguf_config.h, in the words of llama.cpp.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "io/gguf_writer.h"
+#include "model/config/config.h"
+
+namespace birkhoff::checkpoint {
+
+// general.architecture of the model: llama (with experts: Mixtral), qwen2, qwen3, deepseek or deepseek2. Throws Error
+// naming the setting that GGUF has no place for.
+std::string gguf_architecture(const model::ModelConfig& c);
+// Appends that key and all that speak of sizes, rotation and experts. Throws Error as above.
+void put_gguf_settings(io::GgufMetadata& m, const model::ModelConfig& c);
+// What llama.cpp will compute otherwise than the file means, or not open, a sentence each.
+std::vector<std::string> gguf_notes(const model::ModelConfig& c);
+
+}  // namespace birkhoff::checkpoint
