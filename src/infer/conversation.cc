@@ -18,22 +18,6 @@ Value message_of(const char* role, const std::string& content) {
   return Value::dict(std::move(dict));
 }
 
-Value format_options(const text::chat::ChatFormat& format, bool thinking) {
-  auto options = std::make_shared<DictObject>();
-  options->set("add_generation_prompt", Value::boolean(true));
-  if (format.encoder() == text::chat::ChatFormat::Encoder::none)
-    options->set("enable_thinking", Value::boolean(thinking));
-  options->set("thinking", Value::boolean(thinking));
-  return Value::dict(std::move(options));
-}
-
-// Did the prompt end inside a thought?
-bool opens_thought(const std::string& prompt) {
-  const size_t end = prompt.find_last_not_of(" \n");
-  constexpr std::string_view kThink = "<think>";
-  return end != std::string::npos && std::string_view(prompt).substr(0, end + 1).ends_with(kThink);
-}
-
 }  // namespace
 
 Conversation::Conversation(const Engine& engine, std::optional<text::chat::ChatFormat> format)
@@ -105,7 +89,7 @@ void Conversation::keep_beginning(const std::vector<int32_t>& ids) {
 Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& stop,
                           const std::function<void(const text::chat::Answer&)>& on_delta) {
   const text::chat::MaskedText prompt =
-      format_.render(Value::list(messages_), tools_, format_options(format_, options.thinking));
+      format_.render(Value::list(messages_), tools_, text::chat::prompt_options(format_, options.thinking));
   const std::vector<int32_t> ids = text::chat::encode_marked(*text_.tokenizer(), prompt);
   keep_beginning(ids);
   Reply reply;
@@ -120,7 +104,7 @@ Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& 
   g.special = true;  // the parser looks for them
   g.follows_prompt = false;
   g.read_before = std::span(ids).first(fed_.size());
-  text::chat::AnswerParser parser(format_.parser(), opens_thought(prompt.bytes()));
+  text::chat::AnswerParser parser(format_.parser(), text::chat::opens_thought(prompt.bytes()));
   const Generated r = generate([this](std::span<const int32_t> fresh, TokenRole role) { return feed(fresh, role); },
                                &text_, std::span(ids).subspan(fed_.size()), g, stop,
                                [&](const GeneratedToken& t) {

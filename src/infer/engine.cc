@@ -12,6 +12,7 @@
 #include "model/config/json_fields.h"
 #include "model/config/notes.h"
 #include "model/memory_plan.h"
+#include "ops/rows/elementwise.h"
 
 namespace birkhoff::infer {
 namespace {
@@ -184,13 +185,32 @@ PrefixCache* Engine::prefixes() const {
   return prefixes_.get();
 }
 
-void Engine::full_logits(std::span<const int32_t> ids,
-                         const std::function<void(int64_t, std::span<const float>)>& row) const {
-  const auto T = static_cast<int64_t>(ids.size());
-  if (T > max_positions_)
-    throw Error("tokens", std::to_string(T) + " tokens, the model reads " + std::to_string(max_positions_),
+void Engine::check_text(std::span<const int32_t> ids) const {
+  if (static_cast<int64_t>(ids.size()) > max_positions_)
+    throw Error("tokens", std::to_string(ids.size()) + " tokens, the model reads " + std::to_string(max_positions_),
                 "shorten the input: max_position_embeddings is the limit");
   check_ids(model_->config, ids);
+}
+
+std::vector<float> Engine::full_hidden(std::span<const int32_t> ids) const {
+  check_text(ids);
+  const auto T = static_cast<int64_t>(ids.size()), D = model_->config.hidden_size;
+  std::vector<float> out(static_cast<size_t>(T * D));
+  if (T == 0) return out;
+  const model::SequenceTokens places(T);
+  const auto run = [&](const Exec& exec, model::Pass& pass) {
+    const model::Tape& tape = pass.forward(exec, *model_, ids, places.context());
+    ops::copy(exec, tape.hidden, Mat(out.data(), f32_t, T, D));
+  };
+  model::Pass pass(model::Pass::plan(run));
+  run(*exec_, pass);
+  return out;
+}
+
+void Engine::full_logits(std::span<const int32_t> ids,
+                         const std::function<void(int64_t, std::span<const float>)>& row) const {
+  check_text(ids);
+  const auto T = static_cast<int64_t>(ids.size());
   if (T == 0) return;
   const model::SequenceTokens places(T);
   const auto run = [&](const Exec& exec, model::Pass& pass) {

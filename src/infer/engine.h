@@ -69,8 +69,11 @@ class Engine {
 
   // Logits [T, V] fp32 of one whole sequence, row by row to `row(t, logits)`; memory does not grow with T * V.
   void full_logits(std::span<const int32_t> ids, const std::function<void(int64_t, std::span<const float>)>& row) const;
+  // Hidden states [T, D] before the output matrix, of one whole sequence.
+  std::vector<float> full_hidden(std::span<const int32_t> ids) const;
 
  private:
+  void check_text(std::span<const int32_t> ids) const;
   void add_note(const std::string& text);
   std::string note_, directory_;  // in this order: finding the directory writes the note
   int64_t max_positions_ = 0;

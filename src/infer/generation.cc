@@ -173,6 +173,10 @@ Generated generate(Session& session, const TextModel* text, std::span<const int3
   });
 }
 
+double log_probability(std::span<const float> logits, int32_t id) {
+  return static_cast<double>(logits[static_cast<size_t>(id)]) - log_sum_exp(logits);
+}
+
 void validate(const GenerationOptions& o) {
   validate(o.sampling);
   validate(o.logits);

@@ -125,6 +125,9 @@ Generated generate(Session& session, const TextModel* text, std::span<const int3
                    const GenerationOptions& options, const std::atomic<bool>& cancel,
                    const Generation::OnToken& on_token);
 
+// Natural, of the softmax of logits.
+double log_probability(std::span<const float> logits, int32_t id);
+
 // Throws Error naming the option and its range (exit code 2).
 void validate(const GenerationOptions& options);
 

@@ -288,4 +288,17 @@ bool ChatFormat::takes_object_arguments() const {
   return with_text.find(R"(\"birkhoff\")") != std::string::npos;  // quoted once more
 }
 
+Value prompt_options(const ChatFormat& format, bool thinking) {
+  auto options = std::make_shared<DictObject>();
+  options->set("add_generation_prompt", Value::boolean(true));
+  if (format.encoder() == ChatFormat::Encoder::none) options->set("enable_thinking", Value::boolean(thinking));
+  options->set("thinking", Value::boolean(thinking));
+  return Value::dict(std::move(options));
+}
+
+bool opens_thought(std::string_view prompt) {
+  const size_t end = prompt.find_last_not_of(" \n");
+  return end != std::string::npos && prompt.substr(0, end + 1).ends_with(kThink);
+}
+
 }  // namespace birkhoff::text::chat

@@ -62,6 +62,11 @@ class ChatFormat {
   std::string eos_, parser_;
 };
 
+// Options with which a prompt that an answer follows is rendered: a generation prompt, with a thought or without.
+Value prompt_options(const ChatFormat& format, bool thinking);
+// Did the prompt end inside a thought?
+bool opens_thought(std::string_view prompt);
+
 // The Jinja sources of a model directory or a GGUF file by name, "default" the usual one. Throws Error.
 std::map<std::string, std::string> template_sources(const std::string& path);
 
