@@ -54,8 +54,9 @@ void print_text(const model::Inventory& v, const std::string& unknown_keys) {
   for (const auto& [name, n] : v.groups) std::printf("  %-15s %lld\n", name.c_str(), static_cast<long long>(n));
   if (v.mtp)
     std::printf("prediction        %lld more in modules that predict further tokens\n", static_cast<long long>(v.mtp));
-  std::printf("KV cache          %lld elements, %lld bytes a token (bf16)\n",
-              static_cast<long long>(v.kv_elements_per_token), static_cast<long long>(v.kv_bytes_per_token));
+  std::printf("KV cache          %lld elements, %lld bytes a token (bf16), %lld (int8)\n",
+              static_cast<long long>(v.kv_elements_per_token), static_cast<long long>(v.kv_bytes_per_token),
+              static_cast<long long>(v.kv_int8_bytes_per_token));
   if (v.kv_constant_bytes)
     std::printf("                  and %lld bytes whatever the length\n", static_cast<long long>(v.kv_constant_bytes));
   std::printf("FLOPs a token     %.4g inference, %.4g training\n", v.flops_infer, v.flops_train);

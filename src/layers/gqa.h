@@ -24,7 +24,7 @@ struct Gqa {
     int64_t q_cols() const { return heads * head_dim; }
     int64_t kv_cols() const { return kv_heads * head_dim; }
     int64_t cache_cols() const { return 2 * kv_cols(); }
-    CacheSize cache_size() const { return {static_cast<double>(cache_cols()), 0}; }
+    CacheSize cache_size() const { return {static_cast<double>(cache_cols()), 0, 2 * kv_heads}; }
     int64_t score_products() const { return heads * 2 * head_dim; }  // multiplications per query and key
   };
   struct Weights {

@@ -24,7 +24,7 @@ struct Mla {
     int64_t qk() const { return nope + rope; }
     int64_t q_in() const { return q_lora ? q_lora : heads * qk(); }
     int64_t cache_cols() const { return kv_lora + rope; }
-    CacheSize cache_size() const { return {static_cast<double>(cache_cols()), 0}; }
+    CacheSize cache_size() const { return {static_cast<double>(cache_cols()), 0, 2}; }
     int64_t score_products() const { return heads * (qk() + v); }  // multiplications per query and key
   };
   struct Weights {

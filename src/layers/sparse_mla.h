@@ -16,7 +16,7 @@ struct SparseMla {
     Mla::Spec mla;  // with a query latent
     Indexer::Spec indexer;
     bool dense = false;  // the indexer's warm-up: attention sees everything, and so does the KL
-    CacheSize cache_size() const { return {static_cast<double>(mla.cache_cols() + indexer.head_dim), 0}; }
+    CacheSize cache_size() const { return {static_cast<double>(mla.cache_cols() + indexer.head_dim), 0, 3}; }
     int64_t score_products() const { return mla.score_products() + indexer.heads * (indexer.head_dim + 1); }
   };
   struct Weights {

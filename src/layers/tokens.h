@@ -41,6 +41,7 @@ struct TokenContext {
 struct CacheSize {
   double per_token = 0;
   int64_t constant = 0;
+  int64_t scales = 0;  // of every token where the cache is of 8 bits, whose type it has; 0: it has the compute type
 };
 
 }  // namespace birkhoff::layers

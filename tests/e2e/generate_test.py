@@ -52,6 +52,29 @@ class Generate(Case):
             for id, p in top:
                 self.assertAlmostEqual(p, row[id] - norm, delta=1e-12)
 
+    def test_together_is_what_each_is_alone(self):
+        prompts = self.dir / "prompts.jsonl"
+        prompts.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in ("To be", "To be or", "O", "To be" * 10)))
+        plain = ["--prompts", prompts, "-n", "20", "--samples", "3"]
+        want = self.lines(*plain)
+        for more in (["--parallel", "2"], ["--parallel", "12"], ["--parallel", "5", "--draft", "4"], ["--draft", "3"]):
+            got = self.lines(*plain, *more)
+            for one in got:
+                self.assertEqual("drafted" in one, "--draft" in more)
+                self.assertGreaterEqual(one.pop("drafted", 0), one.pop("accepted", 0))
+            self.assertEqual(got, want, more)
+        for more in ([], ["--special"]):
+            self.assertEqual(self.generate(*plain, *more, "--parallel", "7"), self.generate(*plain, *more))
+
+    def test_caches(self):
+        want = self.lines("-p", "To be", "-n", "20", "--temp", "0")
+        self.assertEqual(self.lines("-p", "To be", "-n", "20", "--temp", "0", "--cache-type", "fp32"), want)
+        self.assertEqual(len(self.lines("-p", "To be", "-n", "20", "--temp", "0", "--cache-type", "int8")[0]["tokens"]), 20)
+        self.generate("-p", "x", "--cache-type", "q4", code=USAGE, says=["--cache-type", '"q4"', "fp32, bf16, int8"])
+        self.generate("-p", "x", "--cache-memory", "0", code=USAGE, says=["--cache-memory"])
+        self.generate("-p", "x", "--parallel", "0", code=USAGE, says=["--parallel"])
+        self.generate("-p", "x", "--draft", "17", code=USAGE, says=["--draft"])
+
     def test_ends_and_stops(self):
         drawn = self.lines("-p", "To be", "-n", "5", "--seed", "0", "--samples", "100")
         seed = next(s["sample"] for s in drawn if max(s["tokens"][3:5]) < 128)  # of any two bytes, every fourth pair is text
