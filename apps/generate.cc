@@ -65,7 +65,7 @@ int generate(const GenerateFlags& f, int threads) {
   options.enough_positions = std::max(options.enough_positions, prompts.most_tokens() + o.max_tokens);
   options.adapter = f.adapter;
   options.threads = threads;
-  options.weights = f.weights.formats();
+  f.weights.apply(options);
   options.progress = preparing_progress();
   const infer::Engine engine(f.model, options);
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());

@@ -1,5 +1,7 @@
 #include "model/model.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "ops/rows/embedding.h"
 
@@ -27,13 +29,24 @@ Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, bool f
   make_ropes(positions, memory);
 }
 
-const ops::QuantMatrix& Model::take_quantised(ops::QuantMatrix shape, const QuantSource& source, Arena& memory) {
-  shape.data = memory.take<uint8_t>(ops::QuantMatrix::bytes(shape.type, shape.rows, shape.cols));
+const ops::QuantMatrix& Model::take_quantised(ops::QuantMatrix shape, const QuantSource& source, Arena& panels) {
+  shape.data = panels.take<uint8_t>(ops::QuantMatrix::bytes(shape.type, shape.rows, shape.cols));
   quant_sources_.push_back(source);
   return quantised.emplace_back(shape);
 }
 
 namespace {
+
+// Of rows [first, first + count) in their file.
+int64_t stored_bytes(const ops::StoredMatrix& m, int64_t first, int64_t count) {
+  int64_t bytes = 0, begin = 0;
+  for (const ops::StoredTensor& part : m.parts) {
+    const int64_t rows = std::min(first + count, begin + part.rows) - std::max(first, begin);
+    bytes += std::max<int64_t>(0, rows) * part.row_bytes();
+    begin += part.rows;
+  }
+  return bytes;
+}
 
 // Whether rows of this length, and the columns of every block that multiplies untransposed, divide into blocks.
 bool can_quantise(const layers::Linear& l) {
@@ -46,13 +59,15 @@ bool can_quantise(const layers::Linear& l) {
 }  // namespace
 
 void Model::read(layers::Linear& l, const ops::StoredMatrix& m, int64_t first_row, ops::WeightFormat format,
-                 Arena& memory) {
+                 Arena& panels) {
   if (format == ops::WeightFormat::automatic)  // who asks for fp32 wants no activation rounded
     format = compute == DType::f32 ? ops::WeightFormat::stored : ops::lossless_format(m);
-  if (format == ops::WeightFormat::stored || !can_quantise(l))
+  if (format == ops::WeightFormat::stored || !can_quantise(l)) {
+    read_in_place += stored_bytes(m, first_row, l.out());
     return l.read_from(m, first_row, l.always_fp32 ? f32_t : compute);
+  }
   const auto type = format == ops::WeightFormat::q4 ? ops::QuantType::q4 : ops::QuantType::q8;
-  const ops::QuantMatrix& whole = take_quantised({nullptr, type, l.out(), l.in()}, {&m, first_row, false}, memory);
+  const ops::QuantMatrix& whole = take_quantised({nullptr, type, l.out(), l.in()}, {&m, first_row, false}, panels);
   std::vector<const ops::QuantMatrix*> row_blocks;
   for (const layers::Linear::RowBlocks& b : l.row_blocks)
     for (int64_t i = 0; i < l.out() / b.step; ++i) {
@@ -60,7 +75,7 @@ void Model::read(layers::Linear& l, const ops::StoredMatrix& m, int64_t first_ro
       // Blocks of a transpose hold other weights than those of the file: 8 bits lose nothing that can be seen.
       row_blocks.push_back(&take_quantised(b.transposed ? ops::QuantMatrix{nullptr, type, b.rows, l.in()}
                                                         : ops::QuantMatrix{nullptr, ops::QuantType::q8, l.in(), b.rows},
-                                           source, memory));
+                                           source, panels));
     }
   l.read_quantised(whole, row_blocks, compute);
 }
@@ -78,7 +93,7 @@ void Model::quantise(const Exec& exec, const std::function<void(int64_t, int64_t
 }
 
 Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredTensor> tensors,
-             const WeightFormats& formats, Arena& memory)
+             const WeightFormats& formats, Arena& memory, Arena& panels)
     : Model(c, compute_type) {
   BK_CHECK_EQ(tensors.size(), parameters.size());
   size_t i = 0;
@@ -98,16 +113,18 @@ Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::s
   Weights::visit(
       weights, "",
       layers::Overloaded{
-          [&](const std::string&, layers::Linear& l) { read(l, next(l.parts.size()), 0, format_of(l), memory); },
+          [&](const std::string&, layers::Linear& l) { read(l, next(l.parts.size()), 0, format_of(l), panels); },
           [&](const std::string&, layers::GroupedLinear& l) {
             const ops::StoredMatrix& m = next(1);
             for (size_t g = 0; g < l.of.size(); ++g)
-              read(l.of[g], m, static_cast<int64_t>(g) * l.of[g].out(), formats.matrices, memory);
+              read(l.of[g], m, static_cast<int64_t>(g) * l.of[g].out(), formats.matrices, panels);
           },
           [&](const std::string&, Mat& m, layers::Role role) {
-            role == layers::Role::embedding ? void(next(1)) : copy_next(m);
+            if (role != layers::Role::embedding) return copy_next(m);
+            const ops::StoredMatrix& table = next(1);
+            read_in_place += stored_bytes(table, 0, table.rows);
           }});
-  if (weights.tied) read(weights.head, stored.front(), 0, formats.head, memory);
+  if (weights.tied) read(weights.head, stored.front(), 0, formats.head, panels);
   make_ropes(positions, memory);
 }
 
