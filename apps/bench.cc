@@ -103,7 +103,7 @@ void add_bench(CLI::App& app, Program& p) {
       infer::EngineOptions options;
       options.compute = f->compute;
       options.threads = p.thread_count();
-      options.weights = f->weights.formats();
+      f->weights.apply(options);
       options.caches = f->caches.options();
       options.progress = preparing_progress();
       const nlohmann::json r = infer::bench_infer(f->model, options, f->load);

@@ -56,7 +56,7 @@ void add_chat(CLI::App& app, Program& p) {
       options.compute = f->dtype;
       options.set = f->set;
       options.threads = p.thread_count();
-      options.weights = f->weights.formats();
+      f->weights.apply(options);
       options.caches = f->caches.options();
       options.progress = preparing_progress();
       if (f->context) options.enough_positions = f->context;

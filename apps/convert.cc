@@ -1,17 +1,21 @@
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
 #include <vector>
 
+#include "apps/flags.h"
 #include "apps/output.h"
 #include "apps/verbs.h"
 #include "checkpoint/adapter.h"
 #include "checkpoint/gguf_metadata.h"
 #include "checkpoint/model_files.h"
+#include "checkpoint/panel_cache.h"
 #include "checkpoint/save_gguf.h"
 #include "checkpoint/save_model.h"
 #include "core/cpu.h"
 #include "core/error.h"
+#include "infer/engine.h"
 #include "io/atomic_file.h"
 #include "io/user_files.h"
 #include "model/config/notes.h"
@@ -25,6 +29,7 @@ namespace fs = std::filesystem;
 
 struct ConvertFlags {
   std::string model, adapter, out, dtype, names, gguf, gguf_type = "bf16", gguf_head_type;
+  WeightFlags weights;
 };
 
 void say(const std::string& text) {
@@ -36,8 +41,8 @@ void copy_other_files(const std::string& from, const std::string& to) {
   for (const std::string& name : io::list_directory(from)) {
     const std::string extension = fs::path(name).extension().string();
     if (!io::is_file(from + "/" + name) || extension == ".safetensors" || extension == ".bin" ||
-        name == "config.json" || name == "manifest.json" || name == "model.safetensors.index.json" ||
-        name == "pytorch_model.bin.index.json")
+        extension == ".panels" || name == "config.json" || name == "manifest.json" ||
+        name == "model.safetensors.index.json" || name == "pytorch_model.bin.index.json")
       continue;
     io::copy_file(from + "/" + name, to + "/" + name);
   }
@@ -49,7 +54,7 @@ struct Source {
       : path(checkpoint::resolve_model(f.model, &note)), files(path), config_json(files.config()) {
     say(note);
     trained_here = config_json.contains("training");
-    config_json.erase("training");
+    for (const char* key : {"training", "panels"}) config_json.erase(key);
     config = model::config_from_json(config_json);
     for (const std::string& text : model::reading_notes(config)) say(text);
     for (const std::string& text : files.complete(config)) say(text);
@@ -77,12 +82,27 @@ struct Source {
   std::optional<checkpoint::AdapterFiles> adapter;
 };
 
-void write_directory(const ConvertFlags& f, const Source& s) {
+// Opens the directory once with quantised weights, which stay there for the next time.
+void add_panels(const ConvertFlags& f, const std::string& directory, int threads) {
+  infer::EngineOptions options;
+  f.weights.apply(options);
+  options.panels = directory;
+  options.threads = threads;
+  options.progress = preparing_progress();
+  const infer::Engine engine(directory, options);
+  const std::vector<std::string> names = io::list_directory(directory);
+  if (std::none_of(names.begin(), names.end(), [](const std::string& n) { return n.ends_with(".panels"); }))
+    throw Error("convert", !engine.note().empty() ? engine.note() : f.out + ": no matrix can be quantised", "",
+                ExitCode::input);
+}
+
+void write_directory(const ConvertFlags& f, const Source& s, int threads) {
   checkpoint::SaveOptions options;
   if (!f.dtype.empty()) options.type = checkpoint::parse_save_type(f.dtype);
   if (!f.names.empty()) options.names = f.names == "hf" ? checkpoint::NameScheme::hf : checkpoint::NameScheme::hub;
   options.keep_unchanged = false;
   nlohmann::json config_json = s.config_json;
+  if (f.weights.given()) config_json["panels"] = checkpoint::panels_key(f.weights.formats());
   io::StagedDirectory staged(f.out);
   if (s.files.is_directory()) {
     options.source = &s.map;
@@ -97,6 +117,7 @@ void write_directory(const ConvertFlags& f, const Source& s) {
   const bool as_they_are = s.files.is_directory() && !s.adapter;
   checkpoint::save_model(staged.path(), s.config, s.parameters, as_they_are ? checkpoint::RowReader() : s.rows(),
                          config_json, options);
+  if (f.weights.given()) add_panels(f, staged.path(), threads);
   staged.publish();
 }
 
@@ -131,6 +152,8 @@ int convert(const ConvertFlags& f, const Program& p) {
   if (f.out.empty() == f.gguf.empty())
     throw Error("convert", f.out.empty() ? "nothing says what to write" : "--out and --gguf at once",
                 "--out DIR writes a model directory, --gguf FILE a GGUF file", ExitCode::usage);
+  if (!f.gguf.empty() && f.weights.given())
+    throw Error("convert", "--weights with --gguf", "--gguf-type says what a GGUF file holds", ExitCode::usage);
   if (!f.out.empty() && io::exists(f.out) && !(io::is_directory(f.out) && io::list_directory(f.out).empty()))
     throw Error("convert", f.out + ": exists and is not an empty directory", "give --out a new name");
   const Source source(f);
@@ -140,7 +163,7 @@ int convert(const ConvertFlags& f, const Program& p) {
     return 0;
   }
   for (const std::string& text : model::writing_notes(source.config)) say(text);
-  write_directory(f, source);
+  write_directory(f, source, p.thread_count());
   return 0;
 }
 
@@ -161,6 +184,7 @@ void add_convert(CLI::App& app, Program& p) {
   verb->add_option("--gguf-head-type", f->gguf_head_type,
                    "the same of the output matrix; default: as --gguf-type, q8_0 beside q4_0");
   verb->add_option("--dtype", f->dtype, "bf16, fp32 or fp8; default: every tensor as it is, bf16 of a GGUF file");
+  f->weights.add_formats(*verb);
   verb->add_option("--names", f->names,
                    "hub or hf, for types whose files come with two sets of names; default: as they are")
       ->check(CLI::IsMember({"hub", "hf"}));

@@ -39,7 +39,7 @@ void add_eval(CLI::App& app, Program& p) {
           std::max(options.enough_positions, f->seq_len ? f->seq_len : eval::trained_seq_len(f->model));
       options.adapter = f->adapter;
       options.threads = p.thread_count();
-      options.weights = f->weights.formats();
+      f->weights.apply(options);
       options.progress = preparing_progress();
       const infer::Engine engine(f->model, options);
       if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());

@@ -58,7 +58,7 @@ bool reads_environment(const CLI::Option& o, bool is_number) {
   const std::string& name = o.get_single_name();
   return !o.get_positional() && !o.get_required() &&
          (is_number || name == "dtype" || name == "mla" || name == "token-cache" || name == "weights" ||
-          name == "head-weights");
+          name == "head-weights" || name == "cache");
 }
 
 std::string variable_of(const std::string& name) {
@@ -137,9 +137,19 @@ ops::WeightFormat weight_format(const char* flag, const std::string& name) {
 }
 }  // namespace
 
-void WeightFlags::add(CLI::App& verb) {
+void WeightFlags::add_formats(CLI::App& verb) {
   verb.add_option("--weights", matrices, "auto, stored, q8 or q4: what matrices are in memory")->capture_default_str();
   verb.add_option("--head-weights", head, "the same of the output matrix; default: as --weights, q8 beside q4");
+}
+
+void WeightFlags::add(CLI::App& verb) {
+  add_formats(verb);
+  verb.add_option("--cache", cache, "directory that keeps quantised weights for the next time");
+}
+
+void WeightFlags::apply(infer::EngineOptions& options) const {
+  options.weights = formats();
+  options.panels = cache;
 }
 
 model::WeightFormats WeightFlags::formats() const {

@@ -7,7 +7,6 @@
 #include "infer/engine.h"
 #include "infer/logits_processor.h"
 #include "infer/sampler.h"
-#include "model/model.h"
 
 namespace birkhoff::apps {
 
@@ -18,12 +17,15 @@ CLI::Validator real_number(double low, double high);
 // How the verbs that write draw their tokens.
 void add_sampling(CLI::App& verb, infer::SamplerOptions& sampling, infer::LogitsOptions& logits);
 
-// --weights and --head-weights of a verb that runs a model. Without the second the head has the format of the others,
-// q8 beside q4.
+// --weights, --head-weights and --cache of a verb that runs a model. Without the second the head has the format of the
+// others, q8 beside q4.
 struct WeightFlags {
-  std::string matrices = "auto", head;
-  void add(CLI::App& verb);
-  model::WeightFormats formats() const;  // throws Error naming the flag
+  std::string matrices = "auto", head, cache;
+  void add(CLI::App& verb);          // all three
+  void add_formats(CLI::App& verb);  // the first two
+  bool given() const { return matrices != "auto" || !head.empty(); }
+  void apply(infer::EngineOptions& options) const;  // throws Error naming the flag
+  model::WeightFormats formats() const;             // the same
 };
 
 // --cache-type and --cache-memory of a verb that runs a model in sessions.

@@ -143,7 +143,7 @@ int generate(const GenerateFlags& f, int threads) {
   options.enough_positions = std::max(options.enough_positions, prompts.most_tokens() + o.max_tokens);
   options.adapter = f.adapter;
   options.threads = threads;
-  options.weights = f.weights.formats();
+  f.weights.apply(options);
   options.caches = f.caches.options();
   if (f.parallel > 1) options.caches.prefix_bytes = INT64_MAX;
   options.progress = preparing_progress();

@@ -35,7 +35,7 @@ void add_logits(CLI::App& app, Program& p) {
       options.set = f->set;
       options.adapter = f->adapter;
       options.threads = p.thread_count();
-      options.weights = f->weights.formats();
+      f->weights.apply(options);
       options.progress = preparing_progress();
       options.enough_positions = static_cast<int64_t>(ids.size());
       const infer::Engine engine(f->model, options);

@@ -21,13 +21,15 @@ ModelFiles::ModelFiles(const std::string& path) : path_(path) {
   } else {
     config_ = read_config_json(path);
     nlohmann::json settings = config_;
-    settings.erase("training");
+    for (const char* key : {"training", "panels"}) settings.erase(key);
     model::config_from_json(settings);  // of no model: refused for what it says, not for weights that are not there
     weights_ = std::make_unique<WeightFiles>(path);
   }
 }
 
 size_t ModelFiles::bytes() const { return gguf_ ? gguf_->model().bytes() : weights_->bytes(); }
+
+std::vector<std::string> ModelFiles::paths() const { return gguf_ ? gguf_->model().paths() : weights_->paths(); }
 
 std::vector<std::span<const std::byte>> ModelFiles::regions() const {
   std::vector<std::span<const std::byte>> list;

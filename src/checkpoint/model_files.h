@@ -26,6 +26,7 @@ class ModelFiles {
   bool is_directory() const { return weights_ != nullptr; }
   const nlohmann::json& config() const { return config_; }
   size_t bytes() const;                                     // of all files
+  std::vector<std::string> paths() const;                   // of the files that hold tensors
   std::vector<std::span<const std::byte>> regions() const;  // the data of all tensors
   // Says in the configuration what it does not say by itself: prediction modules whose tensors are not there, the order
   // of rotary rows. Returns sentences for who opens the model.

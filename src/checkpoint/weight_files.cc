@@ -108,7 +108,8 @@ WeightFiles::WeightFiles(const std::string& directory) : directory_(directory) {
     throw Error("checkpoint", directory + ": no model.safetensors",
                 "is this a model directory? PyTorch .bin files are not read");
   for (const std::string& name : names) {
-    files_.push_back(std::make_unique<io::SafetensorsFile>(directory + "/" + name));
+    paths_.push_back(directory + "/" + name);
+    files_.push_back(std::make_unique<io::SafetensorsFile>(paths_.back()));
     bytes_ += files_.back()->bytes();
     for (const io::TensorEntry& e : files_.back()->tensors())
       if (!tensors_.emplace(e.name, &e).second) duplicates_.push_back(e.name);

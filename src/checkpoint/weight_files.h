@@ -19,10 +19,12 @@ class WeightFiles {
   const std::map<std::string, const io::TensorEntry*>& tensors() const { return tensors_; }
   const std::vector<std::string>& duplicates() const { return duplicates_; }  // names that stand in two shards
   size_t bytes() const { return bytes_; }                                     // of all files
+  const std::vector<std::string>& paths() const { return paths_; }
   const std::string& directory() const { return directory_; }
 
  private:
   std::string directory_;
+  std::vector<std::string> paths_;
   std::vector<std::unique_ptr<io::SafetensorsFile>> files_;
   std::map<std::string, const io::TensorEntry*> tensors_;
   std::vector<std::string> duplicates_;

@@ -38,23 +38,19 @@ Arena::Arena(size_t capacity) : capacity_(round_up(std::max<size_t>(capacity, 1)
 Arena Arena::measuring() {
   std::byte* base = map(kMeasuringSpan, PROT_NONE);
   if (!base) throw Error("memory", "no address space for planning", "raise the limit on virtual memory (ulimit -v)");
-  return Arena(base, kMeasuringSpan, true);
+  return Arena(base, kMeasuringSpan, Kind::measuring);
 }
 
 Arena::Arena(Arena&& o) noexcept
-    : base_(std::exchange(o.base_, nullptr)),
-      capacity_(o.capacity_),
-      used_(o.used_),
-      peak_(o.peak_),
-      measuring_(o.measuring_) {}
+    : base_(std::exchange(o.base_, nullptr)), capacity_(o.capacity_), used_(o.used_), peak_(o.peak_), kind_(o.kind_) {}
 
 Arena::~Arena() {
-  if (base_) munmap(base_, capacity_);
+  if (base_ && kind_ != Kind::lent) munmap(base_, capacity_);
 }
 
 void* Arena::take_bytes(size_t bytes) {
   const size_t end = used_ + round_up(bytes, kAlign);
-  if (measuring_ && end > capacity_)
+  if (is_measuring() && end > capacity_)
     throw Error("memory", "the plan needs more than " + std::to_string(capacity_ >> 30) + " GiB",
                 "use a smaller batch_size, seq_len or model, or recompute=layer");
   BK_CHECK_LE(end, capacity_);

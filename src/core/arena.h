@@ -4,6 +4,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "core/view.h"
 
@@ -15,6 +16,8 @@ class Arena {
 
   explicit Arena(size_t capacity);  // zero-filled on first touch; throws Error when the system has no room
   static Arena measuring();
+  // Over memory that belongs to somebody else and outlives it, 64-byte aligned.
+  static Arena over(std::byte* base, size_t bytes) { return Arena(base, bytes, Kind::lent); }
   ~Arena();
   Arena(Arena&&) noexcept;
   Arena& operator=(Arena&&) = delete;
@@ -34,7 +37,8 @@ class Arena {
   size_t used() const { return used_; }
   size_t peak() const { return peak_; }
   size_t capacity() const { return capacity_; }
-  bool is_measuring() const { return measuring_; }
+  bool is_measuring() const { return kind_ == Kind::measuring; }
+  std::span<const std::byte> taken() const { return {base_, used_}; }  // not of a measuring arena
   void reset() { used_ = 0; }
 
   // Releases on destruction everything taken since construction.
@@ -51,10 +55,11 @@ class Arena {
   };
 
  private:
-  Arena(std::byte* base, size_t capacity, bool measuring) : base_(base), capacity_(capacity), measuring_(measuring) {}
+  enum class Kind : uint8_t { own, measuring, lent };
+  Arena(std::byte* base, size_t capacity, Kind kind) : base_(base), capacity_(capacity), kind_(kind) {}
   std::byte* base_ = nullptr;
   size_t capacity_ = 0, used_ = 0, peak_ = 0;
-  bool measuring_ = false;
+  Kind kind_ = Kind::own;
 };
 
 }  // namespace birkhoff

@@ -53,7 +53,8 @@ model::Pass::Need plan_passes(const model::Model& m, int64_t capacity) {
   return most;
 }
 
-// Pages of the mapped weights stay in memory while every token reads all of them.
+// Pages of the mapped weights stay in memory while every token reads all of them; those that were quantised are not
+// read again.
 void require_memory(const std::string& directory, size_t file_bytes, size_t copy_bytes) {
   const size_t have = model::machine_memory_bytes();
   if (file_bytes + copy_bytes <= have) return;
@@ -76,7 +77,7 @@ DType compute_type(const std::string& asked, const nlohmann::json& config) {
 }
 
 model::ModelConfig config_with(nlohmann::json config, const std::vector<std::string>& settings, std::string& dtype) {
-  config.erase("training");
+  for (const char* key : {"training", "panels"}) config.erase(key);
   model::ModelConfig c = model::config_from_json(config);
   for (const std::string& text : settings) {
     const auto [key, value] = model::parse_setting(text);
@@ -127,18 +128,33 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
     adapter.emplace(options.adapter, config);
   else if (files_->is_directory() && checkpoint::has_adapter(directory_))
     adapter.emplace(directory_, config);
-  require_memory(directory_, files_->bytes(), 0);
   model::Weights shapes(config);
   const checkpoint::TensorMap map = files_->match(config, model::list_parameters(shapes));
-  Arena measuring = Arena::measuring();
-  model::Model measured(config, compute, max_positions_, map.views, options.weights, measuring);
+  // A directory that carries its panels is run with them unless something else is asked for.
+  const auto carried = checkpoint::carried_formats(files_->config());
+  const model::WeightFormats weights = carried && options.weights.automatic() ? *carried : options.weights;
+  const bool own = carried && options.panels.empty();
+  Arena measuring = Arena::measuring(), panels = Arena::measuring();
+  model::Model measured(config, compute, max_positions_, map.views, weights, measuring, panels);
   if (adapter) measured.attach_adapters(adapter->spec(), false, measuring);
-  require_memory(directory_, files_->bytes(), measuring.peak());
+  require_memory(directory_, static_cast<size_t>(measured.read_in_place),
+                 measuring.peak() + panels.peak());
+  panels_ =
+      std::make_unique<checkpoint::PanelCache>(own ? directory_ : options.panels, *files_, measured, panels.peak());
   memory_ = std::make_unique<Arena>(measuring.peak());
-  own_model_ = std::make_unique<model::Model>(config, compute, max_positions_, map.views, options.weights, *memory_);
-  own_model_->quantise(*exec_, options.progress);
+  own_model_ = std::make_unique<model::Model>(config, compute, max_positions_, map.views, weights, *memory_,
+                                              panels_->panels(*exec_));
+  if (!panels_->filled()) {
+    own_model_->quantise(*exec_, options.progress);
+    if (!own)
+      panels_->keep(*exec_);
+    else if (weights == *carried)
+      add_note(directory_ +
+               ": its panels are not those of its weights (files copied without their times?): made again");
+  }
   if (own_model_->rounded_again)
     add_note("products across the blocks of kv_b_proj read it in 8 bits (--weights stored: as it is)");
+  add_note(panels_->note());
   model_ = own_model_.get();
   if (options.probe.on()) model::set_routing_probe(*own_model_, options.probe);
   if (!adapter) return;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "checkpoint/model_files.h"
+#include "checkpoint/panel_cache.h"
 #include "core/arena.h"
 #include "core/exec.h"
 #include "model/pass.h"
@@ -32,6 +33,8 @@ struct EngineOptions {
   int64_t enough_positions = 4096;
   int threads = 1;
   model::WeightFormats weights;  // of products; activations are rounded to 8 bits where weights are quantised
+  // Directory that keeps quantised weights from one opening to the next (checkpoint/panel_cache.h). "": none.
+  std::string panels;
   std::function<void(int64_t, int64_t)> progress;  // bytes quantised so far and in all, while the model is opened
   std::vector<std::string> set;                    // "key=value" over config.json: dtype, or a setting of the model
   std::string adapter;  // LoRA adapter to run beside the weights (checkpoint/adapter.h). "": the one of a checkpoint
@@ -80,6 +83,7 @@ class Engine {
   std::unique_ptr<Exec> own_exec_;  // what is not lent
   std::unique_ptr<checkpoint::ModelFiles> files_;
   std::unique_ptr<Arena> memory_;
+  std::unique_ptr<checkpoint::PanelCache> panels_;
   std::unique_ptr<model::Model> own_model_;
   const Exec* exec_ = nullptr;
   const model::Model* model_ = nullptr;

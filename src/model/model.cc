@@ -1,5 +1,7 @@
 #include "model/model.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "ops/rows/embedding.h"
 
@@ -29,6 +31,17 @@ Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, bool f
 
 namespace {
 
+// Of rows [first, first + count) in their file.
+int64_t stored_bytes(const ops::StoredMatrix& m, int64_t first, int64_t count) {
+  int64_t bytes = 0, begin = 0;
+  for (const ops::StoredMatrix::Part& part : m.parts) {
+    const int64_t rows = std::min(first + count, begin + part.rows()) - std::max(first, begin);
+    bytes += std::max<int64_t>(0, rows) * part.tensor.rows * part.tensor.row_bytes() / part.rows();
+    begin += part.rows();
+  }
+  return bytes;
+}
+
 // Whether rows of this length, and the columns of every block that multiplies untransposed, divide into blocks.
 bool can_quantise(const layers::Linear& l) {
   if (l.always_fp32 || l.in() % kernels::kQuantBlock) return false;
@@ -48,27 +61,29 @@ ops::QuantType operand_type(const ops::QuantSource& s, ops::WeightFormat format)
 
 }  // namespace
 
-const ops::QuantMatrix& Model::take_quantised(const ops::QuantSource& source, ops::WeightFormat format, Arena& memory) {
+const ops::QuantMatrix& Model::take_quantised(const ops::QuantSource& source, ops::WeightFormat format, Arena& panels) {
   const ops::QuantType type = operand_type(source, format);
   rounded_again |= format == ops::WeightFormat::automatic && ops::lies_across(source);
   quant_sources_.push_back(source);
   return quantised.emplace_back(
-      ops::QuantMatrix{memory.take<uint8_t>(ops::QuantMatrix::bytes(type, source.rows(), source.cols())), type,
+      ops::QuantMatrix{panels.take<uint8_t>(ops::QuantMatrix::bytes(type, source.rows(), source.cols())), type,
                        source.rows(), source.cols()});
 }
 
 void Model::read(layers::Linear& l, const ops::StoredMatrix& m, int64_t first_row, ops::WeightFormat format,
-                 Arena& memory) {
+                 Arena& panels) {
   if (format == ops::WeightFormat::automatic && (compute == DType::f32 || !ops::has_quant_blocks(m)))
     format = ops::WeightFormat::stored;  // who asks for fp32 wants no activation rounded
-  if (format == ops::WeightFormat::stored || !can_quantise(l))
+  if (format == ops::WeightFormat::stored || !can_quantise(l)) {
+    read_in_place += stored_bytes(m, first_row, l.out());
     return l.read_from(m, first_row, l.always_fp32 ? f32_t : compute);
-  const ops::QuantMatrix& whole = take_quantised({&m, first_row, l.out(), false}, format, memory);
+  }
+  const ops::QuantMatrix& whole = take_quantised({&m, first_row, l.out(), false}, format, panels);
   std::vector<const ops::QuantMatrix*> row_blocks;
   for (const layers::Linear::RowBlocks& b : l.row_blocks)
     for (int64_t i = 0; i < l.out() / b.step; ++i)
       row_blocks.push_back(
-          &take_quantised({&m, first_row + i * b.step + b.first, b.rows, !b.transposed}, format, memory));
+          &take_quantised({&m, first_row + i * b.step + b.first, b.rows, !b.transposed}, format, panels));
   l.read_quantised(whole, row_blocks, compute);
 }
 
@@ -84,7 +99,7 @@ void Model::quantise(const Exec& exec, const std::function<void(int64_t, int64_t
 }
 
 Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredMatrix> tensors,
-             const WeightFormats& formats, Arena& memory)
+             const WeightFormats& formats, Arena& memory, Arena& panels)
     : Model(c, compute_type) {
   BK_CHECK_EQ(tensors.size(), parameters.size());
   size_t i = 0;
@@ -103,16 +118,18 @@ Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::s
   Weights::visit(
       weights, "",
       layers::Overloaded{
-          [&](const std::string&, layers::Linear& l) { read(l, next(l.parts.size()), 0, format_of(l), memory); },
+          [&](const std::string&, layers::Linear& l) { read(l, next(l.parts.size()), 0, format_of(l), panels); },
           [&](const std::string&, layers::GroupedLinear& l) {
             const ops::StoredMatrix& m = next(1);
             for (size_t g = 0; g < l.of.size(); ++g)
-              read(l.of[g], m, static_cast<int64_t>(g) * l.of[g].out(), formats.matrices, memory);
+              read(l.of[g], m, static_cast<int64_t>(g) * l.of[g].out(), formats.matrices, panels);
           },
           [&](const std::string&, Mat& m, layers::Role role) {
-            role == layers::Role::embedding ? void(next(1)) : copy_next(m);
+            if (role != layers::Role::embedding) return copy_next(m);
+            const ops::StoredMatrix& table = next(1);
+            read_in_place += stored_bytes(table, 0, table.rows);
           }});
-  if (weights.tied) read(weights.head, stored.front(), 0, formats.head, memory);
+  if (weights.tied) read(weights.head, stored.front(), 0, formats.head, panels);
   make_ropes(positions, memory);
 }
 

@@ -21,6 +21,8 @@ namespace birkhoff::model {
 struct WeightFormats {
   ops::WeightFormat matrices = ops::WeightFormat::automatic;
   ops::WeightFormat head = ops::WeightFormat::automatic;
+  bool automatic() const { return *this == WeightFormats{}; }
+  bool operator==(const WeightFormats&) const = default;
 };
 
 struct Model {
@@ -36,6 +38,7 @@ struct Model {
       stored;  // views of the file that `weights` reads; the first is the embedding. Empty with masters
   std::deque<ops::QuantMatrix> quantised;  // copies that products read instead; quantise() fills them
   bool rounded_again = false;  // of a format without loss an operand lies across the blocks of the file: it is in q8
+  int64_t read_in_place = 0;               // bytes of the file that products, and the embedding, read where they lie
   LoraSpec lora;
   std::vector<ParameterInfo> adapters;  // matrices of the adapters, if any, in a block of their own
   float* adapter_block = nullptr;
@@ -45,9 +48,10 @@ struct Model {
   Model(const ModelConfig& c, DType compute_type, int64_t positions, bool for_training, Arena& memory);
   // Forward only, without masters: tensors[i] is parameter i of list_parameters in its file, which must stay mapped.
   // Matrices of products and the embedding are read there; everything else (norms, biases, hyper-connections) is small
-  // and becomes fp32 in `memory`. Of another format than `stored`, products read copies in `memory`: call quantise().
+  // and becomes fp32 in `memory`. Of another format than `stored`, products read copies in `panels`, one behind the
+  // other: call quantise(), unless it holds them already.
   Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredMatrix> tensors,
-        const WeightFormats& formats, Arena& memory);
+        const WeightFormats& formats, Arena& memory, Arena& panels);
   Model(const Model&) = delete;  // `weights` points into `stored`
   Model& operator=(const Model&) = delete;
 
@@ -70,8 +74,8 @@ struct Model {
   Model(const ModelConfig& c, DType compute_type);
   void make_ropes(int64_t positions, const Arena& memory);
   // Products of l read rows from `first_row` on of m, or a quantised copy of them.
-  void read(layers::Linear& l, const ops::StoredMatrix& m, int64_t first_row, ops::WeightFormat format, Arena& memory);
-  const ops::QuantMatrix& take_quantised(const ops::QuantSource& source, ops::WeightFormat format, Arena& memory);
+  void read(layers::Linear& l, const ops::StoredMatrix& m, int64_t first_row, ops::WeightFormat format, Arena& panels);
+  const ops::QuantMatrix& take_quantised(const ops::QuantSource& source, ops::WeightFormat format, Arena& panels);
   std::vector<ops::QuantSource> quant_sources_;  // of `quantised`
 };
 

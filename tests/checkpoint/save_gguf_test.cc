@@ -93,9 +93,8 @@ void to_gguf(const std::string& from, const std::string& to, StoredType type, St
   files.complete(c);
   const model::Weights shapes(c);
   const auto parameters = model::list_parameters(shapes);
-  const checkpoint::TensorMap map = files.match(c, parameters, f32_t);
+  const checkpoint::TensorMap map = files.match(c, parameters);
   const Exec exec(threads);
-  files.expand(exec);
   GgufSaveOptions o;
   o.matrices = type, o.head = head;
   io::GgufMetadata m;

@@ -74,12 +74,33 @@ class Gguf(Case):
         self.expect(DONE, "convert", "-m", self.model, "--gguf", self.dir / "copy.gguf", "--gguf-type", "q4_0")
         self.expect(DONE, "generate", "-m", self.dir / "copy.gguf", "-p", "Once", "-n", "4")
 
+    def test_quantised_weights_are_kept(self):
+        cache, made = self.dir / "cache", self.dir / "made"
+        flags = ["--tokens-file", self.ids, "--out", self.dir / "logits", "--dtype", "bf16"]
+        runs = []
+        for says, words in (("preparing", ["-m", self.model, "--cache", cache]), ("", ["-m", self.model, "--cache", cache]), ("preparing", ["-m", self.model])):
+            done = self.expect(DONE, "logits", *words, *flags)
+            self.assertEqual("preparing" in done.err, bool(says))
+            runs.append(logits_of(self.dir / "logits"))
+        self.assertEqual(runs[0], runs[1])
+        self.assertEqual(runs[0], runs[2])
+        self.assertEqual(len(list(cache.iterdir())), 1)
+        self.expect(DONE, "convert", "-m", self.model, "--weights", "q8", "--out", made)
+        self.assertEqual(len(list(made.glob("*.panels"))), 1)
+        self.assertNotIn("preparing", self.expect(DONE, "logits", "-m", made, *flags).err)
+        carried = logits_of(self.dir / "logits")
+        self.expect(DONE, "convert", "-m", made, "--out", self.dir / "plain")
+        self.assertEqual(list((self.dir / "plain").glob("*.panels")), [])
+        self.expect(DONE, "logits", "-m", self.dir / "plain", "--weights", "q8", *flags)
+        self.assertEqual(logits_of(self.dir / "logits"), carried)
+
     def test_what_cannot_be_written_as_a_file(self):
         out = self.dir / "m.gguf"
         self.expect(USAGE, "convert", "-m", self.model, says=["--out", "--gguf"])
         self.expect(USAGE, "convert", "-m", self.model, "--gguf", out, "--out", self.dir / "d", says="at once")
         self.expect(USAGE, "convert", "-m", self.model, "--gguf", out, "--gguf-type", "q5_k", says=["q5_k", "q8_0"])
         self.expect(REFUSED, "convert", "-m", self.model, "--gguf", self.dir / "none" / "m.gguf", says="none/m.gguf")
+        self.expect(USAGE, "convert", "-m", self.model, "--gguf", out, "--weights", "q8", says="--gguf-type")
         copy = self.dir / "source.gguf"
         shutil.copy(self.model, copy)
         self.expect(USAGE, "convert", "-m", copy, "--gguf", copy, says="source.gguf")

@@ -170,10 +170,11 @@ TEST_P(Caches, OfEveryTypeInPieces) {
       }
     // Numbers of the compute type are kept as they are, in fp32 too; codes are off by 1 in 254. Where an indexer
     // selects, other keys may then be the best.
-    if (type != ops::CacheType::int8)
+    if (type != ops::CacheType::int8) {
       EXPECT_EQ(error, 0.0);
-    else if (GetParam() != "sparse")
+    } else if (GetParam() != "sparse") {
       EXPECT_LT(error, 0.1 * largest);
+    }
   }
 }
 

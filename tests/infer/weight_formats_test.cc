@@ -49,5 +49,20 @@ TEST_F(WeightFormats, BytesOfATokenAreThoseOfItsMatrices) {
   EXPECT_EQ(bytes(WeightFormat::q4, WeightFormat::stored), kStays + quantised(4) + 23 * 64 * 4);
 }
 
+// What stays in memory of the file: not what was quantised.
+TEST_F(WeightFormats, BytesThatAreReadInPlace) {
+  const auto in_place = [&](WeightFormat f) {
+    infer::EngineOptions o;
+    o.weights = {f, f};
+    const infer::Engine engine(dir.path(), o);
+    int64_t matrices = 0;
+    for (const model::ParameterInfo& p : engine.model().parameters) matrices += p.rows > 1 ? p.size() * 4 : 0;
+    return std::pair(engine.model().read_in_place, matrices);
+  };
+  const auto [stored, matrices] = in_place(WeightFormat::stored);
+  EXPECT_EQ(stored, matrices);
+  EXPECT_EQ(in_place(WeightFormat::q8).first, kStays + 23 * 64 * 4);  // and the embedding
+}
+
 }  // namespace
 }  // namespace birkhoff::test

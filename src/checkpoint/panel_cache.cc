@@ -1,0 +1,184 @@
+#include "checkpoint/panel_cache.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/error.h"
+#include "io/atomic_file.h"
+#include "io/user_files.h"
+#include "model/config/json_fields.h"
+
+namespace birkhoff::checkpoint {
+namespace {
+
+constexpr char kMagic[] = "BKPANEL1";  // of the file around the panels
+constexpr size_t kPage = 4096, kChunkBytes = size_t{16} << 20;
+
+// What stands at the beginning of the file; the key, a checksum for every chunk of the data and, at the next multiple
+// of a page, the data follow.
+struct PanelHeader {
+  char magic[8];
+  uint64_t checksum;  // of the bytes behind this field up to the data
+  uint64_t key_bytes, data_bytes, data_begin;
+};
+
+std::string hex_of(uint64_t v) {
+  char text[20];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(v));
+  return text;
+}
+
+size_t chunks_of(size_t bytes) { return (bytes + kChunkBytes - 1) / kChunkBytes; }
+
+// Size, time and sample of a file: its first and last page and 62 between.
+std::string identity_of(const std::string& path) {
+  constexpr off_t kSamples = 64;
+  struct stat about {};
+  const io::Descriptor file = io::open_file(path, about);
+  std::string sample;
+  char page[kPage];
+  for (off_t i = 0; i < kSamples; ++i) {
+    const off_t last = std::max<off_t>(0, about.st_size - static_cast<off_t>(kPage));
+    const ssize_t n = ::pread(file.get(), page, kPage, last * i / (kSamples - 1));
+    if (n < 0) io::file_error(path, "cannot be read", errno);
+    sample.append(page, static_cast<size_t>(n));
+  }
+  return std::to_string(about.st_size) + " " + std::to_string(about.st_mtim.tv_sec) + "." +
+         std::to_string(about.st_mtim.tv_nsec) + " " + hex_of(XXH3_64bits(sample.data(), sample.size()));
+}
+
+// What quantising makes of a fixed matrix: another layout of panels, or another rounding, is another word.
+uint64_t fingerprint(ops::QuantType type) {
+  constexpr int64_t kRows = 40, kCols = 2 * kernels::kQuantBlock;
+  std::vector<float> values(static_cast<size_t>(kRows * kCols));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(static_cast<int>(i * 7919 % 1009) - 504);
+  ops::StoredTensor t;
+  t.data = reinterpret_cast<const uint8_t*>(values.data());
+  t.rows = kRows, t.cols = kCols, t.type = ops::StoredType::f32;
+  ops::StoredMatrix m;
+  m.append(t);
+  std::vector<uint8_t> panels(static_cast<size_t>(ops::QuantMatrix::bytes(type, kRows, kCols)));
+  ops::quantise(Exec(1), {&m, 0, kRows, false}, {panels.data(), type, kRows, kCols});
+  return XXH3_64bits(panels.data(), panels.size());
+}
+
+std::string key_of(const ModelFiles& files, const model::Model& m) {
+  std::string key = "panels of birkhoff\n";
+  for (const std::string& path : files.paths()) key += "file " + identity_of(path) + "\n";
+  key += "config " + model::config_to_json(m.config).dump() + (m.config.interleaved_rows ? " neighbours\n" : "\n");
+  std::string shapes;
+  std::set<ops::QuantType> types;
+  for (const ops::QuantMatrix& q : m.quantised) {
+    types.insert(q.type);
+    shapes +=
+        std::to_string(static_cast<int>(q.type)) + " " + std::to_string(q.rows) + " " + std::to_string(q.cols) + "\n";
+  }
+  key += "shapes " + hex_of(XXH3_64bits(shapes.data(), shapes.size())) + "\n";
+  for (const ops::QuantType type : types) key += "layout " + hex_of(fingerprint(type)) + "\n";
+  return key;
+}
+
+std::vector<uint64_t> checksums_of(const Exec& exec, const std::byte* data, size_t bytes) {
+  std::vector<uint64_t> sums(chunks_of(bytes));
+  exec.parallel_for(static_cast<int64_t>(sums.size()), [&](int64_t i) {
+    const size_t begin = static_cast<size_t>(i) * kChunkBytes;
+    sums[static_cast<size_t>(i)] = XXH3_64bits(data + begin, std::min(kChunkBytes, bytes - begin));
+  });
+  return sums;
+}
+
+constexpr const char *kPanelsKey = "panels", *kMatricesKey = "weights", *kHeadKey = "head_weights";
+
+ops::WeightFormat format_of(const nlohmann::json& j, const char* key) {
+  const std::string name = model::field_or<std::string>(j, key, "");
+  if (const auto f = find_named<ops::WeightFormat>(name)) return *f;
+  throw Error("config", std::string(kPanelsKey) + "." + key + " is \"" + name.substr(0, 40) + "\"",
+              "auto, stored, q8 or q4");
+}
+
+}  // namespace
+
+std::optional<model::WeightFormats> carried_formats(const nlohmann::json& config) {
+  if (!config.contains(kPanelsKey)) return std::nullopt;
+  const nlohmann::json& j = config[kPanelsKey];
+  return model::WeightFormats{format_of(j, kMatricesKey), format_of(j, kHeadKey)};
+}
+
+nlohmann::json panels_key(const model::WeightFormats& f) {
+  return {{kMatricesKey, name_of(f.matrices)}, {kHeadKey, name_of(f.head)}};
+}
+
+PanelCache::PanelCache(std::string directory, const ModelFiles& files, const model::Model& measured, size_t bytes)
+    : directory_(std::move(directory)), bytes_(bytes) {
+  if (directory_.empty() || bytes == 0) return;
+  key_ = key_of(files, measured);
+  path_ = directory_ + "/" + hex_of(XXH3_64bits(key_.data(), key_.size())) + ".panels";
+}
+
+// False: there is none, or not one to believe.
+bool PanelCache::open_file(const Exec& exec) {
+  if (path_.empty() || !io::exists(path_)) return false;
+  const auto refuse = [&](const std::string& what) {
+    note_ = path_ + ": " + what + ": made again";
+    file_.reset();
+    return false;
+  };
+  file_ = std::make_unique<io::MappedFile>(path_);
+  const auto file = std::as_bytes(file_->bytes());
+  PanelHeader h{};
+  if (file.size() < sizeof h) return refuse("is cut short");
+  std::memcpy(&h, file.data(), sizeof h);
+  if (std::memcmp(h.magic, kMagic, sizeof h.magic) != 0) return refuse("is no file of panels");
+  const size_t sums_bytes = chunks_of(bytes_) * sizeof(uint64_t);
+  if (h.data_bytes != bytes_ || h.key_bytes != key_.size() || h.data_begin % kPage != 0 ||
+      h.data_begin < sizeof h + key_.size() + sums_bytes || file.size() != h.data_begin + h.data_bytes)
+    return refuse("has another size than the panels of this model");
+  constexpr size_t kChecked = offsetof(PanelHeader, key_bytes);
+  if (XXH3_64bits(file.data() + kChecked, h.data_begin - kChecked) != h.checksum) return refuse("is damaged");
+  if (std::memcmp(file.data() + sizeof h, key_.data(), key_.size()) != 0) return refuse("is of another model");
+  const std::vector<uint64_t> sums = checksums_of(exec, file.data() + h.data_begin, bytes_);
+  if (std::memcmp(file.data() + sizeof h + key_.size(), sums.data(), sums_bytes) != 0) return refuse("is damaged");
+  // Read only: nobody writes to panels that are filled.
+  panels_ = std::make_unique<Arena>(Arena::over(const_cast<std::byte*>(file.data()) + h.data_begin, bytes_));
+  return true;
+}
+
+Arena& PanelCache::panels(const Exec& exec) {
+  if (!open_file(exec)) panels_ = std::make_unique<Arena>(bytes_);
+  return *panels_;
+}
+
+void PanelCache::keep(const Exec& exec) {
+  if (path_.empty() || filled()) return;
+  const std::byte* data = panels_->taken().data();
+  const std::vector<uint64_t> sums = checksums_of(exec, data, bytes_);
+  std::string head(sizeof(PanelHeader), '\0');
+  head += key_;
+  head.append(reinterpret_cast<const char*>(sums.data()), sums.size() * sizeof(uint64_t));
+  head.resize((head.size() + kPage - 1) / kPage * kPage);
+  PanelHeader h{};
+  std::memcpy(h.magic, kMagic, sizeof h.magic);
+  h.key_bytes = key_.size(), h.data_bytes = bytes_, h.data_begin = head.size();
+  std::memcpy(head.data(), &h, sizeof h);
+  constexpr size_t kChecked = offsetof(PanelHeader, key_bytes);
+  h.checksum = XXH3_64bits(head.data() + kChecked, head.size() - kChecked);
+  std::memcpy(head.data(), &h, sizeof h);
+  try {
+    io::create_directories(directory_);
+    io::remove_leftovers(directory_);
+    io::StagedFile out(path_);
+    out.append(head.data(), head.size());
+    out.append(data, bytes_);
+    out.publish();
+  } catch (const Error& e) {
+    note_ += (note_.empty() ? "" : "; ") + e.said() + ": panels are not kept";
+  }
+}
+
+}  // namespace birkhoff::checkpoint

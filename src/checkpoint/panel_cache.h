@@ -1,0 +1,51 @@
+// Panels of quantised weights (ops/gemm/quant_matrix.h), kept in a file that is mapped the next time instead of being
+// made again. What is in them is nobody's business here: the file holds the bytes that Model::quantise wrote into an
+// arena.
+//
+// A file belongs to its key: size, time of the last change and a sample of the content of every file of the model, the
+// configuration, the formats, the shapes of all panels and what the quantisation makes of a fixed matrix, which changes
+// with the layout of panels. Hashing all of a model would take as long as quantising it; files whose time is the same
+// and whose samples are equal hold the same weights. Every 16 MiB of panels have a checksum, looked at before anything
+// is believed: a damaged file is made again.
+#pragma once
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+
+#include "checkpoint/model_files.h"
+#include "core/arena.h"
+#include "core/exec.h"
+#include "io/mapped_file.h"
+#include "model/model.h"
+
+namespace birkhoff::checkpoint {
+
+// What a model directory that carries its panels was quantised to: the key "panels" of its config.json, written by
+// birkhoff convert --weights. Nothing of other models. Throws Error naming key and value.
+std::optional<model::WeightFormats> carried_formats(const nlohmann::json& config);
+nlohmann::json panels_key(const model::WeightFormats& f);
+
+class PanelCache {
+ public:
+  // directory: where files are, created when one is written; "": nowhere, nothing is read or kept. measured: a model of
+  // `files` whose panels are `bytes`, of a measuring arena.
+  PanelCache(std::string directory, const ModelFiles& files, const model::Model& measured, size_t bytes);
+  // The memory of the panels: those of a file, or fresh ones that are to be filled. As long as this object.
+  Arena& panels(const Exec& exec);
+  bool filled() const { return file_ != nullptr; }
+  // After they were filled: writes the file, complete or not at all. A disk that is full or read-only costs the file
+  // and is said in note().
+  void keep(const Exec& exec);
+  const std::string& path() const { return path_; }  // "" without a directory
+  const std::string& note() const { return note_; }  // a sentence, or ""
+
+ private:
+  bool open_file(const Exec& exec);
+  std::string directory_, path_, key_, note_;
+  size_t bytes_;
+  std::unique_ptr<io::MappedFile> file_;
+  std::unique_ptr<Arena> panels_;
+};
+
+}  // namespace birkhoff::checkpoint
