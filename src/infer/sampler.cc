@@ -225,10 +225,10 @@ void require_drawable(std::span<const float> logits) {
   bool any = false, wrong = false;
   for (const float x : logits) any |= x > -INFINITY, wrong |= !(x < INFINITY);
   if (any && !wrong) return;
-  for (size_t id = 0; wrong; ++id)
-    if (!(logits[id] < INFINITY))
-      throw Error("sampling", "the logit of id " + std::to_string(id) + " is " + std::to_string(logits[id]),
-                  "weights or activations of the model are not finite");
+  const auto it = std::find_if_not(logits.begin(), logits.end(), [](float x) { return x < INFINITY; });
+  if (it != logits.end())
+    throw Error("sampling", "the logit of id " + std::to_string(it - logits.begin()) + " is " + std::to_string(*it),
+                "weights or activations of the model are not finite");
   throw Error("sampling", "no id of " + std::to_string(logits.size()) + " can be drawn: all logits are -inf");
 }
 
