@@ -1,7 +1,9 @@
 #include "infer/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -43,7 +45,6 @@ class Ranking {
     std::sort(at(ordered_), at(count), ahead_);
     ordered_ = count;
   }
-  std::span<int32_t> ids() const { return ids_; }
 
  private:
   std::span<int32_t> ids_;
@@ -59,11 +60,52 @@ auto by_logit(std::span<const float> logits) {
   };
 }
 
-std::span<int32_t> all_ids(size_t count, std::vector<int32_t>& buffer) {
-  buffer.resize(count);
-  std::iota(buffer.begin(), buffer.end(), 0);
-  return buffer;
-}
+// The same of all ids by logit, without a look at most of them: whoever is among the `count` largest is no smaller than
+// the count-th largest of the maxima of blocks.
+class LargestFirst {
+ public:
+  LargestFirst(std::span<const float> logits, std::vector<int32_t>& ids) : logits_(logits), ids_(ids) {
+    for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
+      float most = -INFINITY;
+      for (const float x : logits.subspan(begin, std::min(kBlock, logits.size() - begin))) most = x > most ? x : most;
+      maxima_.push_back(most);
+    }
+  }
+  int32_t operator[](size_t rank) {
+    if (rank >= ordered_) order(std::max({rank + 1, size_t{64}, 4 * ordered_}));
+    return ids_[rank];
+  }
+  // The first `count` in front of the ids given to the constructor.
+  void order(size_t count) {
+    count = std::min(count, logits_.size());
+    if (count <= ordered_) return;
+    gather(count);
+    Ranking(std::span(ids_), by_logit(logits_)).order(count);
+    ordered_ = count;
+  }
+
+ private:
+  static constexpr size_t kBlock = 64;
+  void gather(size_t count) {
+    ids_.resize(logits_.size());
+    if (count > maxima_.size()) return std::iota(ids_.begin(), ids_.end(), 0);
+    std::vector<float> maxima = maxima_;
+    const auto last = maxima.begin() + static_cast<std::ptrdiff_t>(count - 1);
+    std::nth_element(maxima.begin(), last, maxima.end(), std::greater<>());
+    size_t kept = 0;
+    for (size_t block = 0; block < maxima_.size(); ++block) {
+      if (maxima_[block] < *last) continue;
+      for (size_t i = block * kBlock; i < std::min((block + 1) * kBlock, logits_.size()); ++i)
+        if (logits_[i] >= *last) ids_[kept++] = static_cast<int32_t>(i);
+    }
+    ids_.resize(kept);
+  }
+
+  std::span<const float> logits_;
+  std::vector<int32_t>& ids_;
+  std::vector<float> maxima_;
+  size_t ordered_ = 0;
+};
 
 // The probability of an id as a part of the largest.
 struct Weight {
@@ -72,6 +114,19 @@ struct Weight {
   double log(int32_t id) const { return (logits[static_cast<size_t>(id)] - top) / temperature; }
   double operator()(int32_t id) const { return std::exp(log(id)); }
 };
+
+// e^x for x <= 0, to kExpError of itself: the series of 2^f around the nearest whole power.
+constexpr double kExpError = 2e-11;
+double fast_exp(double x) {
+  constexpr double kWhole = 0x1.8p52;  // added to a number it leaves the number rounded in the low bits
+  const double t = std::max(x, -700.0) * 1.4426950408889634, n = (t + kWhole) - kWhole,
+               y = (t - n) * 0.6931471805599453;
+  const double y2 = y * y, y4 = y2 * y2;
+  const double low = (1 + y) + y2 * (1.0 / 2 + y * (1.0 / 6));
+  const double high = (1.0 / 24 + y * (1.0 / 120)) + y2 * (1.0 / 720 + y * (1.0 / 5040));
+  const double p = low + y4 * (high + y4 * (1.0 / 40320 + y * (1.0 / 362880)));
+  return p * std::bit_cast<double>(static_cast<uint64_t>(static_cast<int64_t>(n) + 1023) << 52);
+}
 
 // What top-k, top-p and min-p leave: the first `count` of a ranking, and the sum of their weights. slack: how far sums
 // may be from those in order of rank; 0 for these.
@@ -82,16 +137,16 @@ struct Kept {
 
 // The limits are defined by sums from the largest weight down. Summed as the ids stand they are off by roundings: what
 // these could decide gives nothing, and is done again with sums in order (`exact`).
-template <class Ranked>
-std::optional<Kept> limit(Ranked& ranking, const Weight& p, const SamplerOptions& o, bool exact) {
+std::optional<Kept> limit(LargestFirst& ranking, const Weight& p, const SamplerOptions& o, bool exact) {
   const size_t all = p.logits.size();
   const size_t count = o.top_k > 0 && o.top_k < static_cast<int64_t>(all) ? static_cast<size_t>(o.top_k) : all;
   const bool ordered = exact || count < all;
   double sum = 0;
   if (ordered) ranking.order(count);
-  for (size_t i = 0; i < count; ++i) sum += p(ordered ? ranking[i] : static_cast<int32_t>(i));
+  for (size_t i = 0; i < count; ++i) sum += ordered ? p(ranking[i]) : fast_exp(p.log(static_cast<int32_t>(i)));
   // More than two orders of summing, and a subtraction for every term, may differ by.
-  const double slack = ordered ? 0 : 4 * static_cast<double>(count) * std::numeric_limits<double>::epsilon() * sum;
+  const double rounding = 4 * static_cast<double>(count) * std::numeric_limits<double>::epsilon();
+  const double slack = ordered ? 0 : (kExpError + rounding) * sum;
   if (!(ordered || o.top_p < 1 || o.min_p > 0)) return Kept{count, sum, slack};
 
   Kept kept{0, 0, slack};
@@ -107,14 +162,15 @@ std::optional<Kept> limit(Ranked& ranking, const Weight& p, const SamplerOptions
   return kept;
 }
 
-// Puts the typical of the first `count` ids in front, by falling logit, and says what they are. All sums of the limit
-// itself are in order of ids.
-Kept typical(std::span<int32_t> ids, size_t count, const Weight& p, double typical_p) {
-  if (count == ids.size())
-    std::iota(ids.begin(), ids.end(), 0);
+// Leaves the typical of the first `count` ids, by falling logit, and says what they are. All sums of the limit itself
+// are in order of ids.
+Kept typical(std::vector<int32_t>& kept, size_t count, const Weight& p, double typical_p) {
+  kept.resize(count);
+  if (count == p.logits.size())
+    std::iota(kept.begin(), kept.end(), 0);
   else
-    std::sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count));
-  ids = ids.first(count);
+    std::sort(kept.begin(), kept.end());
+  std::span<int32_t> ids = kept;
   ids = {ids.begin(), std::remove_if(ids.begin(), ids.end(), [&](int32_t id) { return p(id) == 0; })};
   double sum = 0, entropy = 0;
   for (const int32_t id : ids) sum += p(id);
@@ -155,12 +211,12 @@ std::optional<int32_t> pick(Ranked& ranking, const Kept& kept, const Weight& p, 
 
 std::optional<int32_t> draw(std::span<const float> logits, const SamplerOptions& o, double u, bool exact,
                             std::vector<int32_t>& buffer) {
-  Ranking ranking(all_ids(logits.size(), buffer), by_logit(logits));
+  LargestFirst ranking(logits, buffer);
   const Weight p{logits, logits[static_cast<size_t>(ranking[0])], o.temperature};
   const std::optional<Kept> kept = limit(ranking, p, o, exact);
   if (!kept) return std::nullopt;
   if (o.typical_p == 1) return pick(ranking, *kept, p, u);
-  const Kept fewer = typical(ranking.ids(), kept->count, p, o.typical_p);
+  const Kept fewer = typical(buffer, kept->count, p, o.typical_p);
   return pick(buffer, fewer, p, u);
 }
 
@@ -169,10 +225,10 @@ void require_drawable(std::span<const float> logits) {
   bool any = false, wrong = false;
   for (const float x : logits) any |= x > -INFINITY, wrong |= !(x < INFINITY);
   if (any && !wrong) return;
-  for (size_t id = 0; wrong; ++id)
-    if (!(logits[id] < INFINITY))
-      throw Error("sampling", "the logit of id " + std::to_string(id) + " is " + std::to_string(logits[id]),
-                  "weights or activations of the model are not finite");
+  const auto it = std::find_if_not(logits.begin(), logits.end(), [](float x) { return x < INFINITY; });
+  if (it != logits.end())
+    throw Error("sampling", "the logit of id " + std::to_string(it - logits.begin()) + " is " + std::to_string(*it),
+                "weights or activations of the model are not finite");
   throw Error("sampling", "no id of " + std::to_string(logits.size()) + " can be drawn: all logits are -inf");
 }
 
@@ -198,16 +254,22 @@ void probabilities(std::span<const float> logits, const SamplerOptions& o, std::
     out[static_cast<size_t>(largest_of(logits))] = 1;
     return;
   }
-  Ranking ranking(all_ids(logits.size(), buffer), by_logit(logits));
+  LargestFirst ranking(logits, buffer);
   const Weight p{logits, logits[static_cast<size_t>(ranking[0])], o.temperature};
   std::optional<Kept> kept = limit(ranking, p, o, false);
   if (!kept) kept = limit(ranking, p, o, true);
-  if (o.typical_p < 1) kept = typical(ranking.ids(), kept->count, p, o.typical_p);
-  for (const int32_t id : ranking.ids().first(kept->count)) out[static_cast<size_t>(id)] = p(id) / kept->mass;
+  if (o.typical_p < 1) kept = typical(buffer, kept->count, p, o.typical_p);
+  const bool all = kept->count == logits.size();
+  double mass = 0;
+  for (size_t i = 0; i < kept->count; ++i) {
+    const int32_t id = all ? static_cast<int32_t>(i) : buffer[i];
+    mass += out[static_cast<size_t>(id)] = p(id);
+  }
+  for (double& x : out) x /= mass;
 }
 
 void largest(std::span<const float> logits, size_t count, std::vector<int32_t>& buffer) {
-  Ranking(all_ids(logits.size(), buffer), by_logit(logits)).order(count);
+  LargestFirst(logits, buffer).order(count);
 }
 
 }  // namespace birkhoff::infer

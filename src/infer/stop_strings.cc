@@ -1,6 +1,7 @@
 #include "infer/stop_strings.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace birkhoff::infer {
 

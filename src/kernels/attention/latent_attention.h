@@ -15,9 +15,8 @@ inline constexpr int64_t kLatentColumns = 128;  // most columns of a call; a mul
 
 struct LatentPiece {
   AttentionRows q;      // row of token i, the heads side by side
-  AttentionRows cache;  // row of key 0; the piece's are followed by `ahead` more
+  AttentionRows cache;  // row of key 0
   int64_t keys;         // at most kLatentPiece
-  int64_t ahead;        // keys of the next piece, fetched from memory while this one's are multiplied
   int64_t heads, qk_dim, v_dim;
   int64_t col_begin, col_end;
   int64_t first_visible;  // last key of the piece that token 0 sees; < 0: none

@@ -5,10 +5,12 @@
 namespace birkhoff::kernels::BK_ISA {
 namespace {
 
+constexpr int64_t kKeyStep = 32;  // keys that are read from memory at a time, few enough for the first-level cache
+
 template <class Op>
 struct Buffers {
   Op* q;         // b = Q^T [qk][n]
-  Op *tile, *x;  // gathered keys as a, values as b
+  Op *tile, *x;  // gathered keys as a [kKeyStep][qk], values of the piece as b [kLatentPiece][vd]
   float* s;      // S^T [kLatentPiece][n]
   Op *p, *pt;    // P^T [kKeyTile][n], P [n][kKeyTile]
   int64_t n, qk, vd;
@@ -19,8 +21,8 @@ int64_t layout(void* base, int64_t qk_dim, int64_t v_dim, int64_t columns, Buffe
   Pieces pieces(base);
   b.n = round_up(columns, 16), b.qk = round_up(qk_dim, kDepth<Op>), b.vd = round_up(v_dim, 16);
   b.q = pieces.take<Op>(b.qk * b.n);
-  b.tile = pieces.take<Op>(kKeyTile * b.qk);
-  b.x = pieces.take<Op>(kKeyTile * b.vd);
+  b.tile = pieces.take<Op>(kKeyStep * b.qk);
+  b.x = pieces.take<Op>(kLatentPiece * b.vd);
   b.s = pieces.take<float>(kLatentPiece * b.n);
   b.p = pieces.take<Op>(kKeyTile * b.n);
   b.pt = pieces.take<Op>(kKeyTile * b.n);
@@ -54,7 +56,7 @@ KeyTile<T> key_tile(const LatentPiece& a, const Buffers<Op>& b, int64_t k0, int6
   return {b.tile, b.qk};
 }
 
-// The logits of all keys, and of every column the largest: kMasked where it sees none.
+// The logits of all keys, and of every column the largest: kMasked where it sees none. Values are packed as keys pass.
 template <class T, class Op>
 void scores(const LatentPiece& a, const Buffers<Op>& b) {
   int32_t limit[kLatentColumns];
@@ -63,10 +65,12 @@ void scores(const LatentPiece& a, const Buffers<Op>& b) {
     const int64_t seen = a.first_visible + 1 + (a.col_begin + (j < columns ? j : columns - 1)) / a.heads;
     limit[j] = static_cast<int32_t>(seen < a.keys ? seen : a.keys);
   }
-  for (int64_t k0 = 0; k0 < a.keys; k0 += kKeyTile) {
-    const int64_t here = a.keys - k0 < kKeyTile ? a.keys - k0 : kKeyTile, rows = round_up(here, kRowUnit);
+  for (int64_t k0 = 0; k0 < a.keys; k0 += kKeyStep) {
+    const int64_t here = a.keys - k0 < kKeyStep ? a.keys - k0 : kKeyStep, rows = round_up(here, kRowUnit);
     const KeyTile<T> keys = key_tile<T>(a, b, k0, here, rows);
     product(keys.data, keys.ld, b.q, b.n, b.s + k0 * b.n, b.n, rows, b.n, b.qk, false);
+    const auto value = [&](int64_t i) { return row_of<T>(a.cache, k0 + i); };
+    pack_b(value, here, a.v_dim, b.x + k0 * b.vd, b.vd, round_up(here, kDepth<Op>), b.vd);
   }
   mask_scores(limit, b.n, a.keys, b.s, b.n);
   const V c = set1(a.scale * kLog2e);
@@ -75,12 +79,6 @@ void scores(const LatentPiece& a, const Buffers<Op>& b) {
     for (int64_t u = 0; u < a.keys; ++u) top = max(top, load(b.s + u * b.n + j));
     store(a.top + j, top * c);
   }
-}
-
-template <class T>
-inline void prefetch_key(const LatentPiece& a, int64_t row) {
-  const char* key = reinterpret_cast<const char*>(row_of<T>(a.cache, row));
-  for (int64_t i = 0; i < a.qk_dim * static_cast<int64_t>(sizeof(T)); i += 64) __builtin_prefetch(key + i, 0, 2);
 }
 
 template <class T>
@@ -111,12 +109,7 @@ void piece(const LatentPiece& a) {
       store(a.total + j, total);
     }
     pack_a_transposed([&](int64_t u) { return b.p + u * b.n; }, here, b.n, b.pt, kKeyTile, b.n, depth);
-    const auto value = [&](int64_t u) {
-      if (k0 + u < a.ahead) prefetch_key<T>(a, kLatentPiece + k0 + u);
-      return row_of<T>(a.cache, k0 + u);
-    };
-    pack_b(value, here, a.v_dim, b.x, b.vd, depth, b.vd);
-    product(b.pt, kKeyTile, b.x, b.vd, a.o, b.vd, b.n, b.vd, depth, true);
+    product(b.pt, kKeyTile, b.x + k0 * b.vd, b.vd, a.o, b.vd, b.n, b.vd, depth, true);
   }
 }
 

@@ -35,8 +35,8 @@ struct LatentCall {
   Mat o;
 
   // One piece of keys for one block of columns of queries [begin, end), which all see keys from `first` on.
-  void piece(const LatentPartials& partials, int64_t begin, int64_t end, int64_t first, int64_t index, int64_t block,
-             bool more) const {
+  void piece(const LatentPartials& partials, int64_t begin, int64_t end, int64_t first, int64_t index,
+             int64_t block) const {
     const auto& kernel = kernels::latent_attention_kernels();
     const int64_t before = latents.rows - q.rows, key = first + index * kLatentPiece;
     kernels::LatentPiece a{};
@@ -45,7 +45,6 @@ struct LatentCall {
     if (a.first_visible + (a.col_end - 1) / s.heads < 0) return;  // no query of the block sees the piece
     a.q = {q.row_block(begin, end - begin).data, q.stride}, a.cache = latents.from(key, 0);
     a.keys = std::min(kLatentPiece, before + end - key);
-    a.ahead = more ? std::min(kLatentPiece, before + end - key - a.keys) : 0;
     a.heads = s.heads, a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;
     const int64_t at = index * partials.columns + a.col_begin;
     a.top = partials.top + at, a.total = partials.total + at, a.o = partials.o + at * partials.width;
@@ -60,14 +59,8 @@ struct LatentCall {
     const bool f32 = q.dtype == f32_t;
     const int64_t before = latents.rows - q.rows, columns = (end - begin) * s.heads,
                   blocks = (columns + kLatentColumns - 1) / kLatentColumns, pieces = pieces_of(before + end - first);
-    // Pieces of a task follow each other, so that it knows what to fetch ahead.
-    const int64_t most = std::max<int64_t>(1, pieces * blocks / (4 * exec.threads())),
-                  runs = (pieces + most - 1) / most;
-    exec.parallel_for(runs * blocks, [&](int64_t task) {
-      const int64_t run_begin = task / blocks * most, run_end = std::min(pieces, run_begin + most);
-      for (int64_t i = run_begin; i < run_end; ++i)
-        piece(partials, begin, end, first, i, task % blocks, i + 1 < run_end);
-    });
+    exec.parallel_for(pieces * blocks,
+                      [&](int64_t task) { piece(partials, begin, end, first, task / blocks, task % blocks); });
     const int64_t step = std::clamp<int64_t>(32768 / (pieces * partials.width), 1, columns);
     exec.parallel_for((columns + step - 1) / step, [&](int64_t task) {
       for (int64_t c = task * step; c < std::min(columns, (task + 1) * step); ++c) {
