@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <fstream>
+#include <vector>
 
 #include "core/compiled_isa.h"
 
@@ -23,22 +24,42 @@ struct CpuidLeaf {
   unsigned a, b = 0, c = 0, d = 0;
   explicit CpuidLeaf(unsigned leaf) : a(leaf) { __asm__ volatile("cpuid" : "+a"(a), "+b"(b), "+c"(c), "+d"(d)); }
 };
-bool cpuid_has_f16c() { return CpuidLeaf(1).c >> 29 & 1; }
-bool cpuid_has_amx() {
-  const CpuidLeaf features(7);
-  return (features.d >> 22 & 1) && (features.d >> 24 & 1) && (features.d >> 25 & 1);  // AMX-BF16, AMX-TILE, AMX-INT8
-}
+
+struct Extension {
+  Isa level;
+  const char* name;
+  bool here;
+};
 
 // As cmake/isa.cmake compiles them: every extension that a level's flags name is asked for.
-Isa detect() {
+std::vector<Extension> find_extensions() {
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpuid_has_f16c();
-  if (!avx2) return Isa::scalar;
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
-  if (!avx512) return Isa::avx2;
-  return cpuid_has_amx() && request_amx() ? Isa::amx : Isa::avx512;
+  const unsigned amx = CpuidLeaf(7).d;
+  std::vector<Extension> all = {{Isa::avx2, "AVX2", __builtin_cpu_supports("avx2") != 0},
+                                {Isa::avx2, "FMA", __builtin_cpu_supports("fma") != 0},
+                                {Isa::avx2, "F16C", (CpuidLeaf(1).c >> 29 & 1) != 0},
+                                {Isa::avx512, "AVX512F", __builtin_cpu_supports("avx512f") != 0},
+                                {Isa::avx512, "AVX512BW", __builtin_cpu_supports("avx512bw") != 0},
+                                {Isa::avx512, "AVX512DQ", __builtin_cpu_supports("avx512dq") != 0},
+                                {Isa::avx512, "AVX512VL", __builtin_cpu_supports("avx512vl") != 0},
+                                {Isa::avx512, "AVX512_BF16", __builtin_cpu_supports("avx512bf16") != 0},
+                                {Isa::avx512, "AVX512_VNNI", __builtin_cpu_supports("avx512vnni") != 0},
+                                {Isa::amx, "AMX_BF16", (amx >> 22 & 1) != 0},
+                                {Isa::amx, "AMX_TILE", (amx >> 24 & 1) != 0},
+                                {Isa::amx, "AMX_INT8", (amx >> 25 & 1) != 0}};
+  if (std::all_of(all.begin(), all.end(), [](const Extension& e) { return e.here; }))
+    all.push_back({Isa::amx, "leave to use tiles (Linux 5.16)", request_amx()});
+  return all;
+}
+const std::vector<Extension>& extensions() {
+  static const std::vector<Extension> all = find_extensions();
+  return all;
+}
+
+Isa detect() {
+  for (const Isa level : {Isa::avx2, Isa::avx512, Isa::amx})
+    if (!missing_for(level).empty()) return static_cast<Isa>(static_cast<int>(level) - 1);
+  return Isa::amx;
 }
 
 std::atomic<int> cap{static_cast<int>(Isa::BK_WIDEST)};
@@ -69,6 +90,13 @@ bool parse_isa(const std::string& name, Isa& out) {
 Isa detected_isa() {
   static const Isa isa = detect();
   return isa;
+}
+
+std::string missing_for(Isa level) {
+  std::string names;
+  for (const Extension& e : extensions())
+    if (e.level <= level && !e.here) names += (names.empty() ? "" : ", ") + std::string(e.name);
+  return names;
 }
 
 Isa active_isa() {

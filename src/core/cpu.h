@@ -16,6 +16,9 @@ Isa detected_isa();  // the best this processor and kernel offer
 Isa compiled_isa();  // the widest there are kernels for (BIRKHOFF_WIDEST_ISA of the build)
 Isa usable_isa();    // the widest that is detected and compiled
 Isa active_isa();    // the same, capped by limit_isa()
+// What the processor lacks (or Linux withholds) of a level and those below it, by the processor's names; "" of those
+// detected.
+std::string missing_for(Isa level);
 // Caps every kernel. Call before work starts; asking for more than detected has no effect.
 void limit_isa(Isa cap);
 

@@ -1,9 +1,12 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <string>
 
 #include "core/arena.h"
+#include "core/cpu.h"
 #include "core/exec.h"
 #include "core/nearest.h"
 #include "support/matrix.h"
@@ -85,6 +88,18 @@ TEST(Exec, RunsEveryTaskOnceAndPropagatesExceptions) {
 TEST(Exec, DryRunsNothing) {
   Exec e = Exec::dry_run(2);
   e.parallel_for(8, [](int64_t) { FAIL(); });
+}
+
+// Of the detected level nothing is missing, of the next one something, and a wider one lacks no less.
+TEST(Cpu, MissingExtensionsAreThoseOfWiderLevels) {
+  EXPECT_EQ(missing_for(detected_isa()), "");
+  EXPECT_EQ(missing_for(Isa::scalar), "");
+  std::string before;
+  for (int level = static_cast<int>(detected_isa()) + 1; level <= static_cast<int>(Isa::amx); ++level) {
+    const std::string missing = missing_for(static_cast<Isa>(level));
+    EXPECT_GE(missing.size(), std::max<size_t>(1, before.size())) << missing;
+    before = missing;
+  }
 }
 
 TEST(View, ChecksTypesAndBounds) {

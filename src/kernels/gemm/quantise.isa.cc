@@ -1,6 +1,7 @@
 // Blocks of whole numbers of few bits with half-float scales, chosen by their squared error. Codes are the nearest of
-// the scale as it is stored, so a block is never worse than ggml's, whose scale is one of those tried. Sums of 32
-// numbers are halved to 16, 8 and so on whatever the width of a vector: equal bits at every instruction set.
+// the scale as it is stored, so a block is never worse than ggml's, whose scale is one of those tried. As many blocks
+// at a time as a vector has lanes, one a lane: a block's numbers are added in one order, in halves of 16, 8 and so on,
+// so bits are equal at every instruction set.
 #include "kernels/gemm/quantise.h"
 
 #include "core/bf16.h"
@@ -10,7 +11,7 @@
 namespace birkhoff::kernels::BK_ISA {
 namespace {
 
-constexpr int kBlock = 32, kParts = kBlock / kLanes;
+constexpr int kBlock = 32;
 constexpr uint16_t kHalfNan = 0x7e00;
 
 uint16_t half_bits(float f) {
@@ -35,116 +36,152 @@ uint16_t half_bits(float f) {
 }
 void put(uint8_t* p, uint16_t h) { __builtin_memcpy(p, &h, 2); }
 
-// A scale as a half float holds it: at most its largest number, and not 0 unless it is.
-float as_scale(float d) {
-  constexpr float kSmallest = 0x1p-24f, kLargest = 65504.f;
-  const float magnitude = d < 0 ? -d : d;
-  if (magnitude == 0) return 0;
-  const float kept = magnitude > kLargest    ? kLargest
-                     : magnitude < kSmallest ? kSmallest
-                                             : half_value(half_bits(magnitude));
-  return d < 0 ? -kept : kept;
+// x where a > b, else y.
+V choose(V a, V b, V x, V y) {
+#if defined(__AVX512F__)
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
+#elif defined(__AVX2__)
+  return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
+#else
+  return a > b ? x : y;
+#endif
 }
-float as_offset(float m) {  // not -0, which a smallest number may be or not
-  return m < -65504.f ? -65504.f : m > 65504.f ? 65504.f : half_value(half_bits(m)) + 0.f;
+V minus(V x) { return set1(-0.f) - x; }
+V magnitude(V x) { return max(x, minus(x)); }
+// x as the nearest half float.
+V as_half(V x) {
+#if defined(__AVX512F__)
+  return _mm512_cvtph_ps(_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__AVX2__)
+  return _mm256_cvtph_ps(_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+#else
+  return half_value(half_bits(x));
+#endif
+}
+constexpr float kLargest = 65504.f;
+
+// A scale as a half float holds it: at most its largest number, and not 0 unless it is.
+V as_scale(V d) {
+  const V size = magnitude(d), zero = set1(0.f);
+  const V kept = choose(size, zero, min(max(as_half(size), set1(0x1p-24f)), set1(kLargest)), zero);
+  return choose(zero, d, minus(kept), kept);
+}
+V as_offset(V m) {  // not -0, which a smallest number may be or not
+  return as_half(min(max(m, set1(-kLargest)), set1(kLargest))) + set1(0.f);
 }
 
-// 32 numbers.
-struct Block {
-  V v[kParts];
+// Number i of kLanes blocks.
+struct Blocks {
+  V v[kBlock];
 };
-Block block_at(const float* x) {
-  Block b;
-  for (int i = 0; i < kParts; ++i) b.v[i] = load(x + i * kLanes);
+Blocks blocks_at(const float* p) {
+  Blocks b;
+#if defined(__AVX512F__)
+  const __m512i at = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                        _mm512_set1_epi32(kBlock));
+  for (int i = 0; i < kBlock; ++i) b.v[i] = _mm512_i32gather_ps(at, p + i, 4);
+#elif defined(__AVX2__)
+  const __m256i at = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(kBlock));
+  for (int i = 0; i < kBlock; ++i) b.v[i] = _mm256_i32gather_ps(p + i, at, 4);
+#else
+  for (int i = 0; i < kBlock; ++i) b.v[i] = p[i];
+#endif
   return b;
 }
-template <class F>
-Block map(const Block& x, F f) {
-  Block b;
-  for (int i = 0; i < kParts; ++i) b.v[i] = f(x.v[i]);
-  return b;
+// f(i) of the 32 numbers of a block brought together, in halves.
+template <class F, class Join>
+inline __attribute__((always_inline)) V fold(F f, Join join) {
+  V r[kBlock / 2];
+#pragma GCC unroll 16
+  for (int i = 0; i < kBlock / 2; ++i) r[i] = join(f(i), f(i + kBlock / 2));
+  for (int half = kBlock / 4; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) r[i] = join(r[i], r[half + i]);
+  return r[0];
 }
 template <class F>
-V fold(Block b, F f) {
-  for (int half = kParts / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) b.v[i] = f(b.v[i], b.v[half + i]);
-  return b.v[0];
-}
-float sum_of(const Block& b) {
-  return reduce_add(fold(b, [](V x, V y) { return x + y; }));
-}
-float max_of(const Block& b) {
-  return reduce_max(fold(b, [](V x, V y) { return max(x, y); }));
+V sum_over(F f) {
+  return fold(f, [](V x, V y) { return x + y; });
 }
 
 struct Range {
-  float min, max;
-  bool finite;
-  float extreme() const { return max >= -min ? max : min; }
-  float magnitude() const { return max >= -min ? max : -min; }
+  V min, max;
+  V magnitude() const { return choose(minus(min), max, minus(min), max); }
+  V extreme() const { return choose(minus(min), max, min, max); }
 };
-Range range(const Block& x) {
-  const bool finite = sum_of(map(x, [](V v) { return v * set1(0.f); })) == 0;
-  return {-max_of(map(x, [](V v) { return -v; })), max_of(x), finite};
+Range range(const Blocks& x) {
+  const auto larger = [](V a, V b) { return max(a, b); };
+  return {minus(fold([&](int i) { return minus(x.v[i]); }, larger)), fold([&](int i) { return x.v[i]; }, larger)};
 }
 
 // x is about d q + m with whole q from low to high.
 struct Fit {
-  float d = 0, m = 0, low, high;
-  float inverse() const { return d == 0 ? 0.f : 1.f / d; }
-};
-Block nearest_codes(const Block& x, const Fit& f) {
-  const V inverse = set1(f.inverse()), m = set1(f.m), low = set1(f.low), high = set1(f.high), magic = set1(0x1.8p23f);
-  return map(x, [=](V v) { return (min(max((v - m) * inverse, low), high) + magic) - magic; });
-}
-float squared_error(const Block& x, const Fit& f) {
-  const V d = set1(f.d), m = set1(f.m);
-  Block e = nearest_codes(x, f);
-  for (int i = 0; i < kParts; ++i) {
-    const V error = x.v[i] - (d * e.v[i] + m);
-    e.v[i] = error * error;
+  V d, m;
+  float low, high;
+  V inverse() const {
+    const V none = choose(magnitude(d), set1(0.f), set1(0.f), set1(1.f));  // 1 where d is 0, which then divides by 1
+    return choose(none, set1(0.f), set1(0.f), set1(1.f) / (d + none));
   }
-  return sum_of(e);
+};
+struct Codes {  // the nearest of a number
+  V inverse, m, low, high;
+  explicit Codes(const Fit& f) : inverse(f.inverse()), m(f.m), low(set1(f.low)), high(set1(f.high)) {}
+  V operator()(V x) const {
+    const V magic = set1(0x1.8p23f);
+    return (min(max((x - m) * inverse, low), high) + magic) - magic;
+  }
+};
+V squared_error(const Blocks& x, const Fit& f) {
+  const Codes nearest(f);
+  return sum_over([&](int i) {
+    const V error = x.v[i] - (f.d * nearest(x.v[i]) + f.m);
+    return error * error;
+  });
 }
-// q less `from`.
-void codes(const Block& x, const Fit& f, int from, int8_t* __restrict q) {
-  const Block nearest = nearest_codes(x, f);
-  float values[kBlock];
-  for (int i = 0; i < kParts; ++i) store(values + i * kLanes, nearest.v[i]);
-  for (int i = 0; i < kBlock; ++i) q[i] = static_cast<int8_t>(static_cast<int>(values[i]) - from);
+// q less `from`, a block after the other.
+void codes(const Blocks& x, const Fit& f, int from, int8_t* __restrict q) {
+  const Codes nearest(f);
+  for (int i = 0; i < kBlock; ++i) {
+    float values[kLanes];
+    store(values, nearest(x.v[i]));
+    for (int l = 0; l < kLanes; ++l) q[l * kBlock + i] = static_cast<int8_t>(static_cast<int>(values[l]) - from);
+  }
 }
 
 // Scales of the number of largest magnitude times each of `parts`.
 template <int count>
-Fit symmetric_fit(const Block& x, float extreme, const float (&parts)[count], float low, float high) {
-  Fit best{0, 0, low, high};
-  float least = 0;
-  for (int i = 0; i < count; ++i) {
-    const Fit f{as_scale(extreme * parts[i]), 0, low, high};
-    const float error = squared_error(x, f);
-    if (i == 0 || error < least) best = f, least = error;
+Fit symmetric_fit(const Blocks& x, V extreme, const float (&parts)[count], float low, float high) {
+  Fit best{as_scale(extreme * set1(parts[0])), set1(0.f), low, high};
+  V least = squared_error(x, best);
+  for (int i = 1; i < count; ++i) {
+    const Fit f{as_scale(extreme * set1(parts[i])), set1(0.f), low, high};
+    const V error = squared_error(x, f);
+    best.d = choose(least, error, f.d, best.d);
+    least = choose(least, error, error, least);
   }
   return best;
 }
 
 // From the smallest to the largest number, then twice the least squares of the codes before.
-Fit affine_fit(const Block& x, const Range& r, float high) {
-  Fit f{as_scale((r.max - r.min) / high), as_offset(r.min), 0, high}, best = f;
-  float least = squared_error(x, f);
-  const float first = f.m;
-  const Block above = map(x, [=](V v) { return v - set1(first); });
-  const float sum = sum_of(above);
+Fit affine_fit(const Blocks& x, const Range& r, float high) {
+  const V zero = set1(0.f), count = set1(kBlock);
+  Fit f{as_scale((r.max - r.min) / set1(high)), as_offset(r.min), 0, high}, best = f;
+  V least = squared_error(x, f), open = set1(1.f);  // 0 once the codes of a block are all one
+  const V first = f.m;
+  const V sum = sum_over([&](int i) { return x.v[i] - first; });
   for (int round = 0; round < 2; ++round) {
-    const Block q = nearest_codes(x, f);
-    Block product = q;
-    for (int i = 0; i < kParts; ++i) product.v[i] = q.v[i] * above.v[i];
-    const float s = sum_of(q), ss = sum_of(map(q, [](V v) { return v * v; })), sx = sum_of(product);
-    const float determinant = kBlock * ss - s * s;
-    if (determinant == 0) return best;
-    f.d = as_scale((kBlock * sx - s * sum) / determinant);
+    const Codes nearest(f);
+    Blocks q;
+    for (int i = 0; i < kBlock; ++i) q.v[i] = nearest(x.v[i]);
+    const V s = sum_over([&](int i) { return q.v[i]; }), ss = sum_over([&](int i) { return q.v[i] * q.v[i]; }),
+            sx = sum_over([&](int i) { return q.v[i] * (x.v[i] - first); });
+    const V determinant = count * ss - s * s;
+    open = choose(magnitude(determinant), zero, open, zero);
+    f.d = as_scale((count * sx - s * sum) / determinant);
     f.m = as_offset(first + (ss * sum - s * sx) / determinant);
-    const float error = squared_error(x, f);
-    if (error < least) best = f, least = error;
+    const V error = squared_error(x, f), bound = choose(open, zero, least, set1(-1.f));
+    best.d = choose(bound, error, f.d, best.d);
+    best.m = choose(bound, error, f.m, best.m);
+    least = choose(bound, error, error, least);
   }
   return best;
 }
@@ -158,112 +195,114 @@ void put_fifth_bits(const int8_t* q, uint8_t* out) {
   __builtin_memcpy(out, &bits, 4);
 }
 
-// A block that holds a number that is not finite: a scale that is NaN, so that every element is read as NaN.
-void put_nan(uint8_t* out, int bytes) {
-  for (int i = 2; i < bytes; ++i) out[i] = 0;
-  put(out, kHalfNan);
-}
-
 constexpr float kQ5Parts[] = {-1 / 16.f, -1 / 15.5f, -1 / 15.f, -1 / 16.5f, -1 / 17.f},
                 kQ4Parts[] = {-1 / 8.f,   -1 / 7.75f, -1 / 7.5f,  -1 / 7.25f, -1 / 7.f,
                               -1 / 8.25f, -1 / 8.5f,  -1 / 8.75f, -1 / 9.f};
 
-void block_q8_0(const float* in, uint8_t* out) {
-  const Block x = block_at(in);
-  const Range r = range(x);
-  if (!r.finite) return put_nan(out, 34);
-  const Fit f = {as_scale(r.magnitude() / 127), 0, -127, 127};
-  put(out, half_bits(f.d));
-  codes(x, f, 0, reinterpret_cast<int8_t*>(out + 2));
+// kLanes blocks at once to out[lane].
+using Rounding = void (*)(const Blocks& x, uint8_t* const (&out)[kLanes]);
+
+template <class F>
+void for_blocks(const Blocks& x, const Fit& f, int from, F&& write) {
+  int8_t q[kLanes * kBlock];
+  float d[kLanes], m[kLanes];
+  codes(x, f, from, q);
+  store(d, f.d);
+  store(m, f.m);
+  for (int l = 0; l < kLanes; ++l) write(l, half_bits(d[l]), half_bits(m[l]), q + l * kBlock);
 }
-void block_q4_0(const float* in, uint8_t* out) {
-  const Block x = block_at(in);
-  const Range r = range(x);
-  if (!r.finite) return put_nan(out, 18);
-  const Fit f = symmetric_fit(x, r.extreme(), kQ4Parts, -8, 7);
-  int8_t q[kBlock];
-  codes(x, f, -8, q);
-  put(out, half_bits(f.d));
-  put_nibbles(q, out + 2);
+
+void blocks_q8_0(const Blocks& x, uint8_t* const (&out)[kLanes]) {
+  const Fit f = {as_scale(range(x).magnitude() / set1(127.f)), set1(0.f), -127, 127};
+  for_blocks(x, f, 0, [&](int l, uint16_t d, uint16_t, const int8_t* q) {
+    put(out[l], d);
+    __builtin_memcpy(out[l] + 2, q, kBlock);
+  });
 }
-void block_q5_0(const float* in, uint8_t* out) {
-  const Block x = block_at(in);
-  const Range r = range(x);
-  if (!r.finite) return put_nan(out, 22);
-  const Fit f = symmetric_fit(x, r.extreme(), kQ5Parts, -16, 15);
-  int8_t q[kBlock];
-  codes(x, f, -16, q);
-  put(out, half_bits(f.d));
-  put_fifth_bits(q, out + 2);
-  put_nibbles(q, out + 6);
+void blocks_q4_0(const Blocks& x, uint8_t* const (&out)[kLanes]) {
+  const Fit f = symmetric_fit(x, range(x).extreme(), kQ4Parts, -8, 7);
+  for_blocks(x, f, -8, [&](int l, uint16_t d, uint16_t, const int8_t* q) {
+    put(out[l], d);
+    put_nibbles(q, out[l] + 2);
+  });
 }
-void block_q4_1(const float* in, uint8_t* out) {
-  const Block x = block_at(in);
-  const Range r = range(x);
-  if (!r.finite) return put_nan(out, 20);
-  const Fit f = affine_fit(x, r, 15);
-  int8_t q[kBlock];
-  codes(x, f, 0, q);
-  put(out, half_bits(f.d));
-  put(out + 2, half_bits(f.m));
-  put_nibbles(q, out + 4);
+void blocks_q5_0(const Blocks& x, uint8_t* const (&out)[kLanes]) {
+  const Fit f = symmetric_fit(x, range(x).extreme(), kQ5Parts, -16, 15);
+  for_blocks(x, f, -16, [&](int l, uint16_t d, uint16_t, const int8_t* q) {
+    put(out[l], d);
+    put_fifth_bits(q, out[l] + 2);
+    put_nibbles(q, out[l] + 6);
+  });
 }
-void block_q5_1(const float* in, uint8_t* out) {
-  const Block x = block_at(in);
-  const Range r = range(x);
-  if (!r.finite) return put_nan(out, 24);
-  const Fit f = affine_fit(x, r, 31);
-  int8_t q[kBlock];
-  codes(x, f, 0, q);
-  put(out, half_bits(f.d));
-  put(out + 2, half_bits(f.m));
-  put_fifth_bits(q, out + 4);
-  put_nibbles(q, out + 8);
+void blocks_q4_1(const Blocks& x, uint8_t* const (&out)[kLanes]) {
+  for_blocks(x, affine_fit(x, range(x), 15), 0, [&](int l, uint16_t d, uint16_t m, const int8_t* q) {
+    put(out[l], d);
+    put(out[l] + 2, m);
+    put_nibbles(q, out[l] + 4);
+  });
+}
+void blocks_q5_1(const Blocks& x, uint8_t* const (&out)[kLanes]) {
+  for_blocks(x, affine_fit(x, range(x), 31), 0, [&](int l, uint16_t d, uint16_t m, const int8_t* q) {
+    put(out[l], d);
+    put(out[l] + 2, m);
+    put_fifth_bits(q, out[l] + 4);
+    put_nibbles(q, out[l] + 8);
+  });
 }
 
 // From 0 to the magnitudes .5, 1, 1.5, 2, 3, 4, 6: where each begins to be the nearest, and the step there.
 constexpr float kE2m1From[] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.f};
 constexpr float kE2m1Step[] = {0.5f, 0.5f, 0.5f, 0.5f, 1.f, 1.f, 2.f};
 
+// The magnitude nearest to a.
+V nearest_e2m1(V a) {
+  V nearest = set1(6.f);
+  for (int i = 0; i < 7; ++i) nearest = nearest - unless_above(a, set1(kE2m1From[i]), set1(kE2m1Step[i]));
+  return nearest;
+}
 // In units of the scale.
-float mxfp4_error(const Block& x, float inverse) {
-  return sum_of(map(x, [=](V v) {
-    const V a = max(v, -v) * set1(inverse);
-    V nearest = set1(6.f);
-    for (int i = 0; i < 7; ++i) nearest = nearest - unless_above(a, set1(kE2m1From[i]), set1(kE2m1Step[i]));
-    return (a - nearest) * (a - nearest);
-  }));
+V mxfp4_error(const Blocks& x, V inverse) {
+  return sum_over([&](int i) {
+    const V a = magnitude(x.v[i]) * inverse, error = a - nearest_e2m1(a);
+    return error * error;
+  });
 }
 // 2^(127 - e)
 float mxfp4_inverse(int e) { return e == 254 ? 0x1p-127f : from_bits(static_cast<uint32_t>(254 - e) << 23); }
 
 // The largest number falls between 4 and 8 times the scale, of which 6 is the most, or with the next scale between 2
 // and 4.
-void block_mxfp4(const float* in, uint8_t* out) {
-  const Block x = block_at(in);
-  const Range r = range(x);
-  for (int i = 1; i < 17; ++i) out[i] = 0;
-  if (!r.finite) {
-    out[0] = 255;
-    return;
+void blocks_mxfp4(const Blocks& x, uint8_t* const (&out)[kLanes]) {
+  float largest[kLanes], inverse[kLanes], next[kLanes], error[kLanes], wider[kLanes];
+  int e[kLanes];
+  store(largest, range(x).magnitude());
+  for (int l = 0; l < kLanes; ++l) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &largest[l], 4);
+    const int exponent = static_cast<int>(bits >> 23 & 255u);  // of -0 as of 0
+    e[l] = exponent > 2 ? exponent - 2 : 0;
+    inverse[l] = mxfp4_inverse(e[l]);
+    next[l] = mxfp4_inverse(e[l] + 1);
   }
-  const float largest = r.magnitude();
-  uint32_t bits;
-  __builtin_memcpy(&bits, &largest, 4);
-  const int exponent = static_cast<int>(bits >> 23 & 255u);  // of -0 as of 0
-  int e = exponent > 2 ? exponent - 2 : 0;
-  const float wider = mxfp4_error(x, mxfp4_inverse(e + 1));  // in units of a scale twice as large
-  if (4 * wider < mxfp4_error(x, mxfp4_inverse(e))) ++e;
-  const float inverse = mxfp4_inverse(e);
-  int8_t q[kBlock];
+  store(error, mxfp4_error(x, load(inverse)));
+  store(wider, mxfp4_error(x, load(next)));  // in units of a scale twice as large
+  for (int l = 0; l < kLanes; ++l)
+    if (4 * wider[l] < error[l]) ++e[l], inverse[l] = next[l];
+  int8_t q[kLanes * kBlock];
   for (int i = 0; i < kBlock; ++i) {
-    const float scaled = in[i] * inverse, a = scaled < 0 ? -scaled : scaled;
-    int code = 0;
-    for (int k = 0; k < 7; ++k) code += a > kE2m1From[k];
-    q[i] = static_cast<int8_t>(code | (scaled < 0 && code > 0 ? 8 : 0));
+    float scaled[kLanes];
+    store(scaled, x.v[i] * load(inverse));
+    for (int l = 0; l < kLanes; ++l) {
+      const float a = scaled[l] < 0 ? -scaled[l] : scaled[l];
+      int code = 0;
+      for (int k = 0; k < 7; ++k) code += a > kE2m1From[k];
+      q[l * kBlock + i] = static_cast<int8_t>(code | (scaled[l] < 0 && code > 0 ? 8 : 0));
+    }
   }
-  out[0] = static_cast<uint8_t>(e);
-  put_nibbles(q, out + 1);
+  for (int l = 0; l < kLanes; ++l) {
+    out[l][0] = static_cast<uint8_t>(e[l]);
+    put_nibbles(q + l * kBlock, out[l] + 1);
+  }
 }
 
 void row_f16(const float* in, int64_t cols, uint8_t* out) {
@@ -278,11 +317,41 @@ void row_f16(const float* in, int64_t cols, uint8_t* out) {
 void row_bf16(const float* in, int64_t cols, uint8_t* out) {
   for (int64_t c = 0; c < cols; ++c) put(out + 2 * c, to_bf16(in[c]).bits);
 }
-template <void (*block)(const float*, uint8_t*), StoredType type>
+// A block that holds a number that is not finite: a scale that is NaN, so that every element is read as NaN.
+void put_nan(StoredType type, uint8_t* out) {
+  for (int i = 0; i < stored_format(type).block_bytes; ++i) out[i] = 0;
+  if (type == StoredType::mxfp4)
+    out[0] = 255;
+  else
+    put(out, kHalfNan);
+}
+
+bool all_finite(const float* x) {
+  V poison = set1(0.f);
+  for (int i = 0; i < kBlock; i += kLanes) poison = poison + load(x + i) * set1(0.f);
+  return reduce_add(poison) == 0;
+}
+
+// A row, kLanes blocks at a time; lanes behind its end hold zeros and are dropped.
+template <Rounding round, StoredType type>
 void row_of(const float* in, int64_t cols, uint8_t* out) {
   constexpr StoredFormat f = stored_format(type);
   static_assert(f.block_elements == kBlock);
-  for (int64_t c = 0; c < cols; c += kBlock, out += f.block_bytes) block(in + c, out);
+  uint8_t dropped[f.block_bytes];
+  for (int64_t c = 0; c < cols; c += kLanes * kBlock) {
+    const int64_t here = cols - c < kLanes * kBlock ? (cols - c) / kBlock : kLanes;
+    float zeros[kLanes * kBlock];
+    const float* from = in + c;
+    if (here < kLanes) {
+      for (int i = 0; i < kLanes * kBlock; ++i) zeros[i] = i < here * kBlock ? from[i] : 0.f;
+      from = zeros;
+    }
+    uint8_t* to[kLanes];
+    for (int l = 0; l < kLanes; ++l) to[l] = l < here ? out + (c / kBlock + l) * f.block_bytes : dropped;
+    round(blocks_at(from), to);
+    for (int l = 0; l < here; ++l)
+      if (!all_finite(from + l * kBlock)) put_nan(type, to[l]);
+  }
 }
 
 using Row = void (*)(const float*, int64_t, uint8_t*);
@@ -294,17 +363,17 @@ Row row_function(StoredType type) {
     case T::bf16:
       return row_bf16;
     case T::q4_0:
-      return row_of<block_q4_0, T::q4_0>;
+      return row_of<blocks_q4_0, T::q4_0>;
     case T::q4_1:
-      return row_of<block_q4_1, T::q4_1>;
+      return row_of<blocks_q4_1, T::q4_1>;
     case T::q5_0:
-      return row_of<block_q5_0, T::q5_0>;
+      return row_of<blocks_q5_0, T::q5_0>;
     case T::q5_1:
-      return row_of<block_q5_1, T::q5_1>;
+      return row_of<blocks_q5_1, T::q5_1>;
     case T::mxfp4:
-      return row_of<block_mxfp4, T::mxfp4>;
+      return row_of<blocks_mxfp4, T::mxfp4>;
     default:
-      return row_of<block_q8_0, T::q8_0>;
+      return row_of<blocks_q8_0, T::q8_0>;
   }
 }
 

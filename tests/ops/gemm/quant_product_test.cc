@@ -206,7 +206,7 @@ TEST_P(QuantProducts, RowsOfATransposeAreColumns) {
 // Keys of latent attention stand turned in GGUF files: what they hold along their own rows is taken as it is, rows of
 // the matrix are rounded.
 TEST_P(QuantProducts, TurnedBlocksAreTakenAlongTheirRows) {
-  const int64_t n = 40, k = 64;
+  const int64_t n = 64, k = 96;
   const Owned w = random(n, k, 19, 0.1);
   std::vector<uint8_t> bytes(static_cast<size_t>(n * k / 32 * 18));
   ops::quantise_rows(StoredType::q4_0, w.view().f32(), n, k, k, bytes.data());
@@ -221,6 +221,11 @@ TEST_P(QuantProducts, TurnedBlocksAreTakenAlongTheirRows) {
   const Quantised a(exec, QuantType::q4, below), b(exec, QuantType::q4, file.matrix);
   const auto size = static_cast<size_t>(QuantMatrix::bytes(QuantType::q4, n, k));
   EXPECT_TRUE(std::equal(a.m.data, a.m.data + size, b.m.data));
+  Owned rows(across.count, n);
+  ops::expand_rows(turned, across.first, across.count, rows);
+  const Quantised c(exec, QuantType::q8, across), d(exec, QuantType::q8, stored(rows));
+  const auto all = static_cast<size_t>(QuantMatrix::bytes(QuantType::q8, across.count, n));
+  EXPECT_TRUE(std::equal(c.m.data, c.m.data + all, d.m.data));
 }
 
 // FP4 of safetensors, neighbours in a byte and scales in a tensor of their own, makes the panels of MXFP4; with scales
