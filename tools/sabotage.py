@@ -205,7 +205,7 @@ SABOTAGES = [
     ("merge-queue-front", "text/tokenizer/merge_queue.h", "place <= list.places[list.read]) {", "place != list.places[list.read]) {", ("text_tokenizer_test", "MergeQueue")),
     ("merge-queue-clear", "text/tokenizer/merge_queue.h", "    waiting_.clear();", "    waiting_.shrink_to_fit();", ("text_tokenizer_test", "MergeQueue")),
     ("merge-stale-pairs", "text/tokenizer/bpe.cc", "if (s.ranks[at] != rank) continue;", "if (s.next[at] < 0) continue;", ("text_tokenizer_test", "Bpe:SentencePiece:StreamDecoder:Tokenizer:WordCache")),
-    ("whole-text-memory", "infer/engine.cc", "pass(model::Pass::plan(run));", "pass(plan_piece(*model_, T, 0, layers::MlaForm::automatic));", ("infer_test", "AbsorbedCache:Cache:Engine:Session")),
+    ("whole-text-memory", "infer/engine.cc", "pass(model::Pass::plan(run));", "pass(plan_pieces(*model_, 1, 1, 0, layers::MlaForm::expanded));", ("infer_test", "AbsorbedCache:Cache:Engine:Session")),
     ("mixtral-one-expert", "model/config/specs.cc", " || find_model_type(model_type).always_normalises", "", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
     ("prediction-not-hashed", "model/config/specs.cc", "std::min(num_hash_layers, num_hidden_layers)", "num_hash_layers", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),
     ("rope-parameters-beside", "model/config/config.cc", "if (settings.contains(kLast) && !scaled)", "if (settings.contains(kLast) || scaled)", ("model_config_test", "ConfigJson:MemoryPlan:Presets:Settings")),

@@ -137,8 +137,7 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   Arena measuring = Arena::measuring(), panels = Arena::measuring();
   model::Model measured(config, compute, max_positions_, map.views, weights, measuring, panels);
   if (adapter) measured.attach_adapters(adapter->spec(), false, measuring);
-  require_memory(directory_, static_cast<size_t>(measured.read_in_place),
-                 measuring.peak() + panels.peak());
+  require_memory(directory_, static_cast<size_t>(measured.read_in_place), measuring.peak() + panels.peak());
   panels_ =
       std::make_unique<checkpoint::PanelCache>(own ? directory_ : options.panels, *files_, measured, panels.peak());
   memory_ = std::make_unique<Arena>(measuring.peak());
@@ -201,39 +200,38 @@ PrefixCache* Engine::prefixes() const {
   return prefixes_.get();
 }
 
-void Engine::check_text(std::span<const int32_t> ids) const {
-  if (static_cast<int64_t>(ids.size()) > max_positions_)
-    throw Error("tokens", std::to_string(ids.size()) + " tokens, the model reads " + std::to_string(max_positions_),
+// One pass without caches over a whole text; use() is run dry first.
+void Engine::read_whole(std::span<const int32_t> ids,
+                        const std::function<void(const Exec&, model::Pass&, const model::Tape&)>& use) const {
+  const auto T = static_cast<int64_t>(ids.size());
+  if (T > max_positions_)
+    throw Error("tokens", std::to_string(T) + " tokens, the model reads " + std::to_string(max_positions_),
                 "shorten the input: max_position_embeddings is the limit");
   check_ids(model_->config, ids);
-}
-
-std::vector<float> Engine::full_hidden(std::span<const int32_t> ids) const {
-  check_text(ids);
-  const auto T = static_cast<int64_t>(ids.size()), D = model_->config.hidden_size;
-  std::vector<float> out(static_cast<size_t>(T * D));
-  if (T == 0) return out;
+  if (T == 0) return;
   const model::SequenceTokens places(T);
   const auto run = [&](const Exec& exec, model::Pass& pass) {
-    const model::Tape& tape = pass.forward(exec, *model_, ids, places.context());
-    ops::copy(exec, tape.hidden, Mat(out.data(), f32_t, T, D));
+    use(exec, pass, pass.forward(exec, *model_, ids, places.context()));
   };
   model::Pass pass(model::Pass::plan(run));
   run(*exec_, pass);
+}
+
+std::vector<float> Engine::full_hidden(std::span<const int32_t> ids) const {
+  const auto T = static_cast<int64_t>(ids.size()), D = model_->config.hidden_size;
+  std::vector<float> out(static_cast<size_t>(T * D));
+  read_whole(ids, [&](const Exec& exec, model::Pass&, const model::Tape& tape) {
+    ops::copy(exec, tape.hidden, Mat(out.data(), f32_t, T, D));
+  });
   return out;
 }
 
 void Engine::full_logits(std::span<const int32_t> ids,
                          const std::function<void(int64_t, std::span<const float>)>& row) const {
-  check_text(ids);
-  const auto T = static_cast<int64_t>(ids.size());
-  if (T == 0) return;
-  const model::SequenceTokens places(T);
-  const auto run = [&](const Exec& exec, model::Pass& pass) {
-    pass.forward(exec, *model_, ids, places.context());
-    for (int64_t t = 0; t < T; t += kLogitRows) {
+  read_whole(ids, [&](const Exec& exec, model::Pass& pass, const model::Tape& tape) {
+    for (int64_t t = 0; t < tape.tokens; t += kLogitRows) {
       Arena::Scope scope(pass.scratch());
-      const Mat out = pass.logits(exec, *model_, t, std::min(kLogitRows, T - t));
+      const Mat out = pass.logits(exec, *model_, t, std::min(kLogitRows, tape.tokens - t));
       if (exec.dry()) return;
       for (int64_t i = 0; i < out.rows; ++i) {
         const std::span<const float> logits(out.f32(i), static_cast<size_t>(out.cols));
@@ -241,9 +239,7 @@ void Engine::full_logits(std::span<const int32_t> ids,
         row(t + i, logits);
       }
     }
-  };
-  model::Pass pass(model::Pass::plan(run));
-  run(*exec_, pass);
+  });
 }
 
 }  // namespace birkhoff::infer

@@ -76,7 +76,8 @@ class Engine {
   std::vector<float> full_hidden(std::span<const int32_t> ids) const;
 
  private:
-  void check_text(std::span<const int32_t> ids) const;
+  void read_whole(std::span<const int32_t> ids,
+                  const std::function<void(const Exec&, model::Pass&, const model::Tape&)>& use) const;
   void add_note(const std::string& text);
   std::string note_, directory_;  // in this order: finding the directory writes the note
   int64_t max_positions_ = 0;

@@ -38,7 +38,7 @@ struct Model {
       stored;  // views of the file that `weights` reads; the first is the embedding. Empty with masters
   std::deque<ops::QuantMatrix> quantised;  // copies that products read instead; quantise() fills them
   bool rounded_again = false;  // of a format without loss an operand lies across the blocks of the file: it is in q8
-  int64_t read_in_place = 0;               // bytes of the file that products, and the embedding, read where they lie
+  int64_t read_in_place = 0;   // bytes of the file that products, and the embedding, read where they lie
   LoraSpec lora;
   std::vector<ParameterInfo> adapters;  // matrices of the adapters, if any, in a block of their own
   float* adapter_block = nullptr;
