@@ -58,7 +58,7 @@ bool reads_environment(const CLI::Option& o, bool is_number) {
   const std::string& name = o.get_single_name();
   return !o.get_positional() && !o.get_required() &&
          (is_number || name == "dtype" || name == "mla" || name == "token-cache" || name == "weights" ||
-          name == "head-weights" || name == "cache");
+          name == "head-weights" || name == "cache" || name == "cache-type");
 }
 
 std::string variable_of(const std::string& name) {
