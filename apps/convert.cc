@@ -28,7 +28,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct ConvertFlags {
-  std::string model, adapter, out, dtype, names, gguf, gguf_type = "bf16", gguf_head_type;
+  std::string model, adapter, out, dtype, names, gguf, gguf_type, gguf_head_type;
   WeightFlags weights;
 };
 
@@ -138,7 +138,7 @@ io::GgufMetadata describe(const Source& s) {
 
 void write_gguf(const ConvertFlags& f, const Source& s, const Exec& exec) {
   checkpoint::GgufSaveOptions options;
-  options.matrices = checkpoint::parse_gguf_type("--gguf-type", f.gguf_type);
+  options.matrices = checkpoint::parse_gguf_type("--gguf-type", f.gguf_type.empty() ? "bf16" : f.gguf_type);
   options.head = !f.gguf_head_type.empty() ? checkpoint::parse_gguf_type("--gguf-head-type", f.gguf_head_type)
                  : options.matrices == ops::StoredType::q4_0 ? ops::StoredType::q8_0
                                                              : options.matrices;
@@ -154,6 +154,12 @@ int convert(const ConvertFlags& f, const Program& p) {
                 "--out DIR writes a model directory, --gguf FILE a GGUF file", ExitCode::usage);
   if (!f.gguf.empty() && f.weights.given())
     throw Error("convert", "--weights with --gguf", "--gguf-type says what a GGUF file holds", ExitCode::usage);
+  if (!f.gguf.empty() && (!f.dtype.empty() || !f.names.empty()))
+    throw Error("convert", "--dtype or --names with --gguf",
+                "they are of a directory; --gguf-type says what a GGUF file holds", ExitCode::usage);
+  if (!f.out.empty() && !(f.gguf_type + f.gguf_head_type).empty())
+    throw Error("convert", "--gguf-type or --gguf-head-type with --out", "they are of a GGUF file; give --gguf FILE",
+                ExitCode::usage);
   if (!f.out.empty() && io::exists(f.out) && !(io::is_directory(f.out) && io::list_directory(f.out).empty()))
     throw Error("convert", f.out + ": exists and is not an empty directory", "give --out a new name");
   const Source source(f);
@@ -179,7 +185,7 @@ void add_convert(CLI::App& app, Program& p) {
       "LoRA adapter to merge: a PEFT directory, a run or a checkpoint; default: that of a run trained with one");
   verb->add_option("--out", f->out, "directory to create");
   verb->add_option("--gguf", f->gguf, "GGUF file to write instead, for llama.cpp or birkhoff");
-  verb->add_option("--gguf-type", f->gguf_type, "f32, f16, bf16, q8_0 or q4_0: matrices of the GGUF file")
+  verb->add_option("--gguf-type", f->gguf_type, "f32, f16, bf16 (the default), q8_0 or q4_0: matrices of the GGUF file")
       ->capture_default_str();
   verb->add_option("--gguf-head-type", f->gguf_head_type,
                    "the same of the output matrix; default: as --gguf-type, q8_0 beside q4_0");

@@ -80,6 +80,12 @@ struct WrittenTexts {
   }
 };
 
+void say_accepted(int64_t drafted, int64_t accepted) {
+  if (drafted > 0)
+    std::fprintf(stderr, "birkhoff: %lld of %lld drafted tokens were accepted\n", static_cast<long long>(accepted),
+                 static_cast<long long>(drafted));
+}
+
 void write_in_turn(const WrittenTexts& texts, int64_t capacity, bool ids) {
   GenerationPrinter printer = texts.printer(ids, false);
   int64_t drafted = 0, accepted = 0;
@@ -94,20 +100,18 @@ void write_in_turn(const WrittenTexts& texts, int64_t capacity, bool ids) {
     printer.end(g, texts.place(i, g));
     drafted += g.drafted, accepted += g.accepted;
   }
-  if (drafted > 0)
-    std::fprintf(stderr, "birkhoff: %lld of %lld drafted tokens were accepted\n", static_cast<long long>(accepted),
-                 static_cast<long long>(drafted));
+  say_accepted(drafted, accepted);
 }
 
 // In passes together; what is written of each is what it is alone, in the order of prompts and samples.
 void write_together(const WrittenTexts& texts, bool ids) {
-  infer::SchedulerOptions options;
-  options.most_sessions = texts.flags.parallel;
-  infer::Scheduler scheduler(texts.engine, options);
   std::vector<GenerationPrinter> printers(texts.count(), texts.printer(ids, true));
   std::vector<std::optional<infer::Generated>> ended(texts.count());
+  std::vector<uint64_t> numbers;
   std::exception_ptr failure;
-  size_t printed = 0;
+  infer::SchedulerOptions options;
+  options.most_sessions = texts.flags.parallel;
+  infer::Scheduler scheduler(texts.engine, options);  // it ends, and tells those above, before they go
   for (size_t i = 0; i < texts.count(); ++i) {
     infer::GenerationRequest r;
     r.text = texts.text;
@@ -116,15 +120,25 @@ void write_together(const WrittenTexts& texts, bool ids) {
     r.forms = texts.forms;
     r.on_token = [&printers, i](const infer::GeneratedToken& t) {
       printers[i].token(t);
-      return !stop_requested();
+      return true;
     };
     r.on_end = [&ended, i](const infer::Generated& g) { ended[i] = g; };
     r.on_error = [&failure](std::exception_ptr e) { failure = e; };
-    scheduler.submit(std::move(r));
+    numbers.push_back(scheduler.submit(std::move(r)));
   }
+  size_t printed = 0;
+  int64_t drafted = 0, accepted = 0;
+  const auto print = [&](size_t i) {
+    printers[i].end(*ended[i], texts.place(i, *ended[i]));
+    drafted += ended[i]->drafted, accepted += ended[i]->accepted;
+  };
   while (!stop_requested() && !failure && scheduler.step())
-    for (; printed < ended.size() && ended[printed]; ++printed)
-      printers[printed].end(*ended[printed], texts.place(printed, *ended[printed]));
+    for (; printed < ended.size() && ended[printed]; ++printed) print(printed);
+  for (const uint64_t number : numbers) scheduler.cancel(number);
+  scheduler.step();
+  for (; printed < ended.size(); ++printed)  // stopped: what was begun, as far as it got
+    if (ended[printed] && ended[printed]->tokens > 0) print(printed);
+  say_accepted(drafted, accepted);
   if (failure) std::rethrow_exception(failure);
 }
 
@@ -161,6 +175,11 @@ int generate(const GenerateFlags& f, int threads) {
   require_room(engine, longest, std::max<int64_t>(o.max_tokens, 1));
   const int64_t capacity = static_cast<int64_t>(longest) + std::max<int64_t>(o.max_tokens, 1);
 
+  if (const int64_t most = engine.caches().text_bytes(capacity); most > engine.caches().budget())
+    throw Error("generate",
+                "a text of " + std::to_string(capacity) + " tokens may need " + std::to_string((most >> 20) + 1) +
+                    " MiB of caches, --cache-memory is " + std::to_string(engine.caches().budget() >> 20),
+                "allow them more, lower -n, or choose a smaller --cache-type", ExitCode::usage);
   const WrittenTexts texts{f, engine, model ? &*model : nullptr, fed, o, forms};
   if (f.parallel > 1)
     write_together(texts, prompts.are_ids);

@@ -20,9 +20,10 @@ int main(int argc, char** argv) {
   }
   auto engine = Engine::open(argv[1]);
   if (!engine) return fail(engine.failure());
-  Writer writer(*engine);
   std::vector<std::string> texts(static_cast<size_t>(argc - 2));
   int failed = 0;
+  auto writer = Writer::make(*engine);  // it tells the two above when it goes
+  if (!writer) return fail(writer.failure());
   for (size_t i = 0; i < texts.size(); ++i) {
     auto prompt = engine->encode(argv[i + 2]);
     if (!prompt) return fail(prompt.failure());
@@ -40,9 +41,9 @@ int main(int argc, char** argv) {
       else
         failed = fail(written.failure());
     };
-    if (const auto id = writer.submit(std::move(text)); !id) return fail(id.failure());
+    if (const auto id = writer->submit(std::move(text)); !id) return fail(id.failure());
   }
-  while (writer.step()) {
+  while (writer->step()) {
   }
   for (size_t i = 0; i < texts.size(); ++i) std::printf("%s%s\n", argv[i + 2], texts[i].c_str());
   return failed;

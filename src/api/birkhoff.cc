@@ -27,6 +27,8 @@ Failure failure_of(std::exception_ptr e) {
     return {"memory", "the system has no more", "use a smaller model or shorter texts"};
   } catch (const std::exception& error) {
     return {"birkhoff", error.what(), ""};
+  } catch (...) {
+    return {"birkhoff", "what a callback threw", ""};
   }
 }
 
@@ -56,6 +58,8 @@ T named(const char* what, const std::string& name) {
 }
 
 infer::EngineOptions engine_options(const EngineOptions& o) {
+  for (const int64_t n : {o.cache_bytes, o.prefix_bytes, o.max_tokens})
+    if (n < 0) throw Error("engine", "a size of " + std::to_string(n), "sizes are not negative; 0 leaves the choice");
   infer::EngineOptions e;
   e.adapter = o.adapter;
   e.compute = o.dtype;
@@ -120,6 +124,12 @@ struct Engine::Impl {
   std::optional<text::chat::ChatFormat> format;
 
   Impl(const std::string& path, const EngineOptions& o) : engine(path, engine_options(o)) {
+    const int64_t most = engine.model().config.max_position_embeddings;
+    if (o.max_tokens > most)
+      throw Error(
+          "engine",
+          std::to_string(o.max_tokens) + " tokens, the model has max_position_embeddings " + std::to_string(most),
+          "ask for fewer");
     if (infer::TextModel::has_text(engine)) text.emplace(engine);
   }
   const infer::TextModel* text_or_null() const { return text ? &*text : nullptr; }
@@ -303,8 +313,9 @@ struct Writer::Impl {
       : engine(std::move(e)), scheduler(engine->engine, o) {}
 };
 
-Writer::Writer(const Engine& engine, int64_t most_texts)
-    : impl_(std::make_shared<Impl>(engine.impl_, scheduler_options(most_texts))) {}
+Result<Writer> Writer::make(const Engine& engine, int64_t most_texts) {
+  return attempt([&] { return Writer(std::make_shared<Impl>(engine.impl_, scheduler_options(most_texts))); });
+}
 
 Result<uint64_t> Writer::submit(Text text) {
   return attempt([&] {

@@ -172,10 +172,11 @@ struct Piece {
 };
 Done feed_together(std::span<Piece> pieces);
 
-// Many texts at once, in passes that all share. Callbacks come from the thread that runs it.
+// Many texts at once, in passes that all share. Callbacks come from the thread that runs it, on_end once for every
+// text: when the last Writer goes, those that have not ended are told that they are cancelled. What they throw is lost.
 class Writer {
  public:
-  explicit Writer(const Engine& engine, int64_t most_texts = 64);
+  static Result<Writer> make(const Engine& engine, int64_t most_texts = 64);
   struct Text {
     std::vector<int32_t> prompt;
     GenerationOptions options;
@@ -191,6 +192,7 @@ class Writer {
 
  private:
   struct Impl;
+  explicit Writer(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
   std::shared_ptr<Impl> impl_;
 };
 

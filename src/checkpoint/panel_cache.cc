@@ -129,7 +129,11 @@ bool PanelCache::open_file(const Exec& exec) {
     file_.reset();
     return false;
   };
-  file_ = std::make_unique<io::MappedFile>(path_);
+  try {
+    file_ = std::make_unique<io::MappedFile>(path_);
+  } catch (const Error& e) {
+    return refuse("cannot be read (" + e.said() + ")");
+  }
   const auto file = std::as_bytes(file_->bytes());
   PanelHeader h{};
   if (file.size() < sizeof h) return refuse("is cut short");

@@ -188,7 +188,8 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
                       {"cpu", cpu_model()},
                       {"isa", isa_name(active_isa())}};
   const CacheBytes cache = cache_bytes(*o.engine, capacity);
-  r["cache_type"] = ops::cache_type_name(o.engine->caches().type());
+  r["cache_type"] =
+      o.engine->caches().page_bytes() ? ops::cache_type_name(o.engine->caches().type()) : dtype_name(m.compute);
   r["cache_bytes_per_token"] = cache.per_token;
   r["cache_bytes_constant"] = cache.constant;
   if (load.sessions > 1 && load.decode > 0)

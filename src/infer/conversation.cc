@@ -82,6 +82,7 @@ void Conversation::keep_beginning(const std::vector<int32_t>& ids) {
     fed_.resize(static_cast<size_t>(common));
     return;
   }
+  session_.reset();  // its caches go before others are taken
   session_ = std::make_unique<Session>(engine_, room);
   fed_.clear();
 }

@@ -21,9 +21,9 @@ namespace {
 constexpr int64_t kLogitRows = 64;
 
 // What a pass over `texts` pieces of `tokens` tokens each needs, every piece behind `past` others.
-model::Pass::Need plan_pieces(const model::Model& m, int64_t texts, int64_t tokens, int64_t past,
+model::Pass::Need plan_pieces(const model::Model& m, ops::CacheType type, int64_t texts, int64_t tokens, int64_t past,
                               layers::MlaForm form) {
-  model::CachePool pool = model::CachePool::measuring(m, ops::cache_type_of(m.compute));
+  model::CachePool pool = model::CachePool::measuring(m, type);
   model::KvCache text(pool, past + tokens);
   text.make_room(past + tokens);
   text.advance(past);
@@ -40,15 +40,15 @@ model::Pass::Need plan_pieces(const model::Model& m, int64_t texts, int64_t toke
 // The most that any pass over up to kPassTokens tokens of sessions needs: of one text, with as many earlier tokens as
 // fit, and with few, which attention may expand; and of as many texts as there are tokens. How a few tokens are
 // attended depends on their number.
-model::Pass::Need plan_passes(const model::Model& m, int64_t capacity) {
+model::Pass::Need plan_passes(const model::Model& m, ops::CacheType type, int64_t capacity) {
   constexpr int64_t kFew = 64;
   const int64_t tokens = std::min(Engine::kPassTokens, capacity);
   model::Pass::Need most;
   for (const layers::MlaForm form : {layers::MlaForm::expanded, layers::MlaForm::absorbed}) {
-    for (int64_t n = 1; n <= std::min(tokens, kFew); ++n) most.include(plan_pieces(m, 1, n, capacity - n, form));
-    most.include(plan_pieces(m, 1, tokens, capacity - tokens, form));
-    most.include(plan_pieces(m, 1, tokens, std::min(tokens - 1, capacity - tokens), form));
-    most.include(plan_pieces(m, Engine::kPassTokens, 1, capacity - 1, form));
+    for (int64_t n = 1; n <= std::min(tokens, kFew); ++n) most.include(plan_pieces(m, type, 1, n, capacity - n, form));
+    most.include(plan_pieces(m, type, 1, tokens, capacity - tokens, form));
+    most.include(plan_pieces(m, type, 1, tokens, std::min(tokens - 1, capacity - tokens), form));
+    most.include(plan_pieces(m, type, Engine::kPassTokens, 1, capacity - 1, form));
   }
   return most;
 }
@@ -179,7 +179,7 @@ void Engine::add_note(const std::string& text) {
 Engine::~Engine() = default;
 
 model::Pass& Engine::session_pass() const {
-  if (!pass_) pass_ = std::make_unique<model::Pass>(plan_passes(*model_, max_positions_));
+  if (!pass_) pass_ = std::make_unique<model::Pass>(plan_passes(*model_, caches().type(), max_positions_));
   return *pass_;
 }
 
@@ -193,6 +193,10 @@ model::CachePool& Engine::caches() const {
       prefixes_ = std::make_unique<PrefixCache>(*caches_, cache_options_.prefix_bytes);
   }
   return *caches_;
+}
+
+void Engine::forget_prompts() const {
+  if (prefixes_) prefixes_->clear();
 }
 
 PrefixCache* Engine::prefixes() const {

@@ -68,6 +68,8 @@ class Engine {
   model::Pass& session_pass() const;
   model::CachePool& caches() const;
   PrefixCache* prefixes() const;                     // or nullptr
+  // What was read of prompts is of the weights of then: after a lent model's have moved.
+  void forget_prompts() const;
   const std::string& note() const { return note_; }  // what had to be worked around while opening, or ""
 
   // Logits [T, V] fp32 of one whole sequence, row by row to `row(t, logits)`; memory does not grow with T * V.

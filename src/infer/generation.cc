@@ -131,14 +131,14 @@ Feed feed_of(Session& session) {
 
 namespace {
 
-// Drives g until it is done: read(input) gives it its rows.
-template <class Read>
-Generated drive(Generation& g, size_t drafts, const std::atomic<bool>& cancel, Read&& read) {
+// Drives g until it is done, room() tokens at most at a time: read(input) gives it its rows.
+template <class Room, class Read>
+Generated drive(Generation& g, Room&& room, size_t drafts, const std::atomic<bool>& cancel, Read&& read) {
   while (!g.done()) {
     if (cancel)
       g.cancel();
     else
-      read(g.next(kPromptPiece, drafts));
+      read(g.next(room(), drafts));
   }
   return g.finish();
 }
@@ -149,10 +149,12 @@ Generated generate(const Feed& feed, const TextModel* text, std::span<const int3
                    const GenerationOptions& options, const std::atomic<bool>& cancel,
                    const Generation::OnToken& on_token) {
   Generation g(text, prompt, options, on_token);
-  return drive(g, 0, cancel, [&](const Generation::Input& in) {
-    const std::span<const float> logits = feed(in.ids, in.role);
-    g.take([&](size_t) { return logits; });
-  });
+  return drive(
+      g, [] { return kPromptPiece; }, 0, cancel,
+      [&](const Generation::Input& in) {
+        const std::span<const float> logits = feed(in.ids, in.role);
+        g.take([&](size_t) { return logits; });
+      });
 }
 
 Generated generate(Session& session, const TextModel* text, std::span<const int32_t> prompt,
@@ -161,7 +163,11 @@ Generated generate(Session& session, const TextModel* text, std::span<const int3
   Generation g(text, prompt, options, on_token);
   g.skip(static_cast<size_t>(session.recall(prompt)));
   std::vector<std::vector<float>> rows;
-  return drive(g, session.can_rewind() ? kMostDrafts : 0, cancel, [&](const Generation::Input& in) {
+  const auto room = [&] {  // a token that does not fit is an Error of the pass
+    const int64_t left = session.capacity() - session.length();
+    return static_cast<size_t>(std::clamp<int64_t>(left, 1, static_cast<int64_t>(kPromptPiece)));
+  };
+  return drive(g, room, session.can_rewind() ? kMostDrafts : 0, cancel, [&](const Generation::Input& in) {
     rows.clear();
     const BatchPiece pieces[] = {{&session, in.ids, in.role, in.rows}};
     run_batch(session.engine(), pieces, [&](size_t, int64_t token, std::span<const float> logits) {

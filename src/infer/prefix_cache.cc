@@ -15,6 +15,10 @@ PrefixCache::PrefixCache(model::CachePool& pool, int64_t budget) : pool_(pool), 
 
 PrefixCache::~PrefixCache() {
   pool_.on_shortage(nullptr);
+  clear();
+}
+
+void PrefixCache::clear() {
   while (drop_oldest(false)) {
   }
 }
@@ -45,7 +49,9 @@ bool PrefixCache::drop_oldest(bool unused_alone) {
 
 std::vector<int32_t> PrefixCache::find(const Key& key, std::span<const int32_t> ids) {
   std::vector<int32_t> pages;
-  Node* at = &roots_[key];
+  const auto root = roots_.find(key);
+  if (root == roots_.end()) return pages;
+  Node* at = &root->second;
   for (size_t i = 0; (i + 1) * static_cast<size_t>(ops::kPageRows) <= ids.size(); ++i) {
     const auto next = at->children.find(page_ids(ids, i));
     if (next == at->children.end()) break;
@@ -68,6 +74,7 @@ void PrefixCache::insert(const Key& key, std::span<const int32_t> ids, std::span
       pool_.share_page(pages[i]);
       ++nodes_;
     }
+    if (next->page != pages[i]) break;
     at = next.get();
     touch(*at);
   }

@@ -29,8 +29,10 @@ class PrefixCache {
   };
   // Pages of the longest known beginning of ids; valid until the next call.
   std::vector<int32_t> find(const Key& key, std::span<const int32_t> ids);
-  // ids, of whole pages, are in these.
+  // ids, of whole pages, are in these. Where another text's page of the same ids is known the rest is not taken:
+  // whoever has a page of the tree has all before it, so that pages nobody has are never held by others.
   void insert(const Key& key, std::span<const int32_t> ids, std::span<const int32_t> pages);
+  void clear();
   int64_t bytes() const { return static_cast<int64_t>(nodes_) * pool_.page_bytes(); }
 
  private:

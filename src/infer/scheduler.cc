@@ -6,6 +6,17 @@
 
 namespace birkhoff::infer {
 
+namespace {
+// A callback that need not be there; what it throws is lost, others go on.
+template <class F>
+void tell(F&& call) {
+  try {
+    call();
+  } catch (...) {
+  }
+}
+}  // namespace
+
 struct Scheduler::Text {
   uint64_t id = 0;
   GenerationRequest request;
@@ -25,7 +36,8 @@ Scheduler::Scheduler(const Engine& engine, const SchedulerOptions& options) : en
 }
 
 Scheduler::~Scheduler() {
-  for (const auto& t : submitted_) tell_cancelled(*t);
+  const auto waiting = std::move(submitted_);
+  for (const auto& t : waiting) tell_cancelled(*t);
   for (const auto& t : running_) t->generation->cancel();
   while (!running_.empty()) end(*running_.front());
 }
@@ -36,6 +48,8 @@ uint64_t Scheduler::submit(GenerationRequest request) {
   if (request.prompt.empty()) throw Error("scheduler", "a prompt without tokens", "give it at least one");
   auto text = std::make_unique<Text>();
   text->request = std::move(request);
+  if (!text->request.on_end) text->request.on_end = [](const Generated&) {};
+  if (!text->request.on_error) text->request.on_error = [](std::exception_ptr) {};
   const int64_t capacity = text->capacity();
   if (capacity > engine_.max_positions())
     throw Error("scheduler",
@@ -79,7 +93,7 @@ Scheduler::State Scheduler::state() const {
 void Scheduler::tell_cancelled(const Text& t) {
   Generated none;
   none.finish = Finish::cancelled;
-  if (t.request.on_end) t.request.on_end(none);
+  tell([&] { t.request.on_end(none); });
 }
 
 void Scheduler::cancel_asked() {
@@ -116,7 +130,8 @@ bool Scheduler::start(Text& t) {
     state_.reused_tokens += known;
     return true;
   } catch (...) {
-    if (t.request.on_error) t.request.on_error(std::current_exception());
+    t.session.reset();
+    tell([&, error = std::current_exception()] { t.request.on_error(error); });
     return false;
   }
 }
@@ -152,7 +167,10 @@ std::vector<Scheduler::Text*> Scheduler::choose(std::vector<BatchPiece>& pieces)
     left -= static_cast<int64_t>(t.input.ids.size());
     chosen.push_back(&t);
   };
-  const auto drafts = static_cast<size_t>(writing.empty() ? 0 : left / static_cast<int64_t>(writing.size()) - 1);
+  // What is drafted leaves prompts their share.
+  const int64_t written = left - (reading.empty() ? 0 : options_.prompt_tokens),
+                each = writing.empty() ? 0 : written / static_cast<int64_t>(writing.size());
+  const auto drafts = static_cast<size_t>(std::max<int64_t>(0, each - 1));
   for (Text* t : writing)
     if (left > 0) add(*t, left, drafts);
   if (!writing.empty()) left = std::min(left, options_.prompt_tokens);
@@ -185,12 +203,10 @@ void Scheduler::end(Text& t, std::exception_ptr error) {
     const std::lock_guard lock(mutex_);
     state_.running = static_cast<int64_t>(running_.size());
   }
-  if (error) {
-    if (ended->request.on_error) ended->request.on_error(error);
-    return;
-  }
-  const Generated g = ended->generation->finish();
-  if (ended->request.on_end) ended->request.on_end(g);
+  if (error)
+    tell([&] { ended->request.on_error(error); });
+  else
+    tell([&] { ended->request.on_end(ended->generation->finish()); });
 }
 
 bool Scheduler::step() {
@@ -203,9 +219,14 @@ bool Scheduler::step() {
   std::vector<BatchPiece> pieces;
   const std::vector<Text*> chosen = choose(pieces);
   std::vector<std::vector<std::vector<float>>> rows(chosen.size());
-  run_batch(engine_, pieces, [&](size_t piece, int64_t, std::span<const float> logits) {
-    rows[piece].emplace_back(logits.begin(), logits.end());
-  });
+  try {
+    run_batch(engine_, pieces, [&](size_t piece, int64_t, std::span<const float> logits) {
+      rows[piece].emplace_back(logits.begin(), logits.end());
+    });
+  } catch (...) {  // of what they were to read next nothing was: none of them can go on
+    for (Text* t : chosen) end(*t, std::current_exception());
+    return true;
+  }
   {
     const std::lock_guard lock(mutex_);
     ++state_.passes;

@@ -1,7 +1,6 @@
 // Many texts written at once: prompts in pieces and tokens one by one, in passes that all of them share. What each gets
 // is what it gets alone, bit for bit.
 #pragma once
-#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -29,9 +28,10 @@ struct GenerationRequest {
   GenerationOptions options;        // read_before is not used
   MlaForms forms;
   uint64_t scope = 0;  // prompts share what was read of them with those of the same scope
-  // Called by whoever runs the scheduler; must not call it. on_token: whether to go on.
+  // Called by whoever runs the scheduler, also by its destructor; they may submit and cancel. on_token: whether to go
+  // on; what it throws ends the text.
   Generation::OnToken on_token = [](const GeneratedToken&) { return true; };
-  // Once, at the end; or with what went wrong, of this text alone.
+  // One of the two, once: at the end, or with what went wrong. What they throw is lost.
   std::function<void(const Generated&)> on_end;
   std::function<void(std::exception_ptr)> on_error;
 };
@@ -56,7 +56,7 @@ class Scheduler {
   }
   // Until stop(), waiting while there is nothing to do.
   void run();
-  void stop();
+  void stop();  // for good
 
   struct State {
     int64_t waiting = 0, running = 0;

@@ -18,6 +18,16 @@ void check_capacity(const Engine& engine, int64_t capacity) {
       "ask for fewer tokens");
 }
 
+void check_room(const Session& s, std::span<const int32_t> ids) {
+  check_ids(s.engine().model().config, ids);
+  if (ids.empty()) throw Error("session", "no tokens to feed");
+  if (s.length() + static_cast<int64_t>(ids.size()) > s.capacity())
+    throw Error("session",
+                std::to_string(s.length()) + " + " + std::to_string(ids.size()) + " tokens exceed the capacity " +
+                    std::to_string(s.capacity()),
+                "open the session with a larger capacity");
+}
+
 }  // namespace
 
 // One pass over pieces of sessions.
@@ -25,22 +35,28 @@ class BatchPass {
  public:
   BatchPass(const Engine& engine, std::span<const BatchPiece> pieces) : engine_(engine), pieces_(pieces) {
     for (const BatchPiece& piece : pieces) {
-      check(piece);
+      BK_CHECK(&piece.session->engine() == &engine);
+      check_room(*piece.session, piece.ids);
       ids_.insert(ids_.end(), piece.ids.begin(), piece.ids.end());
     }
     BK_CHECK_LE(static_cast<int64_t>(ids_.size()), Engine::kPassTokens);
-    for (const BatchPiece& piece : pieces) piece.session->cache_.make_room(tokens_of(piece));
   }
 
-  void run(const BatchRow& row) {
-    const model::Model& m = engine_.model();
-    model::CachedTokens places;
-    for (const BatchPiece& piece : pieces_)
-      places.add(piece.session->cache_, tokens_of(piece), form_of(*piece.session, piece.role));
-    model::Pass& pass = engine_.session_pass();
-    pass.forward(engine_.exec(), m, ids_, places.context(),
-                 {model::Tape::Keep::nothing, model::Recompute::none, &engine_.caches()});
+  // Until all is read the sessions are what they were.
+  void read() {
+    try {
+      for (const BatchPiece& piece : pieces_) piece.session->cache_.make_room(tokens_of(piece));
+      forward();
+    } catch (...) {
+      for (const BatchPiece& piece : pieces_) piece.session->cache_.truncate(piece.session->length());
+      throw;
+    }
     for (const BatchPiece& piece : pieces_) advance(piece);
+  }
+
+  void give_logits(const BatchRow& row) {
+    const model::Model& m = engine_.model();
+    model::Pass& pass = engine_.session_pass();
     const std::vector<Wanted> wanted = wanted_rows();
     for (size_t at = 0; at < wanted.size(); at += kRowsOfLogits) {
       Arena::Scope scope(pass.scratch());
@@ -56,6 +72,14 @@ class BatchPass {
   }
 
  private:
+  void forward() {
+    model::CachedTokens places;
+    for (const BatchPiece& piece : pieces_)
+      places.add(piece.session->cache_, tokens_of(piece), form_of(*piece.session, piece.role));
+    engine_.session_pass().forward(engine_.exec(), engine_.model(), ids_, places.context(),
+                                   {model::Tape::Keep::nothing, model::Recompute::none, &engine_.caches()});
+  }
+
   struct Wanted {
     size_t piece;
     int64_t token, row;
@@ -63,18 +87,6 @@ class BatchPass {
   static int64_t tokens_of(const BatchPiece& piece) { return static_cast<int64_t>(piece.ids.size()); }
   static layers::MlaForm form_of(const Session& s, TokenRole role) {
     return role == TokenRole::prompt ? s.forms_.prompt : s.forms_.generated;
-  }
-
-  void check(const BatchPiece& piece) const {
-    const Session& s = *piece.session;
-    BK_CHECK(s.engine_ == &engine_);
-    check_ids(engine_.model().config, piece.ids);
-    if (piece.ids.empty()) throw Error("session", "no tokens to feed");
-    if (s.length() + tokens_of(piece) > s.capacity())
-      throw Error("session",
-                  std::to_string(s.length()) + " + " + std::to_string(piece.ids.size()) +
-                      " tokens exceed the capacity " + std::to_string(s.capacity()),
-                  "open the session with a larger capacity");
   }
 
   static void advance(const BatchPiece& piece) {
@@ -103,31 +115,34 @@ class BatchPass {
 };
 
 void run_batch(const Engine& engine, std::span<const BatchPiece> pieces, const BatchRow& row) {
-  BatchPass(engine, pieces).run(row);
+  BatchPass pass(engine, pieces);
+  pass.read();
+  pass.give_logits(row);
 }
 
 Session::Session(const Engine& engine, int64_t capacity, MlaForms forms)
     : engine_(&engine), cache_((check_capacity(engine, capacity), engine.caches()), capacity), forms_(forms) {}
 
 std::span<const float> Session::feed(std::span<const int32_t> ids, TokenRole role) {
-  check_ids(engine_->model().config, ids);
-  if (length() + static_cast<int64_t>(ids.size()) > capacity())
-    throw Error("session",
-                std::to_string(length()) + " + " + std::to_string(ids.size()) + " tokens exceed the capacity " +
-                    std::to_string(capacity()),
-                "open the session with a larger capacity");
-  if (role == TokenRole::prompt && length() == 0) ids = ids.subspan(static_cast<size_t>(recall(ids)));
+  check_room(*this, ids);
+  const int64_t before = length();
+  if (role == TokenRole::prompt && before == 0) ids = ids.subspan(static_cast<size_t>(recall(ids)));
   logits_.resize(static_cast<size_t>(engine_->model().config.vocab_size));
-  for (;;) {
-    const auto piece = ids.first(std::min(ids.size(), static_cast<size_t>(Engine::kPassTokens)));
-    const bool last = piece.size() == ids.size();
-    const BatchPiece pieces[] = {{this, piece, role, last ? 1 : 0}};
-    run_batch(*engine_, pieces, [&](size_t, int64_t, std::span<const float> row) {
-      require_finite(row, length() - 1);
-      std::copy(row.begin(), row.end(), logits_.begin());
-    });
-    if (last) return logits_;
-    ids = ids.subspan(piece.size());
+  try {
+    for (;;) {
+      const auto piece = ids.first(std::min(ids.size(), static_cast<size_t>(Engine::kPassTokens)));
+      const bool last = piece.size() == ids.size();
+      const BatchPiece pieces[] = {{this, piece, role, last ? 1 : 0}};
+      run_batch(*engine_, pieces, [&](size_t, int64_t, std::span<const float> row) {
+        require_finite(row, length() - 1);
+        std::copy(row.begin(), row.end(), logits_.begin());
+      });
+      if (last) return logits_;
+      ids = ids.subspan(piece.size());
+    }
+  } catch (...) {
+    rewind(before);
+    throw;
   }
 }
 

@@ -30,8 +30,9 @@ class Session {
   // Throws Error: a capacity that the engine does not allow; no memory for caches.
   Session(const Engine& engine, int64_t capacity, MlaForms forms = {});
   // Appends the tokens and returns the logits [V] that predict the next one, valid until the next call. A first prompt
-  // begins with what the engine's prefix cache has of it. Throws Error, and the session is what it was: ids outside the
-  // vocabulary, no room.
+  // begins with what the engine's prefix cache has of it. Throws Error, and the session is what it was (one that cannot
+  // go back has read the pieces of Engine::kPassTokens before the one that failed): ids outside the vocabulary, no
+  // room.
   std::span<const float> feed(std::span<const int32_t> ids, TokenRole role = TokenRole::prompt);
   // Forgets all but the first `tokens` of length(); what is fed next follows them with the bits of a session that read
   // no others. False, and nothing happens, where the model cannot go back to there (V4's windows).

@@ -1,4 +1,6 @@
 // Sessions in files: safetensors with the ids, the bytes of the caches, and what they belong to.
+#include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -6,6 +8,7 @@
 #include "io/manifest.h"
 #include "io/safetensors.h"
 #include "model/config/config.h"
+#include "model/weights.h"
 
 namespace birkhoff::infer {
 namespace {
@@ -17,15 +20,29 @@ constexpr const char* kChecksum = "checksum";
 
 std::string_view bytes_of(const io::TensorEntry& t) { return {reinterpret_cast<const char*>(t.data), t.bytes}; }
 
-// What a model is as far as caches are concerned: its configuration, arithmetic, and a part of its weights.
+// What a model is as far as caches are concerned: its configuration, arithmetic, what products read, and of every
+// matrix a sample.
 std::string model_name(const model::Model& m) {
-  const Mat& norm = m.weights.norm;
-  const uint64_t weights = io::checksum({static_cast<const char*>(norm.data), static_cast<size_t>(norm.bytes())});
-  return std::to_string(io::checksum(model::config_to_json(m.config).dump() + dtype_name(m.compute), weights));
+  uint64_t sum = io::checksum(model::config_to_json(m.config).dump() + dtype_name(m.compute));
+  const auto add = [&](const void* data, size_t bytes) {
+    sum = io::checksum({static_cast<const char*>(data), bytes}, sum);
+  };
+  constexpr size_t kSample = 256;
+  add(m.weights.norm.data, static_cast<size_t>(m.weights.norm.bytes()));
+  for (const ops::StoredMatrix& matrix : m.stored)
+    for (const ops::StoredMatrix::Part& part : matrix.parts)
+      add(part.tensor.data, std::min(kSample, static_cast<size_t>(part.tensor.row_bytes())));
+  for (const ops::QuantMatrix& q : m.quantised) add(&q.type, sizeof q.type);
+  if (m.adapter_block) add(m.adapter_block, sizeof(float) * static_cast<size_t>(model::parameter_elements(m.adapters)));
+  return std::to_string(sum);
 }
 
-std::string checksum_of(std::string_view ids, std::string_view caches) {
-  return std::to_string(io::checksum(caches, io::checksum(ids)));
+// Of all that the file says and holds.
+std::string checksum_of(std::map<std::string, std::string> metadata, std::string_view ids, std::string_view caches) {
+  metadata.erase(kChecksum);
+  uint64_t sum = io::checksum(caches, io::checksum(ids));
+  for (const auto& [key, value] : metadata) sum = io::checksum(key + "=" + value + "\n", sum);
+  return std::to_string(sum);
 }
 
 std::string form_names(const MlaForms& f) {
@@ -40,7 +57,7 @@ MlaForms forms_named(const std::string& names) {
       if (form_names(forms) == names) return forms;
     }
   }
-  return {};
+  throw Error("session", "no forms of attention are \"" + names + "\"", "read its text again");
 }
 
 }  // namespace
@@ -53,14 +70,15 @@ void Session::save(const std::string& path) const {
   const io::TensorEntry tensors[] = {
       entry(kIds, io::TensorType::i32, length(), ids_.data(), ids_.size() * sizeof(int32_t)),
       entry(kCaches, io::TensorType::u8, static_cast<int64_t>(caches.size()), caches.data(), caches.size())};
-  io::write_safetensors(path, tensors,
-                        {{"format", kFormat},
-                         {"model", model_name(engine_->model())},
-                         {"cache", ops::cache_type_name(cache_.pool().type())},
-                         {"forms", form_names(forms_)},
-                         {"capacity", std::to_string(capacity())},
-                         {"prompt", std::to_string(prompt_tokens_)},
-                         {kChecksum, checksum_of(bytes_of(tensors[0]), bytes_of(tensors[1]))}});
+  std::map<std::string, std::string> metadata = {{"format", kFormat},
+                                                 {"model", model_name(engine_->model())},
+                                                 {"cache", ops::cache_type_name(cache_.pool().type())},
+                                                 {"forms", form_names(forms_)},
+                                                 {"capacity", std::to_string(capacity())},
+                                                 {"prompt", std::to_string(prompt_tokens_)},
+                                                 {"scope", std::to_string(scope_)}};
+  metadata[kChecksum] = checksum_of(metadata, bytes_of(tensors[0]), bytes_of(tensors[1]));
+  io::write_safetensors(path, tensors, metadata);
 }
 
 Session Session::restore(const Engine& engine, const std::string& path) {
@@ -79,11 +97,14 @@ Session Session::restore(const Engine& engine, const std::string& path) {
           "go on with the type of caches that it was saved with");
   const io::TensorEntry *ids = file.find(kIds), *caches = file.find(kCaches);
   const auto number = [&](const char* key) { return std::strtoll(value(key).c_str(), nullptr, 10); };
-  const int64_t prompt = number("prompt");
-  if (!ids || !caches || ids->type != io::TensorType::i32 || prompt < 0 || prompt > ids->size() ||
-      value(kChecksum) != checksum_of(bytes_of(*ids), bytes_of(*caches)))
+  const int64_t prompt = number("prompt"), capacity = number("capacity");
+  if (!ids || !caches || ids->type != io::TensorType::i32 ||
+      value(kChecksum) != checksum_of(file.metadata(), bytes_of(*ids), bytes_of(*caches)) || prompt < 0 ||
+      prompt > ids->size() || ids->size() > capacity)
     throw Error("session", path + ": is damaged", "read its text again");
-  Session session(engine, number("capacity"), forms_named(value("forms")));
+  check_ids(engine.model().config, {ids->as<int32_t>(), static_cast<size_t>(ids->size())});
+  Session session(engine, capacity, forms_named(value("forms")));
+  session.scope_ = std::strtoull(value("scope").c_str(), nullptr, 10);
   session.cache_.restore(bytes_of(*caches), ids->size());
   session.ids_.assign(ids->as<int32_t>(), ids->as<int32_t>() + ids->size());
   session.prompt_tokens_ = prompt;

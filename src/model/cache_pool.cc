@@ -33,7 +33,12 @@ CachePool::CachePool(const Model& m, ops::CacheType type) : m_(m), memory_(std::
 CachePool::CachePool(const Model& m, ops::CacheType type, int64_t budget) : CachePool(m, type) {
   budget_ = budget;
   const int64_t pages = page_bytes() ? budget / page_bytes() : 0;
-  pages_ = std::make_unique<Arena>(static_cast<size_t>(pages * page_bytes()));
+  try {
+    pages_ = std::make_unique<Arena>(static_cast<size_t>(pages * page_bytes()));
+  } catch (const Error&) {
+    throw Error("cache", "the system has no room for caches of " + std::to_string(budget >> 20) + " MiB",
+                "allow them less");
+  }
   memory_->base = pages_->base();
 }
 
@@ -78,6 +83,8 @@ int32_t CachePool::take_page() {
     free_.pop_back();
   }
   users_[static_cast<size_t>(page)] = 1;
+  const auto memory = this->page(page);  // nothing of another text is left, in files neither
+  std::fill(memory.begin(), memory.end(), std::byte{0});
   return page;
 }
 
@@ -100,27 +107,27 @@ int32_t CachePool::copy_page(int32_t from) {
 
 size_t CachePool::take_slot(int64_t capacity) {
   if (!has_slots_) return 0;
-  require(slot_bytes(capacity));
-  used_ += slot_bytes(capacity);
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    if (slots_[i].taken || slots_[i].capacity != capacity) continue;
-    slots_[i].taken = true;
-    return i;
-  }
-  const auto bytes = static_cast<size_t>(slot_bytes(capacity));
-  slots_.push_back({std::make_unique<Arena>(pages_ ? Arena(bytes) : Arena::measuring()), capacity, true});
+  const int64_t bytes = slot_bytes(capacity);
+  require(bytes);
+  auto memory = std::make_unique<Arena>(pages_ ? Arena(static_cast<size_t>(bytes)) : Arena::measuring());
+  const auto unused = std::find_if(slots_.begin(), slots_.end(), [](const Slot& s) { return !s.memory; });
+  const auto index = static_cast<size_t>(unused - slots_.begin());
   for_attention(m_, [&](size_t l, const auto& spec) {
     auto& cache = std::get<CacheOf<std::decay_t<decltype(spec)>>>(layers_[l]);
     using LayerSlot = typename std::decay_t<decltype(cache)>::Slot;
-    cache.slots.push_back(LayerSlot::take(*slots_.back().memory, spec, m_.compute, capacity));
+    if (index == cache.slots.size()) cache.slots.emplace_back();
+    cache.slots[index] = LayerSlot::take(*memory, spec, m_.compute, capacity);
   });
-  return slots_.size() - 1;
+  if (index == slots_.size()) slots_.emplace_back();
+  slots_[index] = {std::move(memory), bytes};
+  used_ += bytes;
+  return index;
 }
 
 void CachePool::release_slot(size_t slot) {
   if (!has_slots_) return;
-  slots_[slot].taken = false;
-  used_ -= slot_bytes(slots_[slot].capacity);
+  used_ -= slots_[slot].bytes;
+  slots_[slot] = {};
 }
 
 std::span<std::byte> CachePool::slot(size_t slot) const {

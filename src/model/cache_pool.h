@@ -59,9 +59,8 @@ class CachePool {
   std::vector<int32_t> free_;
   std::function<bool()> give_back_;
   struct Slot {
-    std::unique_ptr<Arena> memory;
-    int64_t capacity = 0;
-    bool taken = false;
+    std::unique_ptr<Arena> memory;  // null: unused
+    int64_t bytes = 0;
   };
   std::vector<Slot> slots_;
   bool has_slots_ = false;

@@ -88,7 +88,6 @@ TEST_F(Api, SessionsGoBackForkAndGoToFiles) {
 
 TEST_F(Api, ManyTextsAtOnce) {
   const api::Engine engine = open(1 << 20);
-  api::Writer writer(engine, 3);
   api::GenerationOptions o;
   o.max_tokens = 9, o.seed = 5;
   std::vector<std::vector<int32_t>> prompts, got(7), want(7);
@@ -101,6 +100,7 @@ TEST_F(Api, ManyTextsAtOnce) {
     }));
   }
   std::atomic<int> ended{0};
+  api::Writer writer = *api::Writer::make(engine, 3);
   std::thread owner([&] { writer.run(); });
   for (size_t i = 0; i < got.size(); ++i) {
     api::Writer::Text text;
@@ -131,6 +131,10 @@ TEST_F(Api, FailuresAreValues) {
   EXPECT_NE(format.failure().what.find("q3"), std::string::npos);
   EXPECT_NE(format.failure().hint.find("q4"), std::string::npos);
   const api::Engine engine = open();
+  o.weights = "auto", o.max_tokens = 1 << 20;
+  EXPECT_FALSE(api::Engine::open(dir.path(), o)) << "more positions than the model has";
+  o.max_tokens = -1;
+  EXPECT_FALSE(api::Engine::open(dir.path(), o));
   EXPECT_FALSE(engine.session(1 << 30));
   auto session = engine.session(10);
   const std::vector<int32_t> wrong = {256}, long_text(11, 1);
@@ -145,7 +149,7 @@ TEST_F(Api, FailuresAreValues) {
   const auto written = session->generate(std::vector<int32_t>{1}, g, nullptr);
   ASSERT_FALSE(written);
   EXPECT_NE(written.failure().what.find("-1"), std::string::npos);
-  api::Writer writer(engine);
+  api::Writer writer = *api::Writer::make(engine);
   EXPECT_FALSE(writer.submit({wrong, {}, 0, {}, {}}));
 }
 

@@ -8,6 +8,7 @@
 #include "infer/session.h"
 #include "model/config/inventory.h"
 #include "support/model_directory.h"
+#include "support/sanitized.h"
 #include "support/temp_dir.h"
 
 namespace birkhoff::test {
@@ -251,6 +252,52 @@ TEST(CacheBudget, RefusesAndEvicts) {
   EXPECT_EQ(engine.caches().used(), 3 * page) << "and go for another text";
 }
 
+// A pass for which there is no room leaves its sessions as they were, also those that had theirs.
+TEST(CacheBudget, AFailedPassLeavesNothing) {
+  TempDir dir;
+  write_model(dir.path(), batch_config("gqa"));
+  infer::EngineOptions options;
+  const int64_t page = Engine(dir.path(), options).caches().page_bytes();
+  options.caches.bytes = 5 * page + 10;
+  const Engine engine(dir.path(), options);
+  const auto ids = random_ids(250, engine.model().config.vocab_size);
+  const auto part = [&](size_t first, size_t n) { return std::span(ids).subspan(first, n); };
+  Session a(engine, 250), b(engine, 250);
+  a.feed(part(0, 64)), b.feed(part(0, 120));
+  const BatchPiece pieces[] = {{&a, part(64, 60), TokenRole::prompt, 1},
+                               {&b, part(120, 190 - 60), TokenRole::prompt, 1}};
+  EXPECT_THROW(infer::run_batch(engine, pieces, [](size_t, int64_t, std::span<const float>) {}), Error);
+  EXPECT_EQ(engine.caches().used(), 3 * page);
+  Session fork = a.fork();
+  const auto logits = a.feed(part(64, 5));
+  const std::vector<float> want(logits.begin(), logits.end());
+  fork.feed(part(100, 9));
+  ASSERT_TRUE(a.rewind(64));
+  const auto again = a.feed(part(64, 5));
+  EXPECT_EQ(std::vector<float>(again.begin(), again.end()), want);
+  EXPECT_THROW(a.feed(part(0, 180)), Error);
+  EXPECT_EQ(a.length(), 69);
+}
+
+// What is read through copies was planned for.
+TEST(CacheBudget, OfALongText) {
+  TempDir dir;
+  model::ModelConfig c = batch_config("gqa");
+  c.max_position_embeddings = 20000;
+  write_model(dir.path(), c);
+  for (const ops::CacheType type : {ops::CacheType::int8, ops::CacheType::f32}) {
+    infer::EngineOptions options;
+    options.compute = "bf16";
+    options.caches.type = type;
+    options.max_positions = 20000;
+    const Engine engine(dir.path(), options);
+    Session session(engine, 20000);
+    const auto ids = random_ids(256, c.vocab_size);
+    for (int i = 0; i < (sanitized() ? 10 : 60); ++i) session.feed(ids);
+    EXPECT_GT(session.length(), 2000);
+  }
+}
+
 TEST(PrefixCache, TheLeastRecentlyUsedGoes) {
   TempDir dir;
   write_model(dir.path(), batch_config("gqa"));
@@ -266,8 +313,9 @@ TEST(PrefixCache, TheLeastRecentlyUsedGoes) {
   {
     infer::PrefixCache cache(pool, 3 * pool.page_bytes());
     const auto insert = [&](std::span<const int32_t> text) {
-      std::vector<int32_t> pages;
-      for (size_t i = 0; i < text.size() / 64; ++i) pages.push_back(pool.take_page());
+      std::vector<int32_t> pages = cache.find({}, text);  // as a session does, which reads the rest
+      for (const int32_t page : pages) pool.share_page(page);
+      while (pages.size() < text.size() / 64) pages.push_back(pool.take_page());
       cache.insert({}, text, pages);
       for (const int32_t page : pages) pool.release_page(page);
       return pages;
@@ -282,6 +330,11 @@ TEST(PrefixCache, TheLeastRecentlyUsedGoes) {
     EXPECT_EQ(cache.find({}, joined(at(0), at(1))), first);
     EXPECT_EQ(cache.find({1, layers::MlaForm::expanded}, at(3)), std::vector<int32_t>{});
     EXPECT_EQ(pool.used(), 3 * pool.page_bytes());
+    // Who read the same at the same time has pages of its own: nothing hangs below another's.
+    const std::vector<int32_t> own = {pool.take_page(), pool.take_page()};
+    cache.insert({}, joined(at(0), at(3)), own);
+    EXPECT_EQ(cache.find({}, joined(at(0), at(3))), std::vector<int32_t>{first[0]});
+    for (const int32_t page : own) pool.release_page(page);
   }
   EXPECT_EQ(pool.used(), 0);
 }
