@@ -67,7 +67,7 @@ class Engine {
   static constexpr int64_t kPassTokens = 256;
   model::Pass& session_pass() const;
   model::CachePool& caches() const;
-  PrefixCache* prefixes() const;                     // or nullptr
+  PrefixCache* prefixes() const;  // or nullptr
   // What was read of prompts is of the weights of then: after a lent model's have moved.
   void forget_prompts() const;
   const std::string& note() const { return note_; }  // what had to be worked around while opening, or ""
