@@ -175,7 +175,7 @@ void PanelCache::keep(const Exec& exec) {
   std::memcpy(head.data(), &h, sizeof h);
   try {
     io::create_directories(directory_);
-    io::remove_leftovers(directory_);
+    io::remove_leftovers(directory_, path_.substr(directory_.size() + 1));
     io::StagedFile out(path_);
     out.append(head.data(), head.size());
     out.append(data, bytes_);

@@ -178,7 +178,6 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
                       {"pass_ms", pass * 1e3},
                       {"open_and_token_ms", opening * 1e3},
                       {"rss_opened_mib", rss_opened},
-                      {"rss_mib", peak_rss_mib()},
                       {"checksum", sum},
                       {"weight_bytes_per_token", bytes},
                       {"read_gbs", bandwidth * 1e-9},
@@ -194,6 +193,7 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
   r["cache_bytes_constant"] = cache.constant;
   if (load.sessions > 1 && load.decode > 0)
     r["together"] = time_together(*o.engine, load, std::max<int64_t>(1, load.depths.empty() ? 1 : load.depths[0]));
+  r["rss_mib"] = peak_rss_mib();
   if (!o.engine->note().empty()) r["note"] = o.engine->note();
   return r;
 }

@@ -178,12 +178,12 @@ void replace_symlink(const std::string& link, const std::string& target) {
   if (::rename(temporary.c_str(), link.c_str()) != 0) file_error(link, "rename failed", errno);
 }
 
-void remove_leftovers(const std::string& directory) {
+void remove_leftovers(const std::string& directory, const std::string& of) {
   std::error_code ec;
   for (const auto& e : fs::directory_iterator(directory, ec)) {
     const std::string name = e.path().filename().string();
     const size_t at = name.rfind(kTemporary);
-    if (name[0] != '.' || at == std::string::npos) continue;
+    if (name[0] != '.' || at == std::string::npos || (!of.empty() && name.substr(1, at - 1) != of)) continue;
     const std::string digits = name.substr(at + std::strlen(kTemporary));
     char* end = nullptr;
     const auto owner = static_cast<pid_t>(std::strtol(digits.c_str(), &end, 10));

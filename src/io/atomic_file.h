@@ -55,8 +55,9 @@ class StagedDirectory {
 // Points the symbolic link `link` at `target` in one step.
 void replace_symlink(const std::string& link, const std::string& target);
 
-// Removes from `directory` the temporaries that a killed process left there; those of other living processes stay.
-void remove_leftovers(const std::string& directory);
+// Removes from `directory` the temporaries that a killed process left there, of all files or those of the name `of`;
+// those of other living processes stay.
+void remove_leftovers(const std::string& directory, const std::string& of = "");
 
 // Advisory lock on DIR/.lock, held until destruction or the end of the process. Throws Error naming the holder's
 // process id when taken.
