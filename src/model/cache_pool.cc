@@ -226,6 +226,7 @@ void KvCache::restore(std::string_view bytes, int64_t length) {
                 "go on with the model, the type of cache and the capacity that they were saved with");
   }
   const auto take = [&](std::span<std::byte> part) {
+    if (part.empty()) return;  // no slot
     std::memcpy(part.data(), bytes.data(), part.size());
     bytes.remove_prefix(part.size());
   };
