@@ -96,7 +96,8 @@ void CachePool::release_page(int32_t page) {
 }
 
 std::span<std::byte> CachePool::page(int32_t page) const {
-  return {memory_->base + page * page_bytes(), static_cast<size_t>(memory_->base ? page_bytes() : 0)};
+  if (!memory_->base) return {};  // of a dry run
+  return {memory_->base + page * page_bytes(), static_cast<size_t>(page_bytes())};
 }
 
 int32_t CachePool::copy_page(int32_t from) {
