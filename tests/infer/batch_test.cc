@@ -132,6 +132,14 @@ TEST_P(Batch, ForksAndFilesGoOn) {
   other.feed(std::span(texts[1].ids).first(30));  // goes its own way, in the page that both began
   EXPECT_EQ(other.length(), static_cast<int64_t>(s.prompt) + 30);
   EXPECT_EQ(go_on(first, s.prompt, begun), want);
+  // The fork too is what it is alone, whatever was written meanwhile into the page that both began.
+  Session lone(engine, 200);
+  lone.feed(std::span(s.ids).first(s.prompt));
+  lone.feed(std::span(texts[1].ids).first(30));
+  const auto next = lone.feed({&s.ids[0], 1}, TokenRole::generated);
+  const std::vector<float> expected(next.begin(), next.end());
+  const auto got = other.feed({&s.ids[0], 1}, TokenRole::generated);
+  EXPECT_EQ(std::vector<float>(got.begin(), got.end()), expected);
   Session again = Session::restore(engine, dir / "session");
   EXPECT_EQ(std::vector(again.ids().begin(), again.ids().end()), std::vector(s.ids.begin(), s.ids.begin() + 130));
   EXPECT_EQ(go_on(again, s.prompt, begun), want);
@@ -335,6 +343,21 @@ TEST(PrefixCache, TheLeastRecentlyUsedGoes) {
     cache.insert({}, joined(at(0), at(3)), own);
     EXPECT_EQ(cache.find({}, joined(at(0), at(3))), std::vector<int32_t>{first[0]});
     for (const int32_t page : own) pool.release_page(page);
+  }
+  for (const size_t kept : {1, 2}) {  // whichever was inserted first
+    infer::PrefixCache cache(pool, 3 * pool.page_bytes());
+    const auto take = [&](std::span<const int32_t> text) {
+      std::vector<int32_t> pages = cache.find({}, text);
+      for (const int32_t page : pages) pool.share_page(page);
+      while (pages.size() < text.size() / 64) pages.push_back(pool.take_page());
+      cache.insert({}, text, pages);
+      for (const int32_t page : pages) pool.release_page(page);
+    };
+    take(joined(at(0), at(1)));
+    take(joined(at(0), at(2)));
+    cache.find({}, joined(at(0), at(kept)));
+    take(at(3));
+    EXPECT_EQ(cache.find({}, joined(at(0), at(kept))).size(), 2u) << kept;
   }
   EXPECT_EQ(pool.used(), 0);
 }
