@@ -358,6 +358,7 @@ TEST(PrefixCache, TheLeastRecentlyUsedGoes) {
     cache.find({}, joined(at(0), at(kept)));
     take(at(3));
     EXPECT_EQ(cache.find({}, joined(at(0), at(kept))).size(), 2u) << kept;
+    EXPECT_EQ(cache.find({}, at(3)).size(), 1u) << "the newest stays";
   }
   EXPECT_EQ(pool.used(), 0);
 }
