@@ -128,15 +128,6 @@ std::string variable_behind(const CLI::App& verb, const std::string& complaint) 
   return "";
 }
 
-namespace {
-ops::WeightFormat weight_format(const char* flag, const std::string& name) {
-  if (const auto format = find_named<ops::WeightFormat>(name)) return *format;
-  std::string allowed;
-  for (const std::string& n : names_of<ops::WeightFormat>()) allowed += (allowed.empty() ? "one of " : ", ") + n;
-  throw Error(flag, "unknown format \"" + name + "\"", allowed, ExitCode::usage);
-}
-}  // namespace
-
 void WeightFlags::add_formats(CLI::App& verb) {
   verb.add_option("--weights", matrices, "auto, stored, q8 or q4: what matrices are in memory")->capture_default_str();
   verb.add_option("--head-weights", head, "the same of the output matrix; default: as --weights, q8 beside q4");
@@ -152,14 +143,7 @@ void WeightFlags::apply(infer::EngineOptions& options) const {
   options.panels = cache;
 }
 
-model::WeightFormats WeightFlags::formats() const {
-  model::WeightFormats f;
-  f.matrices = weight_format("--weights", matrices);
-  f.head = !head.empty()                         ? weight_format("--head-weights", head)
-           : f.matrices == ops::WeightFormat::q4 ? ops::WeightFormat::q8
-                                                 : f.matrices;
-  return f;
-}
+model::WeightFormats WeightFlags::formats() const { return model::WeightFormats::named(matrices, head, "--"); }
 
 void CacheFlags::add(CLI::App& verb) {
   verb.add_option("--cache-type", type, "fp32, bf16 or int8: what is kept of earlier tokens; default: the number type");

@@ -49,14 +49,6 @@ Done attempt_done(F&& f) {
   });
 }
 
-template <class T>
-T named(const char* what, const std::string& name) {
-  if (const auto value = find_named<T>(name)) return *value;
-  std::string allowed;
-  for (const std::string& n : names_of<T>()) allowed += (allowed.empty() ? "one of " : ", ") + n;
-  throw Error(what, "unknown value \"" + name + "\"", allowed);
-}
-
 infer::EngineOptions engine_options(const EngineOptions& o) {
   for (const int64_t n : {o.cache_bytes, o.prefix_bytes, o.max_tokens})
     if (n < 0) throw Error("engine", "a size of " + std::to_string(n), "sizes are not negative; 0 leaves the choice");
@@ -66,10 +58,7 @@ infer::EngineOptions engine_options(const EngineOptions& o) {
   e.max_positions = o.max_tokens;
   e.threads = o.threads > 0 ? o.threads : cpu_cores();
   e.progress = o.progress;
-  e.weights.matrices = named<ops::WeightFormat>("weights", o.weights);
-  e.weights.head = !o.head_weights.empty()                       ? named<ops::WeightFormat>("weights", o.head_weights)
-                   : e.weights.matrices == ops::WeightFormat::q4 ? ops::WeightFormat::q8
-                                                                 : e.weights.matrices;
+  e.weights = model::WeightFormats::named(o.weights, o.head_weights);
   e.caches.bytes = o.cache_bytes;
   e.caches.prefix_bytes = o.prefix_bytes;
   if (o.cache_type.empty()) return e;

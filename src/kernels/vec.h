@@ -168,17 +168,21 @@ inline V exp(V x) {
   return scale2(fma(p * r, r, r) + set1(1.f), n);
 }
 inline V sigmoid(V x) { return set1(1.f) / (set1(1.f) + exp(set1(0.f) - x)); }
+// Per lane: x where a > b, else y.
+inline V where_greater(V a, V b, V x, V y) {
+#if defined(__AVX512F__)
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
+#elif defined(__AVX2__)
+  return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
+#else
+  return a > b ? x : y;
+#endif
+}
 inline V tanh(V x) {  // 1 - 2/(e^2x + 1), with a series near 0 where that cancels
   const V e = set1(1.f) - set1(2.f) / (exp(x + x) + set1(1.f));
   const V q = x * x;
   const V s = x * fma(q, fma(q, fma(q, set1(-17.f / 315.f), set1(2.f / 15.f)), set1(-1.f / 3.f)), set1(1.f));
-#if defined(__AVX512F__)
-  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(q, set1(0.01f), _CMP_LT_OQ), e, s);
-#elif defined(__AVX2__)
-  return _mm256_blendv_ps(e, s, _mm256_cmp_ps(q, set1(0.01f), _CMP_LT_OQ));
-#else
-  return q < 0.01f ? s : e;
-#endif
+  return where_greater(set1(0.01f), q, s, e);
 }
 
 // f(i, n) for every vector of a row of `count` elements: n == kLanes except perhaps for the last.

@@ -31,6 +31,26 @@ Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, bool f
 
 namespace {
 
+ops::WeightFormat format_named(const std::string& where, const std::string& name) {
+  if (const auto format = find_named<ops::WeightFormat>(name)) return *format;
+  std::string allowed;
+  for (const std::string& n : names_of<ops::WeightFormat>()) allowed += (allowed.empty() ? "one of " : ", ") + n;
+  throw Error(where, "unknown format \"" + name + "\"", allowed, ExitCode::usage);
+}
+
+}  // namespace
+
+WeightFormats WeightFormats::named(const std::string& matrices, const std::string& head, const std::string& where) {
+  WeightFormats f;
+  f.matrices = format_named(where + "weights", matrices);
+  f.head = !head.empty()                         ? format_named(where + "head-weights", head)
+           : f.matrices == ops::WeightFormat::q4 ? ops::WeightFormat::q8
+                                                 : f.matrices;
+  return f;
+}
+
+namespace {
+
 // Of rows [first, first + count) in their file.
 int64_t stored_bytes(const ops::StoredMatrix& m, int64_t first, int64_t count) {
   int64_t bytes = 0, begin = 0;

@@ -22,6 +22,9 @@ struct WeightFormats {
   ops::WeightFormat matrices = ops::WeightFormat::automatic;
   ops::WeightFormat head = ops::WeightFormat::automatic;
   bool automatic() const { return *this == WeightFormats{}; }
+  // By name; head "": as the matrices, q8 beside q4. where: what goes before "weights" in the name of a flag. Throws
+  // Error naming it.
+  static WeightFormats named(const std::string& matrices, const std::string& head, const std::string& where = "");
   bool operator==(const WeightFormats&) const = default;
 };
 

@@ -56,6 +56,21 @@ inline void key_products(const KeyBlock& b, const AttentionRows& k, int64_t dim,
   }
 }
 
+// Weights of a tile of keys: p [here][n] = 2^(scale log2(e) s - top), as T holds them; total [n] += them as they are.
+template <class T, class Op>
+inline void weigh_tile(const float* s, int64_t here, int64_t n, float scale, const float* top, Op* p, float* total) {
+  for (int64_t j = 0; j < n; j += kLanes) {
+    const V c = set1(scale * kLog2e), shift = set1(0.f) - load(top + j);
+    V sum = load(total + j);
+    for (int64_t u = 0; u < here; ++u) {
+      const V weight = exp2<T>(multiply_add(load(s + u * n + j), c, shift));
+      sum = sum + weight;
+      store(p + u * n + j, rounded<T>(weight));
+    }
+    store(total + j, sum);
+  }
+}
+
 // kMasked where a query does not list the key; heads * query is the query's first column.
 inline void mask_unlisted(const KeyBlock& b, int64_t heads, int64_t n, float* s) {
   if (!b.seen) return;

@@ -98,16 +98,7 @@ void piece(const LatentPiece& a) {
   zero(a.o, b.n * b.vd);
   for (int64_t k0 = 0; k0 < a.keys; k0 += kKeyTile) {
     const int64_t here = a.keys - k0 < kKeyTile ? a.keys - k0 : kKeyTile, depth = round_up(here, kDepth<Op>);
-    for (int64_t j = 0; j < b.n; j += kLanes) {
-      const V c = set1(a.scale * kLog2e), shift = set1(0.f) - load(a.top + j);
-      V total = load(a.total + j);
-      for (int64_t u = 0; u < here; ++u) {
-        const V p = exp2<T>(multiply_add(load(b.s + (k0 + u) * b.n + j), c, shift));
-        total = total + p;
-        store(b.p + u * b.n + j, rounded<T>(p));
-      }
-      store(a.total + j, total);
-    }
+    weigh_tile<T>(b.s + k0 * b.n, here, b.n, a.scale, a.top, b.p, a.total);
     pack_a_transposed([&](int64_t u) { return b.p + u * b.n; }, here, b.n, b.pt, kKeyTile, b.n, depth);
     product(b.pt, kKeyTile, b.x + k0 * b.vd, b.vd, a.o, b.vd, b.n, b.vd, depth, true);
   }

@@ -48,17 +48,6 @@ inline V rounded(V v) {
     return rounded_to_bf16(v);
 }
 
-// Per lane: x where a > b, else y.
-inline V where_greater(V a, V b, V x, V y) {
-#if defined(__AVX512F__)
-  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
-#elif defined(__AVX2__)
-  return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
-#else
-  return a > b ? x : y;
-#endif
-}
-
 #if defined(__AVX512BF16__)
 // Two rows as bf16, even in the low half; and woven into pairs as block_product.h wants b.
 inline __m512i narrow2(V even, V odd) { return (__m512i)_mm512_cvtne2ps_pbh(odd, even); }

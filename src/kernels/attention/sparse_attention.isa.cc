@@ -70,16 +70,7 @@ void run(const SparseForward& a) {
   zero(b.o, b.n * b.vd);
   for (int64_t k0 = 0; k0 < block.count; k0 += kKeyTile) {
     const int64_t here = tile_keys(block, k0);
-    for (int64_t j = 0; j < b.n; j += kLanes) {
-      const V c = set1(a.scale * kLog2e), shift = set1(0.f) - load(b.top + j);
-      V total = load(b.total + j);
-      for (int64_t u = 0; u < here; ++u) {
-        const V p = exp2<T>(multiply_add(load(b.s + (k0 + u) * b.n + j), c, shift));
-        total = total + p;
-        store(b.p + u * b.n + j, rounded<T>(p));
-      }
-      store(b.total + j, total);
-    }
+    weigh_tile<T>(b.s + k0 * b.n, here, b.n, a.scale, b.top, b.p, b.total);
     add_columns<T>(block, k0, b.p, b.n, columns, a.v, a.v_dim, b.pt, b.x, b.o);
   }
   for (int64_t j = 0; j < columns; ++j) {

@@ -36,16 +36,6 @@ uint16_t half_bits(float f) {
 }
 void put(uint8_t* p, uint16_t h) { __builtin_memcpy(p, &h, 2); }
 
-// x where a > b, else y.
-V choose(V a, V b, V x, V y) {
-#if defined(__AVX512F__)
-  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
-#elif defined(__AVX2__)
-  return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
-#else
-  return a > b ? x : y;
-#endif
-}
 V minus(V x) { return set1(-0.f) - x; }
 V magnitude(V x) { return max(x, minus(x)); }
 // x as the nearest half float.
@@ -63,8 +53,8 @@ constexpr float kLargest = 65504.f;
 // A scale as a half float holds it: at most its largest number, and not 0 unless it is.
 V as_scale(V d) {
   const V size = magnitude(d), zero = set1(0.f);
-  const V kept = choose(size, zero, min(max(as_half(size), set1(0x1p-24f)), set1(kLargest)), zero);
-  return choose(zero, d, minus(kept), kept);
+  const V kept = where_greater(size, zero, min(max(as_half(size), set1(0x1p-24f)), set1(kLargest)), zero);
+  return where_greater(zero, d, minus(kept), kept);
 }
 V as_offset(V m) {  // not -0, which a smallest number may be or not
   return as_half(min(max(m, set1(-kLargest)), set1(kLargest))) + set1(0.f);
@@ -105,8 +95,8 @@ V sum_over(F f) {
 
 struct Range {
   V min, max;
-  V magnitude() const { return choose(minus(min), max, minus(min), max); }
-  V extreme() const { return choose(minus(min), max, min, max); }
+  V magnitude() const { return where_greater(minus(min), max, minus(min), max); }
+  V extreme() const { return where_greater(minus(min), max, min, max); }
 };
 Range range(const Blocks& x) {
   const auto larger = [](V a, V b) { return max(a, b); };
@@ -118,8 +108,9 @@ struct Fit {
   V d, m;
   float low, high;
   V inverse() const {
-    const V none = choose(magnitude(d), set1(0.f), set1(0.f), set1(1.f));  // 1 where d is 0, which then divides by 1
-    return choose(none, set1(0.f), set1(0.f), set1(1.f) / (d + none));
+    const V none =
+        where_greater(magnitude(d), set1(0.f), set1(0.f), set1(1.f));  // 1 where d is 0, which then divides by 1
+    return where_greater(none, set1(0.f), set1(0.f), set1(1.f) / (d + none));
   }
 };
 struct Codes {  // the nearest of a number
@@ -155,8 +146,8 @@ Fit symmetric_fit(const Blocks& x, V extreme, const float (&parts)[count], float
   for (int i = 1; i < count; ++i) {
     const Fit f{as_scale(extreme * set1(parts[i])), set1(0.f), low, high};
     const V error = squared_error(x, f);
-    best.d = choose(least, error, f.d, best.d);
-    least = choose(least, error, error, least);
+    best.d = where_greater(least, error, f.d, best.d);
+    least = where_greater(least, error, error, least);
   }
   return best;
 }
@@ -175,13 +166,13 @@ Fit affine_fit(const Blocks& x, const Range& r, float high) {
     const V s = sum_over([&](int i) { return q.v[i]; }), ss = sum_over([&](int i) { return q.v[i] * q.v[i]; }),
             sx = sum_over([&](int i) { return q.v[i] * (x.v[i] - first); });
     const V determinant = count * ss - s * s;
-    open = choose(magnitude(determinant), zero, open, zero);
+    open = where_greater(magnitude(determinant), zero, open, zero);
     f.d = as_scale((count * sx - s * sum) / determinant);
     f.m = as_offset(first + (ss * sum - s * sx) / determinant);
-    const V error = squared_error(x, f), bound = choose(open, zero, least, set1(-1.f));
-    best.d = choose(bound, error, f.d, best.d);
-    best.m = choose(bound, error, f.m, best.m);
-    least = choose(bound, error, error, least);
+    const V error = squared_error(x, f), bound = where_greater(open, zero, least, set1(-1.f));
+    best.d = where_greater(bound, error, f.d, best.d);
+    best.m = where_greater(bound, error, f.m, best.m);
+    least = where_greater(bound, error, error, least);
   }
   return best;
 }

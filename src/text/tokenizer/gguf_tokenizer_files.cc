@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "io/atomic_file.h"
 #include "io/json_file.h"
+#include "text/tokenizer/byte_level_json.h"
 #include "text/tokenizer/gguf_splitting.h"
 #include "text/tokenizer/gguf_tokenizer.h"
 #include "text/tokenizer/gguf_tokens.h"
@@ -52,25 +53,8 @@ json tokenizer_json(const io::GgufFile& f, json post_processor) {
     entry["id"] = t.id;
     added.push_back(std::move(entry));
   }
-  return {{"version", "1.0"},
-          {"truncation", nullptr},
-          {"padding", nullptr},
-          {"added_tokens", added},
-          {"normalizer", splitting.normalizer()},
-          {"pre_tokenizer", splitting.pre_tokenizer()},
-          {"post_processor", std::move(post_processor)},
-          {"decoder", {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}}},
-          {"model",
-           {{"type", "BPE"},
-            {"dropout", nullptr},
-            {"unk_token", nullptr},
-            {"continuing_subword_prefix", nullptr},
-            {"end_of_word_suffix", nullptr},
-            {"fuse_unk", false},
-            {"byte_fallback", false},
-            {"ignore_merges", splitting.ignore_merges},
-            {"vocab", std::move(vocab)},
-            {"merges", std::move(merges)}}}};
+  return byte_level_json({std::move(vocab), std::move(merges), std::move(added), splitting.normalizer(),
+                          splitting.pre_tokenizer(), std::move(post_processor), splitting.ignore_merges});
 }
 
 // tokenizer_config.json without what only one of the two kinds has.

@@ -6,6 +6,7 @@
 #include "io/atomic_file.h"
 #include "io/json_file.h"
 #include "text/tokenizer/bpe_trainer.h"
+#include "text/tokenizer/byte_level_json.h"
 
 namespace birkhoff::text {
 namespace {
@@ -56,9 +57,6 @@ struct Family {
 constexpr Family kFamilies[] = {{"v3", kV3}, {"llm", kLlm}, {"coder", kCoder}, {"gpt2", kGpt2}};
 
 using nlohmann::json;
-const json kByteLevel = {
-    {"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}};
-
 json added_tokens(const std::vector<std::string>& specials) {
   json list = json::array();
   for (size_t id = 0; id < specials.size(); ++id)
@@ -87,25 +85,8 @@ void write_tokenizer(const std::string& directory, const TrainedBpe& bpe, const 
   for (size_t id = 0; id < bpe.tokens.size(); ++id) vocab[bpe.tokens[id]] = id;
   for (const auto& [l, r] : bpe.merges)
     merges.push_back(bpe.tokens[static_cast<size_t>(l)] + " " + bpe.tokens[static_cast<size_t>(r)]);
-  const json model = {{"type", "BPE"},
-                      {"dropout", nullptr},
-                      {"unk_token", nullptr},
-                      {"continuing_subword_prefix", nullptr},
-                      {"end_of_word_suffix", nullptr},
-                      {"fuse_unk", false},
-                      {"byte_fallback", false},
-                      {"ignore_merges", false},
-                      {"vocab", vocab},
-                      {"merges", merges}};
-  const json file = {{"version", "1.0"},
-                     {"truncation", nullptr},
-                     {"padding", nullptr},
-                     {"added_tokens", added_tokens(specials)},
-                     {"normalizer", nullptr},
-                     {"pre_tokenizer", pre_tokenizer},
-                     {"post_processor", nullptr},
-                     {"decoder", kByteLevel},
-                     {"model", model}};
+  const json file = byte_level_json(
+      {std::move(vocab), std::move(merges), added_tokens(specials), nullptr, pre_tokenizer, nullptr, false});
   json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
                  {"clean_up_tokenization_spaces", false},
                  {"add_bos_token", false},
