@@ -64,7 +64,7 @@ class Engine {
   // Where the text of the model is: a directory, a GGUF file, or "" of a lent model without.
   const std::string& directory() const { return directory_; }
   // Working memory of a pass over up to kPassTokens tokens of sessions, of which one runs at a time.
-  static constexpr int64_t kPassTokens = 256;
+  static constexpr int64_t kPassTokens = 512;
   model::Pass& session_pass() const;
   model::CachePool& caches() const;
   PrefixCache* prefixes() const;  // or nullptr

@@ -166,14 +166,14 @@ TEST_F(GenerationTest, IdsAloneHaveNoEnds) {
 
 TEST_F(GenerationTest, WhatItDrawsIsFedAsItsOwn) {
   Script script({4, 4, 4}, engine->model().config.vocab_size);
-  run(script.feed(), nullptr, std::vector<int32_t>(300, 5), greedy(3));
+  run(script.feed(), nullptr, std::vector<int32_t>(Engine::kPassTokens + 44, 5), greedy(3));
   using enum infer::TokenRole;
   EXPECT_EQ(script.roles, (std::vector<infer::TokenRole>{prompt, prompt, generated, generated}));
 }
 
 TEST_F(GenerationTest, Cancelled) {
   std::atomic<bool> cancel{false};
-  const std::vector<int32_t> prompt(700, 6);
+  const std::vector<int32_t> prompt(2 * Engine::kPassTokens + 188, 6);
   Script script(encode("one two three four five six"), engine->model().config.vocab_size);
   const auto feed = script.feed();
   int64_t calls = 0;
