@@ -55,10 +55,10 @@ std::vector<ScriptedText> scripted_texts(int64_t vocab) {
 
 // Logits of the last prompt token and of every generated one.
 Rows alone(const Engine& engine, ScriptedText script) {
-  Session session(engine, 200);
+  Session session(engine, static_cast<int64_t>(script.ids.size()) + 30);
   Rows rows;
   while (script.at < script.ids.size()) {
-    const auto piece = script.next(256);
+    const auto piece = script.next(512);
     const auto logits = session.feed(piece, script.role());
     rows.emplace_back(logits.begin(), logits.end());
     script.at += piece.size();
@@ -69,15 +69,17 @@ Rows alone(const Engine& engine, ScriptedText script) {
 // All texts in passes together, each in pieces of `piece`, the first text beginning `late` passes after the others.
 std::vector<Rows> together(const Engine& engine, std::vector<ScriptedText> texts, size_t piece, int late) {
   std::vector<Session> sessions;
-  for (size_t i = 0; i < texts.size(); ++i) sessions.emplace_back(engine, 200);
+  for (const ScriptedText& t : texts) sessions.emplace_back(engine, static_cast<int64_t>(t.ids.size()) + 50);
   std::vector<Rows> rows(texts.size());
   for (int pass = 0;; ++pass) {
     std::vector<BatchPiece> pieces;
     std::vector<size_t> of;
+    size_t left = static_cast<size_t>(Engine::kPassTokens) - texts.size();
     for (size_t i = 0; i < texts.size(); ++i) {
       ScriptedText& t = texts[i];
       if (t.at == t.ids.size() || (i == 0 && pass < late)) continue;
-      const auto ids = t.next(std::min<size_t>(piece, 50));
+      const auto ids = t.next(std::min(piece, left + 1));
+      left -= ids.size() - 1;
       const TokenRole role = t.role();
       t.at += ids.size();
       pieces.push_back({&sessions[i], ids, role, t.at >= t.prompt ? 1 : 0});
@@ -143,6 +145,31 @@ TEST_P(Batch, ForksAndFilesGoOn) {
   Session again = Session::restore(engine, dir / "session");
   EXPECT_EQ(std::vector(again.ids().begin(), again.ids().end()), std::vector(s.ids.begin(), s.ids.begin() + 130));
   EXPECT_EQ(go_on(again, s.prompt, begun), want);
+}
+
+// Long enough for several pieces of keys in every form.
+TEST_P(Batch, AmongSixteenLongTexts) {
+  if (sanitized()) GTEST_SKIP() << "many tokens of what the tests above watch";
+  const auto ids = random_ids(480, batch_config(std::get<0>(GetParam())).vocab_size);
+  std::vector<ScriptedText> texts;
+  for (int i = 0; i < 16; ++i) {
+    const int prompt = i % 3 == 0 ? 450 - 20 * i : 5 + 9 * i;
+    texts.push_back({{ids.begin() + i, ids.begin() + i + prompt + 12}, static_cast<size_t>(prompt)});
+  }
+  std::vector<Rows> want;
+  {
+    const Engine engine(dir.path(), options);
+    for (const ScriptedText& s : texts) want.push_back(alone(engine, s));
+  }
+  std::vector<std::tuple<int, int, int>> ways = {{512, 0, 3}, {64, 5, 1}};  // piece, passes late, threads
+  if (std::get<2>(GetParam()) == ops::WeightFormat::q4) ways.push_back({7, 2, 2});
+  for (const auto& [piece, late, threads] : ways) {
+    options.threads = threads;
+    const Engine engine(dir.path(), options);
+    EXPECT_EQ(together(engine, texts, static_cast<size_t>(piece), late), want) << piece << " " << threads;
+    std::reverse(texts.begin(), texts.end());
+    std::reverse(want.begin(), want.end());
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(
