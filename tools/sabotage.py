@@ -167,7 +167,7 @@ SABOTAGES = [
     ("quant-file-row", "ops/gemm/quant_matrix.cc", ": s.first + row;", ": row;", ("ops_gemm_test", "QuantProducts")),
     ("quant-minimum", "kernels/gemm/quant.isa.cc", "row.sum[b] = row.scale[b] * static_cast<float>(sum);", "row.sum[b] = static_cast<float>(sum);", ("ops_gemm_test", "QuantProducts")),
     ("quant-fp4-smallest", "kernels/gemm/quant_vector.h", "<< 23 : 0x400000u;", "<< 23 : 0u;", ("ops_gemm_test", "QuantProducts")),
-    ("quant-fp4-neighbours", "ops/gemm/quant_matrix.cc", "p[8 + i / 2] >> i % 2 * 4", "p[i / 2] >> i % 2 * 4", ("ops_gemm_test", "QuantProducts")),
+    ("quant-fp4-neighbours", "ops/gemm/mxfp4.cc", "pairs[8 + i / 2] >> i % 2 * 4", "pairs[i / 2] >> i % 2 * 4", ("ops_gemm_test", "QuantProducts")),
     ("quant-small-pieces", "ops/gemm/quant_product.cc", "tasks.push_back(i + 1);", "tasks.push_back(i + (i + 1 < pieces.size()));", ("ops_gemm_test", "QuantProducts")),
     ("quant-turned", "ops/gemm/quant_matrix.cc", "part->turned != s.transposed || ", "", ("ops_gemm_test", "QuantProducts")),
     ("stored-turned", "ops/gemm/stored_matrix.cc", "expand_turned(part.tensor, r, col,", "expand_turned(part.tensor, r, col * 0,", ("ops_gemm_test", "StoredBlocks")),
