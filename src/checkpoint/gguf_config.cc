@@ -11,7 +11,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kSoftmaxGate = 1, kSigmoidGate = 2;
+constexpr int64_t kSoftmaxGate = 1, kSigmoidGate = 2, kSqrtSoftplusGate = 4;
 
 json common_config(const GgufKeys& k, const char* model_type) {
   const io::GgufTensor* embedding = k.model.find("token_embd.weight");
@@ -26,9 +26,7 @@ json common_config(const GgufKeys& k, const char* model_type) {
             {"tie_word_embeddings", k.model.find("output.weight") == nullptr},
             {"torch_dtype", embedding->type->id == 0 ? "float32" : "bfloat16"}};
   if (j["num_attention_heads"] == 0) k.fail("attention.head_count", " is 0");
-  const auto eps = k.number("attention.layer_norm_rms_epsilon");
-  if (!eps) k.fail("attention.layer_norm_rms_epsilon", " is missing");
-  j["rms_norm_eps"] = *eps;
+  j["rms_norm_eps"] = k.required_number("attention.layer_norm_rms_epsilon");
   if (const int64_t window = k.size("attention.sliding_window", 0)) j["sliding_window"] = window;
   return j;
 }
@@ -137,8 +135,14 @@ bool has_sigmoid_gate(const GgufKeys& k) {
                      [](const io::GgufTensor* t) { return t->name.find(".exp_probs_b.") != std::string_view::npos; });
 }
 
-json deepseek2_config(const GgufKeys& k, GgufDescription& d) {
-  const bool v3 = has_sigmoid_gate(k), v32 = k.find_size("attention.indexer.top_k").has_value();
+void add_indexer(const GgufKeys& k, json& j) {
+  j["index_n_heads"] = k.size("attention.indexer.head_count");
+  j["index_head_dim"] = k.size("attention.indexer.key_length");
+  j["index_topk"] = k.size("attention.indexer.top_k");
+}
+
+json latent_config(const GgufKeys& k, GgufDescription& d, bool v32) {
+  const bool v3 = has_sigmoid_gate(k);
   json j = common_config(k, v32 ? "deepseek_v32" : v3 ? "deepseek_v3" : "deepseek_v2");
   add_latent_attention(k, j);
   add_deepseek_experts(k, j);
@@ -152,10 +156,74 @@ json deepseek2_config(const GgufKeys& k, GgufDescription& d) {
     d.notes.push_back(k.file.path() + ": " + k.full("expert_group_count") +
                       " is missing: experts are chosen without groups; the released V3 has n_group=8 and topk_group=4");
   if (v3) add_prediction_modules(k, j);
-  if (!v32) return j;
-  j["index_n_heads"] = k.size("attention.indexer.head_count");
-  j["index_head_dim"] = k.size("attention.indexer.key_length");
-  j["index_topk"] = k.size("attention.indexer.top_k");
+  if (v32) add_indexer(k, j);
+  return j;
+}
+json deepseek2_config(const GgufKeys& k, GgufDescription& d) {
+  return latent_config(k, d, k.find_size("attention.indexer.top_k").has_value());
+}
+json deepseek32_config(const GgufKeys& k, GgufDescription& d) { return latent_config(k, d, true); }
+
+// One limit for the routed and the shared experts of all layers; 0 is none.
+double swiglu_limit(const GgufKeys& k) {
+  const auto one = [&](const char* name) -> std::optional<double> {
+    const auto list = k.numbers(name);
+    if (!list || list->empty()) return std::nullopt;
+    const auto other = std::find_if(list->begin(), list->end(), [&](double v) { return v != list->front(); });
+    if (other != list->end())
+      k.fail(name, " is " + std::to_string(list->front()) + " and " + std::to_string(*other) +
+                       ": layers that differ are not supported");
+    return list->front();
+  };
+  const std::optional<double> routed = one("swiglu_clamp_exp");
+  if (!routed) k.fail("swiglu_clamp_exp", " is missing");
+  if (const double shared = one("swiglu_clamp_shexp").value_or(*routed); shared != *routed)
+    k.fail("swiglu_clamp_shexp",
+           " is " + std::to_string(shared) + ", swiglu_clamp_exp " + std::to_string(*routed) + ": both must be equal");
+  return *routed;
+}
+
+// One head that is key and value, of which `ratio` tokens make an entry.
+void add_compressed_attention(const GgufKeys& k, json& j) {
+  const int64_t head_dim = k.size("attention.key_length");
+  k.require("attention.value_length", head_dim, k.size("attention.value_length", head_dim));
+  k.require("attention.head_count_kv", 1, k.size("attention.head_count_kv", 1));
+  j["num_key_value_heads"] = 1;
+  j["head_dim"] = head_dim;
+  j["qk_rope_head_dim"] = k.size("rope.dimension_count");
+  j["q_lora_rank"] = k.size("attention.q_lora_rank");
+  j["o_groups"] = k.size("attention.output_group_count");
+  j["o_lora_rank"] = k.size("attention.output_lora_rank");
+  j["sliding_window"] = k.size("attention.sliding_window");
+  const auto ratios = k.file.naturals(k.full("attention.compress_ratios"));
+  if (!ratios) k.fail("attention.compress_ratios", " is missing");
+  j["compress_ratios"] = *ratios;
+  j["compress_rope_theta"] = k.required_number("attention.compress_rope_freq_base");
+  j["rope_scaling"] = gguf_yarn_scaling(k);
+  add_indexer(k, j);
+}
+
+json deepseek4_config(const GgufKeys& k, GgufDescription&) {
+  json j = common_config(k, "deepseek_v4");
+  j["tie_word_embeddings"] = false;
+  add_compressed_attention(k, j);
+  j["n_routed_experts"] = k.size("expert_count");
+  j["num_experts_per_tok"] = k.size("expert_used_count");
+  j["moe_intermediate_size"] = k.size("expert_feed_forward_length");
+  j["n_shared_experts"] = k.size("expert_shared_count");
+  j["num_hash_layers"] = k.size("hash_layer_count");
+  k.require("expert_gating_func", kSqrtSoftplusGate, k.size("expert_gating_func"));
+  if (!k.boolean("expert_weights_norm").value_or(false))
+    k.fail("expert_weights_norm", " is not true, as it is in all models of this architecture");
+  j["scoring_func"] = "sqrtsoftplus";
+  j["topk_method"] = "noaux_tc";
+  j["norm_topk_prob"] = true;
+  j["routed_scaling_factor"] = expert_scale(k);
+  j["swiglu_limit"] = swiglu_limit(k);
+  j["hc_mult"] = k.size("hyper_connection.count");
+  j["hc_sinkhorn_iters"] = k.size("hyper_connection.sinkhorn_iterations");
+  j["hc_eps"] = k.required_number("hyper_connection.epsilon");
+  add_prediction_modules(k, j);
   return j;
 }
 
@@ -166,7 +234,8 @@ struct Architecture {
 // Another one is a function and a line here; names of tensors that are its own go to gguf_names.cc.
 constexpr Architecture kArchitectures[] = {{"llama", llama_config},         {"qwen2", qwen2_config},
                                            {"qwen3", qwen3_config},         {"deepseek", deepseek_config},
-                                           {"deepseek2", deepseek2_config}, {"deepseek32", deepseek2_config}};
+                                           {"deepseek2", deepseek2_config}, {"deepseek32", deepseek32_config},
+                                           {"deepseek4", deepseek4_config}};
 
 // Arrays of the vocabulary speak of the same tokens, which have rows in the embedding.
 void check_vocabulary_arrays(const io::GgufFile& f, int64_t rows) {

@@ -31,8 +31,11 @@ std::optional<StoredType> stored_type(const io::GgufTensorType& t) {
   return std::nullopt;
 }
 
-bool is_gguf_vector(Role r) {
-  return r == Role::norm || r == Role::bias || r == Role::linear_bias || r == Role::router_bias;
+// Experts by token id.
+std::optional<StoredType> table_type(const io::GgufTensorType& t) {
+  if (t.name == std::string_view("I32")) return StoredType::i32;
+  if (t.name == std::string_view("I64")) return StoredType::i64;
+  return std::nullopt;
 }
 
 }  // namespace
@@ -77,8 +80,13 @@ class GgufMatcher {
  private:
   void complain(const std::string& text) { problems_ += "\n  " + text; }
 
-  bool fits(const std::string& both, const io::GgufTensor& t, std::vector<int64_t> want, ops::StoredTensor& v) {
-    const std::optional<StoredType> type = stored_type(*t.type);
+  bool fits(const std::string& both, const io::GgufTensor& t, std::vector<int64_t> want, ops::StoredTensor& v,
+            bool table = false) {
+    const std::optional<StoredType> type = table ? table_type(*t.type) : stored_type(*t.type);
+    if (!type && table) {
+      complain("type      " + both + ": I32 or I64 expected, file has " + t.type->name);
+      return false;
+    }
     if (!type) {
       complain("type      " + both + ": a type of numbers that are no weights, " + t.type->name);
       return false;
@@ -104,7 +112,11 @@ class GgufMatcher {
 
   void add_tensor(const model::ParameterInfo& p, const GgufPlace& place, const io::GgufTensor& t) {
     ops::StoredTensor v;
-    if (!fits(place.name + " (" + p.name + ")", t, place.shape(p.cols, is_gguf_vector(p.role)), v)) return;
+    const std::string both = place.name + " (" + p.name + ")";
+    const bool table = p.role == Role::expert_table;
+    if (!fits(both, t, place.shape(p.cols, file_shape(p).size() == 1), v, table)) return;
+    if (const std::string wrong = table ? experts_out_of_range(v, config_) : ""; !wrong.empty())
+      return complain("value     " + both + ": " + wrong);
     add_rows(v, std::max<int64_t>(0, place.expert) * place.rows + place.first_row, p.rows);
   }
 

@@ -39,6 +39,20 @@ class GgufKeys {
   }
   int64_t size(const char* name, int64_t otherwise) const { return find_size(name).value_or(otherwise); }
   std::optional<double> number(const char* name) const { return file.number(full(name)); }
+  double required_number(const char* name) const {
+    const auto n = number(name);
+    if (!n) fail(name, " is missing");
+    return *n;
+  }
+  // An array, or a single number that stands for all.
+  std::optional<std::vector<double>> numbers(const char* name) const {
+    const io::GgufValue* v = file.value(full(name));
+    if (!v || v->type == io::GgufValueType::array) return file.numbers(full(name));
+    return std::vector<double>{required_number(name)};
+  }
+  void require(const char* name, int64_t only, int64_t is) const {
+    if (is != only) fail(name, " is " + std::to_string(is) + ", only " + std::to_string(only) + " is supported");
+  }
   std::optional<bool> boolean(const char* name) const { return file.boolean(full(name)); }
   std::optional<std::string> text(const char* name) const {
     const auto t = file.text(full(name));

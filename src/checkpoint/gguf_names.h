@@ -28,8 +28,8 @@ struct GgufSplitLatent {
 };
 GgufSplitLatent gguf_split_latent(const model::ParameterInfo& p);
 
-// Tensors that are no parameter: rotary buffers, copies of embedding and head in prediction modules, blocks past the
-// model's.
+// Tensors that are no parameter: rotary buffers, copies of embedding and head in prediction modules, the router's bias
+// for tokens of images, blocks past the model's.
 bool gguf_ignores(const model::ModelConfig& c, std::string_view name);
 
 }  // namespace birkhoff::checkpoint

@@ -169,13 +169,18 @@ json gguf_rope_scaling(const GgufKeys& k, int64_t dim, double theta) {
   return by_factors;
 }
 
-json gguf_latent_rope_scaling(const GgufKeys& k) {
+json gguf_yarn_scaling(const GgufKeys& k) {
   const std::string type = scaling_type(k);
   const double factor = k.number("rope.scaling.factor").value_or(1);
   if (type == "none" || (type == "linear" && (factor == 0 || factor == 1))) return nullptr;
   if (type != "yarn") unknown_type(k, "none and yarn");
   require_one(k, "rope.scaling.attn_factor");
-  json s = yarn(k);
+  return yarn(k);
+}
+
+json gguf_latent_rope_scaling(const GgufKeys& k) {
+  json s = gguf_yarn_scaling(k);
+  if (s.is_null()) return s;
   const std::optional<double> multiplier = k.number("rope.scaling.yarn_log_multiplier");
   if (!multiplier)
     k.fail("rope.scaling.yarn_log_multiplier", " is missing: the softmax scale of the model follows from it",

@@ -18,6 +18,8 @@ nlohmann::json gguf_rope_scaling(const GgufKeys& k, int64_t dim, double theta);
 // The same of latent attention: null or yarn, which needs yarn_log_multiplier = 0.1 mscale_all_dim. Files of the family
 // have mscale equal to it, so that the rotation itself is not scaled.
 nlohmann::json gguf_latent_rope_scaling(const GgufKeys& k);
+// The same of the compressed attention of V4, whose rotation has no gain: null or yarn.
+nlohmann::json gguf_yarn_scaling(const GgufKeys& k);
 
 // The factors [dim / 2] that say `s` of kind llama3.
 std::vector<float> gguf_rope_factors(int64_t dim, double theta, const ops::RopeScaling& s);

@@ -11,6 +11,8 @@
 #include "checkpoint/gguf_rope.h"
 #include "checkpoint/model_files.h"
 #include "core/error.h"
+#include "model/config/model_type.h"
+#include "ops/gemm/mxfp4.h"
 #include "ops/gemm/quantise.h"
 
 namespace birkhoff::checkpoint {
@@ -52,10 +54,13 @@ struct GgufPiece {
 
 class GgufPlanner {
  public:
+  // as_they_lie: the values are those of the source.
   GgufPlanner(const model::ModelConfig& c, const std::vector<model::ParameterInfo>& parameters, const TensorMap& source,
-              const GgufSaveOptions& o)
+              const GgufSaveOptions& o, bool as_they_lie)
       : config_(c), source_(source), options_(o) {
-    for (size_t i = 0; i < parameters.size(); ++i) add(parameters[i], i);
+    for (size_t i = 0; i < parameters.size(); ++i)
+      if (model::types::block_of(parameters[i].name) < gguf_blocks(c)) add(parameters[i], i);
+    if (as_they_lie && o.matrices != StoredType::f32) keep_fp4();
     if (c.rope_scaling.kind == ops::RopeScaling::Kind::llama3)
       put(GgufTarget::Form::rope, {}, kGgufRopeFactors, {c.rope_dim() / 2}, StoredType::f32);
   }
@@ -74,6 +79,7 @@ class GgufPlanner {
   }
 
   StoredType type_of(const model::ParameterInfo& p, size_t i) const {
+    if (p.role == Role::expert_table) return StoredType::i32;
     if (p.role == Role::head) return options_.head;
     if (p.role == Role::embedding) {
       if (config_.tie_word_embeddings) return options_.head;
@@ -104,6 +110,24 @@ class GgufPlanner {
       }
     }
     put(GgufTarget::Form::rows, {i}, place.name, place.shape(p.cols, vector), type);
+  }
+
+  bool is_fp4(size_t i) const {
+    const auto& parts = source_.views[i].parts;
+    const ops::StoredTensor& t = parts.front().tensor;
+    return parts.size() == 1 && !parts.front().turned && (t.type == StoredType::mxfp4 || ops::holds_mxfp4(t));
+  }
+
+  // Numbers of 4 bits keep them: another type would take more bytes, or lose something.
+  void keep_fp4() {
+    for (GgufTarget& t : list_) {
+      const bool blocks = t.plan.shape.back() % ops::stored_format(StoredType::mxfp4).block_elements == 0;
+      if (t.form != GgufTarget::Form::rows || !blocks ||
+          !std::all_of(t.parts.begin(), t.parts.end(), [&](size_t i) { return is_fp4(i); }))
+        continue;
+      t.type = StoredType::mxfp4;
+      t.plan.type = &file_type_of(t.type);
+    }
   }
 
   const model::ModelConfig& config_;
@@ -165,6 +189,8 @@ class GgufEncoder {
     require_representable(t, values);
     if (t.type == StoredType::f32)
       std::memcpy(out, values.f32(), p.bytes);
+    else if (t.type == StoredType::i32)
+      write_whole_numbers(values, out);
     else
       ops::quantise_rows(t.type, values.f32(), p.count, cols, cols, out);
   }
@@ -208,6 +234,10 @@ class GgufEncoder {
     const ops::StoredMatrix& source = source_.views[i];
     if (rows_ || source.parts.size() > 1 || source.parts.front().turned) return false;
     const ops::StoredTensor& v = source.parts.front().tensor;
+    if (type == StoredType::mxfp4 && ops::holds_mxfp4(v)) {
+      ops::mxfp4_rows(v, p.first, p.count, out);
+      return true;
+    }
     if (v.type != type || v.scale) return false;
     const auto bytes = static_cast<size_t>(v.row_bytes());
     if (config_.interleaved_rows) {  // rotary rows too stand as they shall
@@ -220,8 +250,15 @@ class GgufEncoder {
     return true;
   }
 
+  static void write_whole_numbers(Mat values, uint8_t* out) {
+    for (int64_t i = 0; i < values.size(); ++i) {
+      const auto v = static_cast<int32_t>(values.f32()[i]);
+      std::memcpy(out + i * static_cast<int64_t>(sizeof v), &v, sizeof v);
+    }
+  }
+
   void require_representable(const GgufTarget& t, Mat values) const {
-    if (t.type == StoredType::f32 || t.type == StoredType::bf16) return;
+    if (t.type == StoredType::f32 || t.type == StoredType::bf16 || t.type == StoredType::i32) return;
     constexpr float kLargestHalf = 65504;
     const float most = t.type == StoredType::f16 ? kLargestHalf : std::numeric_limits<float>::max();
     const float* bad =
@@ -294,7 +331,7 @@ void save_gguf(const Exec& exec, const std::string& path, const model::ModelConf
                                    [&](const GgufType& t) { return t.type == options.matrices; });
   metadata.put("general.file_type", label->file_type);
   metadata.put("general.quantization_version", uint32_t{2});
-  const std::vector<GgufTarget> targets = GgufPlanner(c, parameters, source, options).take();
+  const std::vector<GgufTarget> targets = GgufPlanner(c, parameters, source, options, !rows).take();
   std::vector<io::GgufTensorPlan> plans;
   int64_t bytes = 0;
   for (const GgufTarget& t : targets) {

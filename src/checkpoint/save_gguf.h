@@ -12,7 +12,8 @@
 namespace birkhoff::checkpoint {
 
 // What matrices are; norms, biases and routers are fp32. A matrix whose rows are no whole number of blocks keeps 16 or
-// 32 bits, as the source has it, and so does an embedding that is not the head.
+// 32 bits, as the source has it, and so does an embedding that is not the head. Numbers that the source has in FP4
+// (V4's experts) become MXFP4, the same numbers, whatever `matrices` is but f32.
 struct GgufSaveOptions {
   ops::StoredType matrices = ops::StoredType::bf16, head = ops::StoredType::bf16;
   std::function<void(int64_t, int64_t)> progress;  // bytes written so far and in all

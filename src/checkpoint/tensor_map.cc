@@ -49,6 +49,13 @@ std::optional<ScaleType> scale_type(TensorType t) {
 
 int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+template <class T>
+int64_t whole_number(const uint8_t* data, int64_t i) {
+  T v;
+  std::memcpy(&v, data + i * static_cast<int64_t>(sizeof(T)), sizeof(T));
+  return v;
+}
+
 class Matcher {
  public:
   Matcher(const WeightFiles& files, const model::ModelConfig& config)
@@ -138,20 +145,9 @@ class Matcher {
     v.rows = p.rows;
     v.cols = p.cols;
     v.type = e.type == TensorType::i64 ? StoredType::i64 : StoredType::i32;
-    for (int64_t i = 0; i < p.size(); ++i) {
-      const int64_t expert = e.type == TensorType::i64 ? number<int64_t>(e, i) : number<int32_t>(e, i);
-      if (expert >= 0 && expert < config_.n_routed_experts) continue;
-      complain("value     " + both + ": expert " + std::to_string(expert) + " of n_routed_experts " +
-               std::to_string(config_.n_routed_experts));
-      return false;
-    }
-    return true;
-  }
-  template <class T>
-  static int64_t number(const TensorEntry& e, int64_t i) {
-    T v;
-    std::memcpy(&v, e.data + i * static_cast<int64_t>(sizeof(T)), sizeof(T));
-    return v;
+    const std::string wrong = experts_out_of_range(v, config_);
+    if (!wrong.empty()) complain("value     " + both + ": " + wrong);
+    return wrong.empty();
   }
 
   bool view(const model::ParameterInfo& p, const TensorEntry& e, const std::string& both, ops::StoredTensor& v) {
@@ -229,6 +225,16 @@ std::string shape_text(const std::vector<int64_t>& s) {
   std::string t = "[";
   for (size_t i = 0; i < s.size(); ++i) t += (i ? "," : "") + std::to_string(s[i]);
   return t + "]";
+}
+
+std::string experts_out_of_range(const ops::StoredTensor& table, const model::ModelConfig& c) {
+  const bool wide = table.type == StoredType::i64;
+  for (int64_t i = 0; i < table.rows * table.cols; ++i) {
+    const int64_t expert = wide ? whole_number<int64_t>(table.data, i) : whole_number<int32_t>(table.data, i);
+    if (expert < 0 || expert >= c.n_routed_experts)
+      return "expert " + std::to_string(expert) + " of n_routed_experts " + std::to_string(c.n_routed_experts);
+  }
+  return "";
 }
 
 std::vector<int64_t> file_shape(const model::ParameterInfo& p) {

@@ -25,6 +25,9 @@ struct TensorMap {
 TensorMap match_tensors(const WeightFiles& files, const model::ModelConfig& config,
                         const std::vector<model::ParameterInfo>& parameters);
 
+// What is wrong with a table of experts by token id, of whole numbers: "expert 9 of n_routed_experts 8", or "".
+std::string experts_out_of_range(const ops::StoredTensor& table, const model::ModelConfig& c);
+
 // Files whose configuration counts prediction modules (num_nextn_predict_layers) but that hold no tensor of any, as
 // transformers writes them, are a model without: the count becomes 0, and the sentence that says so is returned; ""
 // when nothing was to do.

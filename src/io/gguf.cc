@@ -176,7 +176,7 @@ std::optional<std::vector<double>> GgufFile::numbers(std::string_view key) const
   for (uint64_t i = 0; i < v->count; ++i) {
     const auto n = number_at(v->element, v->bytes.data() + i * element_bytes(v->element));
     if (!n) wrong_type(*v, "an array of numbers");
-    out.push_back(*n);
+    out.push_back(v->element == Type::f32 ? decimal(static_cast<float>(*n)) : *n);
   }
   return out;
 }

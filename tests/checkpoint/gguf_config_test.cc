@@ -7,7 +7,7 @@
 #include "checkpoint/gguf_files.h"
 #include "checkpoint/gguf_rope.h"
 #include "checkpoint/model_files.h"
-#include "support/gguf_copy.h"
+#include "support/gguf_config.h"
 #include "support/golden.h"
 #include "support/temp_dir.h"
 
@@ -60,26 +60,6 @@ Bytes deepseek2_metadata() {
   put("leading_dense_block_count", 1);
   g.add("token_embd.weight", {32, 100}, 1, std::string(100 * 32 * 2, '\0'));
   return g;
-}
-
-json config_of(const Bytes& g, checkpoint::GgufDescription* said = nullptr) {
-  TempDir dir;
-  const std::string path = dir.file("m.gguf", g.bytes());
-  const io::GgufModel m(path);
-  checkpoint::GgufDescription d;
-  const json j = checkpoint::gguf_config(m, d);
-  model::config_from_json(j);
-  if (said) *said = d;
-  return j;
-}
-
-template <class F>
-void expect_no_config(Bytes g, F&& edit, std::vector<std::string> parts) {
-  edit(g);
-  TempDir dir;
-  const std::string path = dir.file("m.gguf", g.bytes());
-  parts.push_back(path);
-  expect_error([&] { checkpoint::GgufFiles files(path); }, parts);
 }
 
 TEST(GgufConfig, Llama) {

@@ -12,11 +12,11 @@
 #include "support/matrix.h"
 #include "support/model_directory.h"
 #include "support/temp_dir.h"
+#include "support/to_gguf.h"
 
 namespace birkhoff::test {
 namespace {
 
-using checkpoint::GgufSaveOptions;
 using ops::StoredType;
 
 model::ModelConfig dense(const char* type, bool bias = false, bool norm = false) {
@@ -42,13 +42,21 @@ model::ModelConfig latent(const char* type) {
   c.rope_scaling.kind = ops::RopeScaling::Kind::yarn;
   c.rope_scaling.factor = 4, c.rope_scaling.original_max_position = 64;
   c.rope_scaling.mscale = c.rope_scaling.mscale_all_dim = 0.7;
-  if (std::string(type) == "deepseek_v3") {
+  if (std::string(type) == "deepseek_v32") c.index_n_heads = 3, c.index_head_dim = 16, c.index_topk = 5;
+  if (c.index_topk > 0 || std::string(type) == "deepseek_v3") {
     c.num_nextn_predict_layers = 1;
     return c;
   }
   c.scoring_func = ops::Scoring::softmax, c.topk_method = model::TopkMethod::greedy, c.n_group = c.topk_group = 1;
   c.norm_topk_prob = false;
   c.q_lora_rank = 0;
+  return c;
+}
+
+// Rows of whole blocks in some matrices, of the routed experts too.
+model::ModelConfig v4() {
+  model::ModelConfig c = wide_v4_config();
+  c.vocab_size = 40, c.hidden_size = 64, c.q_lora_rank = 32, c.moe_intermediate_size = 32;
   return c;
 }
 
@@ -83,23 +91,9 @@ std::vector<GgufSaveCase> save_cases() {
           {"mixtral", with_experts("mixtral", 0), true},
           {"deepseek", with_experts("deepseek", 2), true},
           {"deepseek_v2", latent("deepseek_v2"), false},
-          {"deepseek_v3", latent("deepseek_v3"), false}};
-}
-
-// A model opened, written as a GGUF file of that type.
-void to_gguf(const std::string& from, const std::string& to, StoredType type, StoredType head, int threads = 2) {
-  checkpoint::ModelFiles files(from);
-  model::ModelConfig c = model::config_from_json(files.config());
-  files.complete(c);
-  const model::Weights shapes(c);
-  const auto parameters = model::list_parameters(shapes);
-  const checkpoint::TensorMap map = files.match(c, parameters);
-  const Exec exec(threads);
-  GgufSaveOptions o;
-  o.matrices = type, o.head = head;
-  io::GgufMetadata m;
-  m.put("tokenizer.ggml.model", "none");
-  checkpoint::save_gguf(exec, to, c, parameters, map, {}, m, o);
+          {"deepseek_v3", latent("deepseek_v3"), false},
+          {"deepseek_v32", latent("deepseek_v32"), false},
+          {"deepseek_v4", v4(), false}};
 }
 
 std::vector<double> logits_of_path(const std::string& path, const char* compute, ops::WeightFormat weights) {
@@ -168,10 +162,23 @@ TEST(GgufSaving, WhatHasNoPlaceThere) {
     expect_error([&] { checkpoint::gguf_architecture(c); }, parts);
   };
   refused(small_config("mhc"), {"hyper-connections", "mhc", "4 streams"});
-  refused(small_v4_config(), {"DeepSeek-V4"});
-  model::ModelConfig c = latent("deepseek_v3");
-  c.index_n_heads = 2, c.index_head_dim = 8, c.index_topk = 4;
-  refused(c, {"DeepSeek-V3.2", "index_topk 4"});
+  model::ModelConfig c = small_v4_config();
+  c.model_type = model::kOwnType;
+  model::validate(c);
+  EXPECT_EQ(checkpoint::gguf_architecture(c), "deepseek4");
+  c.residual = ops::ResidualKind::plain;
+  refused(c, {"DeepSeek-V4", "compress_ratios", "residual \"plain\""});
+  c = with_form(small_v4_config(), "lite");
+  c.model_type = model::kOwnType;
+  refused(c, {"DeepSeek-V4", "hc_res_form \"lite\""});
+  c = small_v4_config();
+  c.n_shared_experts = 0;
+  refused(c, {"n_shared_experts 0"});
+  c = latent("deepseek_v32");
+  c.model_type = model::kOwnType;
+  EXPECT_EQ(checkpoint::gguf_architecture(c), "deepseek32");
+  c.scoring_func = ops::Scoring::softmax, c.topk_method = model::TopkMethod::greedy;
+  refused(c, {"lightning indexer", "index_topk 5", "scoring_func softmax"});
   refused(small_config("plain", 1, false), {"DeepSeek-V3", "without latent attention"});
   refused(small_qwen_config(true, true), {"qkv_bias and qk_norm"});
   c = with_experts("deepseek", 2);
@@ -188,6 +195,12 @@ TEST(GgufSaving, WhatHasNoPlaceThere) {
   c.n_group = 4, c.topk_group = 2, c.topk_method = model::TopkMethod::group_limited_greedy;
   EXPECT_EQ(checkpoint::gguf_notes(c).size(), 2u);  // groups, and a number of layers that means a q_lora_rank
   EXPECT_TRUE(checkpoint::gguf_notes(dense("llama")).empty());
+  EXPECT_EQ(checkpoint::gguf_notes(latent("deepseek_v32")).size(), 2u);  // heads of 16, mscale
+  c = v4();
+  c.num_nextn_predict_layers = 1, c.hc_mult = 2;
+  EXPECT_EQ(checkpoint::gguf_notes(c).size(), 4u);  // heads of 16, the module, 2 streams, a ratio of 16
+  c.num_nextn_predict_layers = 0, c.hc_mult = 4, c.index_head_dim = 64, c.compress_ratios = {0, 4, 128};
+  EXPECT_TRUE(checkpoint::gguf_notes(c).empty());
 }
 
 TEST(GgufSaving, NumbersThatDoNotFitLeaveTheOldFile) {

@@ -74,6 +74,39 @@ class Gguf(Case):
         self.expect(DONE, "convert", "-m", self.model, "--gguf", self.dir / "copy.gguf", "--gguf-type", "q4_0")
         self.expect(DONE, "generate", "-m", self.dir / "copy.gguf", "-p", "Once", "-n", "4")
 
+    def test_sparse_models_there_and_back(self):
+        for case in ("deepseek_v32", "deepseek_v4"):
+            directory, file, back = REPOSITORY / "tests" / "golden" / "cases" / case, self.dir / f"{case}.gguf", self.dir / case
+            self.ids = self.dir / "ids.txt"
+            self.ids.write_text(" ".join(str(i * 37 % 128) for i in range(40)))
+            done = self.expect(DONE, "convert", "-m", directory, "--gguf", file, "--gguf-type", "f32")
+            self.assertIn("index_head_dim 16", done.err)  # with which llama.cpp does not compute
+            self.assertIn(case, self.expect(DONE, "inspect", file).out)
+            self.expect(DONE, "convert", "-m", file, "--out", back, "--dtype", "fp32")
+            want = self.logits(directory)
+            self.assertEqual(self.logits(file), want)
+            self.assertEqual(self.logits(back), want)
+            whole = file.read_bytes()
+            for key in (b"attention.indexer.top_k", b"expert_used_count"):
+                wrong = self.dir / "wrong.gguf"
+                wrong.write_bytes(whole.replace(key, key[:-1] + b"?"))
+                self.logits(wrong, REFUSED, says=[f"{key.decode()} is missing", "wrong.gguf"])
+
+    def test_a_trained_v4_model(self):
+        run, file = self.dir / "run", self.dir / "v4.gguf"
+        small = {"model_type": "deepseek_v4", "residual": "mhc", "vocab_size": 256, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
+                 "head_dim": 16, "qk_rope_head_dim": 8, "q_lora_rank": 16, "o_groups": 2, "o_lora_rank": 8, "sliding_window": 8,
+                 "compress_ratios": "[0,4,128]", "index_n_heads": 4, "index_head_dim": 64, "index_topk": 4, "n_routed_experts": 4, "num_experts_per_tok": 2,
+                 "moe_intermediate_size": 32, "n_shared_experts": 1, "num_hash_layers": 1, "scoring_func": "sqrtsoftplus", "topk_method": "noaux_tc",
+                 "norm_topk_prob": "true", "steps": 2, "seq_len": 64, "batch_size": 1}
+        words = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
+        self.expect(DONE, "train", "--data", self.text, "--out", run, *words)
+        self.assertNotIn("llama.cpp", self.expect(DONE, "convert", "-m", run, "--gguf", file).err)
+        self.expect(DONE, "convert", "-m", run, "--out", self.dir / "directory", "--dtype", "bf16")
+        texts = [self.expect(DONE, "generate", "-m", model, "-p", "Once upon a time", "-n", "16", "--temp", "0").out for model in (self.dir / "directory", file)]
+        self.assertEqual(texts[0], texts[1])
+        self.expect(DONE, "bench", "infer", "-m", file, "--prompt", "4", "--decode", "2")
+
     def test_quantised_weights_are_kept(self):
         cache, made = self.dir / "cache", self.dir / "made"
         flags = ["--tokens-file", self.ids, "--out", self.dir / "logits", "--dtype", "bf16"]

@@ -33,6 +33,7 @@ MOE = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size":
 MLA = {"kv_lora_rank": 32, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32, "num_key_value_heads": 4}
 YARN = {"type": "yarn", "factor": 4, "original_max_position_embeddings": 128}
 LATENT_YARN = {**YARN, "mscale": 0.7, "mscale_all_dim": 0.7}
+V32_YARN = {**YARN, "mscale": 1, "mscale_all_dim": 1}  # llama.cpp takes no other
 LLAMA3 = {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 64}
 CONFIGS = {
     "llama": {**COMMON, "model_type": "llama", "rope_scaling": LLAMA3},
@@ -47,6 +48,16 @@ CONFIGS = {
     "deepseek_v2_lite": {**COMMON, **MOE, **MLA, "model_type": "deepseek_v2", "q_lora_rank": None, "num_hidden_layers": 26},
     "deepseek_v3": {**COMMON, **MOE, **MLA, "model_type": "deepseek_v3", "q_lora_rank": 32, "scoring_func": "sigmoid", "topk_method": "noaux_tc", "n_group": 4,
                     "topk_group": 2, "norm_topk_prob": True, "routed_scaling_factor": 2.5, "rope_scaling": LATENT_YARN},
+    "deepseek_v32": {**COMMON, **MOE, **MLA, "model_type": "deepseek_v32", "q_lora_rank": 32, "scoring_func": "sigmoid", "topk_method": "noaux_tc", "n_group": 4,
+                     "topk_group": 2, "norm_topk_prob": True, "routed_scaling_factor": 2.5, "rope_scaling": V32_YARN, "index_n_heads": 16,
+                     "index_head_dim": 64, "index_topk": 12},
+    "deepseek_v4": {"model_type": "deepseek_v4", "residual": "mhc", "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 5, "num_attention_heads": 4,
+                    "head_dim": 64, "qk_rope_head_dim": 16, "q_lora_rank": 32, "o_groups": 2, "o_lora_rank": 32, "sliding_window": 16,
+                    "compress_ratios": [0, 4, 128, 4, 0], "index_n_heads": 16, "index_head_dim": 64, "index_topk": 6, "n_routed_experts": 8,
+                    "num_experts_per_tok": 3, "moe_intermediate_size": 32, "n_shared_experts": 1, "num_hash_layers": 2, "scoring_func": "sqrtsoftplus",
+                    "topk_method": "noaux_tc", "norm_topk_prob": True, "routed_scaling_factor": 1.5, "swiglu_limit": 2, "hc_mult": 4,
+                    "max_position_embeddings": 512, "initializer_range": 0.05,
+                    "rope_scaling": {"type": "yarn", "factor": 16, "original_max_position_embeddings": 64}},
 }
 
 
@@ -60,8 +71,8 @@ def birkhoff(program, *words):
 def train(program, config, directory):
     text = directory / "text.txt"
     text.write_text("".join(f"{i * i} is the square of {i}. " for i in range(2000)))
-    words = [w for key, value in config.items() for w in ("--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}")]
-    for key, value in {"steps": 20, "seq_len": 64, "batch_size": 2, "lr": 3e-3, "residual": "plain"}.items():
+    words = [w for key, value in {"residual": "plain", **config}.items() for w in ("--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}")]
+    for key, value in {"steps": 20, "seq_len": 64, "batch_size": 2, "lr": 3e-3}.items():
         words += ["--set", f"{key}={value}"]
     birkhoff(program, "train", "--data", text, "--out", directory / "run", *words)
     birkhoff(program, "convert", "-m", directory / "run", "--out", directory / "model", "--dtype", "bf16")

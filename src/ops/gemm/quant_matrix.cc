@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "kernels/gemm/gemm.h"
+#include "ops/gemm/mxfp4.h"
 #include "ops/gemm/quantise.h"
 #include "ops/tasks.h"
 
@@ -27,11 +28,9 @@ constexpr StoredType block_type(QuantType t) {
   return kBlocks[static_cast<int>(t)];
 }
 
-// Codes of Q4_0 are codes of 8 bits too; FP4 of safetensors with a factor for 32 of a row is MXFP4 in two tensors.
+// Codes of Q4_0 are codes of 8 bits too.
 bool holds(QuantType type, const StoredTensor& from) {
-  if (from.type == StoredType::fp4)
-    return type == QuantType::fp4 && from.scale_type == ScaleType::f8_e8m0 && from.block_rows == 1 &&
-           from.block_cols == kQuantBlock;
+  if (from.type == StoredType::fp4) return type == QuantType::fp4 && holds_mxfp4(from);
   return from.type == block_type(type) || (type == QuantType::q8 && from.type == StoredType::q4_0);
 }
 
@@ -75,12 +74,10 @@ bool all_finite(const Blocks& from, int64_t count) {
 // The 16 bytes of a block of 4 bits as ggml has them: codes 0 to 15 in the low halves, 16 to 31 in the high ones.
 void nibbles_at(const Blocks& from, int64_t b, uint8_t (&out)[16]) {
   const uint8_t* p = from.codes + b * from.code_step;
-  if (from.type != StoredType::fp4) {
+  if (from.type == StoredType::fp4)
+    pair_halves(p, out);
+  else
     std::memcpy(out, p, sizeof out);
-    return;
-  }
-  for (int i = 0; i < 16; ++i)  // two neighbours a byte
-    out[i] = static_cast<uint8_t>((p[i / 2] >> i % 2 * 4 & 15) | (p[8 + i / 2] >> i % 2 * 4 & 15) << 4);
 }
 
 uint32_t word_at(const uint8_t* p) {

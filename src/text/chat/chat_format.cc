@@ -174,7 +174,8 @@ ChatFormat ChatFormat::open_gguf(const std::string& path, const std::string& tem
     }
   const Sources sources =
       template_file.empty() ? read_gguf_templates(f) : Sources{{"default", read_file(template_file)}};
-  const std::string type = f.text("general.architecture") == "deepseek32" ? "deepseek_v32" : "";
+  const std::string_view a = f.text("general.architecture").value_or("");
+  const std::string type = a == "deepseek32" ? "deepseek_v32" : a == "deepseek4" ? "deepseek_v4" : std::string(a);
   out.take_templates(sources, template_file.empty() ? path : template_file, path, type);
   return out;
 }

@@ -82,6 +82,8 @@ TEST(GgufTokenizer, NamedTemplatesAndTheEncoderOfAnArchitecture) {
   GgufBytes g;
   g.put("general.architecture", "deepseek32");
   EXPECT_EQ(chat::ChatFormat::open(dir.file("a", g.bytes())).parser(), "v3.2");
+  g.put("general.architecture", "deepseek4");
+  EXPECT_EQ(chat::ChatFormat::open(dir.file("v4", g.bytes())).parser(), "v4");
   g.put("tokenizer.chat_template", "plain");
   g.put("tokenizer.chat_template.tool_use", "tools");
   const auto format = chat::ChatFormat::open(dir.file("b", g.bytes()));
