@@ -73,6 +73,7 @@ struct ModelConfig {
   // MHA / GQA: two rows of q and k that rotate with each other are neighbours, as GGUF files of some architectures keep
   // them, not half a head apart. Of the weights, no setting.
   bool interleaved_rows = false;
+  LatentAttention latent_attention = LatentAttention::by_role;  // of how it is run, no setting
   Quantisation quantisation;        // read from quantization_config, which stays in unknown_keys
   std::string unknown_keys = "{}";  // JSON text of keys we do not use: kept on re-save
 
