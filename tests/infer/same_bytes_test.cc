@@ -28,6 +28,7 @@ std::vector<Shape> shapes() {
   latent.kv_lora_rank = 64, latent.q_lora_rank = 32, latent.qk_nope_head_dim = 32, latent.v_head_dim = 32;
   model::ModelConfig sparse = latent;
   sparse.index_n_heads = 3, sparse.index_head_dim = 16, sparse.index_topk = 20;
+  sparse.moe_intermediate_size = 40;   // down-projections of experts do not divide into blocks
   model::ModelConfig direct = latent;  // as V2-Lite
   direct.q_lora_rank = 0;
   return {{"latent", latent},
