@@ -122,9 +122,6 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   config.latent_attention = options.latent_attention;
   max_positions_ = options.max_positions ? options.max_positions
                                          : std::min(config.max_position_embeddings, options.enough_positions);
-  if (!options.adapter.empty() && config.interleaved_rows)
-    throw Error("adapter", directory_ + ": an adapter for rotary rows in another order than those of this file",
-                "convert the model to a directory first (birkhoff convert)");
   std::optional<checkpoint::AdapterFiles> adapter;
   if (!options.adapter.empty())
     adapter.emplace(options.adapter, config);

@@ -362,11 +362,5 @@ TEST(GgufEngine, SparseAttention) {
   expect_close(logits_of(engine, ids), logits_of(Engine(directory, gguf_options()), ids), 1e-6, "deepseek32");
 }
 
-TEST(GgufEngine, RefusesAnAdapterOverRowsInAnotherOrder) {
-  infer::EngineOptions o = gguf_options();
-  o.adapter = "adapter";
-  expect_error([&] { Engine engine(GgufCase{"llama", "f16"}.path(), o); }, {"rotary rows in another order", "convert"});
-}
-
 }  // namespace
 }  // namespace birkhoff::test
