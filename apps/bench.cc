@@ -104,7 +104,7 @@ void add_bench(CLI::App& app, Program& p) {
       options.compute = f->compute;
       options.threads = p.thread_count();
       f->weights.apply(options);
-      options.caches = f->caches.options();
+      f->caches.apply(options);
       options.progress = preparing_progress();
       const nlohmann::json r = infer::bench_infer(f->model, options, f->load);
       if (r.contains("note")) std::fprintf(stderr, "birkhoff: %s\n", r["note"].get<std::string>().c_str());

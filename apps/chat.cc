@@ -57,7 +57,7 @@ void add_chat(CLI::App& app, Program& p) {
       options.set = f->set;
       options.threads = p.thread_count();
       f->weights.apply(options);
-      options.caches = f->caches.options();
+      f->caches.apply(options);
       options.progress = preparing_progress();
       if (f->context) options.enough_positions = f->context;
       const infer::Engine engine(f->model, options);

@@ -149,15 +149,21 @@ void CacheFlags::add(CLI::App& verb) {
   verb.add_option("--cache-type", type, "fp32, bf16 or int8: what is kept of earlier tokens; default: the number type");
   verb.add_option("--cache-memory", mib, "MiB that it may take; default: a quarter of the machine's memory")
       ->check(whole_number(1, int64_t{1} << 40));
+  verb.add_option("--mla", mla,
+                  "how models with latent attention read what they keep: auto (latents: prompts expanded, generated "
+                  "tokens absorbed), expanded (keys and values: more memory, the bits of training), absorbed (latents)")
+      ->capture_default_str();
 }
 
-infer::CacheOptions CacheFlags::options() const {
-  infer::CacheOptions o;
-  o.bytes = mib << 20;
-  if (type.empty()) return o;
-  o.type = ops::find_cache_type(type);
-  if (!o.type) throw Error("--cache-type", "unknown type \"" + type + "\"", "one of fp32, bf16, int8", ExitCode::usage);
-  return o;
+void CacheFlags::apply(infer::EngineOptions& o) const {
+  o.caches.bytes = mib << 20;
+  const auto how = find_named<model::LatentAttention>(mla);
+  if (!how) throw Error("--mla", "unknown form \"" + mla + "\"", "one of auto, expanded, absorbed", ExitCode::usage);
+  o.latent_attention = *how;
+  if (type.empty()) return;
+  o.caches.type = ops::find_cache_type(type);
+  if (!o.caches.type)
+    throw Error("--cache-type", "unknown type \"" + type + "\"", "one of fp32, bf16, int8", ExitCode::usage);
 }
 
 }  // namespace birkhoff::apps

@@ -28,12 +28,12 @@ struct WeightFlags {
   model::WeightFormats formats() const;             // the same
 };
 
-// --cache-type and --cache-memory of a verb that runs a model in sessions.
+// --cache-type, --cache-memory and --mla of a verb that runs a model in sessions.
 struct CacheFlags {
-  std::string type;
+  std::string type, mla = "auto";
   int64_t mib = 0;
   void add(CLI::App& verb);
-  infer::CacheOptions options() const;  // throws Error naming the flag
+  void apply(infer::EngineOptions& options) const;  // throws Error naming the flag
 };
 
 // For all options of the verb that was called: numbers are read strictly, BIRKHOFF_<NAME> of the environment stands in

@@ -18,7 +18,7 @@ struct GenerateFlags {
   WeightFlags weights;
   CacheFlags caches;
   int64_t parallel = 1;
-  std::string model, adapter, dtype, mla = "auto";
+  std::string model, adapter, dtype;
   std::vector<std::string> set;
   PromptFlags prompts;
   int64_t samples = 1;
@@ -32,13 +32,6 @@ std::vector<int32_t> encode(const GenerateFlags& f, const infer::TextModel& mode
     throw Error("generate", "--fim: a byte model has no tokens for filling in the middle",
                 "use a model with a tokenizer that has them");
   return text::fim_prompt(*model.tokenizer(), f.prompts.fim[0], f.prompts.fim[1]);
-}
-
-infer::MlaForms mla_forms(const std::string& name) {
-  if (name == "auto") return {};
-  if (name == "expanded") return layers::MlaForm::expanded;
-  if (name == "absorbed") return layers::MlaForm::absorbed;
-  throw Error("generate", "--mla: unknown form \"" + name + "\"", "one of auto, expanded, absorbed", ExitCode::usage);
 }
 
 // The rule for all that is read: prompt and continuation stand at positions that the model has.
@@ -59,7 +52,6 @@ struct WrittenTexts {
   const infer::TextModel* text;
   const std::vector<std::vector<int32_t>>& prompts;
   const infer::GenerationOptions& options;
-  infer::MlaForms forms;
 
   size_t count() const { return prompts.size() * static_cast<size_t>(flags.samples); }
   const std::vector<int32_t>& prompt(size_t i) const { return prompts[i / static_cast<size_t>(flags.samples)]; }
@@ -90,7 +82,7 @@ void write_in_turn(const WrittenTexts& texts, int64_t capacity, bool ids) {
   GenerationPrinter printer = texts.printer(ids, false);
   int64_t drafted = 0, accepted = 0;
   for (size_t i = 0; i < texts.count() && !stop_requested(); ++i) {
-    infer::Session session(texts.engine, capacity, texts.forms);
+    infer::Session session(texts.engine, capacity);
     const infer::GenerationOptions o = texts.options_of(i);
     const infer::Generated g =
         infer::generate(session, texts.text, texts.prompt(i), o, stop_requested(), [&](const infer::GeneratedToken& t) {
@@ -117,7 +109,6 @@ void write_together(const WrittenTexts& texts, bool ids) {
     r.text = texts.text;
     r.prompt = texts.prompt(i);
     r.options = texts.options_of(i);
-    r.forms = texts.forms;
     r.on_token = [&printers, i](const infer::GeneratedToken& t) {
       printers[i].token(t);
       return true;
@@ -143,7 +134,6 @@ void write_together(const WrittenTexts& texts, bool ids) {
 }
 
 int generate(const GenerateFlags& f, int threads) {
-  const infer::MlaForms forms = mla_forms(f.mla);
   infer::GenerationOptions o = f.options;
   infer::validate(o);
   o.logprobs = f.json_lines;
@@ -158,7 +148,7 @@ int generate(const GenerateFlags& f, int threads) {
   options.adapter = f.adapter;
   options.threads = threads;
   f.weights.apply(options);
-  options.caches = f.caches.options();
+  f.caches.apply(options);
   if (f.parallel > 1) options.caches.prefix_bytes = INT64_MAX;
   options.progress = preparing_progress();
   const infer::Engine engine(f.model, options);
@@ -180,7 +170,7 @@ int generate(const GenerateFlags& f, int threads) {
                 "a text of " + std::to_string(capacity) + " tokens may need " + std::to_string((most >> 20) + 1) +
                     " MiB of caches, --cache-memory is " + std::to_string(engine.caches().budget() >> 20),
                 "allow them more, lower -n, or choose a smaller --cache-type", ExitCode::usage);
-  const WrittenTexts texts{f, engine, model ? &*model : nullptr, fed, o, forms};
+  const WrittenTexts texts{f, engine, model ? &*model : nullptr, fed, o};
   if (f.parallel > 1)
     write_together(texts, prompts.are_ids);
   else
@@ -226,10 +216,6 @@ void add_generate(CLI::App& app, Program& p) {
   f->caches.add(*verb);
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
   verb->add_option("--set", f->set, "key=value over the model's config.json; repeatable")->allow_extra_args(false);
-  verb->add_option("--mla", f->mla,
-                   "how latent attention reads its cache: auto (prompts expanded, generated tokens absorbed), "
-                   "expanded, absorbed")
-      ->capture_default_str();
   verb->add_option("--threads", p.threads, "default: all cores");
   verb->callback([f, &p] { p.run = [f, &p] { return generate(*f, p.thread_count()); }; });
 }

@@ -61,6 +61,9 @@ infer::EngineOptions engine_options(const EngineOptions& o) {
   e.weights = model::WeightFormats::named(o.weights, o.head_weights);
   e.caches.bytes = o.cache_bytes;
   e.caches.prefix_bytes = o.prefix_bytes;
+  const auto how = find_named<model::LatentAttention>(o.mla);
+  if (!how) throw Error("mla", "unknown form \"" + o.mla + "\"", "one of auto, expanded, absorbed");
+  e.latent_attention = *how;
   if (o.cache_type.empty()) return e;
   e.caches.type = ops::find_cache_type(o.cache_type);
   if (!e.caches.type) throw Error("cache", "unknown type \"" + o.cache_type + "\"", "one of fp32, bf16, int8");

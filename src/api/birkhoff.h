@@ -43,6 +43,7 @@ struct EngineOptions {
   std::string dtype;                                    // "bf16", "fp32"; "": as the model says
   std::string weights = "auto", head_weights;           // docs/infer.md; "": as weights, q8 beside q4
   std::string cache_type;                               // "fp32", "bf16", "int8"; "": as dtype
+  std::string mla = "auto";                             // docs/infer.md: or "expanded", "absorbed"
   int64_t cache_bytes = 0;                              // of all sessions; 0: a quarter of the machine's memory
   int64_t prefix_bytes = 0;                             // of these, kept of prompts for others that begin alike
   int64_t max_tokens = 0;                               // of a text; 0: 4096, or what the model has if that is less

@@ -208,6 +208,17 @@ void AdapterFiles::check_shapes(const model::ModelConfig& config, std::string pr
     fail(directory_ + ": tensors do not match the model:" + problems, "is the adapter one of this model?");
 }
 
+namespace {
+
+// Rows of a rotary projection's B, as those of the weights that they are added to stand.
+void order_rotary_rows(const model::ModelConfig& c, Mat b) {
+  if (!c.interleaved_rows) return;
+  const std::vector<float> rows(b.f32(), b.f32() + b.size());
+  for (int64_t r = 0; r < b.rows; ++r) std::copy_n(rows.data() + r * b.cols, b.cols, b.f32(c.rotary_row(r)));
+}
+
+}  // namespace
+
 void AdapterFiles::load(model::Model& m) const {
   for (const model::ParameterInfo& p : m.adapters) {
     const auto it = tensors_.find(p.name);
@@ -215,6 +226,8 @@ void AdapterFiles::load(model::Model& m) const {
       fail(directory_ + ": " + p.name + ": expected " + shape_text({p.rows, p.cols}) + ", the file has " +
            (it == tensors_.end() ? "none" : shape_text(it->second->shape)));
     read_as_f32(*it->second, m.adapter_block + p.offset);
+    if (p.name.ends_with("self_attn.q_proj.lora_B.weight") || p.name.ends_with("self_attn.k_proj.lora_B.weight"))
+      order_rotary_rows(m.config, Mat(m.adapter_block + p.offset, f32_t, p.rows, p.cols));
   }
 }
 

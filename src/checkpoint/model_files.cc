@@ -63,11 +63,7 @@ void ModelFiles::read_rows(const TensorMap& map, const model::ModelConfig& c, co
   const ops::StoredMatrix& m = map.views[i];
   const bool rotary = p.name.ends_with("self_attn.q_proj.weight") || p.name.ends_with("self_attn.k_proj.weight");
   if (!rotary || !c.interleaved_rows) return ops::expand_rows(m, first, count, out);
-  const int64_t half = c.head_dim / 2;
-  for (int64_t r = 0; r < count; ++r) {
-    const int64_t at = (first + r) % c.head_dim, head = first + r - at;
-    ops::expand_rows(m, head + (at < half ? 2 * at : 2 * (at - half) + 1), 1, out.row_block(r, 1));
-  }
+  for (int64_t r = 0; r < count; ++r) ops::expand_rows(m, c.rotary_row(first + r), 1, out.row_block(r, 1));
 }
 
 }  // namespace birkhoff::checkpoint

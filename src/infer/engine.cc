@@ -45,6 +45,7 @@ model::Pass::Need plan_passes(const model::Model& m, ops::CacheType type, int64_
   const int64_t tokens = std::min(Engine::kPassTokens, capacity);
   model::Pass::Need most;
   for (const layers::MlaForm form : {layers::MlaForm::expanded, layers::MlaForm::absorbed}) {
+    if (form == layers::MlaForm::absorbed && m.config.latent_attention == model::LatentAttention::expanded) continue;
     for (int64_t n = 1; n <= std::min(tokens, kFew); ++n) most.include(plan_pieces(m, type, 1, n, capacity - n, form));
     most.include(plan_pieces(m, type, 1, tokens, capacity - tokens, form));
     most.include(plan_pieces(m, type, 1, tokens, std::min(tokens - 1, capacity - tokens), form));
@@ -118,11 +119,9 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   const DType compute = compute_type(dtype, files_->config());
   for (const std::string& note : model::reading_notes(config)) add_note(note);
   for (const std::string& note : files_->complete(config)) add_note(note);
+  config.latent_attention = options.latent_attention;
   max_positions_ = options.max_positions ? options.max_positions
                                          : std::min(config.max_position_embeddings, options.enough_positions);
-  if (!options.adapter.empty() && config.interleaved_rows)
-    throw Error("adapter", directory_ + ": an adapter for rotary rows in another order than those of this file",
-                "convert the model to a directory first (birkhoff convert)");
   std::optional<checkpoint::AdapterFiles> adapter;
   if (!options.adapter.empty())
     adapter.emplace(options.adapter, config);
@@ -148,8 +147,10 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
     if (!own)
       panels_->keep(*exec_);
     else if (weights == *carried)
-      add_note(directory_ +
-               ": its panels are not those of its weights (files copied without their times?): made again");
+      add_note(directory_ + (config.latent_attention == model::LatentAttention::expanded
+                                 ? ": its panels are for caches of latents: made again"
+                                 : ": its panels are not those of its weights (files copied without their times?): "
+                                   "made again"));
   }
   if (own_model_->rounded_again)
     add_note("products across the blocks of kv_b_proj read it in 8 bits (--weights stored: as it is)");

@@ -41,6 +41,8 @@ struct EngineOptions {
                         // that was trained with adapters
   model::RoutingProbe probe;  // experts that are disabled, for analysis
   CacheOptions caches;
+  // Of models with latent attention: what sessions keep, and which bits they have.
+  model::LatentAttention latent_attention = model::LatentAttention::by_role;
 };
 
 // A model to run: of a directory, or lent by somebody who has it in memory. Any number of sessions may share it, from
@@ -53,7 +55,8 @@ class Engine {
   Engine(const std::string& directory, const EngineOptions& options);
   // A model in memory, be it in training: what runs uses the weights as they are then (after Model::refresh). Both
   // outlive the engine. directory: where the tokenizer and config.json of its text are; "": it reads and writes ids.
-  // Bits are those of an engine of the directory that the weights are saved to.
+  // Bits are those of an engine of the directory that the weights are saved to, opened with the model's
+  // latent_attention: of a model in training sessions keep keys and values, and have the bits of its forward.
   Engine(const model::Model& model, const Exec& exec, std::string directory = "", CacheOptions caches = {});
   ~Engine();
   Engine(const Engine&) = delete;

@@ -47,9 +47,9 @@ bool PrefixCache::drop_oldest(bool unused_alone) {
   return false;
 }
 
-std::vector<int32_t> PrefixCache::find(const Key& key, std::span<const int32_t> ids) {
+std::vector<int32_t> PrefixCache::find(uint64_t scope, std::span<const int32_t> ids) {
   std::vector<int32_t> pages;
-  const auto root = roots_.find(key);
+  const auto root = roots_.find(scope);
   if (root == roots_.end()) return pages;
   Node* at = &root->second;
   for (size_t i = 0; (i + 1) * static_cast<size_t>(ops::kPageRows) <= ids.size(); ++i) {
@@ -62,8 +62,8 @@ std::vector<int32_t> PrefixCache::find(const Key& key, std::span<const int32_t> 
   return pages;
 }
 
-void PrefixCache::insert(const Key& key, std::span<const int32_t> ids, std::span<const int32_t> pages) {
-  Node* at = &roots_[key];
+void PrefixCache::insert(uint64_t scope, std::span<const int32_t> ids, std::span<const int32_t> pages) {
+  Node* at = &roots_[scope];
   for (size_t i = 0; i < pages.size(); ++i) {
     std::unique_ptr<Node>& next = at->children[page_ids(ids, i)];
     if (!next) {

@@ -21,17 +21,11 @@ class PrefixCache {
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
 
-  // Prompts are found by those of the same key alone.
-  struct Key {
-    uint64_t scope = 0;
-    layers::MlaForm form = layers::MlaForm::expanded;
-    auto operator<=>(const Key&) const = default;
-  };
-  // Pages of the longest known beginning of ids; valid until the next call.
-  std::vector<int32_t> find(const Key& key, std::span<const int32_t> ids);
+  // Pages of the longest known beginning of ids among prompts of the same scope; valid until the next call.
+  std::vector<int32_t> find(uint64_t scope, std::span<const int32_t> ids);
   // ids, of whole pages, are in these. Where another text's page of the same ids is known the rest is not taken:
   // whoever has a page of the tree has all before it, so that pages nobody has are never held by others.
-  void insert(const Key& key, std::span<const int32_t> ids, std::span<const int32_t> pages);
+  void insert(uint64_t scope, std::span<const int32_t> ids, std::span<const int32_t> pages);
   void clear();
   int64_t bytes() const { return static_cast<int64_t>(nodes_) * pool_.page_bytes(); }
 
@@ -51,7 +45,7 @@ class PrefixCache {
   int64_t budget_;
   uint64_t clock_ = 0;
   int64_t nodes_ = 0;
-  std::map<Key, Node> roots_;
+  std::map<uint64_t, Node> roots_;               // by scope
   std::set<std::pair<uint64_t, Node*>> by_use_;  // all nodes but roots
 };
 

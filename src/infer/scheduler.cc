@@ -121,7 +121,7 @@ bool Scheduler::start(Text& t) {
   try {
     const GenerationRequest& r = t.request;
     require_ids(r.options.logits, static_cast<size_t>(engine_.model().config.vocab_size));
-    t.session.emplace(engine_, t.capacity(), r.forms);
+    t.session.emplace(engine_, t.capacity());
     t.session->set_scope(r.scope);
     t.generation.emplace(r.text, r.prompt, r.options, r.on_token);
     const int64_t known = t.session->recall(r.prompt);

@@ -26,8 +26,7 @@ struct GenerationRequest {
   const TextModel* text = nullptr;  // outlives the request; nullptr for ids alone
   std::vector<int32_t> prompt;      // at least one id
   GenerationOptions options;        // read_before is not used
-  MlaForms forms;
-  uint64_t scope = 0;  // prompts share what was read of them with those of the same scope
+  uint64_t scope = 0;               // prompts share what was read of them with those of the same scope
   // Called by whoever runs the scheduler, also by its destructor; they may submit and cancel. on_token: whether to go
   // on; what it throws ends the text.
   Generation::OnToken on_token = [](const GeneratedToken&) { return true; };

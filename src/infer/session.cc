@@ -74,8 +74,7 @@ class BatchPass {
  private:
   void forward() {
     model::CachedTokens places;
-    for (const BatchPiece& piece : pieces_)
-      places.add(piece.session->cache_, tokens_of(piece), form_of(*piece.session, piece.role));
+    for (const BatchPiece& piece : pieces_) places.add(piece.session->cache_, tokens_of(piece), form_of(piece.role));
     engine_.session_pass().forward(engine_.exec(), engine_.model(), ids_, places.context(),
                                    {model::Tape::Keep::nothing, model::Recompute::none, &engine_.caches()});
   }
@@ -85,8 +84,11 @@ class BatchPass {
     int64_t token, row;
   };
   static int64_t tokens_of(const BatchPiece& piece) { return static_cast<int64_t>(piece.ids.size()); }
-  static layers::MlaForm form_of(const Session& s, TokenRole role) {
-    return role == TokenRole::prompt ? s.forms_.prompt : s.forms_.generated;
+  layers::MlaForm form_of(TokenRole role) const {
+    const model::LatentAttention how = engine_.model().config.latent_attention;
+    const bool expanded =
+        how == model::LatentAttention::by_role ? role == TokenRole::prompt : how == model::LatentAttention::expanded;
+    return expanded ? layers::MlaForm::expanded : layers::MlaForm::absorbed;
   }
 
   static void advance(const BatchPiece& piece) {
@@ -120,8 +122,8 @@ void run_batch(const Engine& engine, std::span<const BatchPiece> pieces, const B
   pass.give_logits(row);
 }
 
-Session::Session(const Engine& engine, int64_t capacity, MlaForms forms)
-    : engine_(&engine), cache_((check_capacity(engine, capacity), engine.caches()), capacity), forms_(forms) {}
+Session::Session(const Engine& engine, int64_t capacity)
+    : engine_(&engine), cache_((check_capacity(engine, capacity), engine.caches()), capacity) {}
 
 std::span<const float> Session::feed(std::span<const int32_t> ids, TokenRole role) {
   check_room(*this, ids);
@@ -157,7 +159,7 @@ int64_t Session::recall(std::span<const int32_t> prompt) {
   PrefixCache* prefixes = engine_->prefixes();
   if (!prefixes || length() > 0 || prompt.empty()) return 0;
   const auto most = std::min(prompt.size() - 1, static_cast<size_t>(capacity()));
-  cache_.borrow(prefixes->find({scope_, forms_.prompt}, prompt.first(most)));
+  cache_.borrow(prefixes->find(scope_, prompt.first(most)));
   ids_.assign(prompt.begin(), prompt.begin() + length());
   prompt_tokens_ = length();
   return length();
@@ -167,7 +169,7 @@ void Session::remember() {
   PrefixCache* prefixes = engine_->prefixes();
   if (!prefixes) return;
   const auto pages = static_cast<size_t>(prompt_tokens_ / ops::kPageRows);
-  prefixes->insert({scope_, forms_.prompt}, std::span(ids_).first(pages * static_cast<size_t>(ops::kPageRows)),
+  prefixes->insert(scope_, std::span(ids_).first(pages * static_cast<size_t>(ops::kPageRows)),
                    cache_.pages().first(pages));
 }
 

@@ -13,22 +13,13 @@ namespace birkhoff::infer {
 // What tokens are to a session: given to it, or its own.
 enum class TokenRole : uint8_t { prompt, generated };
 
-// Which form latent attention takes for them (layers/mla.h). A prompt is read in the expanded form, with the bits of
-// training, and generated tokens meet the cache as it lies; a token's bits depend on its role and on what stands before
-// it, not on the pieces it came in.
-struct MlaForms {
-  layers::MlaForm prompt = layers::MlaForm::expanded, generated = layers::MlaForm::absorbed;
-  MlaForms() = default;
-  MlaForms(layers::MlaForm both) : prompt(both), generated(both) {}
-  bool operator==(const MlaForms&) const = default;
-};
-
 // One text: its tokens and what the model keeps of them. Its bits are its own: they depend neither on the pieces it
-// came in, nor on the sessions that share its passes, nor on threads, nor on what was read and taken back before.
+// came in, nor on the sessions that share its passes, nor on threads, nor on what was read and taken back before. A
+// token's depend on its role where latent attention goes by it (model::LatentAttention).
 class Session {
  public:
   // Throws Error: a capacity that the engine does not allow; no memory for caches.
-  Session(const Engine& engine, int64_t capacity, MlaForms forms = {});
+  Session(const Engine& engine, int64_t capacity);
   // Appends the tokens and returns the logits [V] that predict the next one, valid until the next call. A first prompt
   // begins with what the engine's prefix cache has of it. Throws Error, and the session is what it was (one that cannot
   // go back has read the pieces of Engine::kPassTokens before the one that failed): ids outside the vocabulary, no
@@ -54,7 +45,6 @@ class Session {
   int64_t length() const { return cache_.length(); }
   int64_t capacity() const { return cache_.capacity(); }
   std::span<const int32_t> ids() const { return ids_; }  // that it holds
-  const MlaForms& forms() const { return forms_; }
   const Engine& engine() const { return *engine_; }
 
  private:
@@ -69,7 +59,6 @@ class Session {
  private:
   const Engine* engine_;
   model::KvCache cache_;
-  MlaForms forms_;
   uint64_t scope_ = 0;
   std::vector<int32_t> ids_;
   int64_t prompt_tokens_ = 0;  // the first ones, before the first generated one

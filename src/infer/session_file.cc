@@ -45,19 +45,9 @@ std::string checksum_of(std::map<std::string, std::string> metadata, std::string
   return std::to_string(sum);
 }
 
-std::string form_names(const MlaForms& f) {
-  const auto name = [](layers::MlaForm form) { return form == layers::MlaForm::expanded ? "expanded" : "absorbed"; };
-  return std::string(name(f.prompt)) + " " + name(f.generated);
-}
-MlaForms forms_named(const std::string& names) {
-  MlaForms forms;
-  for (const layers::MlaForm prompt : {layers::MlaForm::expanded, layers::MlaForm::absorbed}) {
-    for (const layers::MlaForm generated : {layers::MlaForm::expanded, layers::MlaForm::absorbed}) {
-      forms.prompt = prompt, forms.generated = generated;
-      if (form_names(forms) == names) return forms;
-    }
-  }
-  throw Error("session", "no forms of attention are \"" + names + "\"", "read its text again");
+// What is kept of a token beside its type, and how it was made.
+std::string attention_name(const model::ModelConfig& c) {
+  return c.uses_mla() ? std::string("latent ") + name_of(c.latent_attention) : "of its own kind";
 }
 
 }  // namespace
@@ -73,7 +63,7 @@ void Session::save(const std::string& path) const {
   std::map<std::string, std::string> metadata = {{"format", kFormat},
                                                  {"model", model_name(engine_->model())},
                                                  {"cache", ops::cache_type_name(cache_.pool().type())},
-                                                 {"forms", form_names(forms_)},
+                                                 {"attention", attention_name(engine_->model().config)},
                                                  {"capacity", std::to_string(capacity())},
                                                  {"prompt", std::to_string(prompt_tokens_)},
                                                  {"scope", std::to_string(scope_)}};
@@ -95,6 +85,7 @@ Session Session::restore(const Engine& engine, const std::string& path) {
   require("model", model_name(engine.model()), "go on with the model and the number type that it was saved with");
   require("cache", ops::cache_type_name(engine.caches().type()),
           "go on with the type of caches that it was saved with");
+  require("attention", attention_name(engine.model().config), "go on with the --mla that it was saved with");
   const io::TensorEntry *ids = file.find(kIds), *caches = file.find(kCaches);
   const auto number = [&](const char* key) { return std::strtoll(value(key).c_str(), nullptr, 10); };
   const int64_t prompt = number("prompt"), capacity = number("capacity");
@@ -103,7 +94,7 @@ Session Session::restore(const Engine& engine, const std::string& path) {
       prompt > ids->size() || ids->size() > capacity)
     throw Error("session", path + ": is damaged", "read its text again");
   check_ids(engine.model().config, {ids->as<int32_t>(), static_cast<size_t>(ids->size())});
-  Session session(engine, capacity, forms_named(value("forms")));
+  Session session(engine, capacity);
   session.scope_ = std::strtoull(value("scope").c_str(), nullptr, 10);
   session.cache_.restore(bytes_of(*caches), ids->size());
   session.ids_.assign(ids->as<int32_t>(), ids->as<int32_t>() + ids->size());

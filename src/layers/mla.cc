@@ -18,7 +18,7 @@ ops::AttentionShape Mla::expanded_shape(const Spec& s) { return {s.heads, s.head
 ops::AttentionShape Mla::absorbed_shape(const Spec& s) { return {s.heads, 1, s.kv_lora + s.rope, s.kv_lora, s.scale}; }
 
 Mla::Weights::Weights(const Spec& s)
-    : in({{s.q_lora ? "q_a_proj" : "q_proj", s.q_in()}, {"kv_a_proj_with_mqa", s.cache_cols()}}, s.dim),
+    : in({{s.q_lora ? "q_a_proj" : "q_proj", s.q_in()}, {"kv_a_proj_with_mqa", s.latent_cols()}}, s.dim),
       kv_norm(nullptr, DType::f32, 1, s.kv_lora),
       kv_b({{"kv_b_proj", s.heads * (s.nope + s.v)}}, s.kv_lora),
       out({{"o_proj", s.dim, Role::output_projection}}, s.heads * s.v) {
@@ -26,14 +26,29 @@ Mla::Weights::Weights(const Spec& s)
     q_norm = Mat(nullptr, DType::f32, 1, s.q_lora);
     q_b = Linear({{"q_b_proj", s.heads * s.qk()}}, s.q_lora);
   }
+  if (s.keeps_expanded) return;
   const int64_t step = s.nope + s.v;
   kv_b.row_blocks = {{0, s.nope, step, false, {}}, {s.nope, s.v, step, true, {}}};
 }
 
+namespace {
+
+// Columns of a cached row that have a scale of their own where rows are of 8 bits.
+std::vector<int64_t> cached_groups(const Mla::Spec& s) {
+  if (!s.keeps_expanded) return {s.kv_lora, s.rope};
+  std::vector<int64_t> groups(static_cast<size_t>(s.heads), s.qk());
+  groups.insert(groups.end(), static_cast<size_t>(s.heads), s.v);
+  return groups;
+}
+
+}  // namespace
+
+Mla::Cache::Cache(ops::PageMemory& memory, const Spec& s) : rows(memory, cached_groups(s)) {}
+
 Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Keep keep) {
   Saved r;
-  r.latent = arena.mat(dtype, tokens, s.cache_cols());
-  r.a = arena.mat(dtype, tokens, s.q_in() + s.cache_cols());
+  r.latent = arena.mat(dtype, tokens, s.latent_cols());
+  r.a = arena.mat(dtype, tokens, s.q_in() + s.latent_cols());
   if (s.q_lora) {
     r.cq = arena.mat(dtype, tokens, s.q_lora);
     r.q_rstd = arena.mat(f32_t, tokens, 1);
@@ -90,6 +105,26 @@ std::vector<PartRun> runs_of(std::span<const CachedPart> parts) {
   return runs;
 }
 
+// Keys and values of the pass's own tokens go into the cache, where those of earlier ones are.
+void attend_kept(const Pass& p, const Mla::Spec& s, const Mla::Weights& w, const Mla::Cache& cache,
+                 const Mla::Saved& sv, const Mla::CachedAttention& attend) {
+  const int64_t k_cols = s.heads * s.qk(), v_cols = s.heads * s.v;
+  {
+    Arena::Scope scope(p.scratch);
+    const Mat kv = p.scratch.mat(sv.latent.dtype, sv.latent.rows, s.expanded_cols());
+    Mla::expand(p, s, w, sv.latent, kv.col_block(0, k_cols), kv.col_block(k_cols, v_cols));
+    for (const CachedPart& part : p.ctx.parts)
+      cache.rows.write(p.exec, kv.row_block(part.first, part.tokens), part.pages, part.past);
+  }
+  for (const CachedPart& part : p.ctx.parts) {
+    BK_CHECK(part.form == MlaForm::expanded);
+    Arena::Scope scope(p.scratch);
+    const ops::KeyRows kv = cached_keys(p, cache.rows, part, sv.q.dtype);
+    attend.expanded(part, sv.q.row_block(part.first, part.tokens), kv.col_block(0, k_cols),
+                    kv.col_block(k_cols, v_cols), sv.o.row_block(part.first, part.tokens));
+  }
+}
+
 void attend_expanded(const Pass& p, const Mla::Spec& s, const Mla::Weights& w, const Mla::Cache& cache,
                      const CachedPart& part, const Mla::Saved& sv, const Mla::CachedAttention& attend) {
   Arena::Scope scope(p.scratch);
@@ -98,7 +133,7 @@ void attend_expanded(const Pass& p, const Mla::Spec& s, const Mla::Weights& w, c
   const Mat k = p.scratch.mat(t, M, s.heads * s.qk()), v = p.scratch.mat(t, M, s.heads * s.v);
   {
     Arena::Scope latents(p.scratch);
-    const Mat latent = p.scratch.mat(t, M, s.cache_cols());
+    const Mat latent = p.scratch.mat(t, M, s.latent_cols());
     cache.rows.read(p.exec, part.pages, latent);
     Mla::expand(p, s, w, latent, k, v);
   }
@@ -133,6 +168,7 @@ void attend_absorbed(const Pass& p, const Mla::Spec& s, const Mla::Weights& w, c
 
 void Mla::attend_cached(const Pass& p, const Spec& s, const Weights& w, const Cache& cache, Saved& sv,
                         const CachedAttention& attend) {
+  if (s.keeps_expanded) return attend_kept(p, s, w, cache, sv, attend);
   for (const CachedPart& part : p.ctx.parts)
     cache.rows.write(p.exec, sv.latent.row_block(part.first, part.tokens), part.pages, part.past);
   for (const PartRun& run : runs_of(p.ctx.parts)) {
@@ -149,7 +185,7 @@ void Mla::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved&
   const auto first_key = [&](const CachedPart& part) { return p.ctx.rows(part.first, part.tokens).first_key; };
   if (cache) {
     attend_cached(p, s, w, *cache, sv,
-                  {[&](const CachedPart& part, CMat q, CMat k, CMat v, Mat o) {
+                  {[&](const CachedPart& part, CMat q, const ops::KeyRows& k, const ops::KeyRows& v, Mat o) {
                      ops::attention_forward(p.exec, expanded_shape(s), q, k, v, first_key(part), o, {});
                    },
                    [&](const CachedPart& part, CMat q, const ops::KeyRows& latents, Mat o) {
@@ -175,7 +211,7 @@ void Mla::backward_around(const Pass& p, const Spec& s, const Weights& w, CMat x
   Arena::Scope scope(p.scratch);
   const int64_t T = x.rows;
   const DType dt = x.dtype;
-  Mat da = p.scratch.mat(dt, T, s.q_in() + s.cache_cols());
+  Mat da = p.scratch.mat(dt, T, s.q_in() + s.latent_cols());
   Mat dq = s.q_lora ? p.scratch.mat(dt, T, s.heads * s.qk()) : da.col_block(0, s.q_in());
   Mat dk_rope = da.col_block(s.q_in() + s.kv_lora, s.rope);
   {

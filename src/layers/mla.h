@@ -21,10 +21,15 @@ struct Mla {
     float scale = 1.f;        // of the scores, YaRN's mscale^2 included
     float inner_eps = 1e-6f;  // of the two inner norms, whatever rms_norm_eps says
     ops::RopeLayout layout = ops::RopeLayout::interleaved;
+    bool keeps_expanded = false;  // caches hold keys and values of every head, not what they are made of
     int64_t qk() const { return nope + rope; }
     int64_t q_in() const { return q_lora ? q_lora : heads * qk(); }
-    int64_t cache_cols() const { return kv_lora + rope; }
-    CacheSize cache_size() const { return {static_cast<double>(cache_cols()), 0, 2}; }
+    int64_t latent_cols() const { return kv_lora + rope; }
+    int64_t expanded_cols() const { return heads * (qk() + v); }
+    CacheSize cache_size() const {
+      if (keeps_expanded) return {static_cast<double>(expanded_cols()), 0, 2 * heads};
+      return {static_cast<double>(latent_cols()), 0, 2};
+    }
     int64_t score_products() const { return heads * (qk() + v); }  // multiplications per query and key
   };
   struct Weights {
@@ -32,7 +37,7 @@ struct Mla {
     Mat q_norm;   // [1, q_lora]
     Linear q_b;   // [heads*qk, q_lora]
     Mat kv_norm;  // [1, kv_lora]
-    Linear kv_b;  // [heads*(nope+v), kv_lora]
+    Linear kv_b;  // [heads*(nope+v), kv_lora]; by head too where caches hold latents
     Linear out;   // [dim, heads*v]
     explicit Weights(const Spec& s);
     Weights() = default;
@@ -50,10 +55,11 @@ struct Mla {
   };
   // What texts keep of their earlier tokens.
   struct Cache {
-    ops::PagedRows rows;  // [.., kv_lora + rope]: normalised latent and rotated key
+    // [.., kv_lora + rope]: normalised latent and rotated key; or [.., heads*(qk+v)]: keys, values
+    ops::PagedRows rows;
     using Slot = NoSlot;
     std::vector<Slot> slots;
-    Cache(ops::PageMemory& memory, const Spec& s) : rows(memory, {s.kv_lora, s.rope}) {}
+    Cache(ops::PageMemory& memory, const Spec& s);
   };
   struct Saved {
     Mat a;           // [T, q_in + kv_lora + rope]: the first product
@@ -80,11 +86,12 @@ struct Mla {
   // What attention does with the rows [first, first + n) of saved, of one part of a cached pass.
   struct CachedAttention {
     // q, o rows of saved; k [M, heads*qk], v [M, heads*v] of all keys.
-    std::function<void(const CachedPart& part, CMat q, CMat k, CMat v, Mat o)> expanded;
+    std::function<void(const CachedPart& part, CMat q, const ops::KeyRows& k, const ops::KeyRows& v, Mat o)> expanded;
     // q [n, heads*(kv_lora + rope)] meets the M latents; o [n, heads*kv_lora].
     std::function<void(const CachedPart& part, CMat q, const ops::KeyRows& latents, Mat o)> absorbed;
   };
-  // saved.latent -> the cache, then part after part, each in its form -> saved.o.
+  // saved.latent, or what it expands to -> the cache, then part after part, each in its form -> saved.o. Where keys and
+  // values are kept the form is expanded.
   static void attend_cached(const Pass& p, const Spec& s, const Weights& w, const Cache& cache, Saved& saved,
                             const CachedAttention& attend);
   static ops::AttentionShape expanded_shape(const Spec& s);

@@ -30,7 +30,8 @@ std::vector<Run> find_runs(std::span<const int32_t> first_key, int64_t keys, int
 
 // The last T of M keys, what they see of them, and where they stand.
 struct Tokens {
-  CMat q, k, v;
+  CMat q;
+  ops::KeyRows k, v;
   CIndexMat keys;
   std::span<const int32_t> first_key;
   Mat o, lse;
@@ -52,7 +53,7 @@ void attend_runs(const Pass& p, const SparseMla::Spec& s, const Tokens& at) {
                                     lse, p.scratch);
     } else {
       const int64_t keys = before + r.end;
-      ops::attention_forward(p.exec, shape, q, at.k.row_block(0, keys), at.v.row_block(0, keys),
+      ops::attention_forward(p.exec, shape, q, at.k.first_rows(keys), at.v.first_rows(keys),
                              at.first_key.subspan(static_cast<size_t>(r.begin), static_cast<size_t>(n)), o, lse);
     }
   }
@@ -73,7 +74,7 @@ void attend_parts(const Pass& p, const SparseMla::Spec& s, const SparseMla::Weig
     return keys;
   };
   Mla::attend_cached(p, s.mla, w.mla, cache.mla, sv.mla,
-                     {[&](const CachedPart& part, CMat q, CMat k, CMat v, Mat o) {
+                     {[&](const CachedPart& part, CMat q, const ops::KeyRows& k, const ops::KeyRows& v, Mat o) {
                         const auto first_key = p.ctx.rows(part.first, part.tokens).first_key;
                         if (s.dense)
                           return ops::attention_forward(p.exec, Mla::expanded_shape(s.mla), q, k, v, first_key, o, {});

@@ -16,7 +16,10 @@ struct SparseMla {
     Mla::Spec mla;  // with a query latent
     Indexer::Spec indexer;
     bool dense = false;  // the indexer's warm-up: attention sees everything, and so does the KL
-    CacheSize cache_size() const { return {static_cast<double>(mla.cache_cols() + indexer.head_dim), 0, 3}; }
+    CacheSize cache_size() const {
+      const CacheSize keys = mla.cache_size();
+      return {keys.per_token + static_cast<double>(indexer.head_dim), 0, keys.scales + 1};
+    }
     int64_t score_products() const { return mla.score_products() + indexer.heads * (indexer.head_dim + 1); }
   };
   struct Weights {

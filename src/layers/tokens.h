@@ -6,9 +6,9 @@
 namespace birkhoff::layers {
 
 // How latent attention reads a cache (models.md D.2; equal in real arithmetic). expanded: full keys and values of every
-// cached token are made again, with the bits of a forward without a cache. absorbed: queries are mapped into the latent
-// space and meet the cache as it lies. Which of them is a matter of what the tokens are, never of their number: a
-// token's bits may not depend on which others came with it.
+// cached token, with the bits of a forward without a cache: kept, or made again of latents. absorbed: queries are
+// mapped into the latent space and meet latents as they lie. Which of them is a matter of what the tokens are, never of
+// their number: a token's bits may not depend on which others came with it.
 enum class MlaForm : uint8_t { expanded, absorbed };
 
 // One text's share of a pass over several: rows [first, first + tokens) follow `past` tokens that its caches hold.

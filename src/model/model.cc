@@ -19,8 +19,17 @@ void Model::make_ropes(int64_t positions, const Arena& memory) {
                                           : ops::make_rope_table(positions, r.dim, r.theta, r.scaling));
 }
 
+namespace {
+
+ModelConfig run_as_trained(ModelConfig c) {
+  c.latent_attention = LatentAttention::expanded;
+  return c;
+}
+
+}  // namespace
+
 Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, bool for_training, Arena& memory)
-    : Model(c, compute_type) {
+    : Model(run_as_trained(c), compute_type) {
   block = memory.take<float>(parameter_elements(parameters));
   bind(weights, block);
   weights.for_each_linear([&](const std::string&, layers::Linear& l) {

@@ -47,7 +47,8 @@ struct Model {
   float* adapter_block = nullptr;
 
   // Takes masters and packed copies from `memory`, which must outlive the model. positions: longest sequence. Weights
-  // are uninitialised; call refresh() after filling them.
+  // are uninitialised; call refresh() after filling them. Sessions of it have the bits of training
+  // (LatentAttention::expanded).
   Model(const ModelConfig& c, DType compute_type, int64_t positions, bool for_training, Arena& memory);
   // Forward only, without masters: tensors[i] is parameter i of list_parameters in its file, which must stay mapped.
   // Matrices of products and the embedding are read there; everything else (norms, biases, hyper-connections) is small

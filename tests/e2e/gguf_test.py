@@ -30,10 +30,11 @@ class Gguf(Case):
         self.model = MODELS / "deepseek2" / "q4_0.gguf"
         self.ids = MODELS / "deepseek2" / "ids.txt"
 
-    def logits(self, model, code=DONE, says=()):
+    def logits(self, model, code=DONE, says=(), adapter=None):
         out = self.dir / "logits"
         out.unlink(missing_ok=True)
-        self.expect(code, "logits", "-m", model, "--tokens-file", self.ids, "--out", out, "--dtype", "fp32", says=says)
+        self.expect(code, "logits", "-m", model, "--tokens-file", self.ids, "--out", out, "--dtype", "fp32",
+                    *(["--adapter", adapter] if adapter else []), says=says)
         return logits_of(out) if code == DONE else None
 
     def test_every_verb(self):
@@ -56,6 +57,32 @@ class Gguf(Case):
             for a, b in zip(self.logits(file), self.logits(out)):
                 self.assertAlmostEqual(a, b, delta=1e-5)
             self.same_text(file, out)
+
+    def adapter(self):
+        """Of the first layer's attention: every element of q_proj's and k_proj's update is another number."""
+        tensors, data, at = {}, b"", 0
+        for module, rows in (("q_proj", 32), ("k_proj", 16)):
+            for name, shape in (("lora_A", (2, 32)), ("lora_B", (rows, 2))):
+                values = [((i * 37 + rows) % 19 - 9) / 20 for i in range(shape[0] * shape[1])]
+                raw = struct.pack(f"<{len(values)}f", *values)
+                tensors[f"base_model.model.model.layers.0.self_attn.{module}.{name}.weight"] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + len(raw)]}
+                data, at = data + raw, at + len(raw)
+        header = json.dumps(tensors).encode()
+        folder = self.dir / "adapter"
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + data)
+        (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj", "k_proj"]}))
+        return folder
+
+    def test_an_adapter_over_a_file_whose_rotary_rows_stand_in_another_order(self):
+        self.ids = MODELS / "llama" / "ids.txt"
+        file, directory = MODELS / "llama" / "f16.gguf", self.dir / "llama"
+        self.expect(DONE, "convert", "-m", file, "--out", directory, "--dtype", "fp32")
+        adapter = self.adapter()
+        of_file, of_directory = (self.logits(m, adapter=adapter) for m in (file, directory))
+        for a, b in zip(of_file, of_directory):
+            self.assertAlmostEqual(a, b, delta=1e-5)
+        self.assertGreater(max(abs(a - b) for a, b in zip(of_file, self.logits(file))), 1e-2)
 
     def same_text(self, *models):
         if "deepseek" not in str(models[0]):  # the others' files have no tokenizer

@@ -21,13 +21,19 @@ using infer::TokenRole;
 
 using Rows = std::vector<std::vector<float>>;
 
+// Latent attention whose caches keep keys and values: a kind with this behind it.
+constexpr const char* kExpanded = "_expanded";
+model::LatentAttention latent_attention_of(const std::string& kind) {
+  return kind.ends_with(kExpanded) ? model::LatentAttention::expanded : model::LatentAttention::by_role;
+}
+
 model::ModelConfig batch_config(const std::string& kind) {
   if (kind == "v4") return small_v4_config();
   model::ModelConfig c = small_config("plain", 1, kind != "gqa");
   c.hidden_size = 64, c.intermediate_size = 96, c.moe_intermediate_size = 32;
   if (kind == "gqa") return c;
   c.kv_lora_rank = 64, c.q_lora_rank = 32, c.qk_nope_head_dim = 32, c.v_head_dim = 32;
-  if (kind == "sparse") c.index_n_heads = 3, c.index_head_dim = 16, c.index_topk = 20;
+  if (kind.starts_with("sparse")) c.index_n_heads = 3, c.index_head_dim = 16, c.index_topk = 20;
   return c;
 }
 
@@ -100,6 +106,7 @@ class Batch : public testing::TestWithParam<std::tuple<std::string, std::string,
     options.compute = dtype;
     options.threads = 2;
     options.weights = {weights, weights};
+    options.latent_attention = latent_attention_of(kind);
   }
   TempDir dir;
   infer::EngineOptions options;
@@ -174,7 +181,8 @@ TEST_P(Batch, AmongSixteenLongTexts) {
 
 INSTANTIATE_TEST_SUITE_P(
     Kinds, Batch,
-    testing::Combine(testing::Values("latent", "sparse", "gqa", "v4"), testing::Values("fp32", "bf16"),
+    testing::Combine(testing::Values("latent", "sparse", "latent_expanded", "sparse_expanded", "gqa", "v4"),
+                     testing::Values("fp32", "bf16"),
                      testing::Values(ops::WeightFormat::stored, ops::WeightFormat::q8, ops::WeightFormat::q4)),
     [](const auto& p) {
       return std::get<0>(p.param) + "_" + std::get<1>(p.param) + "_" + name_of(std::get<2>(p.param));
@@ -182,7 +190,10 @@ INSTANTIATE_TEST_SUITE_P(
 
 class Caches : public testing::TestWithParam<std::string> {
  protected:
-  Caches() { write_model(dir.path(), batch_config(GetParam())); }
+  Caches() {
+    write_model(dir.path(), batch_config(GetParam()));
+    options.latent_attention = latent_attention_of(GetParam());
+  }
   TempDir dir;
   infer::EngineOptions options;
 };
@@ -208,7 +219,7 @@ TEST_P(Caches, OfEveryTypeInPieces) {
     // selects, other keys may then be the best.
     if (type != ops::CacheType::int8) {
       EXPECT_EQ(error, 0.0);
-    } else if (GetParam() != "sparse") {
+    } else if (!GetParam().starts_with("sparse")) {
       EXPECT_LT(error, 0.1 * largest);
     }
   }
@@ -219,9 +230,10 @@ TEST_P(Caches, TakeWhatInspectSays) {
     options.caches.type = type;
     const Engine engine(dir.path(), options);
     const model::Inventory said = model::take_inventory(engine.model().config);
-    const int64_t bytes = type == ops::CacheType::int8   ? said.kv_int8_bytes_per_token
-                          : type == ops::CacheType::bf16 ? said.kv_bytes_per_token
-                                                         : 2 * said.kv_bytes_per_token;
+    const bool expanded = options.latent_attention == model::LatentAttention::expanded;
+    const int64_t in_int8 = expanded ? said.kv_expanded_int8_bytes_per_token : said.kv_int8_bytes_per_token,
+                  in_bf16 = expanded ? said.kv_expanded_bytes_per_token : said.kv_bytes_per_token;
+    const int64_t bytes = type == ops::CacheType::int8 ? in_int8 : type == ops::CacheType::bf16 ? in_bf16 : 2 * in_bf16;
     EXPECT_EQ(engine.caches().page_bytes(), bytes * ops::kPageRows) << ops::cache_type_name(type);
   }
 }
@@ -230,7 +242,9 @@ TEST_P(Caches, PrefixesAreReadOnce) {
   options.caches.prefix_bytes = int64_t{1} << 24;
   const Engine engine(dir.path(), options);
   const auto texts = scripted_texts(engine.model().config.vocab_size);
-  const Engine plain(dir.path(), {});
+  infer::EngineOptions without = options;
+  without.caches.prefix_bytes = 0;
+  const Engine plain(dir.path(), without);
   const Rows want = alone(plain, texts[0]);
   EXPECT_EQ(alone(engine, texts[0]), want) << "nothing is known yet";
   EXPECT_EQ(alone(engine, texts[0]), want) << "two pages are known";
@@ -255,7 +269,8 @@ TEST_P(Caches, ManySessionsLeaveNothing) {
   EXPECT_EQ(engine.caches().used(), engine.caches().page_bytes());
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, Caches, testing::Values("latent", "sparse", "gqa"),
+INSTANTIATE_TEST_SUITE_P(Kinds, Caches,
+                         testing::Values("latent", "sparse", "latent_expanded", "sparse_expanded", "gqa"),
                          [](const auto& p) { return p.param; });
 
 TEST(CacheBudget, RefusesAndEvicts) {
@@ -358,7 +373,7 @@ TEST(PrefixCache, TheLeastRecentlyUsedGoes) {
     insert(at(3));
     EXPECT_EQ(cache.find({}, joined(at(0), at(2))), std::vector<int32_t>{first[0]}) << "its second page was older";
     EXPECT_EQ(cache.find({}, joined(at(0), at(1))), first);
-    EXPECT_EQ(cache.find({1, layers::MlaForm::expanded}, at(3)), std::vector<int32_t>{});
+    EXPECT_EQ(cache.find(1, at(3)), std::vector<int32_t>{});
     EXPECT_EQ(pool.used(), 3 * pool.page_bytes());
     // Who read the same at the same time has pages of its own: nothing hangs below another's.
     const std::vector<int32_t> own = {pool.take_page(), pool.take_page()};
@@ -383,6 +398,30 @@ TEST(PrefixCache, TheLeastRecentlyUsedGoes) {
     EXPECT_EQ(cache.find({}, at(3)).size(), 1u) << "the newest stays";
   }
   EXPECT_EQ(pool.used(), 0);
+}
+
+// Latents say nothing to who keeps keys and values, nor generated tokens of one form to another.
+TEST(SessionFile, OfLatentAttention) {
+  TempDir dir;
+  write_model(dir.path(), batch_config("latent"));
+  const std::string file = dir / "session";
+  infer::EngineOptions options;
+  for (const auto& [name, saved] : NamesOf<model::LatentAttention>::table) {
+    options.latent_attention = saved;
+    const Engine engine(dir.path(), options);
+    Session session(engine, 40);
+    session.feed(random_ids(5, engine.model().config.vocab_size));
+    session.save(file);
+    for (const auto& [other, how] : NamesOf<model::LatentAttention>::table) {
+      options.latent_attention = how;
+      const Engine next(dir.path(), options);
+      if (how == saved)
+        EXPECT_EQ(Session::restore(next, file).length(), 5);
+      else
+        expect_error([&] { Session::restore(next, file); },
+                     {"latent " + std::string(name), "latent " + std::string(other)});
+    }
+  }
 }
 
 TEST(SessionFile, WhatItBelongsTo) {

@@ -2,9 +2,10 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "infer/engine.h"
+#include "infer/session.h"
 #include "support/matrix.h"
 #include "support/model_case.h"
+#include "support/model_directory.h"
 #include "support/temp_dir.h"
 
 namespace birkhoff::test {
@@ -39,6 +40,39 @@ TEST_P(EngineCase, Logits) {
     expect_close(got, want, golden_json["tolerance"], name);
   }
 }
+
+// Every token of a session that keeps keys and values has the bits of the forward without a cache, given or generated.
+class ExpandedCase : public testing::TestWithParam<std::tuple<std::string, ops::WeightFormat>> {};
+
+TEST_P(ExpandedCase, SessionsHaveTheBitsOfTheFullForward) {
+  const auto& [name, weights] = GetParam();
+  for (const char* compute : {"fp32", "bf16"}) {
+    infer::EngineOptions o;
+    o.compute = compute, o.threads = 2, o.max_positions = 100;
+    o.weights = {weights, weights};
+    o.latent_attention = model::LatentAttention::expanded;
+    const infer::Engine engine(case_dir(name), o);
+    const auto ids = random_ids(100, engine.model().config.vocab_size);
+    std::vector<std::vector<float>> want;
+    engine.full_logits(ids, [&](int64_t, std::span<const float> row) { want.emplace_back(row.begin(), row.end()); });
+    for (const size_t piece : {1, 7, 64, 100}) {
+      infer::Session session(engine, 100);
+      for (size_t at = 0; at < ids.size(); at += piece) {
+        const auto part = std::span(ids).subspan(at, std::min(piece, ids.size() - at));
+        const auto got = session.feed(part, at < 50 ? infer::TokenRole::prompt : infer::TokenRole::generated);
+        ASSERT_EQ(std::vector<float>(got.begin(), got.end()), want[at + part.size() - 1])
+            << compute << " pieces of " << piece << ", behind " << at;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Goldens, ExpandedCase,
+                         testing::Combine(testing::ValuesIn(cases_of({"deepseek_v2_lite", "deepseek_v2", "deepseek_v3",
+                                                                      "deepseek_v3_fp8", "deepseek_v32"})),
+                                          testing::Values(ops::WeightFormat::stored, ops::WeightFormat::q8,
+                                                          ops::WeightFormat::q4)),
+                         [](const auto& p) { return std::get<0>(p.param) + "_" + name_of(std::get<1>(p.param)); });
 
 // As transformers writes V3: config.json still counts the prediction modules, whose tensors are gone.
 TEST(EngineWithoutPredictors, OpensAsWithoutThemAndSaysSo) {

@@ -17,7 +17,7 @@ namespace {
 
 using infer::Engine;
 using infer::Session;
-using layers::MlaForm;
+using model::LatentAttention;
 
 infer::EngineOptions options_of(const std::string& compute, int threads = 2) {
   infer::EngineOptions o;
@@ -85,7 +85,7 @@ TEST_P(Cache, AnyPiecesGiveTheBitsOfTheFullForward) {
     const auto want = full_logits(engine, ids);
     ASSERT_EQ(want.size(), ids.size());
     for (size_t piece : sanitized() ? std::vector<size_t>{7, 137} : std::vector<size_t>{1, 7, 64, 137}) {
-      Session session(engine, 200, MlaForm::expanded);
+      Session session(engine, 200);
       feed_in_pieces(session, ids, piece, [&](size_t t, std::span<const float> got) {
         ASSERT_TRUE(same_bits(got, want[t])) << "pieces of " << piece << ", token " << t;
       });
@@ -111,11 +111,13 @@ TEST_P(AbsorbedCache, GivesTheValuesOfTheFullForward) {
   for (Isa isa : machine_isas()) {
     const IsaScope scope(isa);
     SCOPED_TRACE(isa_name(isa));
-    const Engine engine(dir.path(), options_of("fp32"));
+    infer::EngineOptions options = options_of("fp32");
+    options.latent_attention = LatentAttention::absorbed;
+    const Engine engine(dir.path(), options);
     const auto ids = random_ids(137, kind.config.vocab_size);
     const auto want = full_logits(engine, ids);
     for (size_t piece : sanitized() ? std::vector<size_t>{7, 64} : std::vector<size_t>{1, 7, 64}) {
-      Session session(engine, 200, MlaForm::absorbed);
+      Session session(engine, 200);
       feed_in_pieces(session, ids, piece, [&](size_t t, std::span<const float> got) {
         for (size_t v = 0; v < want[t].size(); ++v)
           ASSERT_NEAR(got[v], want[t][v], 1e-4) << "pieces of " << piece << ", token " << t;
@@ -133,7 +135,7 @@ TEST_P(Cache, GreedyGenerationIsTheArgmaxOfTheFullForward) {
   infer::SamplerOptions greedy;
   greedy.temperature = 0;
   std::vector<int32_t> buffer, ids = random_ids(5, kind.config.vocab_size);
-  Session session(engine, 40, MlaForm::expanded);
+  Session session(engine, 40);
   auto logits = session.feed(ids);
   for (int i = 0; i < 20; ++i) {
     const auto full = full_logits(one, ids);
@@ -167,7 +169,7 @@ TEST(Engine, LongTextsOfModelsThatAreMostlyAttention) {
     const Engine engine(dir.path(), options);
     for (const size_t tokens : {200, 600, 1500}) {
       const auto ids = random_ids(tokens, c.vocab_size);
-      Session session(engine, static_cast<int64_t>(tokens), MlaForm::expanded);
+      Session session(engine, static_cast<int64_t>(tokens));
       EXPECT_TRUE(same_bits(session.feed(ids), full_logits(engine, ids).back())) << tokens;
     }
   }
@@ -178,7 +180,7 @@ TEST(Session, LongPromptsAreFedInPartsOfItsOwn) {
   write_model(dir.path(), small_config("mhc"));
   const Engine engine(dir.path(), options_of("bf16"));
   const auto ids = random_ids(390, 23);
-  Session session(engine, 400, MlaForm::expanded);
+  Session session(engine, 400);
   EXPECT_TRUE(same_bits(session.feed(ids), full_logits(engine, ids).back()));
 }
 
@@ -190,7 +192,7 @@ TEST(Session, SessionsDoNotDisturbEachOther) {
   const auto want = full_logits(engine, ids);
   const std::vector<int32_t> other(ids.rbegin(), ids.rend());
   const auto want_other = full_logits(engine, other);
-  Session a(engine, 60, MlaForm::expanded), b(engine, 300, MlaForm::expanded);
+  Session a(engine, 60), b(engine, 300);
   for (size_t t = 0; t < ids.size(); ++t) {
     ASSERT_TRUE(same_bits(a.feed({&ids[t], 1}), want[t]));
     ASSERT_TRUE(same_bits(b.feed({&other[t], 1}), want_other[t]));

@@ -79,6 +79,7 @@ struct GenerationTest : testing::Test {
     write_tokenized_model(dir.path(), "v3", 0);
     infer::EngineOptions o;
     o.compute = "fp32", o.threads = 2, o.max_positions = 400;
+    o.latent_attention = model::LatentAttention::expanded;  // the bits of the full forward
     engine = std::make_unique<Engine>(dir.path(), o);
     model = std::make_unique<infer::TextModel>(*engine);
   }
@@ -208,7 +209,7 @@ TEST_F(GenerationTest, LogprobsAreThoseOfTheFullForward) {
   o.max_tokens = 25, o.logprobs = true, o.top_logprobs = 4, o.through_ends = true;
   o.sampling.temperature = 0.7, o.sampling.top_k = 50, o.logits.repetition_penalty = 1.3;
   const std::vector<int32_t> prompt = {7, 30, 12, 9};
-  infer::Session session(*engine, 100, layers::MlaForm::expanded);
+  infer::Session session(*engine, 100);
   const Written w = run(infer::feed_of(session), model.get(), prompt, o);
   std::vector<int32_t> all = prompt;
   all.insert(all.end(), w.ids.begin(), w.ids.end());

@@ -101,9 +101,12 @@ TEST(GgufEngine, SessionsAndRounding) {
     const GgufCase c{"deepseek2", file};
     const std::vector<int32_t> ids = ids_of_case(c.model);
     const std::vector<double> want = golden_of(c);
-    const Engine engine(c.path(), gguf_options());
-    for (const auto form : {layers::MlaForm::expanded, layers::MlaForm::absorbed}) {
-      infer::Session session(engine, 12, form);
+    for (const auto& [name, how] : NamesOf<model::LatentAttention>::table) {
+      SCOPED_TRACE(name);
+      infer::EngineOptions options = gguf_options();
+      options.latent_attention = how;
+      const Engine engine(c.path(), options);
+      infer::Session session(engine, 12);
       for (size_t i = 0; i + 1 < ids.size(); ++i) session.feed({&ids[i], 1});
       const auto last = session.feed({&ids.back(), 1});
       const std::vector<double> got(last.begin(), last.end());
@@ -357,12 +360,6 @@ TEST(GgufEngine, SparseAttention) {
   const Engine engine(dir.file("m.gguf", v32_file(directory).bytes()), gguf_options());
   EXPECT_EQ(engine.model().config.model_type, "deepseek_v32");
   expect_close(logits_of(engine, ids), logits_of(Engine(directory, gguf_options()), ids), 1e-6, "deepseek32");
-}
-
-TEST(GgufEngine, RefusesAnAdapterOverRowsInAnotherOrder) {
-  infer::EngineOptions o = gguf_options();
-  o.adapter = "adapter";
-  expect_error([&] { Engine engine(GgufCase{"llama", "f16"}.path(), o); }, {"rotary rows in another order", "convert"});
 }
 
 }  // namespace

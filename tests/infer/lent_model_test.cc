@@ -75,6 +75,19 @@ TEST_P(LentModel, LogitsAreThoseOfItsDirectory) {
   expect_same_bits(session_logits(lent, ids), session_logits(*directory, ids));
 }
 
+// What it writes is what training would say of it, token by token.
+TEST_P(LentModel, GeneratedTokensHaveTheBitsOfTheForward) {
+  const Engine lent(*model.m, exec);
+  const auto ids = some_ids(70);
+  const auto want = all_logits(lent, ids);
+  infer::Session session(lent, 70);
+  std::vector<float> got(want.begin(), want.begin() + 29 * 256);
+  const auto keep = [&](std::span<const float> row) { got.insert(got.end(), row.begin(), row.end()); };
+  keep(session.feed(std::span(ids).first(30)));
+  for (const int32_t& id : std::span(ids).subspan(30)) keep(session.feed({&id, 1}, infer::TokenRole::generated));
+  expect_same_bits(got, want);
+}
+
 TEST_P(LentModel, WeightsAreReadWhenItRuns) {
   const Engine lent(*model.m, exec);
   const auto ids = some_ids(50);

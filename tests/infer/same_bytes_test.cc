@@ -18,12 +18,33 @@ model::ModelConfig blocky(model::ModelConfig c) {
   c.hidden_size = 64, c.intermediate_size = 96, c.moe_intermediate_size = 32;
   return c;
 }
-std::vector<std::pair<std::string, model::ModelConfig>> shapes() {
+struct Shape {
+  std::string name;
+  model::ModelConfig config;
+  model::LatentAttention attention = model::LatentAttention::by_role;
+};
+std::vector<Shape> shapes() {
   model::ModelConfig latent = blocky(small_config("plain"));
   latent.kv_lora_rank = 64, latent.q_lora_rank = 32, latent.qk_nope_head_dim = 32, latent.v_head_dim = 32;
   model::ModelConfig sparse = latent;
   sparse.index_n_heads = 3, sparse.index_head_dim = 16, sparse.index_topk = 20;
-  return {{"latent", latent}, {"sparse", sparse}, {"gqa", blocky(small_config("plain", 1, false))}};
+  sparse.moe_intermediate_size = 40;   // down-projections of experts do not divide into blocks
+  model::ModelConfig direct = latent;  // as V2-Lite
+  direct.q_lora_rank = 0;
+  return {{"latent", latent},
+          {"sparse", sparse},
+          {"gqa", blocky(small_config("plain", 1, false))},
+          {"latent_expanded", latent, model::LatentAttention::expanded},
+          {"direct_expanded", direct, model::LatentAttention::expanded},
+          {"sparse_expanded", sparse, model::LatentAttention::expanded}};
+}
+
+std::vector<const layers::Linear*> kv_up_projections(const model::Model& m) {
+  std::vector<const layers::Linear*> found;
+  layers::for_each_linear(m.weights, "", [&](const std::string&, const layers::Linear& l) {
+    if (!l.parts.empty() && l.parts[0].name == "kv_b_proj") found.push_back(&l);
+  });
+  return found;
 }
 
 using Bits = std::vector<std::vector<float>>;
@@ -44,12 +65,13 @@ class SameBytes : public testing::TestWithParam<std::tuple<size_t, std::string, 
  protected:
   SameBytes() {
     const auto& [kind, dtype, weights] = GetParam();
-    const model::ModelConfig config = shapes()[kind].second;
-    write_model(dir.path(), config);
+    const Shape shape = shapes()[kind];
+    write_model(dir.path(), shape.config);
+    options.latent_attention = shape.attention;
     options.compute = dtype;
     options.threads = 2;
     options.weights = {weights, weights};
-    ids = random_ids(150, config.vocab_size);
+    ids = random_ids(150, shape.config.vocab_size);
   }
   std::span<const int32_t> prompt() const { return std::span(ids).first(130); }
   std::span<const int32_t> generated() const { return std::span(ids).last(20); }
@@ -88,35 +110,51 @@ TEST_P(SameBytes, AfterGoingBack) {
   EXPECT_EQ(run(session, {}, 1, generated()), Bits(want.begin() + 1, want.end()));
 }
 
+// Where nothing is made again or absorbed, tokens of both roles have the bits of the forward without a cache.
+TEST_P(SameBytes, AsTheFullForward) {
+  if (shapes()[std::get<0>(GetParam())].attention != model::LatentAttention::expanded) return;
+  const Engine engine(dir.path(), options);
+  for (const layers::Linear* l : kv_up_projections(engine.model())) EXPECT_TRUE(l->row_blocks.empty());
+  Bits full;
+  engine.full_logits(ids, [&](int64_t, std::span<const float> row) { full.emplace_back(row.begin(), row.end()); });
+  const Bits want(full.begin() + 129, full.end());
+  for (const size_t piece : {1, 7, 64, 130}) {
+    Session session(engine, 160);
+    EXPECT_EQ(run(session, prompt(), piece, generated()), want) << "pieces of " << piece;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, SameBytes,
                          testing::Combine(testing::Range<size_t>(0, shapes().size()), testing::Values("fp32", "bf16"),
                                           testing::Values(ops::WeightFormat::stored, ops::WeightFormat::q8,
                                                           ops::WeightFormat::q4)),
                          [](const auto& p) {
-                           return shapes()[std::get<0>(p.param)].first + "_" + std::get<1>(p.param) + "_" +
+                           return shapes()[std::get<0>(p.param)].name + "_" + std::get<1>(p.param) + "_" +
                                   name_of(std::get<2>(p.param));
                          });
 
 // The first token generated is read in another form than the prompt's tokens, in the same order.
-TEST(MlaForms, ATokensRoleChoosesItsForm) {
+TEST(LatentAttention, ATokensRoleChoosesItsForm) {
   TempDir dir;
-  write_model(dir.path(), shapes()[0].second);
-  infer::EngineOptions options;
-  options.compute = "fp32";
-  const Engine engine(dir.path(), options);
-  const auto ids = random_ids(60, engine.model().config.vocab_size);
-  const auto last = [&](infer::MlaForms forms, TokenRole role) {
-    Session session(engine, 60, forms);
+  write_model(dir.path(), shapes()[0].config);
+  const auto last = [&](model::LatentAttention how, TokenRole role) {
+    infer::EngineOptions options;
+    options.compute = "fp32";
+    options.latent_attention = how;
+    const Engine engine(dir.path(), options);
+    const auto ids = random_ids(60, engine.model().config.vocab_size);
+    Session session(engine, 60);
     session.feed(std::span(ids).first(59));
     const auto logits = session.feed(std::span(ids).last(1), role);
     return std::vector<float>(logits.begin(), logits.end());
   };
-  using layers::MlaForm;
-  EXPECT_EQ(last({}, TokenRole::prompt), last(MlaForm::expanded, TokenRole::generated));
-  infer::MlaForms crossed;
-  crossed.generated = MlaForm::expanded;
-  EXPECT_EQ(last(crossed, TokenRole::generated), last({}, TokenRole::prompt));
-  EXPECT_NE(last({}, TokenRole::generated), last({}, TokenRole::prompt)) << "rounding tells them apart";
+  using model::LatentAttention;
+  const auto expanded = last(LatentAttention::by_role, TokenRole::prompt);
+  EXPECT_NE(last(LatentAttention::by_role, TokenRole::generated), expanded) << "rounding tells them apart";
+  for (const TokenRole role : {TokenRole::prompt, TokenRole::generated}) {
+    EXPECT_EQ(last(LatentAttention::expanded, role), expanded);
+    EXPECT_NE(last(LatentAttention::absorbed, role), expanded);
+  }
 }
 
 TEST(Rewind, WindowsOfV4DoNotGoBack) {

@@ -117,7 +117,12 @@ TEST(Mla, CacheInPieces) {
         MlaCase c(spec_of(24, 3, 10, 4, 17, q_lora, 15), Packed(90, {0, 40}), t);
         c.run(1);
         const ops::RopeTable rope = ops::make_rope_table(90, 4, 10000, {});
+        Mla::Spec keeping = c.s;
+        keeping.keeps_expanded = true;
         for (const int64_t piece : {1, 7, 64}) {
+          const LayerCache<Mla> kept(keeping, t, ops::cache_type_of(t), 90);
+          EXPECT_TRUE(through_cache<Mla>(keeping, c.lw.w, rope, c.at.context(), c.x, kept, piece).same_bytes(c.y))
+              << "kept, pieces of " << piece;
           for (layers::MlaForm form : {layers::MlaForm::expanded, layers::MlaForm::absorbed}) {
             SCOPED_TRACE(std::string(isa_name(isa)) + " " + dtype_name(t) + " pieces of " + std::to_string(piece) +
                          " form " + std::to_string(static_cast<int>(form)));

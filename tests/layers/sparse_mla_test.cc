@@ -88,9 +88,11 @@ struct SparseMlaCase {
   }
 
   // Tokens [0, T) through a cache in pieces.
-  Owned cached(int64_t piece, MlaForm form) {
-    const LayerCache<SparseMla> cache(s, t, ops::cache_type_of(t), tokens());
-    return through_cache<SparseMla>(s, lw.w, rope, at.context(), x, cache, piece, form);
+  Owned cached(int64_t piece, MlaForm form, bool keeps_expanded = false) {
+    SparseMla::Spec spec = s;
+    spec.mla.keeps_expanded = keeps_expanded;
+    const LayerCache<SparseMla> cache(spec, t, ops::cache_type_of(t), tokens());
+    return through_cache<SparseMla>(spec, lw.w, rope, at.context(), x, cache, piece, form);
   }
 };
 
@@ -195,6 +197,7 @@ TEST(SparseMla, CacheInPieces) {
       for (int64_t piece : {1, 7, 64}) {
         SCOPED_TRACE(std::string(isa_name(isa)) + " " + dtype_name(t) + " pieces of " + std::to_string(piece));
         EXPECT_TRUE(c.cached(piece, MlaForm::expanded).same_bytes(c.y));
+        EXPECT_TRUE(c.cached(piece, MlaForm::expanded, true).same_bytes(c.y));
         expect_close(c.cached(piece, MlaForm::absorbed).values(), c.y.values(),
                      (t == f32_t ? 2e-5 : 6e-2) * largest(c.y.values()), "absorbed");
       }

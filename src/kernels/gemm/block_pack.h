@@ -11,27 +11,6 @@ namespace birkhoff::kernels::BK_ISA {
 inline int clamp_count(int64_t n, int most) { return n <= 0 ? 0 : n >= most ? most : static_cast<int>(n); }
 
 #if defined(__AVX512F__)
-// In place: v[i] lane j becomes v[j] lane i.
-inline void transpose16(__m512i (&v)[16]) {
-  __m512i u[4][4];  // u[g][c], 128-bit lane l: column 4l + c of rows 4g .. 4g+3
-  for (int g = 0; g < 4; ++g) {
-    const __m512i a = _mm512_unpacklo_epi32(v[4 * g], v[4 * g + 1]), b = _mm512_unpackhi_epi32(v[4 * g], v[4 * g + 1]);
-    const __m512i c = _mm512_unpacklo_epi32(v[4 * g + 2], v[4 * g + 3]),
-                  d = _mm512_unpackhi_epi32(v[4 * g + 2], v[4 * g + 3]);
-    u[g][0] = _mm512_unpacklo_epi64(a, c);
-    u[g][1] = _mm512_unpackhi_epi64(a, c);
-    u[g][2] = _mm512_unpacklo_epi64(b, d);
-    u[g][3] = _mm512_unpackhi_epi64(b, d);
-  }
-  for (int c = 0; c < 4; ++c) {
-    const __m512i p = _mm512_shuffle_i32x4(u[0][c], u[1][c], 0x44), q = _mm512_shuffle_i32x4(u[2][c], u[3][c], 0x44);
-    const __m512i r = _mm512_shuffle_i32x4(u[0][c], u[1][c], 0xEE), s = _mm512_shuffle_i32x4(u[2][c], u[3][c], 0xEE);
-    v[c] = _mm512_shuffle_i32x4(p, q, 0x88);
-    v[4 + c] = _mm512_shuffle_i32x4(p, q, 0xDD);
-    v[8 + c] = _mm512_shuffle_i32x4(r, s, 0x88);
-    v[12 + c] = _mm512_shuffle_i32x4(r, s, 0xDD);
-  }
-}
 inline __mmask32 mask32(int n) { return n >= 32 ? 0xffffffffu : (1u << n) - 1u; }
 
 // Two rows of bf16 woven into pairs: dword j = (even[j], odd[j]), for n <= 16 columns. A null row is zeros.

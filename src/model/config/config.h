@@ -73,6 +73,13 @@ struct ModelConfig {
   // MHA / GQA: two rows of q and k that rotate with each other are neighbours, as GGUF files of some architectures keep
   // them, not half a head apart. Of the weights, no setting.
   bool interleaved_rows = false;
+  // Where row `row` of a q_proj or k_proj, heads rotating half a head apart, stands among these.
+  int64_t rotary_row(int64_t row) const {
+    if (!interleaved_rows) return row;
+    const int64_t half = head_dim / 2, at = row % head_dim;
+    return row - at + (at < half ? 2 * at : 2 * (at - half) + 1);
+  }
+  LatentAttention latent_attention = LatentAttention::by_role;  // of how it is run, no setting
   Quantisation quantisation;        // read from quantization_config, which stays in unknown_keys
   std::string unknown_keys = "{}";  // JSON text of keys we do not use: kept on re-save
 

@@ -12,6 +12,13 @@ enum class HcMap { learned, fixed };  // fixed: 1/n, ones, identity
 enum class HcHead { learned, sum };   // collapse of the streams
 enum class HcInitPre { pattern, zero };
 
+// What sessions of models with latent attention keep, and which form it takes (layers::MlaForm).
+enum class LatentAttention : uint8_t {
+  by_role,   // latents; prompts are expanded, with the bits of training, generated tokens absorbed
+  expanded,  // keys and values of every head; all tokens have the bits of training
+  absorbed,  // latents; all tokens are absorbed
+};
+
 }  // namespace birkhoff::model
 
 namespace birkhoff {
@@ -43,6 +50,12 @@ struct NamesOf<ops::RopeScaling::Kind> {
                                                             {"linear", ops::RopeScaling::Kind::linear},
                                                             {"yarn", ops::RopeScaling::Kind::yarn},
                                                             {"llama3", ops::RopeScaling::Kind::llama3}};
+};
+template <>
+struct NamesOf<model::LatentAttention> {
+  static constexpr Named<model::LatentAttention> table[] = {{"auto", model::LatentAttention::by_role},
+                                                            {"expanded", model::LatentAttention::expanded},
+                                                            {"absorbed", model::LatentAttention::absorbed}};
 };
 template <>
 struct NamesOf<model::TopkMethod> {

@@ -28,6 +28,7 @@ layers::Mla::Spec ModelConfig::mla_spec() const {
   }
   s.scale = static_cast<float>(scale);
   s.layout = rope_interleave ? ops::RopeLayout::interleaved : ops::RopeLayout::half_split;
+  s.keeps_expanded = latent_attention == LatentAttention::expanded;
   return s;
 }
 

@@ -26,6 +26,13 @@ struct KeyRows {
     r.cols = count;
     return r;
   }
+  KeyRows first_rows(int64_t count) const {
+    BK_CHECK_LE(count, rows);
+    KeyRows r = *this;
+    if (!pages) r.first = first.row_block(0, count);
+    r.rows = count;
+    return r;
+  }
   // Rows from `row` on, of columns from `col` on, as the kernels take them.
   kernels::AttentionRows from(int64_t row, int64_t col) const {
     BK_CHECK(row >= 0 && row <= rows);

@@ -196,13 +196,17 @@ void grouped_gemm(const Exec& exec, CMat a, std::span<const int32_t> offsets, st
   BK_CHECK_EQ(offsets[0], 0);
   BK_CHECK_LE(offsets.back(), a.rows);
   Exec::Span span(exec, Work::gemm);
-  if (b[0].quant) return quant_products(exec, a, offsets, b, c, s);
+  // Of a file whose experts have several formats some groups are quantised and some are not.
+  const auto quantised = [](const Packed& p) { return p.quant != nullptr; };
+  if (std::any_of(b.begin(), b.end(), quantised)) quant_products(exec, a, offsets, b, c, s);
+  const auto stored = std::find_if_not(b.begin(), b.end(), quantised);
+  if (stored == b.end()) return;
   const auto groups = static_cast<int64_t>(b.size());
-  const Blocking blocking = choose_blocking(div_up(offsets.back(), groups), b[0], kLeastTasks);
+  const Blocking blocking = choose_blocking(div_up(offsets.back(), groups), *stored, kLeastTasks);
   std::vector<GemmTask> tasks;
   for (size_t i = 0; i < b.size(); ++i) {
     BK_CHECK_LE(offsets[i], offsets[i + 1]);
-    add_tasks(tasks, offsets[i], offsets[i + 1] - offsets[i], &b[i], blocking);
+    if (!quantised(b[i])) add_tasks(tasks, offsets[i], offsets[i + 1] - offsets[i], &b[i], blocking);
   }
   run_tasks(exec, tasks, a, c, s, blocking.depth);
 }

@@ -102,8 +102,8 @@ void quant_products(const Exec& exec, CMat a, std::span<const int32_t> offsets, 
   const QuantRows q = quantise_activations(exec, a, rows, scratch);
   std::vector<QuantPiece> pieces;
   for (size_t i = 0; i < b.size(); ++i) {
-    BK_CHECK(b[i].quant);
-    if (offsets[i + 1] > offsets[i]) add_pieces(pieces, offsets[i], offsets[i + 1] - offsets[i], *b[i].quant);
+    if (b[i].quant && offsets[i + 1] > offsets[i])
+      add_pieces(pieces, offsets[i], offsets[i + 1] - offsets[i], *b[i].quant);
   }
   const std::vector<size_t> tasks = cut_into_tasks(pieces);
   exec.parallel_for(static_cast<int64_t>(tasks.size()) - 1, [&](int64_t i) {

@@ -157,6 +157,25 @@ TEST_P(QuantProducts, GroupsHaveWeightsOfTheirOwn) {
   EXPECT_TRUE(y.same_bytes(want));
 }
 
+// As the experts of a file that keeps some of them in another format.
+TEST_P(QuantProducts, GroupsBesideOthersThatAreNotQuantised) {
+  const int64_t k = 64, n = 24;
+  const Owned a = random(n, k, 8), b = random(n, k, 9), x = random(9, k, 10);
+  const Quantised q(exec, QuantType::q4, stored(a));
+  const ops::StoredMatrix file = stored(b);
+  const ops::Packed plain = ops::Packed::transposed_rows(file, 0, n, DType::f32);
+  Owned want(9, n);
+  ops::gemm(exec, x.view().row_block(0, 4), q.packed(), want.view().row_block(0, 4));
+  ops::gemm(exec, x.view().row_block(4, 5), plain, want.view().row_block(4, 5));
+  const int32_t offsets[] = {0, 4, 4, 9}, later[] = {0, 0, 4, 9};
+  for (const auto& [places, of] : {std::pair{std::span(offsets), std::vector{q.packed(), q.packed(), plain}},
+                                   {std::span(later), std::vector{plain, q.packed(), plain}}}) {
+    Owned y(9, n);
+    ops::grouped_gemm(exec, x, places, of, y);
+    EXPECT_TRUE(y.same_bytes(want));
+  }
+}
+
 // A number that is not finite is seen in every output of its row, and in no other.
 TEST_P(QuantProducts, WhatIsNotFiniteStays) {
   const Owned w = random(20, 64, 11);
