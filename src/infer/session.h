@@ -46,6 +46,7 @@ class Session {
   int64_t capacity() const { return cache_.capacity(); }
   std::span<const int32_t> ids() const { return ids_; }  // that it holds
   const Engine& engine() const { return *engine_; }
+  const model::KvCache& cache() const { return cache_; }
 
  private:
   friend class BatchPass;
