@@ -61,6 +61,7 @@ class Session {
   const Engine* engine_;
   model::KvCache cache_;
   uint64_t scope_ = 0;
+  uint64_t weights_version_;  // when it was empty the last time
   std::vector<int32_t> ids_;
   int64_t prompt_tokens_ = 0;  // the first ones, before the first generated one
   std::vector<float> logits_;
