@@ -196,12 +196,10 @@ model::CachePool& Engine::caches() const {
   return *caches_;
 }
 
-void Engine::forget_prompts() const {
-  if (prefixes_) prefixes_->clear();
-}
-
 PrefixCache* Engine::prefixes() const {
   caches();
+  if (prefixes_ && prefixes_version_ != model_->weights_version()) prefixes_->clear();
+  prefixes_version_ = model_->weights_version();
   return prefixes_.get();
 }
 

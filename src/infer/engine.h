@@ -70,9 +70,8 @@ class Engine {
   static constexpr int64_t kPassTokens = 512;
   model::Pass& session_pass() const;
   model::CachePool& caches() const;
-  PrefixCache* prefixes() const;  // or nullptr
-  // What was read of prompts is of the weights of then: after a lent model's have moved.
-  void forget_prompts() const;
+  // Or nullptr. What was read of prompts with other weights than the model's of now is forgotten.
+  PrefixCache* prefixes() const;
   const std::string& note() const { return note_; }  // what had to be worked around while opening, or ""
 
   // Logits [T, V] fp32 of one whole sequence, row by row to `row(t, logits)`; memory does not grow with T * V.
@@ -97,6 +96,7 @@ class Engine {
   // Made when the first session needs them. What runs leaves nothing in the pass.
   mutable std::unique_ptr<model::CachePool> caches_;
   mutable std::unique_ptr<PrefixCache> prefixes_;
+  mutable uint64_t prefixes_version_ = 0;  // of the weights
   mutable std::unique_ptr<model::Pass> pass_;
 };
 

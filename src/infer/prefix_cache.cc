@@ -1,5 +1,7 @@
 #include "infer/prefix_cache.h"
 
+#include <algorithm>
+
 namespace birkhoff::infer {
 namespace {
 std::vector<int32_t> page_ids(std::span<const int32_t> ids, size_t page) {
@@ -45,6 +47,12 @@ bool PrefixCache::drop_oldest(bool unused_alone) {
     return true;
   }
   return false;
+}
+
+int64_t PrefixCache::unused_bytes() const {
+  const auto unused = std::count_if(by_use_.begin(), by_use_.end(),
+                                    [&](const auto& entry) { return !pool_.shared(entry.second->page); });
+  return static_cast<int64_t>(unused) * pool_.page_bytes();
 }
 
 std::vector<int32_t> PrefixCache::find(uint64_t scope, std::span<const int32_t> ids) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "infer/prefix_cache.h"
 
 namespace birkhoff::infer {
 
@@ -96,6 +97,15 @@ void Scheduler::tell_cancelled(const Text& t) {
   tell([&] { t.request.on_end(none); });
 }
 
+// Of a text that waits for nobody who would give room.
+void Scheduler::refuse(const Text& t) const {
+  const Error error("scheduler",
+                    "a text may need " + std::to_string(t.bytes) + " bytes of caches, sessions beside the scheduler " +
+                        "leave it less of " + std::to_string(engine_.caches().budget()),
+                    "end such sessions, or allow caches more memory", ExitCode::failed);
+  tell([&] { t.request.on_error(std::make_exception_ptr(error)); });
+}
+
 void Scheduler::cancel_asked() {
   std::set<uint64_t> asked;
   std::vector<std::unique_ptr<Text>> waiting;
@@ -136,16 +146,38 @@ bool Scheduler::start(Text& t) {
   }
 }
 
+// Bytes of caches that sessions have which are not the scheduler's. What is kept of prompts alone goes when others need
+// it.
+int64_t Scheduler::held_by_others() const {
+  const model::CachePool& pool = engine_.caches();
+  std::vector<int32_t> pages;
+  int64_t own = 0;
+  for (const auto& t : running_) {
+    const auto of_text = t->session->cache().pages();
+    pages.insert(pages.end(), of_text.begin(), of_text.end());
+    own += pool.slot_bytes(t->session->capacity());
+  }
+  std::sort(pages.begin(), pages.end());
+  own += std::distance(pages.begin(), std::unique(pages.begin(), pages.end())) * pool.page_bytes();
+  const PrefixCache* prefixes = engine_.prefixes();
+  return pool.used() - own - (prefixes ? prefixes->unused_bytes() : 0);
+}
+
 void Scheduler::admit() {
   for (;;) {
     std::unique_ptr<Text> next;
+    bool room = true;
     {
       const std::lock_guard lock(mutex_);
-      if (submitted_.empty() || static_cast<int64_t>(running_.size()) >= options_.most_sessions ||
-          reserved_ + submitted_.front()->bytes > engine_.caches().budget())
-        return;
+      if (submitted_.empty() || static_cast<int64_t>(running_.size()) >= options_.most_sessions) return;
+      room = reserved_ + submitted_.front()->bytes + held_by_others() <= engine_.caches().budget();
+      if (!room && !running_.empty()) return;
       next = std::move(submitted_.front());
       submitted_.pop_front();
+    }
+    if (!room) {
+      refuse(*next);
+      continue;
     }
     if (!start(*next)) continue;
     reserved_ += next->bytes;

@@ -42,7 +42,8 @@ class Scheduler {
   ~Scheduler();  // texts in the making are cancelled
 
   // Its number, for cancel. Texts begin in the order they were submitted, as soon as the caches have room for all that
-  // they may become. Throws Error: no such ids; a text that no cache has room for.
+  // they may become, beside sessions that are not the scheduler's; one that has no room while no other runs ends with
+  // an error. Throws Error: no such ids; a text that no cache has room for.
   uint64_t submit(GenerationRequest request);
   // Ends it before the next pass; nothing happens when it has ended.
   void cancel(uint64_t id);
@@ -66,7 +67,9 @@ class Scheduler {
  private:
   struct Text;
   void admit();
+  int64_t held_by_others() const;
   static void tell_cancelled(const Text& t);
+  void refuse(const Text& t) const;
   void cancel_asked();
   bool start(Text& t);
   std::vector<Text*> choose(std::vector<BatchPiece>& pieces);

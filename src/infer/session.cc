@@ -123,7 +123,9 @@ void run_batch(const Engine& engine, std::span<const BatchPiece> pieces, const B
 }
 
 Session::Session(const Engine& engine, int64_t capacity)
-    : engine_(&engine), cache_((check_capacity(engine, capacity), engine.caches()), capacity) {}
+    : engine_(&engine),
+      cache_((check_capacity(engine, capacity), engine.caches()), capacity),
+      weights_version_(engine.model().weights_version()) {}
 
 std::span<const float> Session::feed(std::span<const int32_t> ids, TokenRole role) {
   check_room(*this, ids);
@@ -152,12 +154,14 @@ bool Session::rewind(int64_t tokens) {
   if (!cache_.truncate(tokens)) return false;
   ids_.resize(static_cast<size_t>(tokens));
   prompt_tokens_ = std::min(prompt_tokens_, tokens);
+  if (tokens == 0) weights_version_ = engine_->model().weights_version();
   return true;
 }
 
 int64_t Session::recall(std::span<const int32_t> prompt) {
   PrefixCache* prefixes = engine_->prefixes();
   if (!prefixes || length() > 0 || prompt.empty()) return 0;
+  weights_version_ = engine_->model().weights_version();
   const auto most = std::min(prompt.size() - 1, static_cast<size_t>(capacity()));
   cache_.borrow(prefixes->find(scope_, prompt.first(most)));
   ids_.assign(prompt.begin(), prompt.begin() + length());
@@ -167,7 +171,7 @@ int64_t Session::recall(std::span<const int32_t> prompt) {
 
 void Session::remember() {
   PrefixCache* prefixes = engine_->prefixes();
-  if (!prefixes) return;
+  if (!prefixes || weights_version_ != engine_->model().weights_version()) return;
   const auto pages = static_cast<size_t>(prompt_tokens_ / ops::kPageRows);
   prefixes->insert(scope_, std::span(ids_).first(pages * static_cast<size_t>(ops::kPageRows)),
                    cache_.pages().first(pages));

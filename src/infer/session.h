@@ -46,6 +46,7 @@ class Session {
   int64_t capacity() const { return cache_.capacity(); }
   std::span<const int32_t> ids() const { return ids_; }  // that it holds
   const Engine& engine() const { return *engine_; }
+  const model::KvCache& cache() const { return cache_; }
 
  private:
   friend class BatchPass;
@@ -60,6 +61,7 @@ class Session {
   const Engine* engine_;
   model::KvCache cache_;
   uint64_t scope_ = 0;
+  uint64_t weights_version_;  // when it was empty the last time
   std::vector<int32_t> ids_;
   int64_t prompt_tokens_ = 0;  // the first ones, before the first generated one
   std::vector<float> logits_;

@@ -176,6 +176,7 @@ void Model::attach_adapters(const LoraSpec& spec, bool for_training, Arena& memo
 }
 
 void Model::refresh_adapters(const Exec& exec) {
+  ++weights_version_;
   weights.for_each_linear([&](const std::string&, layers::Linear& l) { l.refresh_adapters(exec); });
 }
 
@@ -185,6 +186,7 @@ const ops::SiteWeights& Model::site(int64_t s) const {
 }
 
 void Model::refresh(const Exec& exec) {
+  ++weights_version_;
   weights.for_each_linear([&](const std::string&, layers::Linear& l) { l.refresh(exec); });
 }
 

@@ -71,6 +71,8 @@ struct Model {
   const ops::SiteWeights& site(int64_t s) const;
   // Packed copies from the masters.
   void refresh(const Exec& exec);
+  // How often products were made to read other weights: what was computed with another number is of other ones.
+  uint64_t weights_version() const { return weights_version_; }
   // out [T, D] = rows of the embedding.
   void embed(const Exec& exec, std::span<const int32_t> ids, Mat out) const;
 
@@ -81,6 +83,7 @@ struct Model {
   void read(layers::Linear& l, const ops::StoredMatrix& m, int64_t first_row, ops::WeightFormat format, Arena& panels);
   const ops::QuantMatrix& take_quantised(const ops::QuantSource& source, ops::WeightFormat format, Arena& panels);
   std::vector<ops::QuantSource> quant_sources_;  // of `quantised`
+  uint64_t weights_version_ = 0;
 };
 
 }  // namespace birkhoff::model

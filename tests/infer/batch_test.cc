@@ -444,8 +444,9 @@ TEST(SessionFile, WhatItBelongsTo) {
   const std::string saved = read_file(file);
   const auto changed = [&](const std::string& from, const std::string& to) {
     std::string bytes = saved;
-    ASSERT_NE(bytes.rfind(from), std::string::npos);
-    dir.file("session", bytes.replace(bytes.rfind(from), from.size(), to));
+    const size_t at = bytes.rfind(from);
+    ASSERT_NE(at, std::string::npos);
+    dir.file("session", bytes.replace(at, from.size(), to));
     refused(engine, "damaged");
   };
   changed(saved.substr(saved.size() - 5), "other");

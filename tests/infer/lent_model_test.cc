@@ -102,6 +102,34 @@ TEST_P(LentModel, WeightsAreReadWhenItRuns) {
   expect_same_bits(after, all_logits(*saved("later"), ids));
 }
 
+// Prompts that were read with other weights say nothing about what they are now, be the session as old as they.
+TEST_P(LentModel, PromptsOfOtherWeightsAreForgotten) {
+  infer::CacheOptions caches;
+  caches.prefix_bytes = int64_t{1} << 26;
+  const Engine lent(*model.m, exec, "", caches);
+  const auto ids = some_ids(200);
+  const auto prompt = std::span(ids).first(140);
+  const auto logits = [&](infer::Session& s, std::span<const int32_t> more) {
+    const auto row = s.feed(more);
+    return std::vector<float>(row.begin(), row.end());
+  };
+  infer::Session old(lent, 200), before(lent, 200);
+  logits(old, prompt);
+  EXPECT_EQ(before.recall(prompt), lent.prefixes() ? 128 : 0);
+  model.m->weights.for_each([&](const std::string&, Mat t, layers::Role role) {
+    if (role == layers::Role::matrix)
+      for (int64_t i = 0; i < t.size(); ++i) t.f32()[i] *= 1.25f;
+  });
+  model.m->refresh(exec);
+  logits(old, std::span(ids).last(60));  // what it keeps of the prompt is of the weights before
+  infer::Session after(lent, 200), whole(lent, 200);
+  EXPECT_EQ(after.recall(ids), 0);
+  const Engine plain(*model.m, exec);
+  infer::Session want(plain, 200);
+  EXPECT_EQ(logits(whole, ids), logits(want, ids));
+  EXPECT_EQ(after.recall(ids), lent.prefixes() ? 192 : 0) << "of the weights of now";
+}
+
 TEST_P(LentModel, LossOnDataIsThatOfItsDirectory) {
   std::string bytes(400, ' ');
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(Rng(4).bits(i) % 256);

@@ -167,6 +167,41 @@ TEST_P(SchedulerTest, TextsWaitForMemory) {
   EXPECT_THROW(scheduler.submit(large), Error);
 }
 
+// Sessions of somebody else take room that is not to be promised; what is kept of prompts alone is.
+TEST_P(SchedulerTest, SessionsBesideTakeTheirRoom) {
+  const auto text_bytes = [&](int64_t tokens) { return Engine(dir.path(), options).caches().text_bytes(tokens); };
+  auto all = requests();
+  const int64_t most = text_bytes(2 * 130 + 14), beside = text_bytes(300);
+  options.caches.bytes = most + beside + most / 2;
+  options.caches.prefix_bytes = options.caches.bytes;
+  const Engine engine(dir.path(), options);
+  const auto ids = random_ids(300, vocab);
+  std::vector<Outcome> got(all.size() + 1);
+  Scheduler scheduler(engine, {});
+  {
+    infer::Session other(engine, 300);
+    other.feed(ids);
+    for (size_t i = 0; i < all.size(); ++i) {
+      record(all[i], got[i]);
+      scheduler.submit(all[i]);
+    }
+    scheduler.run_until_idle();
+    for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(got[i].finish, Finish::length) << i << ": " << got[i].error;
+    infer::Session third(engine, 300);
+    third.feed(std::vector<int32_t>(ids.rbegin(), ids.rbegin() + 280));
+    record(all[2], got.back());
+    scheduler.submit(all[2]);
+    scheduler.run_until_idle();
+    EXPECT_EQ(got.back().finish, std::nullopt);
+    EXPECT_NE(got.back().error.find("sessions beside"), std::string::npos) << got.back().error;
+  }
+  got.back() = {};
+  record(all[2], got.back());
+  scheduler.submit(all[2]);
+  scheduler.run_until_idle();
+  EXPECT_EQ(got.back(), got[2]);
+}
+
 TEST_P(SchedulerTest, OneThreadRunsAndOthersSubmit) {
   const Engine engine(dir.path(), options);
   std::vector<Outcome> want, got(6);

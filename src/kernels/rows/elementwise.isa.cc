@@ -40,13 +40,22 @@ void encode(const T* from, int64_t n, int8_t* codes, float* scale) {
   });
 }
 
+// The first n codes as numbers, zeros behind them.
+V load_codes(const int8_t* p, int n) {
+#if defined(__AVX512F__)
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes_mask(n), p)));
+#elif defined(__AVX2__)
+  int64_t bytes = 0;
+  __builtin_memcpy(&bytes, p, static_cast<size_t>(n));
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(bytes)));
+#else
+  return set1(n > 0 ? static_cast<float>(*p) : 0.f);
+#endif
+}
+
 template <class T>
 void decode(const int8_t* codes, float scale, T* to, int64_t n) {
-  for_lanes(n, [&](int64_t i, int lanes) {
-    alignas(64) float whole[kLanes] = {};
-    for (int k = 0; k < lanes; ++k) whole[k] = codes[i + k];
-    store_some(to + i, load(whole) * set1(scale), lanes);
-  });
+  for_lanes(n, [&](int64_t i, int lanes) { store_some(to + i, load_codes(codes + i, lanes) * set1(scale), lanes); });
 }
 
 }  // namespace
