@@ -8,10 +8,10 @@
 #include "checkpoint/adapter.h"
 #include "checkpoint/tensor_map.h"
 #include "core/error.h"
+#include "core/process.h"
 #include "infer/prefix_cache.h"
 #include "model/config/json_fields.h"
 #include "model/config/notes.h"
-#include "model/memory_plan.h"
 #include "ops/rows/elementwise.h"
 
 namespace birkhoff::infer {
@@ -56,7 +56,7 @@ model::Pass::Need plan_passes(const model::Model& m, ops::CacheType type, int64_
 // Pages of the mapped weights stay in memory while every token reads all of them; those that were quantised are not
 // read again.
 void require_memory(const std::string& directory, size_t file_bytes, size_t copy_bytes) {
-  const size_t have = model::machine_memory_bytes();
+  const size_t have = machine_memory_bytes();
   if (file_bytes + copy_bytes <= have) return;
   const auto mib = [](size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
   throw Error("memory",
@@ -185,7 +185,7 @@ model::Pass& Engine::session_pass() const {
 
 model::CachePool& Engine::caches() const {
   if (!caches_) {
-    const auto quarter = static_cast<int64_t>(model::machine_memory_bytes() / 4);
+    const auto quarter = static_cast<int64_t>(machine_memory_bytes() / 4);
     caches_ =
         std::make_unique<model::CachePool>(*model_, cache_options_.type.value_or(ops::cache_type_of(model_->compute)),
                                            cache_options_.bytes ? cache_options_.bytes : quarter);
