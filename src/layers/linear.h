@@ -11,6 +11,7 @@
 #include "layers/parameter.h"
 #include "ops/gemm/gemm_pack.h"
 #include "ops/gemm/low_rank.h"
+#include "ops/gemm/operand_pages.h"
 
 namespace birkhoff::layers {
 
@@ -82,6 +83,9 @@ struct GroupedLinear {
   // Points the groups into w.
   void share();
 };
+
+// Adds the memory that products with l read: `blocks`, of its row blocks where those are copies of their own.
+void add_memory(const Linear& l, bool blocks, std::vector<ByteRange>& to);
 
 // y [T, out] = x w^T + adapters.
 void linear_forward(const Exec& exec, const Linear& l, CMat x, Mat y);

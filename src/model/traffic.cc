@@ -29,20 +29,24 @@ int64_t linear_bytes(const layers::Linear& l) {
 
 }  // namespace
 
-int64_t weight_bytes_per_token(const Model& m) {
-  double bytes = 0;
-  const double chosen = m.config.n_routed_experts ? static_cast<double>(m.config.num_experts_per_tok) /
-                                                        static_cast<double>(m.config.n_routed_experts)
-                                                  : 1;
+double WeightTraffic::from_disk(double memory) const {
+  const double all = static_cast<double>(every) + static_cast<double>(routed);
+  if (memory >= all) return 0;
+  return memory < per_token() ? per_token() : chosen * (all - memory);
+}
+
+WeightTraffic weight_traffic(const Model& m) {
+  WeightTraffic t;
+  if (m.config.n_routed_experts)
+    t.chosen = static_cast<double>(m.config.num_experts_per_tok) / static_cast<double>(m.config.n_routed_experts);
   const std::string predictors = "model.layers." + std::to_string(m.config.num_hidden_layers) + ".";
   const auto add = [&](const std::string& name, const layers::Linear& l) {
     if (name.rfind(predictors, 0) == 0) return;  // a generated token passes the model's own layers alone
-    const bool routed = name.find(".experts.") != std::string::npos;
-    bytes += static_cast<double>(linear_bytes(l)) * (routed ? chosen : 1);
+    (name.find(".experts.") != std::string::npos ? t.routed : t.every) += linear_bytes(l);
   };
   layers::for_each_linear(m.weights, "", add);
   if (m.weights.tied) add("", m.weights.head);
-  return static_cast<int64_t>(bytes);
+  return t;
 }
 
 }  // namespace birkhoff::model

@@ -34,7 +34,7 @@ TEST(Process, ControlGroupsLimitMemory) {
   groups.file("c/d/memory.max", "max\n");
   EXPECT_GE(group_memory_limit(none, mount), size_t{1} << 62);
   groups.file("memory/a/memory.limit_in_bytes", "4000000000\n");
-  groups.file("memory/x/memory.limit_in_bytes", "100\n") ;  // of another group
+  groups.file("memory/x/memory.limit_in_bytes", "100\n");  // of another group
   EXPECT_EQ(group_memory_limit(none, mount), 4000000000u);
   groups.file("c/memory.max", "3000000000\n");
   EXPECT_EQ(group_memory_limit(none, mount), 3000000000u) << "the group above";
