@@ -1,6 +1,7 @@
 // Models whose weights stay in their files: what is expected of them, and their bits.
 #include "infer/streaming.h"
 
+#include "core/process.h"
 #include "infer/session.h"
 #include "io/user_files.h"
 #include "support/model_directory.h"
@@ -87,7 +88,7 @@ TEST(Streaming, RefusesWhatLiesInNoFile) {
                ExitCode::usage);
   options.panels = dir.file("taken", "");
   expect_error([&] { infer::Engine(dir / "m", options); }, {"taken"});
-  options.panels = dir / "panels", options.caches.bytes = int64_t{1} << 60;
+  options.panels = dir / "panels", options.caches.bytes = static_cast<int64_t>(machine_memory_bytes());
   expect_error([&] { infer::Engine(dir / "m", options); }, {"caches of", "leave nothing of", "--cache-memory"});
 }
 
