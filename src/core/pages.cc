@@ -30,6 +30,13 @@ void will_need(ByteRange range) {
   });
 }
 
+void give_back(ByteRange range) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto at = reinterpret_cast<uintptr_t>(range.data());
+  const uintptr_t begin = (at + page - 1) / page * page, end = (at + range.size()) / page * page;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_PAGEOUT);
+}
+
 void read_as_asked(ByteRange range) {
   for_pages(range,
             [](uintptr_t begin, uintptr_t end) { madvise(reinterpret_cast<void*>(begin), end - begin, MADV_RANDOM); });

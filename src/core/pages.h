@@ -10,6 +10,10 @@ using ByteRange = std::span<const std::byte>;
 // Begins to read what of the range is not in memory, and returns before it is there.
 void will_need(ByteRange range);
 
+// Takes pages that lie wholly in the range out of memory, if this process alone has them mapped and may write their
+// file: what will not be needed soon, so that the kernel evicts nothing that will.
+void give_back(ByteRange range);
+
 // A page that is read without having been asked for comes alone, not with megabytes around it.
 void read_as_asked(ByteRange range);
 

@@ -25,6 +25,12 @@ constexpr int64_t kLogitRows = 64;
 // before it was used.
 constexpr int64_t kStreamBytes = int64_t{32} << 20;
 
+// Bytes of weights that stay in memory of which so much is left: without what is being read, and a tenth for what the
+// system keeps besides and for pages that it has not given back yet.
+double memory_for_weights(size_t left) {
+  return std::max(0.0, 0.9 * static_cast<double>(left) - 2.0 * static_cast<double>(kStreamBytes));
+}
+
 // What a pass over `texts` pieces of `tokens` tokens each needs, every piece behind `past` others.
 model::Pass::Need plan_pieces(const model::Model& m, ops::CacheType type, int64_t texts, int64_t tokens, int64_t past,
                               layers::MlaForm form) {
@@ -203,8 +209,9 @@ void Engine::stream(size_t copies) {
   std::string path = own_model_->quantised.empty() ? "" : panels_->path();
   for (const std::string& file : files_->paths())
     if (path.empty() || (own_model_->quantised.empty() && io::file_size(file) > io::file_size(path))) path = file;
-  streamed_ = StreamedSpeed{model::weight_traffic(*own_model_), static_cast<double>(have - working),
+  streamed_ = StreamedSpeed{model::weight_traffic(*own_model_), memory_for_weights(have - working),
                             disk_read_rate(*exec_, path)};
+  model::keep_in_memory(*own_model_, streamed_->memory);
   add_note(streamed_->said());
 }
 

@@ -39,9 +39,9 @@ std::string in_mib(double bytes) {
 
 std::string StreamedSpeed::said() const {
   const double all = static_cast<double>(weights.every) + static_cast<double>(weights.routed);
-  std::string text = "streamed: weights of " + in_mib(all) + ", " + in_mib(memory) + " of memory for them";
+  std::string text = "streamed: weights of " + in_mib(all) + ", " + in_mib(std::min(all, memory)) + " stay in memory";
   const double bytes = disk_bytes();
-  if (bytes == 0) return text + ", where they stay once they were read";
+  if (bytes == 0) return text + " once they were read";
   text +=
       ": a token is expected to read " + in_mib(bytes) + " of its " + in_mib(weights.per_token()) + " from the disk";
   if (disk_rate == 0) return text;

@@ -11,7 +11,7 @@ namespace birkhoff::infer {
 
 struct StreamedSpeed {
   model::WeightTraffic weights;
-  double memory = 0;                                               // bytes that are left for them
+  double memory = 0;                                               // bytes of them that can stay in memory
   double disk_rate = 0;                                            // bytes a second, 0: it could not be measured
   double disk_bytes() const { return weights.from_disk(memory); }  // of a decoded token
   std::string said() const;                                        // a sentence

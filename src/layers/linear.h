@@ -48,6 +48,7 @@ struct Linear {
   Mat w;
   std::vector<Part> parts;   // w from top to bottom; none where it is rows of another matrix (GroupedLinear)
   bool always_fp32 = false;  // multiplied in fp32 whatever the compute type
+  bool passing = false;      // of a streamed model: there is no room for it in memory from one token to the next
   ops::Packed forward, backward;
   std::vector<RowBlocks> row_blocks;
   std::vector<Adapter> adapters;

@@ -25,7 +25,7 @@ constexpr auto kDown = &DenseFfn::Weights::down;
 // Experts one behind the other, with all that some of them read.
 struct ExpertRun {
   size_t first = 0, count = 0;
-  std::vector<ByteRange> memory;
+  std::vector<ByteRange> memory, passing;
 };
 
 // The chosen experts, cut where their weights are more than should be asked for at a time.
@@ -36,14 +36,16 @@ std::vector<ExpertRun> chosen_runs(const std::vector<DenseFfn::Weights>& experts
   for (size_t e = 0; e < experts.size(); ++e) {
     if (r.offsets[e] == r.offsets[e + 1]) continue;
     if (bytes >= run_bytes) {
-      runs.push_back({e, 0, {}});
+      runs.push_back({e, 0, {}, {}});
       bytes = 0;
     }
     ExpertRun& run = runs.back();
     run.count = e + 1 - run.first;
     const size_t before = run.memory.size();
-    add_memory(experts[e].gate_up, false, run.memory);
-    add_memory(experts[e].down, false, run.memory);
+    for (const Linear* l : {&experts[e].gate_up, &experts[e].down}) {
+      add_memory(*l, false, run.memory);
+      if (l->passing) add_memory(*l, false, run.passing);
+    }
     for (size_t i = before; i < run.memory.size(); ++i) bytes += static_cast<int64_t>(run.memory[i].size());
   }
   return runs;
@@ -79,6 +81,7 @@ void run_streamed_experts(const Exec& exec, float limit, const std::vector<Exper
     for (int32_t& offset : own) offset -= begin;
     run_experts(exec, limit, gate_up.subspan(first, count), down.subspan(first, count), own,
                 rows.block(begin, end - begin));
+    ops::give_back(exec, runs[i].passing);
   }
 }
 

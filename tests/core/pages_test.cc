@@ -39,12 +39,19 @@ TEST(Pages, WhatIsAskedForComesAlone) {
   for (int i = 0; i < 500 && count(1000, 701) < 701; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
   EXPECT_EQ(bytes[3000 * kPage], std::byte{'x'});
   const size_t asked = count(1000, 701), before = count(0, 1000), behind = count(1701, kPages - 1701);
+  uint64_t sum = 0;
+  for (size_t i = 1000; i < 1701; ++i) sum += std::to_integer<uint64_t>(bytes[i * kPage]);
+  give_back({bytes + 1000 * kPage + 1, 100 * kPage});  // 99 whole pages
+  const size_t left = count(1000, 701);
   munmap(map, kPages * kPage);
   ::close(fd);
   if (!can_forget) GTEST_SKIP() << "a file system in memory";
   EXPECT_EQ(asked, 701u);
   EXPECT_EQ(before + behind, 1u) << "the page that was read";
+  EXPECT_EQ(sum, 701u * 'x');
+  EXPECT_EQ(left, 602u);
   will_need({});
+  give_back({});
 }
 
 }  // namespace

@@ -134,7 +134,7 @@ class Streamed(Case):
 
     def test_what_fits_is_not_read_again(self):
         got = self.generate("--stream")
-        self.assertIn("where they stay once they were read", got.err)
+        self.assertIn("stay in memory once they were read", got.err)
         self.assertEqual(got.out, self.generate().out)
 
     def test_bench_says_what_was_read(self):

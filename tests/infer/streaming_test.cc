@@ -16,19 +16,53 @@ TEST(Streaming, WhatATokenReadsFromTheDisk) {
   EXPECT_EQ(moe.from_disk(900), 0);
   EXPECT_EQ(moe.from_disk(5000), 0);
   EXPECT_EQ(moe.from_disk(500), 100) << "half of the experts are there";
-  EXPECT_EQ(moe.from_disk(300), 150);
-  EXPECT_EQ(moe.from_disk(299), 300) << "what a token read first is gone when the next begins";
+  EXPECT_EQ(moe.from_disk(100), 200) << "no expert, and all that every token reads";
+  EXPECT_EQ(moe.from_disk(40), 260);
   EXPECT_EQ(moe.from_disk(0), 300);
   const model::WeightTraffic dense{1000, 0, 0};
   EXPECT_EQ(dense.from_disk(1000), 0);
-  EXPECT_EQ(dense.from_disk(999), 1000);
+  EXPECT_EQ(dense.from_disk(999), 1);
 
   infer::StreamedSpeed speed{{int64_t{100} << 20, int64_t{800} << 20, 0.25}, double{500 << 20}, 1e9};
   EXPECT_EQ(speed.said(),
-            "streamed: weights of 900 MiB, 500 MiB of memory for them: a token is expected to read 100 MiB of its 300 "
+            "streamed: weights of 900 MiB, 500 MiB stay in memory: a token is expected to read 100 MiB of its 300 "
             "MiB from the disk, at 1.00 GB/s 9.54 tokens/s");
   speed.memory = 1e12;
-  EXPECT_NE(speed.said().find("stay once they were read"), std::string::npos);
+  EXPECT_NE(speed.said().find("900 MiB stay in memory once they were read"), std::string::npos);
+}
+
+// Bytes of matrices that stay, of every token and of experts.
+std::pair<double, double> kept(const model::Model& m) {
+  double every = 0, routed = 0;
+  layers::for_each_linear(m.weights, "", [&](const std::string& name, const layers::Linear& l) {
+    std::vector<ByteRange> memory;
+    layers::add_memory(l, false, memory);
+    for (const ByteRange& r : memory)
+      if (!l.passing) (name.find(".experts.") != std::string::npos ? routed : every) += static_cast<double>(r.size());
+  });
+  return {every, routed};
+}
+
+TEST(Streaming, WhatHasRoomStays) {
+  const TempDir dir;
+  model::ModelConfig c = wide_config("plain");
+  c.num_hidden_layers = 4;
+  write_model(dir / "m", c);
+  infer::EngineOptions options;
+  options.max_positions = 64, options.weights = {ops::WeightFormat::stored, ops::WeightFormat::stored};
+  const infer::Engine engine(dir / "m", options);
+  auto& m = const_cast<model::Model&>(engine.model());
+  const model::WeightTraffic t = model::weight_traffic(m);
+  const double every = kept(m).first, routed = kept(m).second;
+  ASSERT_GT(routed, 0);
+  for (const double part : {0.0, 0.3, 1.0}) {
+    model::keep_in_memory(m, static_cast<double>(t.every) + part * static_cast<double>(t.routed));
+    EXPECT_EQ(kept(m).first, every);
+    EXPECT_NEAR(kept(m).second, part * routed, routed / 10) << part;
+  }
+  model::keep_in_memory(m, static_cast<double>(t.every) / 2);
+  EXPECT_NEAR(kept(m).first, every / 2, every / 4);
+  EXPECT_EQ(kept(m).second, 0);
 }
 
 TEST(Streaming, TheDiskIsMeasured) {

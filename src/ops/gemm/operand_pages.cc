@@ -42,15 +42,21 @@ void add_memory(const Packed& b, std::vector<ByteRange>& to) {
     to.push_back(range_of(static_cast<const uint8_t*>(b.data), Packed::bytes(b.dtype, b.k, b.n)));
 }
 
-void will_need(const Exec& exec, std::span<const ByteRange> ranges) {
+namespace {
+
+void advise(const Exec& exec, std::span<const ByteRange> ranges, void (*what)(ByteRange)) {
   if (exec.dry()) return;
   constexpr size_t kPiece = size_t{1} << 20;
   std::vector<ByteRange> pieces;
   for (const ByteRange& range : ranges)
     for (size_t at = 0; at < range.size(); at += kPiece)
       pieces.push_back(range.subspan(at, std::min(kPiece, range.size() - at)));
-  exec.parallel_for(static_cast<int64_t>(pieces.size()),
-                    [&](int64_t i) { birkhoff::will_need(pieces[static_cast<size_t>(i)]); });
+  exec.parallel_for(static_cast<int64_t>(pieces.size()), [&](int64_t i) { what(pieces[static_cast<size_t>(i)]); });
 }
+
+}  // namespace
+
+void will_need(const Exec& exec, std::span<const ByteRange> ranges) { advise(exec, ranges, birkhoff::will_need); }
+void give_back(const Exec& exec, std::span<const ByteRange> ranges) { advise(exec, ranges, birkhoff::give_back); }
 
 }  // namespace birkhoff::ops

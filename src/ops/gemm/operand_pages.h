@@ -17,5 +17,7 @@ void add_memory(const Packed& b, std::vector<ByteRange>& to);
 
 // Asks for all of them (core/pages.h), on all threads. Nothing on a dry Exec.
 void will_need(const Exec& exec, std::span<const ByteRange> ranges);
+// The same of those that were read.
+void give_back(const Exec& exec, std::span<const ByteRange> ranges);
 
 }  // namespace birkhoff::ops
