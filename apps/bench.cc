@@ -41,6 +41,9 @@ void print_infer(const nlohmann::json& r) {
         "  decoding  %.1f tokens/s   token %.1f / %.1f / %.1f ms (min / median / max)   weights %.1f GB/s, %.0f %%\n",
         1e3 / ms["median"].get<double>(), ms["min"].get<double>(), ms["median"].get<double>(), ms["max"].get<double>(),
         d["weight_gbs"].get<double>(), d["of_read_bandwidth"].get<double>() * 100);
+    if (d.contains("disk_bytes_per_token"))
+      std::printf("  streamed  %.2f tokens/s in all   %.1f MiB a token read from the disk\n",
+                  d["decode_tokens_per_s"].get<double>(), d["disk_bytes_per_token"].get<double>() / (1 << 20));
   }
   if (r.contains("together"))
     std::printf("%lld sessions together: %.1f tokens/s, %.1f ms for a token of each\n",

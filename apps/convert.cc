@@ -82,18 +82,18 @@ struct Source {
   std::optional<checkpoint::AdapterFiles> adapter;
 };
 
-// Opens the directory once with quantised weights, which stay there for the next time.
+// Opens the directory once with quantised weights, which stay there for the next time and need not fit into memory.
 void add_panels(const ConvertFlags& f, const std::string& directory, int threads) {
   infer::EngineOptions options;
   f.weights.apply(options);
   options.panels = directory;
+  options.stream = true;
   options.threads = threads;
   options.progress = preparing_progress();
   const infer::Engine engine(directory, options);
   const std::vector<std::string> names = io::list_directory(directory);
   if (std::none_of(names.begin(), names.end(), [](const std::string& n) { return n.ends_with(".panels"); }))
-    throw Error("convert", !engine.note().empty() ? engine.note() : f.out + ": no matrix can be quantised", "",
-                ExitCode::input);
+    throw Error("convert", f.out + ": no matrix can be quantised", "", ExitCode::input);
 }
 
 void write_directory(const ConvertFlags& f, const Source& s, int threads) {

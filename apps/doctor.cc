@@ -7,7 +7,7 @@
 
 #include "apps/verbs.h"
 #include "core/cpu.h"
-#include "model/memory_plan.h"
+#include "core/process.h"
 #include "train/bench_train.h"
 
 namespace birkhoff::apps {
@@ -74,7 +74,7 @@ int doctor(bool as_json, int threads) {
   const Exec exec(threads);
   const train::MachinePeaks bf16 = train::measure_peaks(exec, DType::bf16),
                             fp32 = train::measure_peaks(exec, DType::f32);
-  const double memory = static_cast<double>(model::machine_memory_bytes()) / (1 << 30);
+  const double memory = static_cast<double>(machine_memory_bytes()) / (1 << 30);
   const std::string tbb = std::to_string(TBB_VERSION_MAJOR) + "." + std::to_string(TBB_VERSION_MINOR);
   const std::vector<WeightKernel> weights = weight_kernels(active_isa());
   if (as_json) {

@@ -136,11 +136,13 @@ void WeightFlags::add_formats(CLI::App& verb) {
 void WeightFlags::add(CLI::App& verb) {
   add_formats(verb);
   verb.add_option("--cache", cache, "directory that keeps quantised weights for the next time");
+  verb.add_flag("--stream", stream, "weights may be more than memory: they are read from the disk as they are needed");
 }
 
 void WeightFlags::apply(infer::EngineOptions& options) const {
   options.weights = formats();
   options.panels = cache;
+  options.stream = stream;
 }
 
 model::WeightFormats WeightFlags::formats() const { return model::WeightFormats::named(matrices, head, "--"); }

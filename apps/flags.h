@@ -17,11 +17,12 @@ CLI::Validator real_number(double low, double high);
 // How the verbs that write draw their tokens.
 void add_sampling(CLI::App& verb, infer::SamplerOptions& sampling, infer::LogitsOptions& logits);
 
-// --weights, --head-weights and --cache of a verb that runs a model. Without the second the head has the format of the
-// others, q8 beside q4.
+// --weights, --head-weights, --cache and --stream of a verb that runs a model. Without the second the head has the
+// format of the others, q8 beside q4.
 struct WeightFlags {
   std::string matrices = "auto", head, cache;
-  void add(CLI::App& verb);          // all three
+  bool stream = false;
+  void add(CLI::App& verb);          // all of them
   void add_formats(CLI::App& verb);  // the first two
   bool given() const { return matrices != "auto" || !head.empty(); }
   void apply(infer::EngineOptions& options) const;  // throws Error naming the flag

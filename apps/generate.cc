@@ -78,21 +78,32 @@ void say_accepted(int64_t drafted, int64_t accepted) {
                  static_cast<long long>(drafted));
 }
 
+void say_streamed(const infer::StreamMeter& meter) {
+  if (meter.tokens() > 0)
+    std::fprintf(stderr, "birkhoff: streamed: %lld tokens, %.2f tokens/s, %.1f MiB a token read from the disk\n",
+                 static_cast<long long>(meter.tokens()), meter.tokens_per_s(),
+                 meter.disk_bytes_per_token() / (1 << 20));
+}
+
 void write_in_turn(const WrittenTexts& texts, int64_t capacity, bool ids) {
   GenerationPrinter printer = texts.printer(ids, false);
   int64_t drafted = 0, accepted = 0;
+  infer::StreamMeter meter;
+  const bool streamed = texts.engine.streamed().has_value();
   for (size_t i = 0; i < texts.count() && !stop_requested(); ++i) {
     infer::Session session(texts.engine, capacity);
     const infer::GenerationOptions o = texts.options_of(i);
     const infer::Generated g =
         infer::generate(session, texts.text, texts.prompt(i), o, stop_requested(), [&](const infer::GeneratedToken& t) {
           printer.token(t);
+          if (streamed) t.index ? meter.add(1) : meter.begin();  // the first is the prompt's
           return true;
         });
     printer.end(g, texts.place(i, g));
     drafted += g.drafted, accepted += g.accepted;
   }
   say_accepted(drafted, accepted);
+  if (streamed) say_streamed(meter);
 }
 
 // In passes together; what is written of each is what it is alone, in the order of prompts and samples.
@@ -119,9 +130,11 @@ void write_together(const WrittenTexts& texts, bool ids) {
   }
   size_t printed = 0;
   int64_t drafted = 0, accepted = 0;
+  infer::StreamMeter meter;  // prompts are read in the same passes
   const auto print = [&](size_t i) {
     printers[i].end(*ended[i], texts.place(i, *ended[i]));
     drafted += ended[i]->drafted, accepted += ended[i]->accepted;
+    meter.add(ended[i]->tokens);
   };
   while (!stop_requested() && !failure && scheduler.step())
     for (; printed < ended.size() && ended[printed]; ++printed) print(printed);
@@ -130,6 +143,7 @@ void write_together(const WrittenTexts& texts, bool ids) {
   for (; printed < ended.size(); ++printed)  // stopped: what was begun, as far as it got
     if (ended[printed] && ended[printed]->tokens > 0) print(printed);
   say_accepted(drafted, accepted);
+  if (texts.engine.streamed()) say_streamed(meter);
   if (failure) std::rethrow_exception(failure);
 }
 

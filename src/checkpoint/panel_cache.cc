@@ -93,6 +93,35 @@ std::vector<uint64_t> checksums_of(const Exec& exec, const std::byte* data, size
   return sums;
 }
 
+// The checksums of chunks of bytes that come in pieces of any size.
+class ChunkSums {
+ public:
+  ChunkSums() : state_(XXH3_createState(), XXH3_freeState) { XXH3_64bits_reset(state_.get()); }
+  void add(ByteRange piece) {
+    while (!piece.empty()) {
+      const ByteRange part = piece.first(std::min(piece.size(), kChunkBytes - filled_));
+      XXH3_64bits_update(state_.get(), part.data(), part.size());
+      filled_ += part.size();
+      piece = piece.subspan(part.size());
+      if (filled_ == kChunkBytes) end_chunk();
+    }
+  }
+  const std::vector<uint64_t>& finish() {
+    if (filled_) end_chunk();
+    return sums_;
+  }
+
+ private:
+  void end_chunk() {
+    sums_.push_back(XXH3_64bits_digest(state_.get()));
+    XXH3_64bits_reset(state_.get());
+    filled_ = 0;
+  }
+  std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state_;
+  size_t filled_ = 0;
+  std::vector<uint64_t> sums_;
+};
+
 constexpr const char *kPanelsKey = "panels", *kMatricesKey = "weights", *kHeadKey = "head_weights";
 
 ops::WeightFormat format_of(const nlohmann::json& j, const char* key) {
@@ -121,8 +150,7 @@ PanelCache::PanelCache(std::string directory, const ModelFiles& files, const mod
   path_ = directory_ + "/" + hex_of(XXH3_64bits(key_.data(), key_.size())) + ".panels";
 }
 
-// False: there is none, or not one to believe.
-bool PanelCache::open_file(const Exec& exec) {
+bool PanelCache::open(const Exec& exec, bool check) {
   if (path_.empty() || !io::exists(path_)) return false;
   const auto refuse = [&](const std::string& what) {
     note_ = path_ + ": " + what + ": made again";
@@ -146,26 +174,36 @@ bool PanelCache::open_file(const Exec& exec) {
   constexpr size_t kChecked = offsetof(PanelHeader, key_bytes);
   if (XXH3_64bits(file.data() + kChecked, h.data_begin - kChecked) != h.checksum) return refuse("is damaged");
   if (std::memcmp(file.data() + sizeof h, key_.data(), key_.size()) != 0) return refuse("is of another model");
-  const std::vector<uint64_t> sums = checksums_of(exec, file.data() + h.data_begin, bytes_);
-  if (std::memcmp(file.data() + sizeof h + key_.size(), sums.data(), sums_bytes) != 0) return refuse("is damaged");
+  if (check) {
+    const std::vector<uint64_t> sums = checksums_of(exec, file.data() + h.data_begin, bytes_);
+    if (std::memcmp(file.data() + sizeof h + key_.size(), sums.data(), sums_bytes) != 0) return refuse("is damaged");
+  }
   // Read only: nobody writes to panels that are filled.
   panels_ = std::make_unique<Arena>(Arena::over(const_cast<std::byte*>(file.data()) + h.data_begin, bytes_));
   return true;
 }
 
-Arena& PanelCache::panels(const Exec& exec) {
-  if (!open_file(exec)) panels_ = std::make_unique<Arena>(bytes_);
-  return *panels_;
-}
-
-void PanelCache::keep(const Exec& exec) {
-  if (path_.empty() || filled()) return;
-  const std::byte* data = panels_->taken().data();
-  const std::vector<uint64_t> sums = checksums_of(exec, data, bytes_);
+void PanelCache::write_file(const Exec& exec, const model::Model& measured,
+                            const model::Model::Progress& progress) const {
+  io::create_directories(directory_);
+  io::remove_leftovers(directory_, path_.substr(directory_.size() + 1));
   std::string head(sizeof(PanelHeader), '\0');
   head += key_;
-  head.append(reinterpret_cast<const char*>(sums.data()), sums.size() * sizeof(uint64_t));
-  head.resize((head.size() + kPage - 1) / kPage * kPage);
+  const size_t sums_begin = head.size();
+  head.resize((sums_begin + chunks_of(bytes_) * sizeof(uint64_t) + kPage - 1) / kPage * kPage);
+  io::StagedFile out(path_);
+  out.append(head.data(), head.size());
+  ChunkSums sums;
+  measured.quantise_each(
+      exec,
+      [&](ByteRange panels) {
+        sums.add(panels);
+        out.append(panels.data(), panels.size());
+      },
+      progress);
+  const std::vector<uint64_t>& all = sums.finish();
+  BK_CHECK_EQ(all.size(), chunks_of(bytes_));
+  std::memcpy(head.data() + sums_begin, all.data(), all.size() * sizeof(uint64_t));
   PanelHeader h{};
   std::memcpy(h.magic, kMagic, sizeof h.magic);
   h.key_bytes = key_.size(), h.data_bytes = bytes_, h.data_begin = head.size();
@@ -173,16 +211,19 @@ void PanelCache::keep(const Exec& exec) {
   constexpr size_t kChecked = offsetof(PanelHeader, key_bytes);
   h.checksum = XXH3_64bits(head.data() + kChecked, head.size() - kChecked);
   std::memcpy(head.data(), &h, sizeof h);
-  try {
-    io::create_directories(directory_);
-    io::remove_leftovers(directory_, path_.substr(directory_.size() + 1));
-    io::StagedFile out(path_);
-    out.append(head.data(), head.size());
-    out.append(data, bytes_);
-    out.publish();
-  } catch (const Error& e) {
-    note_ += (note_.empty() ? "" : "; ") + e.said() + ": panels are not kept";
-  }
+  out.rewrite_start(head.data(), head.size());
+  out.publish();
+}
+
+bool PanelCache::make(const Exec& exec, const model::Model& measured, const model::Model::Progress& progress) {
+  if (path_.empty()) return false;
+  write_file(exec, measured, progress);
+  return open(exec, false);
+}
+
+Arena& PanelCache::panels() {
+  if (!panels_) panels_ = std::make_unique<Arena>(bytes_);
+  return *panels_;
 }
 
 }  // namespace birkhoff::checkpoint

@@ -1,12 +1,12 @@
-// Panels of quantised weights (ops/gemm/quant_matrix.h), kept in a file that is mapped the next time instead of being
-// made again. What is in them is nobody's business here: the file holds the bytes that Model::quantise wrote into an
-// arena.
+// Panels of quantised weights (ops/gemm/quant_matrix.h) in a file that is mapped, the first time as every other: they
+// are made matrix by matrix into the file, so that a model may be larger than memory. What is in them is nobody's
+// business here.
 //
 // A file belongs to its key: size, time of the last change and a sample of the content of every file of the model, the
 // configuration, the formats, the shapes of all panels and what the quantisation makes of a fixed matrix, which changes
 // with the layout of panels. Hashing all of a model would take as long as quantising it; files whose time is the same
 // and whose samples are equal hold the same weights. Every 16 MiB of panels have a checksum, looked at before anything
-// is believed: a damaged file is made again.
+// is believed, unless the model is streamed, which reads no more of a file than it must: a damaged file is made again.
 #pragma once
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -16,6 +16,7 @@
 #include "checkpoint/model_files.h"
 #include "core/arena.h"
 #include "core/exec.h"
+#include "core/pages.h"
 #include "io/mapped_file.h"
 #include "model/model.h"
 
@@ -31,17 +32,19 @@ class PanelCache {
   // directory: where files are, created when one is written; "": nowhere, nothing is read or kept. measured: a model of
   // `files` whose panels are `bytes`, of a measuring arena.
   PanelCache(std::string directory, const ModelFiles& files, const model::Model& measured, size_t bytes);
-  // The memory of the panels: those of a file, or fresh ones that are to be filled. As long as this object.
-  Arena& panels(const Exec& exec);
-  bool filled() const { return file_ != nullptr; }
-  // After they were filled: writes the file, complete or not at all. A disk that is full or read-only costs the file
-  // and is said in note().
-  void keep(const Exec& exec);
+  // Maps the file that is there. check: looks at all checksums. False: there is none, or none to believe.
+  bool open(const Exec& exec, bool check);
+  // Makes the file, complete or not at all, of what `measured` quantises, and maps it. False: there is no place for
+  // one. Throws Error when it cannot be written.
+  bool make(const Exec& exec, const model::Model& measured, const model::Model::Progress& progress);
+  ByteRange mapped() const { return file_ ? std::as_bytes(file_->bytes()) : ByteRange(); }
+  // The memory of the panels: those of the file, or fresh ones that are to be filled. As long as this object.
+  Arena& panels();
   const std::string& path() const { return path_; }  // "" without a directory
   const std::string& note() const { return note_; }  // a sentence, or ""
 
  private:
-  bool open_file(const Exec& exec);
+  void write_file(const Exec& exec, const model::Model& measured, const model::Model::Progress& progress) const;
   std::string directory_, path_, key_, note_;
   size_t bytes_;
   std::unique_ptr<io::MappedFile> file_;

@@ -82,7 +82,7 @@ std::vector<int32_t> synthetic_ids(int64_t count, int64_t vocab) {
 
 // A prompt and decoded tokens behind `depth` others in the session; bytes: of weights a decoded token.
 nlohmann::json time_depth(Session& session, const InferLoad& load, int64_t depth, double bytes, double bandwidth,
-                          int64_t vocab) {
+                          int64_t vocab, bool streamed) {
   nlohmann::json r = {{"depth", depth}};
   if (depth) session.feed(synthetic_ids(depth, vocab));
   if (load.prompt) {
@@ -91,13 +91,19 @@ nlohmann::json time_depth(Session& session, const InferLoad& load, int64_t depth
     r["prompt_tokens_per_s"] = static_cast<double>(load.prompt) / seconds_since(start);
   }
   std::vector<double> steps;
+  StreamMeter meter;
   for (int64_t i = 0; i < load.decode; ++i) {
     const int32_t id = static_cast<int32_t>(i * 31 % vocab);
     const auto start = Clock::now();
     session.feed({&id, 1}, TokenRole::generated);
     steps.push_back(seconds_since(start));
   }
+  meter.add(load.decode);
   if (steps.empty()) return r;
+  if (streamed) {
+    r["decode_tokens_per_s"] = meter.tokens_per_s();
+    r["disk_bytes_per_token"] = meter.disk_bytes_per_token();
+  }
   std::sort(steps.begin(), steps.end());
   const double median = steps[steps.size() / 2];
   r["decode_ms"] = {{"min", steps.front() * 1e3}, {"median", median * 1e3}, {"max", steps.back() * 1e3}};
@@ -159,7 +165,7 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
   uint64_t sum = 0;
   double pass = 1e30, opening = 1e30;
   Opened o;
-  for (int i = 0; i < kTurns; ++i) {
+  for (int i = 0; i < (options.stream ? 1 : kTurns); ++i) {
     o.session.reset();
     o.engine.reset();  // the mapping goes before it is made again
     pass = std::min(pass, time_pass(weights, exec, sum));
@@ -167,12 +173,12 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
   }
   const int64_t rss_opened = peak_rss_mib();
   const model::Model& m = o.engine->model();
-  const auto bytes = static_cast<double>(model::weight_bytes_per_token(m));
+  const double bytes = model::weight_traffic(m).per_token();
   const double bandwidth = ops::read_bandwidth(exec);
   nlohmann::json depths = nlohmann::json::array();
   for (const int64_t depth : load.depths) {
     o.session = std::make_unique<Session>(*o.engine, capacity);
-    depths.push_back(time_depth(*o.session, load, depth, bytes, bandwidth, m.config.vocab_size));
+    depths.push_back(time_depth(*o.session, load, depth, bytes, bandwidth, m.config.vocab_size, options.stream));
   }
   nlohmann::json r = {{"file_mib", checkpoint::ModelFiles(weights).bytes() >> 20},
                       {"pass_ms", pass * 1e3},
@@ -194,6 +200,10 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
   if (load.sessions > 1 && load.decode > 0)
     r["together"] = time_together(*o.engine, load, std::max<int64_t>(1, load.depths.empty() ? 1 : load.depths[0]));
   r["rss_mib"] = peak_rss_mib();
+  if (const auto& s = o.engine->streamed())
+    r["streamed"] = {{"disk_gbs", s->disk_rate * 1e-9},
+                     {"memory_bytes", s->memory},
+                     {"expected_disk_bytes_per_token", s->disk_bytes()}};
   if (!o.engine->note().empty()) r["note"] = o.engine->note();
   return r;
 }

@@ -8,10 +8,11 @@
 #include "checkpoint/adapter.h"
 #include "checkpoint/tensor_map.h"
 #include "core/error.h"
+#include "core/process.h"
 #include "infer/prefix_cache.h"
+#include "io/user_files.h"
 #include "model/config/json_fields.h"
 #include "model/config/notes.h"
-#include "model/memory_plan.h"
 #include "ops/rows/elementwise.h"
 
 namespace birkhoff::infer {
@@ -19,6 +20,16 @@ namespace {
 
 // Logits that a pass makes at a time: their memory is this many rows of the vocabulary.
 constexpr int64_t kLogitRows = 64;
+
+// Weights of experts that are asked for at a time: enough to keep a disk busy, little enough that nothing is evicted
+// before it was used.
+constexpr int64_t kStreamBytes = int64_t{32} << 20;
+
+// Bytes of weights that stay in memory of which so much is left: without what is being read, and a tenth for what the
+// system keeps besides and for pages that it has not given back yet.
+double memory_for_weights(size_t left) {
+  return std::max(0.0, 0.9 * static_cast<double>(left) - 2.0 * static_cast<double>(kStreamBytes));
+}
 
 // What a pass over `texts` pieces of `tokens` tokens each needs, every piece behind `past` others.
 model::Pass::Need plan_pieces(const model::Model& m, ops::CacheType type, int64_t texts, int64_t tokens, int64_t past,
@@ -54,16 +65,18 @@ model::Pass::Need plan_passes(const model::Model& m, ops::CacheType type, int64_
   return most;
 }
 
+std::string mib(size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
+
 // Pages of the mapped weights stay in memory while every token reads all of them; those that were quantised are not
 // read again.
 void require_memory(const std::string& directory, size_t file_bytes, size_t copy_bytes) {
-  const size_t have = model::machine_memory_bytes();
+  const size_t have = machine_memory_bytes();
   if (file_bytes + copy_bytes <= have) return;
-  const auto mib = [](size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
   throw Error("memory",
               directory + ": weights of " + mib(file_bytes) + " and " + mib(copy_bytes) +
                   " of copies, this machine has " + mib(have),
-              "use a machine with more memory, or a smaller number format (birkhoff convert)");
+              "use a machine with more memory, a smaller number format (birkhoff convert), or --stream, which reads "
+              "weights from the disk as they are needed");
 }
 
 DType compute_type(const std::string& asked, const nlohmann::json& config) {
@@ -136,31 +149,72 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   Arena measuring = Arena::measuring(), panels = Arena::measuring();
   model::Model measured(config, compute, max_positions_, map.views, weights, measuring, panels);
   if (adapter) measured.attach_adapters(adapter->spec(), false, measuring);
-  require_memory(directory_, static_cast<size_t>(measured.read_in_place), measuring.peak() + panels.peak());
+  if (!options.stream)
+    require_memory(directory_, static_cast<size_t>(measured.read_in_place), measuring.peak() + panels.peak());
   panels_ =
       std::make_unique<checkpoint::PanelCache>(own ? directory_ : options.panels, *files_, measured, panels.peak());
-  memory_ = std::make_unique<Arena>(measuring.peak());
-  own_model_ = std::make_unique<model::Model>(config, compute, max_positions_, map.views, weights, *memory_,
-                                              panels_->panels(*exec_));
-  if (!panels_->filled()) {
-    own_model_->quantise(*exec_, options.progress);
-    if (!own)
-      panels_->keep(*exec_);
-    else if (weights == *carried)
-      add_note(directory_ + (config.latent_attention == model::LatentAttention::expanded
-                                 ? ": its panels are for caches of latents: made again"
-                                 : ": its panels are not those of its weights (files copied without their times?): "
-                                   "made again"));
+  const bool mapped = map_panels(measured, options, own);
+  if (options.stream) {
+    for (const ByteRange region : files_->regions()) read_as_asked(region);
+    read_as_asked(panels_->mapped());
   }
+  memory_ = std::make_unique<Arena>(measuring.peak());
+  own_model_ =
+      std::make_unique<model::Model>(config, compute, max_positions_, map.views, weights, *memory_, panels_->panels());
+  if (!mapped) own_model_->quantise(*exec_, options.progress);
+  if (!mapped && own && weights == *carried)
+    add_note(directory_ + (config.latent_attention == model::LatentAttention::expanded
+                               ? ": its panels are for caches of latents: made again"
+                               : ": its panels are not those of its weights (files copied without their times?): "
+                                 "made again"));
   if (own_model_->rounded_again)
     add_note("products across the blocks of kv_b_proj read it in 8 bits (--weights stored: as it is)");
   add_note(panels_->note());
   model_ = own_model_.get();
   if (options.probe.on()) model::set_routing_probe(*own_model_, options.probe);
-  if (!adapter) return;
-  own_model_->attach_adapters(adapter->spec(), false, *memory_);
-  adapter->load(*own_model_);
-  own_model_->refresh_adapters(*exec_);
+  if (adapter) {
+    own_model_->attach_adapters(adapter->spec(), false, *memory_);
+    adapter->load(*own_model_);
+    own_model_->refresh_adapters(*exec_);
+  }
+  if (options.stream) stream(measuring.peak());
+}
+
+// False: the panels are to be made in memory.
+bool Engine::map_panels(const model::Model& measured, const EngineOptions& options, bool own) {
+  if (measured.quantised.empty() || panels_->open(*exec_, !options.stream)) return true;
+  try {
+    if (!own && panels_->make(*exec_, measured, options.progress)) return true;
+  } catch (const Error& e) {
+    if (options.stream) throw;
+    add_note(e.said() + ": panels are not kept");
+  }
+  if (options.stream)
+    throw Error("stream",
+                directory_ + ": its quantised weights" + (own ? " are not those of its panels" : " are in no file") +
+                    ", and what is streamed lies in files",
+                "give --cache DIR, a place for them, or --weights stored, which reads the model's own files",
+                ExitCode::usage);
+  return false;
+}
+
+// copies: bytes of what was made besides panels.
+void Engine::stream(size_t copies) {
+  const size_t have = machine_memory_bytes(), budget = static_cast<size_t>(caches().budget()),
+               working = copies + session_pass().kept().capacity() + session_pass().scratch().capacity();
+  if (working + budget >= have)
+    throw Error("memory",
+                directory_ + ": working memory of " + mib(working) + " and caches of " + mib(budget) +
+                    " leave nothing of " + mib(have) + " for the weights that are read",
+                "lower --cache-memory, or use a machine with more memory");
+  own_model_->stream_bytes = kStreamBytes;
+  std::string path = own_model_->quantised.empty() ? "" : panels_->path();
+  for (const std::string& file : files_->paths())
+    if (path.empty() || (own_model_->quantised.empty() && io::file_size(file) > io::file_size(path))) path = file;
+  streamed_ = StreamedSpeed{model::weight_traffic(*own_model_), memory_for_weights(have - working),
+                            disk_read_rate(*exec_, path)};
+  model::keep_in_memory(*own_model_, streamed_->memory);
+  add_note(streamed_->said());
 }
 
 Engine::Engine(const model::Model& model, const Exec& exec, std::string directory, CacheOptions caches)
@@ -186,7 +240,7 @@ model::Pass& Engine::session_pass() const {
 
 model::CachePool& Engine::caches() const {
   if (!caches_) {
-    const auto quarter = static_cast<int64_t>(model::machine_memory_bytes() / 4);
+    const auto quarter = static_cast<int64_t>(machine_memory_bytes() / 4);
     caches_ =
         std::make_unique<model::CachePool>(*model_, cache_options_.type.value_or(ops::cache_type_of(model_->compute)),
                                            cache_options_.bytes ? cache_options_.bytes : quarter);

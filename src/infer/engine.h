@@ -12,6 +12,7 @@
 #include "checkpoint/panel_cache.h"
 #include "core/arena.h"
 #include "core/exec.h"
+#include "infer/streaming.h"
 #include "model/pass.h"
 #include "model/routing_probe.h"
 
@@ -35,6 +36,9 @@ struct EngineOptions {
   model::WeightFormats weights;  // of products; activations are rounded to 8 bits where weights are quantised
   // Directory that keeps quantised weights from one opening to the next (checkpoint/panel_cache.h). "": none.
   std::string panels;
+  // Weights may be more than memory: they stay in files (quantised ones in `panels`), and what a token reads of them is
+  // asked for as soon as it is known. Working memory and caches must fit. note() says what speed to expect.
+  bool stream = false;
   std::function<void(int64_t, int64_t)> progress;  // bytes quantised so far and in all, while the model is opened
   std::vector<std::string> set;                    // "key=value" over config.json: dtype, or a setting of the model
   std::string adapter;  // LoRA adapter to run beside the weights (checkpoint/adapter.h). "": the one of a checkpoint
@@ -72,6 +76,7 @@ class Engine {
   model::CachePool& caches() const;
   // Or nullptr. What was read of prompts with other weights than the model's of now is forgotten.
   PrefixCache* prefixes() const;
+  const std::optional<StreamedSpeed>& streamed() const { return streamed_; }  // with EngineOptions::stream
   const std::string& note() const { return note_; }  // what had to be worked around while opening, or ""
 
   // Logits [T, V] fp32 of one whole sequence, row by row to `row(t, logits)`; memory does not grow with T * V.
@@ -83,6 +88,8 @@ class Engine {
   void read_whole(std::span<const int32_t> ids,
                   const std::function<void(const Exec&, model::Pass&, const model::Tape&)>& use) const;
   void add_note(const std::string& text);
+  bool map_panels(const model::Model& measured, const EngineOptions& options, bool own);
+  void stream(size_t copies);
   std::string note_, directory_;  // in this order: finding the directory writes the note
   int64_t max_positions_ = 0;
   std::unique_ptr<Exec> own_exec_;  // what is not lent
@@ -93,6 +100,7 @@ class Engine {
   const Exec* exec_ = nullptr;
   const model::Model* model_ = nullptr;
   CacheOptions cache_options_;
+  std::optional<StreamedSpeed> streamed_;
   // Made when the first session needs them. What runs leaves nothing in the pass.
   mutable std::unique_ptr<model::CachePool> caches_;
   mutable std::unique_ptr<PrefixCache> prefixes_;

@@ -142,6 +142,10 @@ void StagedFile::append(const void* data, size_t bytes) {
   if (!write_all(fd_, {static_cast<const char*>(data), bytes})) file_error(final_, "write failed", errno);
 }
 
+void StagedFile::rewrite_start(const void* data, size_t bytes) {
+  if (::pwrite(fd_, data, bytes, 0) != static_cast<ssize_t>(bytes)) file_error(final_, "write failed", errno);
+}
+
 void StagedFile::publish() {
   if (fsync(fd_) != 0) file_error(final_, "sync failed", errno);
   if (::rename(staging_.c_str(), final_.c_str()) != 0) file_error(final_, "rename failed", errno);

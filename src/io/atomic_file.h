@@ -28,8 +28,9 @@ class StagedFile {
   ~StagedFile();
   StagedFile(const StagedFile&) = delete;
   StagedFile& operator=(const StagedFile&) = delete;
-  void append(const void* data, size_t bytes);  // throws Error when the disk is full
-  void publish();                               // replaces an existing file
+  void append(const void* data, size_t bytes);         // throws Error when the disk is full
+  void rewrite_start(const void* data, size_t bytes);  // what was appended first; throws Error
+  void publish();                                      // replaces an existing file
 
  private:
   std::string final_, staging_;

@@ -157,6 +157,12 @@ void Linear::refresh(const Exec& exec) const {
   refresh_adapters(exec);
 }
 
+void add_memory(const Linear& l, bool blocks, std::vector<ByteRange>& to) {
+  if (!blocks || l.row_blocks.empty() || l.forward.stored) return ops::add_memory(l.forward, to);
+  for (const Linear::RowBlocks& b : l.row_blocks)
+    for (const ops::Packed& one : b.packed) ops::add_memory(one, to);
+}
+
 void linear_forward(const Exec& exec, const Linear& l, CMat x, Mat y) {
   ops::gemm(exec, x, l.forward, y);
   if (l.adapters.empty()) return;

@@ -11,6 +11,7 @@
 #include "layers/parameter.h"
 #include "ops/gemm/gemm_pack.h"
 #include "ops/gemm/low_rank.h"
+#include "ops/gemm/operand_pages.h"
 
 namespace birkhoff::layers {
 
@@ -47,6 +48,7 @@ struct Linear {
   Mat w;
   std::vector<Part> parts;   // w from top to bottom; none where it is rows of another matrix (GroupedLinear)
   bool always_fp32 = false;  // multiplied in fp32 whatever the compute type
+  bool passing = false;      // of a streamed model: there is no room for it in memory from one token to the next
   ops::Packed forward, backward;
   std::vector<RowBlocks> row_blocks;
   std::vector<Adapter> adapters;
@@ -82,6 +84,9 @@ struct GroupedLinear {
   // Points the groups into w.
   void share();
 };
+
+// Adds the memory that products with l read: `blocks`, of its row blocks where those are copies of their own.
+void add_memory(const Linear& l, bool blocks, std::vector<ByteRange>& to);
 
 // y [T, out] = x w^T + adapters.
 void linear_forward(const Exec& exec, const Linear& l, CMat x, Mat y);

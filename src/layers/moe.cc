@@ -22,6 +22,69 @@ std::vector<Linear*> of_experts(std::vector<DenseFfn::Weights>& experts, Linear 
 constexpr auto kGateUp = &DenseFfn::Weights::gate_up;
 constexpr auto kDown = &DenseFfn::Weights::down;
 
+// Experts one behind the other, with all that some of them read.
+struct ExpertRun {
+  size_t first = 0, count = 0;
+  std::vector<ByteRange> memory, passing;
+};
+
+// The chosen experts, cut where their weights are more than should be asked for at a time.
+std::vector<ExpertRun> chosen_runs(const std::vector<DenseFfn::Weights>& experts, const ops::Routing& r,
+                                   int64_t run_bytes) {
+  std::vector<ExpertRun> runs;
+  int64_t bytes = run_bytes;
+  for (size_t e = 0; e < experts.size(); ++e) {
+    if (r.offsets[e] == r.offsets[e + 1]) continue;
+    if (bytes >= run_bytes) {
+      runs.push_back({e, 0, {}, {}});
+      bytes = 0;
+    }
+    ExpertRun& run = runs.back();
+    run.count = e + 1 - run.first;
+    const size_t before = run.memory.size();
+    for (const Linear* l : {&experts[e].gate_up, &experts[e].down}) {
+      add_memory(*l, false, run.memory);
+      if (l->passing) add_memory(*l, false, run.passing);
+    }
+    for (size_t i = before; i < run.memory.size(); ++i) bytes += static_cast<int64_t>(run.memory[i].size());
+  }
+  return runs;
+}
+
+// What the experts of a forward read and write, row by row of the dispatched matrix.
+struct ExpertRows {
+  CMat in, weight;
+  Mat gu, h, out;
+  ExpertRows block(int64_t first, int64_t count) const {
+    return {in.row_block(first, count), weight.row_block(first, count), gu.row_block(first, count),
+            h.row_block(first, count), out.row_block(first, count)};
+  }
+};
+using Linears = std::span<const Linear* const>;
+
+void run_experts(const Exec& exec, float limit, Linears gate_up, Linears down, std::span<const int32_t> offsets,
+                 const ExpertRows& rows) {
+  grouped_linear_forward(exec, gate_up, rows.in, offsets, rows.gu);
+  ops::swiglu_forward(exec, rows.gu, rows.weight, rows.h, limit);
+  grouped_linear_forward(exec, down, rows.h, offsets, rows.out);
+}
+
+// The same, each run while the weights of the next are read from the disk. Bits are the same: rows are on their own.
+void run_streamed_experts(const Exec& exec, float limit, const std::vector<ExpertRun>& runs, Linears gate_up,
+                          Linears down, std::span<const int32_t> offsets, const ExpertRows& rows) {
+  for (size_t i = 0; i < runs.size(); ++i) {
+    if (i + 1 < runs.size()) ops::will_need(exec, runs[i + 1].memory);
+    const size_t first = runs[i].first, count = runs[i].count;
+    const int32_t begin = offsets[first], end = offsets[first + count];
+    std::vector<int32_t> own(offsets.begin() + static_cast<ptrdiff_t>(first),
+                             offsets.begin() + static_cast<ptrdiff_t>(first + count + 1));
+    for (int32_t& offset : own) offset -= begin;
+    run_experts(exec, limit, gate_up.subspan(first, count), down.subspan(first, count), own,
+                rows.block(begin, end - begin));
+    ops::give_back(exec, runs[i].passing);
+  }
+}
+
 }  // namespace
 
 Moe::Weights::Weights(const Spec& s) : router({{"gate", s.rule.experts, Role::router}}, s.dim, /*fp32=*/true) {
@@ -57,13 +120,22 @@ void Moe::route(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& s
 void Moe::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved& saved, Mat y) {
   Arena::Scope scope(p.scratch);
   const auto& r = saved.routing;
+  std::vector<ExpertRun> runs;
+  const bool streamed = p.stream_bytes > 0 && !p.exec.dry();
+  if (streamed) {
+    runs = chosen_runs(w.experts, r, p.stream_bytes);
+    if (!runs.empty()) ops::will_need(p.exec, runs[0].memory);
+  }
   if (s.shared_inter) DenseFfn::forward(p, s.shared(), w.shared, x, saved.shared, y);
   ops::dispatch_forward(p.exec, r, x, saved.rows);
   ops::slots_to_rows(p.exec, r, r.weights, saved.row_weight);
-  grouped_linear_forward(p.exec, of_experts(w.experts, kGateUp), saved.rows, r.offsets, saved.gu);
   Mat h = p.scratch.mat(x.dtype, saved.rows.rows, s.inter), out = p.scratch.mat(x.dtype, saved.rows.rows, s.dim);
-  ops::swiglu_forward(p.exec, saved.gu, saved.row_weight, h, s.limit);
-  grouped_linear_forward(p.exec, of_experts(w.experts, kDown), h, r.offsets, out);
+  const auto gate_up = of_experts(w.experts, kGateUp), down = of_experts(w.experts, kDown);
+  const ExpertRows rows{saved.rows, saved.row_weight, saved.gu, h, out};
+  if (streamed)
+    run_streamed_experts(p.exec, s.limit, runs, gate_up, down, r.offsets, rows);
+  else
+    run_experts(p.exec, s.limit, gate_up, down, r.offsets, rows);
   ops::combine_forward(p.exec, r, out, y, /*accumulate=*/s.shared_inter != 0);
 }
 

@@ -1,5 +1,7 @@
 // What every layer is handed besides its own description, weights and tensors.
 #pragma once
+#include <cstdint>
+
 #include "core/arena.h"
 #include "core/exec.h"
 #include "core/view.h"
@@ -14,6 +16,9 @@ struct Pass {
   const ops::RopeTable& rope;
   const TokenContext& ctx;
   Arena& scratch;
+  // More than 0: weights lie in files that memory cannot hold. What is read is asked for as soon as it is known, of
+  // experts about so many bytes at a time.
+  int64_t stream_bytes = 0;
 };
 
 // Of a backward: dy, the gradient of the layer's output, is given; dx, that of its input, is assigned.

@@ -30,6 +30,12 @@ struct TokenContext {
   std::span<const int32_t> token_id = {};   // [T] the tokens (hash routing); model::forward fills it in
   std::span<const CachedPart> parts = {};   // of tokens that go into caches, in the order of their rows
   int64_t tokens() const { return static_cast<int64_t>(position.size()); }
+  // Whether tokens read their caches so; without caches they are expanded.
+  bool any_form(MlaForm form) const {
+    for (const CachedPart& part : parts)
+      if (part.form == form) return true;
+    return parts.empty() && form == MlaForm::expanded;
+  }
   // What attention over the rows [first, first + count) alone needs.
   TokenContext rows(int64_t first, int64_t count) const {
     const auto f = static_cast<size_t>(first), n = static_cast<size_t>(count);

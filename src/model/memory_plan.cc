@@ -1,12 +1,10 @@
 #include "model/memory_plan.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <span>
 
+#include "core/process.h"
 #include "model/pass.h"
 #include "ops/rows/cross_entropy.h"
 
@@ -64,14 +62,6 @@ MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int6
   plan.process = kProcessBytes;
   for (const RopeSpec& r : c.rope_specs()) plan.process += static_cast<size_t>(seq_len * r.dim) * 4;
   return plan;
-}
-
-size_t machine_memory_bytes() {
-  size_t bytes = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGE_SIZE));
-  std::ifstream limit("/sys/fs/cgroup/memory.max");
-  size_t cap = 0;
-  if (limit >> cap && cap > 0) bytes = std::min(bytes, cap);
-  return bytes;
 }
 
 void require_fits(const MemoryPlan& plan) {

@@ -25,8 +25,6 @@ struct MemoryPlan {
 MemoryPlan plan_training(const ModelConfig& c, DType compute, int64_t rows, int64_t seq_len, Recompute policy,
                          int threads, IndexerTraining indexer = {}, const TrainingScope& scope = {});
 
-// Memory this process may use: physical memory, or less when a cgroup limits it.
-size_t machine_memory_bytes();
 // Throws Error with the numbers and a hint when the plan is larger than the machine.
 void require_fits(const MemoryPlan& plan);
 std::string describe(const MemoryPlan& plan);  // one line per part, MiB

@@ -116,15 +116,39 @@ void Model::read(layers::Linear& l, const ops::StoredMatrix& m, int64_t first_ro
   l.read_quantised(whole, row_blocks, compute);
 }
 
-void Model::quantise(const Exec& exec, const std::function<void(int64_t, int64_t)>& done) {
-  const auto bytes = [](const ops::QuantMatrix& m) { return ops::QuantMatrix::bytes(m.type, m.rows, m.cols); };
+namespace {
+
+int64_t bytes_of(const ops::QuantMatrix& m) { return ops::QuantMatrix::bytes(m.type, m.rows, m.cols); }
+
+}  // namespace
+
+void Model::quantise_all(const std::function<void(const ops::QuantSource&, const ops::QuantMatrix&)>& one,
+                         const Progress& done) const {
   int64_t all = 0, so_far = 0;
-  for (const ops::QuantMatrix& m : quantised) all += bytes(m);
+  for (const ops::QuantMatrix& m : quantised) all += bytes_of(m);
   for (size_t i = 0; i < quantised.size(); ++i) {
-    ops::quantise(exec, quant_sources_[i], quantised[i]);
-    so_far += bytes(quantised[i]);
+    one(quant_sources_[i], quantised[i]);
+    so_far += bytes_of(quantised[i]);
     if (done) done(so_far, all);
   }
+}
+
+void Model::quantise(const Exec& exec, const Progress& done) const {
+  quantise_all([&](const ops::QuantSource& s, const ops::QuantMatrix& m) { ops::quantise(exec, s, m); }, done);
+}
+
+void Model::quantise_each(const Exec& exec, const std::function<void(ByteRange)>& use, const Progress& done) const {
+  int64_t largest = 0;
+  for (const ops::QuantMatrix& m : quantised) largest = std::max(largest, bytes_of(m));
+  Arena room(static_cast<size_t>(largest));
+  quantise_all(
+      [&](const ops::QuantSource& s, ops::QuantMatrix m) {
+        Arena::Scope scope(room);
+        m.data = room.take<uint8_t>(bytes_of(m));
+        ops::quantise(exec, s, m);
+        use(room.taken());
+      },
+      done);
 }
 
 Model::Model(const ModelConfig& c, DType compute_type, int64_t positions, std::span<const ops::StoredMatrix> tensors,
@@ -191,10 +215,13 @@ void Model::refresh(const Exec& exec) {
 }
 
 void Model::embed(const Exec& exec, std::span<const int32_t> ids, Mat out) const {
-  if (stored.empty())
-    ops::embedding_forward(exec, weights.embed, ids, out);
-  else
-    ops::embedding_forward(exec, stored.front(), ids, out);
+  if (stored.empty()) return ops::embedding_forward(exec, weights.embed, ids, out);
+  if (stream_bytes && !exec.dry()) {
+    std::vector<ByteRange> memory;
+    for (const int32_t id : ids) ops::add_memory(stored.front(), id, 1, memory);
+    ops::will_need(exec, memory);
+  }
+  ops::embedding_forward(exec, stored.front(), ids, out);
 }
 
 }  // namespace birkhoff::model

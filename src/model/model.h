@@ -42,6 +42,7 @@ struct Model {
   std::deque<ops::QuantMatrix> quantised;  // copies that products read instead; quantise() fills them
   bool rounded_again = false;  // of a format without loss an operand lies across the blocks of the file: it is in q8
   int64_t read_in_place = 0;   // bytes of the file that products, and the embedding, read where they lie
+  int64_t stream_bytes = 0;    // more than 0: the files that these lie in may be larger than memory (layers/pass.h)
   LoraSpec lora;
   std::vector<ParameterInfo> adapters;  // matrices of the adapters, if any, in a block of their own
   float* adapter_block = nullptr;
@@ -65,7 +66,10 @@ struct Model {
   void refresh_adapters(const Exec& exec);
 
   // Fills the quantised copies from the file; done(bytes so far, bytes in all) after each. Throws Error.
-  void quantise(const Exec& exec, const std::function<void(int64_t, int64_t)>& done = {});
+  using Progress = std::function<void(int64_t, int64_t)>;
+  void quantise(const Exec& exec, const Progress& done = {}) const;
+  // The same into memory for one of them: use(its bytes) before the next is made, in their order in `panels`.
+  void quantise_each(const Exec& exec, const std::function<void(ByteRange)>& use, const Progress& done = {}) const;
 
   int64_t sites() const { return 2 * config.num_hidden_layers; }
   const ops::SiteWeights& site(int64_t s) const;
@@ -81,6 +85,8 @@ struct Model {
   void make_ropes(int64_t positions, const Arena& memory);
   // Products of l read rows from `first_row` on of m, or a quantised copy of them.
   void read(layers::Linear& l, const ops::StoredMatrix& m, int64_t first_row, ops::WeightFormat format, Arena& panels);
+  void quantise_all(const std::function<void(const ops::QuantSource&, const ops::QuantMatrix&)>& one,
+                    const Progress& done) const;
   const ops::QuantMatrix& take_quantised(const ops::QuantSource& source, ops::WeightFormat format, Arena& panels);
   std::vector<ops::QuantSource> quant_sources_;  // of `quantised`
   uint64_t weights_version_ = 0;

@@ -42,6 +42,28 @@ void reserve_site(Arena& arena, const Model& m, SiteOf s, int64_t tokens, layers
   }
 }
 
+// What every token of the site reads; of experts nobody knows yet which. passing: what does not stay of it.
+std::vector<ByteRange> memory_of_site(const StackRun& r, SiteOf s, bool passing) {
+  const BlockWeights& b = weights_of(r.m, s.block);
+  std::vector<ByteRange> memory;
+  const auto all_of = [&](const auto& weights) {
+    layers::for_each_linear(weights, "", [&](const std::string&, const layers::Linear& l) {
+      if (passing && !l.passing) return;
+      if (r.ctx.any_form(layers::MlaForm::expanded)) layers::add_memory(l, false, memory);
+      if (r.ctx.any_form(layers::MlaForm::absorbed)) layers::add_memory(l, true, memory);
+    });
+  };
+  if (s.attention) {
+    std::visit(all_of, b.attn);
+  } else if (const auto* moe = std::get_if<layers::Moe::Weights>(&b.ffn)) {
+    if (!passing) layers::add_memory(moe->router, false, memory);  // small
+    if (moe->shared.inter()) all_of(moe->shared);
+  } else {
+    all_of(std::get<layers::DenseFfn::Weights>(b.ffn));
+  }
+  return memory;
+}
+
 // y = F_s(in). Routing happens once; a recomputation uses what was chosen then.
 void run_site(const StackRun& r, SiteOf s, CMat in, LayerTape& t, Mat y, bool recomputing,
               const CachePool* caches = nullptr) {
@@ -152,7 +174,9 @@ LayerActivations rebuild_layer(const StackRun& r, const StackTape& t, int64_t l)
 
 }  // namespace
 
-layers::Pass StackRun::layer(int64_t block) const { return {exec, m.ropes[spec_of(m, block).rope], ctx, scratch}; }
+layers::Pass StackRun::layer(int64_t block) const {
+  return {exec, m.ropes[spec_of(m, block).rope], ctx, scratch, m.stream_bytes};
+}
 
 void set_indexer_training(Model& m, IndexerTraining t) {
   for (BlockSpec& b : m.blocks)
@@ -204,6 +228,7 @@ void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTap
   const auto S = static_cast<int64_t>(t.in.size());
   ops::site_open(r.exec, m.residual, residual_of(m, site_of(t, 0)), t.x[0], t.site[0], t.in[0], r.scratch);
   const bool stored = t.keep == StackTape::Keep::for_backward && t.policy == Recompute::none;
+  if (m.stream_bytes) ops::will_need(r.exec, memory_of_site(r, site_of(t, 0), false));
   for (int64_t s = 0; s < S; ++s) {
     const auto i = static_cast<size_t>(s);
     const SiteOf at = site_of(t, s);
@@ -213,7 +238,9 @@ void forward_stack(const StackRun& r, const ops::HeadWeights& collapse, StackTap
       LayerTape working = kept;  // without storage of its own the site works in scratch
       if (!stored)
         reserve_site(r.scratch, m, at, t.tokens, caches ? layers::Keep::cached : layers::Keep::outputs, working);
+      if (m.stream_bytes && s + 1 < S) ops::will_need(r.exec, memory_of_site(r, site_of(t, s + 1), false));
       run_site(r, at, t.in[i], stored ? kept : working, t.y[i], false, caches);
+      if (m.stream_bytes) ops::give_back(r.exec, memory_of_site(r, at, true));
     }
     const ops::SiteTensors run{{residual_of(m, at), t.site[i]}, t.x[i], t.y[i]};
     if (s + 1 < S)

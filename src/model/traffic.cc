@@ -27,22 +27,43 @@ int64_t linear_bytes(const layers::Linear& l) {
   return bytes;
 }
 
+// f(l, whether it is one of routed experts) for all that a generated token may read. M: Model or const Model.
+template <class M, class F>
+void for_token_linears(M& m, F&& f) {
+  const std::string predictors = "model.layers." + std::to_string(m.config.num_hidden_layers) + ".";
+  layers::for_each_linear(m.weights, "", [&](const std::string& name, auto& l) {
+    if (name.rfind(predictors, 0) == 0) return;  // a generated token passes the model's own layers alone
+    f(l, name.find(".experts.") != std::string::npos);
+  });
+  if (m.weights.tied) f(m.weights.head, false);
+}
+
 }  // namespace
 
-int64_t weight_bytes_per_token(const Model& m) {
-  double bytes = 0;
-  const double chosen = m.config.n_routed_experts ? static_cast<double>(m.config.num_experts_per_tok) /
-                                                        static_cast<double>(m.config.n_routed_experts)
-                                                  : 1;
-  const std::string predictors = "model.layers." + std::to_string(m.config.num_hidden_layers) + ".";
-  const auto add = [&](const std::string& name, const layers::Linear& l) {
-    if (name.rfind(predictors, 0) == 0) return;  // a generated token passes the model's own layers alone
-    const bool routed = name.find(".experts.") != std::string::npos;
-    bytes += static_cast<double>(linear_bytes(l)) * (routed ? chosen : 1);
-  };
-  layers::for_each_linear(m.weights, "", add);
-  if (m.weights.tied) add("", m.weights.head);
-  return static_cast<int64_t>(bytes);
+double WeightTraffic::from_disk(double memory) const {
+  return static_cast<double>(every) - kept_of_every(memory) +
+         chosen * (static_cast<double>(routed) - kept_of_routed(memory));
+}
+
+WeightTraffic weight_traffic(const Model& m) {
+  WeightTraffic t;
+  if (m.config.n_routed_experts)
+    t.chosen = static_cast<double>(m.config.num_experts_per_tok) / static_cast<double>(m.config.n_routed_experts);
+  for_token_linears(m, [&](const layers::Linear& l, bool routed) { (routed ? t.routed : t.every) += linear_bytes(l); });
+  return t;
+}
+
+void keep_in_memory(Model& m, double memory) {
+  const WeightTraffic t = weight_traffic(m);
+  const double part[] = {t.kept_of_every(memory) / std::max<double>(1, static_cast<double>(t.every)),
+                         t.kept_of_routed(memory) / std::max<double>(1, static_cast<double>(t.routed))};
+  double due[] = {0, 0};  // bytes that should have stayed so far, less those that did
+  for_token_linears(m, [&](layers::Linear& l, bool routed) {
+    const auto bytes = static_cast<double>(linear_bytes(l));
+    due[routed] += part[routed] * bytes;
+    l.passing = due[routed] < bytes / 2;
+    if (!l.passing) due[routed] -= bytes;
+  });
 }
 
 }  // namespace birkhoff::model

@@ -74,7 +74,11 @@ LossResult backward(const StackRun& r, std::span<const int32_t> ids, std::span<c
 }
 
 void logits(const Exec& exec, const Model& m, CMat hidden, Mat out) {
+  std::vector<ByteRange> memory;
+  if (m.stream_bytes) layers::add_memory(m.weights.head, false, memory);
+  ops::will_need(exec, memory);
   ops::gemm(exec, hidden, m.weights.head.forward, out);
+  if (m.weights.head.passing) ops::give_back(exec, memory);
 }
 
 }  // namespace birkhoff::model

@@ -9,7 +9,9 @@
 #include "core/cpu.h"
 #include "core/exec.h"
 #include "core/nearest.h"
+#include "core/process.h"
 #include "support/matrix.h"
+#include "support/temp_dir.h"
 
 namespace birkhoff {
 namespace {
@@ -20,6 +22,26 @@ TEST(Bf16, RoundsToNearestEvenAndKeepsNan) {
   EXPECT_EQ(to_bf16(1.01171875f).bits, 0x3f82);  // half way, even above
   EXPECT_TRUE(std::isnan(to_float(to_bf16(NAN))));
   EXPECT_EQ(to_bf16(3.4e38f).bits, 0x7f80);  // rounds to infinity
+}
+
+TEST(Process, ControlGroupsLimitMemory) {
+  const test::TempDir groups;
+  const std::string none = "4:cpu,cpuacct:/x\n3:memory:/a/b\n0::/c/d\n", &mount = groups.path();
+  EXPECT_EQ(group_memory_limit(none, mount), SIZE_MAX);
+  EXPECT_EQ(group_memory_limit("", mount), SIZE_MAX);
+  groups.file("memory/a/memory.limit_in_bytes", "9223372036854771712\n");
+  groups.file("memory/a/b/memory.limit_in_bytes", "9223372036854771712\n");
+  groups.file("c/d/memory.max", "max\n");
+  EXPECT_GE(group_memory_limit(none, mount), size_t{1} << 62);
+  groups.file("memory/a/memory.limit_in_bytes", "4000000000\n");
+  groups.file("memory/x/memory.limit_in_bytes", "100\n");  // of another group
+  EXPECT_EQ(group_memory_limit(none, mount), 4000000000u);
+  groups.file("c/memory.max", "3000000000\n");
+  EXPECT_EQ(group_memory_limit(none, mount), 3000000000u) << "the group above";
+  groups.file("memory.max", "2000000000\n");
+  EXPECT_EQ(group_memory_limit("0::/of/outside\n", mount), 2000000000u) << "a container that sees its own alone";
+  EXPECT_EQ(group_memory_limit("4:blkio,memory:/\n", mount), SIZE_MAX);
+  EXPECT_LE(machine_memory_bytes(), size_t{1} << 60);
 }
 
 TEST(Arena, ScopesReleaseAndPeakRemembers) {

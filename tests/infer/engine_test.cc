@@ -3,10 +3,10 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/tensor_map.h"
+#include "core/process.h"
 #include "infer/sampler.h"
 #include "infer/session.h"
 #include "io/json_file.h"
-#include "model/memory_plan.h"
 #include "support/model_directory.h"
 #include "support/sanitized.h"
 #include "support/small_model.h"
@@ -265,7 +265,7 @@ TEST(Engine, RefusesWhatTheMachineCannotHold) {
   TempDir dir;
   model::ModelConfig c = small_config();
   write_model(dir / "model", c);
-  const size_t have = model::machine_memory_bytes();
+  const size_t have = machine_memory_bytes();
   c.hidden_size = 1024 * (1 + static_cast<int64_t>(have >> 35));
   c.vocab_size = static_cast<int64_t>(have) / (2 * c.hidden_size);  // embedding and head: twice the memory
   nlohmann::json header, config = model::config_to_json(c);

@@ -28,7 +28,7 @@ class WeightFormats : public testing::Test {
     infer::EngineOptions o;
     o.compute = dtype;
     o.weights = {matrices, head};
-    return model::weight_bytes_per_token(infer::Engine(dir.path(), o).model());
+    return model::weight_traffic(infer::Engine(dir.path(), o).model()).per_token();
   }
   TempDir dir;
   // fp32 of the file: attention's output of 12 inputs, which are no blocks, and the router, which is never quantised.

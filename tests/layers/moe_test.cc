@@ -79,7 +79,7 @@ struct MoeCase {
   }
   int64_t tokens() const { return static_cast<int64_t>(at.position.size()); }
 
-  void run(int threads) {
+  void run(int threads, int64_t stream_bytes = 0) {
     const Exec exec(threads);
     layers::TokenContext ctx = at.context();
     ctx.token_id = ids;
@@ -91,7 +91,7 @@ struct MoeCase {
     Moe::reserve_routing(memory, s, tokens(), saved);
     Moe::reserve_activations(memory, s, t, tokens(), saved);
     const ops::RopeTable none;
-    const layers::Pass pass{exec, none, ctx, scratch};
+    const layers::Pass pass{exec, none, ctx, scratch, stream_bytes};
     Moe::route(pass, s, lw.w, x, saved);
     Moe::forward(pass, s, lw.w, x, saved, y);
     balance = {kLossScale, 0.25, {}, 0};  // added to
@@ -216,6 +216,22 @@ TEST(Moe, ThreadsDoNotMatter) {
     EXPECT_TRUE(one.y.same_bytes(three.y) && one.dx.same_bytes(three.dx));
     EXPECT_EQ(one.lw.gradients(), three.lw.gradients());
     EXPECT_EQ(one.balance.sum, three.balance.sum);
+  }
+}
+
+// Experts one or two at a time while the next are asked for: the same bits.
+TEST(Moe, StreamedExpertsAreTheSame) {
+  for (DType t : {f32_t, bf16_t}) {
+    const Moe::Spec s = spec_of(rule_of(Scoring::sigmoid, 16, 4, 1, 1, true, true, 1), 40, 24, 48);
+    for (const int64_t tokens : {1, 3, 60, 0}) {
+      MoeCase whole(s, Packed(tokens), t);
+      whole.run(2);
+      for (const int64_t bytes : {1, 10000, 1 << 30}) {
+        MoeCase streamed(s, Packed(tokens), t);
+        streamed.run(2, bytes);
+        EXPECT_TRUE(streamed.y.same_bytes(whole.y)) << tokens << " tokens, " << bytes << " bytes at a time";
+      }
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "core/process.h"
 #include "io/atomic_file.h"
 #include "io/json_file.h"
 #include "io/user_files.h"
@@ -188,7 +189,7 @@ CompareOutcome run_study(const CompareOptions& o, const std::atomic<bool>& stop)
   require_no_results(o.out);
   const std::vector<RunSpec> runs = checked_runs(o);
   const auto plans = planned_bytes(o.study, runs, 1);
-  const Sharing sharing = share_machine(bytes_of_runs(plans, runs), o.threads, model::machine_memory_bytes());
+  const Sharing sharing = share_machine(bytes_of_runs(plans, runs), o.threads, machine_memory_bytes());
   io::create_directories(o.out);
   const io::DirectoryLock lock(o.out);
   Turns turns(o, runs, sharing);
@@ -214,7 +215,7 @@ CompareOutcome run_study(const CompareOptions& o, const std::atomic<bool>& stop)
 json plan_of(const CompareOptions& o) {
   const std::vector<RunSpec> runs = checked_runs(o);
   const auto plans = planned_bytes(o.study, runs, 1);
-  const Sharing sharing = share_machine(bytes_of_runs(plans, runs), o.threads, model::machine_memory_bytes());
+  const Sharing sharing = share_machine(bytes_of_runs(plans, runs), o.threads, machine_memory_bytes());
   const std::vector<double> seconds = measured_seconds(o.study, runs, sharing.threads_each);
   json list = json::array();
   double work = 0, longest = 0;

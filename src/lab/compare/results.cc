@@ -8,11 +8,11 @@
 
 #include "core/cpu.h"
 #include "core/error.h"
+#include "core/process.h"
 #include "io/json_file.h"
 #include "io/user_files.h"
 #include "lab/compare/statistics.h"
 #include "model/config/inventory.h"
-#include "model/memory_plan.h"
 #include "report/run_data.h"
 
 namespace birkhoff::lab {
@@ -160,7 +160,7 @@ std::string unit_of(const std::vector<RunSpec>& runs) {
 }
 
 json machine_of(const std::vector<RunSpec>& runs, const Circumstances& c) {
-  json m{{"side_by_side", c.side_by_side}, {"cores", cpu_cores()}, {"memory_mib", model::machine_memory_bytes() >> 20}};
+  json m{{"side_by_side", c.side_by_side}, {"cores", cpu_cores()}, {"memory_mib", machine_memory_bytes() >> 20}};
   for (const RunSpec& r : runs) {
     if (state_of(r.directory) != RunState::done) continue;
     const json run = io::read_json(r.directory + "/run.json");

@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/process.h"
 #include "model/config/inventory.h"
-#include "model/memory_plan.h"
 #include "train/bench_train.h"
 
 namespace birkhoff::lab {
@@ -85,7 +85,7 @@ Machine measure_machine(const train::RunConfig& c, int threads) {
   Machine m;
   m.cpu = r["cpu"];
   m.cores = threads;
-  m.memory_bytes = static_cast<double>(model::machine_memory_bytes());
+  m.memory_bytes = static_cast<double>(machine_memory_bytes());
   m.flops = r["peak_gflops"].get<double>() * kGiga;
   m.read_bytes = r["read_gbs"].get<double>() * kGiga;
   const double seconds = (r["phase_ms"]["forward"].get<double>() + r["phase_ms"]["backward"].get<double>()) * 1e-3;
