@@ -19,8 +19,10 @@ struct Inventory {
                                           // router, hyper_connections, norms
   int64_t kv_elements_per_token = 0, kv_bytes_per_token = 0, kv_constant_bytes = 0;
   int64_t kv_int8_bytes_per_token = 0;  // with the scales; V4's entries stay bf16
-  int64_t train_bytes = 0;              // weights, packed copies, gradients, moments
-  int64_t infer_bytes = 0;              // bf16 weights
+  // More while prediction modules draft (0 where windows cannot go back, so that they do not).
+  int64_t mtp_kv_elements_per_token = 0, mtp_kv_int8_bytes_per_token = 0;
+  int64_t train_bytes = 0;  // weights, packed copies, gradients, moments
+  int64_t infer_bytes = 0;  // bf16 weights
   double flops_train = 0,
          flops_infer = 0;  // a token, matrix products; attention scores left out (they depend on the length)
 };
