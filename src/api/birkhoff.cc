@@ -61,6 +61,7 @@ infer::EngineOptions engine_options(const EngineOptions& o) {
   e.weights = model::WeightFormats::named(o.weights, o.head_weights);
   e.caches.bytes = o.cache_bytes;
   e.caches.prefix_bytes = o.prefix_bytes;
+  e.caches.predictors = o.predictors;
   if (o.cache_type.empty()) return e;
   e.caches.type = ops::find_cache_type(o.cache_type);
   if (!e.caches.type) throw Error("cache", "unknown type \"" + o.cache_type + "\"", "one of fp32, bf16, int8");
@@ -87,6 +88,7 @@ infer::GenerationOptions generation_options(const GenerationOptions& o) {
   g.logprobs = o.logprobs;
   g.top_logprobs = o.top_logprobs;
   g.draft = o.draft;
+  g.draft_by = o.draft_by_predictors ? infer::DraftBy::mtp : infer::DraftBy::ngram;
   return g;
 }
 

@@ -3,12 +3,11 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "infer/mtp_draft.h"
 #include "infer/prefix_cache.h"
 
 namespace birkhoff::infer {
 namespace {
-
-constexpr size_t kRowsOfLogits = 64;  // at a time; the engine planned for as many
 
 void check_capacity(const Engine& engine, int64_t capacity) {
   if (capacity >= 1 && capacity <= engine.max_positions()) return;
@@ -45,30 +44,30 @@ class BatchPass {
   // Until all is read the sessions are what they were.
   void read() {
     try {
-      for (const BatchPiece& piece : pieces_) piece.session->cache_.make_room(tokens_of(piece));
+      for (const BatchPiece& piece : pieces_) piece.session->cache_.make_room(tokens_of(piece), first_written(piece));
       forward();
     } catch (...) {
-      for (const BatchPiece& piece : pieces_) piece.session->cache_.truncate(piece.session->length());
+      for (const BatchPiece& piece : pieces_) piece.session->rewind(piece.session->length());
       throw;
     }
     for (const BatchPiece& piece : pieces_) advance(piece);
   }
 
   void give_logits(const BatchRow& row) {
-    const model::Model& m = engine_.model();
-    model::Pass& pass = engine_.session_pass();
     const std::vector<Wanted> wanted = wanted_rows();
-    for (size_t at = 0; at < wanted.size(); at += kRowsOfLogits) {
-      Arena::Scope scope(pass.scratch());
-      std::vector<int64_t> rows;
-      for (size_t i = at; i < std::min(at + kRowsOfLogits, wanted.size()); ++i) rows.push_back(wanted[i].row);
-      const Mat out = pass.logits(engine_.exec(), m, rows);
-      for (size_t i = 0; i < rows.size(); ++i) {
-        const Wanted& w = wanted[at + i];
-        const std::span<const float> logits(out.f32(static_cast<int64_t>(i)), static_cast<size_t>(out.cols));
-        row(w.piece, w.token, logits);
-      }
-    }
+    std::vector<int64_t> rows;
+    for (const Wanted& w : wanted) rows.push_back(w.row);
+    engine_.session_logits(
+        rows, [&](size_t i, std::span<const float> logits) { row(wanted[i].piece, wanted[i].token, logits); });
+  }
+
+  // What prompts leave for others: with the rows of prediction modules, which are those of the text so far.
+  void keep_prompts() {
+    std::vector<Session*> prompts;
+    for (const BatchPiece& piece : pieces_)
+      if (piece.role == TokenRole::prompt) prompts.push_back(piece.session);
+    read_prompts_for_mtp(engine_, prompts);
+    for (Session* s : prompts) s->remember();
   }
 
  private:
@@ -85,17 +84,22 @@ class BatchPass {
     int64_t token, row;
   };
   static int64_t tokens_of(const BatchPiece& piece) { return static_cast<int64_t>(piece.ids.size()); }
+  // Of a prompt prediction modules write the rows that they lack.
+  static int64_t first_written(const BatchPiece& piece) {
+    const Session& s = *piece.session;
+    return piece.role == TokenRole::prompt && s.can_predict() ? std::min(s.predicted_, s.length()) : s.length();
+  }
   static layers::MlaForm form_of(const Session& s, TokenRole role) {
     return role == TokenRole::prompt ? s.forms_.prompt : s.forms_.generated;
   }
 
   static void advance(const BatchPiece& piece) {
     Session& s = *piece.session;
+    if (s.predicted_ > s.length() && s.ahead_ != piece.ids.front()) s.predicted_ = s.length();
     s.cache_.advance(tokens_of(piece));
     if (piece.role == TokenRole::prompt && s.prompt_tokens_ == static_cast<int64_t>(s.ids_.size()))
       s.prompt_tokens_ += tokens_of(piece);
     s.ids_.insert(s.ids_.end(), piece.ids.begin(), piece.ids.end());
-    if (piece.role == TokenRole::prompt) s.remember();
   }
 
   std::vector<Wanted> wanted_rows() const {
@@ -118,6 +122,7 @@ void run_batch(const Engine& engine, std::span<const BatchPiece> pieces, const B
   BatchPass pass(engine, pieces);
   pass.read();
   pass.give_logits(row);
+  pass.keep_prompts();
 }
 
 Session::Session(const Engine& engine, int64_t capacity, MlaForms forms)
@@ -150,6 +155,7 @@ bool Session::rewind(int64_t tokens) {
   if (!cache_.truncate(tokens)) return false;
   ids_.resize(static_cast<size_t>(tokens));
   prompt_tokens_ = std::min(prompt_tokens_, tokens);
+  predicted_ = std::min(predicted_, tokens);
   return true;
 }
 
@@ -159,7 +165,7 @@ int64_t Session::recall(std::span<const int32_t> prompt) {
   const auto most = std::min(prompt.size() - 1, static_cast<size_t>(capacity()));
   cache_.borrow(prefixes->find({scope_, forms_.prompt}, prompt.first(most)));
   ids_.assign(prompt.begin(), prompt.begin() + length());
-  prompt_tokens_ = length();
+  prompt_tokens_ = predicted_ = length();
   return length();
 }
 

@@ -378,8 +378,8 @@ TEST(SessionFile, WhatItBelongsTo) {
   const std::string saved = read_file(file);
   const auto changed = [&](const std::string& from, const std::string& to) {
     std::string bytes = saved;
-    ASSERT_NE(bytes.find(from), std::string::npos);
-    dir.file("session", bytes.replace(bytes.find(from), from.size(), to));
+    ASSERT_NE(bytes.rfind(from), std::string::npos);
+    dir.file("session", bytes.replace(bytes.rfind(from), from.size(), to));
     refused(engine, "damaged");
   };
   changed(saved.substr(saved.size() - 5), "other");
