@@ -110,6 +110,7 @@ TEST_P(MtpDraftTest, DraftsAreThoseOfTraining) {
   session.feed(some(70, 50), TokenRole::generated);
   expect_right(session, "much that no module had read");
   ASSERT_TRUE(session.rewind(90));
+  session.feed(std::vector<int32_t>{11}, TokenRole::generated);  // which was drafted for last, further on
   session.feed(some(200, 20), TokenRole::generated);
   expect_right(session, "after going back");
   Session fork = session.fork();
