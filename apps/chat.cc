@@ -18,6 +18,7 @@ struct ChatFlags {
   std::string model, system, tools, chat_template, encoder, dtype;
   std::vector<std::string> set;
   int64_t context = 0;
+  DraftFlags draft;
   infer::ReplyOptions reply;
 };
 
@@ -43,6 +44,7 @@ void add_chat(CLI::App& app, Program& p) {
   verb->add_option("--context", f->context, "longest conversation in tokens; default: the model's, at most 4096")
       ->check(whole_number(1, INT32_MAX));
   add_sampling(*verb, f->reply.sampling, f->reply.logits);
+  f->draft.add(*verb);
   f->weights.add(*verb);
   f->caches.add(*verb);
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
@@ -58,6 +60,8 @@ void add_chat(CLI::App& app, Program& p) {
       options.threads = p.thread_count();
       f->weights.apply(options);
       f->caches.apply(options);
+      f->draft.apply(options);
+      f->reply.draft = f->draft.most, f->reply.draft_by = f->draft.drafter();
       options.progress = preparing_progress();
       if (f->context) options.enough_positions = f->context;
       const infer::Engine engine(f->model, options);

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "apps/flags.h"
 #include "core/error.h"
 #include "io/user_files.h"
 #include "text/chat/conversation_file.h"
@@ -49,6 +50,7 @@ void ChatSession::ask(Change&& change) {
     change();
     const infer::Reply r = conversation_.reply(reply_, interrupted, std::ref(printer_));
     printer_.end();
+    say_accepted(r.drafted, r.accepted);
     if (r.end == infer::ReplyEnd::interrupted) std::fputs("(stopped)\n", stderr);
     if (r.end == infer::ReplyEnd::length)
       std::fprintf(stderr, "(cut off after %s tokens; the conversation has %s)\n", std::to_string(r.tokens).c_str(),

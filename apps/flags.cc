@@ -1,6 +1,7 @@
 #include "apps/flags.h"
 
 #include <cctype>
+#include <cstdio>
 #include <cstdlib>
 #include <limits>
 #include <locale>
@@ -58,7 +59,7 @@ bool reads_environment(const CLI::Option& o, bool is_number) {
   const std::string& name = o.get_single_name();
   return !o.get_positional() && !o.get_required() &&
          (is_number || name == "dtype" || name == "mla" || name == "token-cache" || name == "weights" ||
-          name == "head-weights" || name == "cache" || name == "cache-type");
+          name == "head-weights" || name == "cache" || name == "cache-type" || name == "draft-by");
 }
 
 std::string variable_of(const std::string& name) {
@@ -114,6 +115,31 @@ void add_sampling(CLI::App& verb, infer::SamplerOptions& o, infer::LogitsOptions
                                                      "added to the logit of an id, -100 to 100; repeatable")
       ->allow_extra_args(false);
   verb.add_option("--seed", o.seed)->capture_default_str();
+}
+
+void DraftFlags::add(CLI::App& verb) {
+  verb.add_option("--draft", most,
+                  "tokens to guess at a time and read at once: the same text, sooner where they are right")
+      ->check(whole_number(0, 16))
+      ->capture_default_str();
+  verb.add_option("--draft-by", by,
+                  "ngram: what followed the same words before; mtp: the model's prediction modules, where it has them")
+      ->capture_default_str();
+}
+
+infer::DraftBy DraftFlags::drafter() const {
+  if (const auto named = find_named<infer::DraftBy>(by)) return *named;
+  throw Error("--draft-by", "unknown drafter \"" + by + "\"", "one of ngram, mtp", ExitCode::usage);
+}
+
+void DraftFlags::apply(infer::EngineOptions& options) const {
+  options.caches.predictors = drafter() == infer::DraftBy::mtp && most > 0;
+}
+
+void say_accepted(int64_t drafted, int64_t accepted) {
+  if (drafted > 0)
+    std::fprintf(stderr, "birkhoff: %lld of %lld drafted tokens were accepted\n", static_cast<long long>(accepted),
+                 static_cast<long long>(drafted));
 }
 
 void finish_options(CLI::App& verb) {

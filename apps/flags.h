@@ -5,8 +5,7 @@
 #include <string>
 
 #include "infer/engine.h"
-#include "infer/logits_processor.h"
-#include "infer/sampler.h"
+#include "infer/generation.h"
 
 namespace birkhoff::apps {
 
@@ -16,6 +15,18 @@ CLI::Validator real_number(double low, double high);
 
 // How the verbs that write draw their tokens.
 void add_sampling(CLI::App& verb, infer::SamplerOptions& sampling, infer::LogitsOptions& logits);
+
+// --draft and --draft-by.
+struct DraftFlags {
+  int64_t most = 0;
+  std::string by = name_of(infer::DraftBy::ngram);
+  void add(CLI::App& verb);
+  // Opens the model with what drafts. Throws Error naming the flag.
+  void apply(infer::EngineOptions& options) const;
+  infer::DraftBy drafter() const;  // the same
+};
+// How much of it was right, on stderr; nothing where nothing was drafted.
+void say_accepted(int64_t drafted, int64_t accepted);
 
 // --weights, --head-weights, --cache and --stream of a verb that runs a model. Without the second the head has the
 // format of the others, q8 beside q4.

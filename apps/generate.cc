@@ -23,6 +23,7 @@ struct GenerateFlags {
   PromptFlags prompts;
   int64_t samples = 1;
   bool json_lines = false;
+  DraftFlags draft;
   infer::GenerationOptions options;
 };
 
@@ -71,12 +72,6 @@ struct WrittenTexts {
     return {flags.json_lines, ids, options.top_logprobs > 0, held};
   }
 };
-
-void say_accepted(int64_t drafted, int64_t accepted) {
-  if (drafted > 0)
-    std::fprintf(stderr, "birkhoff: %lld of %lld drafted tokens were accepted\n", static_cast<long long>(accepted),
-                 static_cast<long long>(drafted));
-}
 
 void say_streamed(const infer::StreamMeter& meter) {
   if (meter.tokens() > 0)
@@ -149,6 +144,8 @@ void write_together(const WrittenTexts& texts, bool ids) {
 
 int generate(const GenerateFlags& f, int threads) {
   infer::GenerationOptions o = f.options;
+  o.draft = f.draft.most;
+  o.draft_by = f.draft.drafter();
   infer::validate(o);
   o.logprobs = f.json_lines;
   if (o.top_logprobs > 0 && !f.json_lines)
@@ -163,11 +160,13 @@ int generate(const GenerateFlags& f, int threads) {
   options.threads = threads;
   f.weights.apply(options);
   f.caches.apply(options);
+  f.draft.apply(options);
   if (f.parallel > 1) options.caches.prefix_bytes = INT64_MAX;
   options.progress = preparing_progress();
   const infer::Engine engine(f.model, options);
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
   infer::require_ids(o.logits, static_cast<size_t>(engine.model().config.vocab_size));
+  infer::require_drafter(engine, o);
   // Ids in, ids out: no tokenizer is needed then, and none is looked for.
   std::optional<infer::TextModel> model;
   if (!prompts.are_ids) model.emplace(engine);
@@ -198,9 +197,6 @@ void add_generation(CLI::App& verb, infer::GenerationOptions& o) {
       ->check(whole_number(0, INT32_MAX))
       ->capture_default_str();
   add_sampling(verb, o.sampling, o.logits);
-  verb.add_option("--draft", o.draft, "tokens to guess at a time from what the text said before, and read at once")
-      ->check(whole_number(0, 16))
-      ->capture_default_str();
   verb.add_option("--stop", o.stop, "stop after this text; repeatable")->allow_extra_args(false);
   verb.add_flag("--special", o.special, "write special tokens too");
 }
@@ -218,6 +214,7 @@ void add_generate(CLI::App& app, Program& p) {
   verb->add_option("--tokens-file", f->prompts.tokens_file, "whitespace-separated ids; ids are written too");
   verb->add_option("--fim", f->prompts.fim, "PREFIX SUFFIX: write what belongs between the two")->expected(2);
   add_generation(*verb, f->options);
+  f->draft.add(*verb);
   verb->add_option("--samples", f->samples, "continuations of each prompt, of seeds one after another")
       ->check(whole_number(1, 1000000))
       ->capture_default_str();

@@ -64,6 +64,7 @@ infer::EngineOptions engine_options(const EngineOptions& o) {
   const auto how = find_named<model::LatentAttention>(o.mla);
   if (!how) throw Error("mla", "unknown form \"" + o.mla + "\"", "one of auto, expanded, absorbed");
   e.latent_attention = *how;
+  e.caches.predictors = o.predictors;
   if (o.cache_type.empty()) return e;
   e.caches.type = ops::find_cache_type(o.cache_type);
   if (!e.caches.type) throw Error("cache", "unknown type \"" + o.cache_type + "\"", "one of fp32, bf16, int8");
@@ -90,6 +91,7 @@ infer::GenerationOptions generation_options(const GenerationOptions& o) {
   g.logprobs = o.logprobs;
   g.top_logprobs = o.top_logprobs;
   g.draft = o.draft;
+  g.draft_by = o.draft_by_predictors ? infer::DraftBy::mtp : infer::DraftBy::ngram;
   return g;
 }
 

@@ -46,6 +46,7 @@ struct EngineOptions {
   std::string mla = "auto";                             // docs/infer.md: or "expanded", "absorbed"
   int64_t cache_bytes = 0;                              // of all sessions; 0: a quarter of the machine's memory
   int64_t prefix_bytes = 0;                             // of these, kept of prompts for others that begin alike
+  bool predictors = false;                              // prediction modules are read and cached too: they may draft
   int64_t max_tokens = 0;                               // of a text; 0: 4096, or what the model has if that is less
   int threads = 0;                                      // 0: all cores
   std::function<void(int64_t, int64_t)> progress = {};  // bytes prepared, and in all, while it is opened
@@ -84,7 +85,8 @@ struct GenerationOptions {
   bool special = false;             // special tokens have a text
   bool logprobs = false;
   int64_t top_logprobs = 0;
-  int64_t draft = 0;  // ids to guess at a time from what the text said before, and read at once
+  int64_t draft = 0;                 // ids to guess at a time, and read at once
+  bool draft_by_predictors = false;  // else from what the text said before
 };
 
 // A conversation as a prompt, and what the model answered to it.

@@ -58,15 +58,8 @@ void Conversation::drop_last() {
   if (!messages_.empty()) messages_.pop_back();
 }
 
-// What the session holds is written down when it holds it: a failure on the way leaves no wrong beginning behind.
-std::span<const float> Conversation::feed(std::span<const int32_t> ids, TokenRole role) {
-  const std::span<const float> logits = session_->feed(ids, role);
-  fed_.insert(fed_.end(), ids.begin(), ids.end());
-  return logits;
-}
-
-// Leaves in the session the beginning of ids that it held, short of all of them. A prompt that departs from what was
-// fed (formats forget old reasoning) goes back to there, or starts a new session where the model cannot.
+// Leaves in the session the beginning of ids that it held, short of all of them. A prompt that departs from what it
+// read (formats forget old reasoning) goes back to there, or starts a new session where the model cannot.
 void Conversation::keep_beginning(const std::vector<int32_t>& ids) {
   const int64_t room = engine_.max_positions();
   if (static_cast<int64_t>(ids.size()) >= room)
@@ -74,17 +67,12 @@ void Conversation::keep_beginning(const std::vector<int32_t>& ids) {
         "chat",
         "the conversation has " + std::to_string(ids.size()) + " tokens, the model reads " + std::to_string(room),
         "/reset starts over");
-  const bool whole = session_ && session_->length() == static_cast<int64_t>(fed_.size());
-  const size_t most = std::min(fed_.size(), std::max<size_t>(ids.size(), 1) - 1);
-  const auto differs = std::mismatch(fed_.begin(), fed_.begin() + static_cast<int64_t>(most), ids.begin()).first;
-  const int64_t common = differs - fed_.begin();
-  if (whole && session_->rewind(common)) {
-    fed_.resize(static_cast<size_t>(common));
-    return;
+  if (session_) {
+    const auto held = session_->ids().first(std::min(session_->ids().size(), std::max<size_t>(ids.size(), 1) - 1));
+    if (session_->rewind(std::mismatch(held.begin(), held.end(), ids.begin()).first - held.begin())) return;
   }
   session_.reset();  // its caches go before others are taken
   session_ = std::make_unique<Session>(engine_, room);
-  fed_.clear();
 }
 
 Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& stop,
@@ -95,7 +83,7 @@ Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& 
   keep_beginning(ids);
   Reply reply;
   reply.prompt_tokens = static_cast<int64_t>(ids.size());
-  reply.reused_tokens = static_cast<int64_t>(fed_.size());
+  reply.reused_tokens = session_->length();
   const int64_t room = engine_.max_positions() - reply.prompt_tokens;
   GenerationOptions g;
   g.sampling = options.sampling;
@@ -104,17 +92,17 @@ Reply Conversation::reply(const ReplyOptions& options, const std::atomic<bool>& 
   g.turn_end = turn_end_;
   g.special = true;  // the parser looks for them
   g.follows_prompt = false;
-  g.read_before = std::span(ids).first(fed_.size());
+  const auto read = static_cast<size_t>(session_->length());
+  g.read_before = std::span(ids).first(read);
+  g.draft = options.draft, g.draft_by = options.draft_by;
   text::chat::AnswerParser parser(format_.parser(), text::chat::opens_thought(prompt.bytes()));
-  const Generated r = generate([this](std::span<const int32_t> fresh, TokenRole role) { return feed(fresh, role); },
-                               &text_, std::span(ids).subspan(fed_.size()), g, stop,
-                               [&](const GeneratedToken& t) {
-                                 if (!t.ends) on_delta(parser.feed(t.text));
-                                 return true;
-                               });
+  const Generated r = generate(*session_, &text_, std::span(ids).subspan(read), g, stop, [&](const GeneratedToken& t) {
+    if (!t.ends) on_delta(parser.feed(t.text));
+    return true;
+  });
   on_delta(parser.feed(r.rest));
   on_delta(parser.finish());
-  reply.tokens = r.tokens;
+  reply.tokens = r.tokens, reply.drafted = r.drafted, reply.accepted = r.accepted;
   reply.end = r.finish == Finish::cancelled ? ReplyEnd::interrupted
               : r.finish == Finish::length  ? ReplyEnd::length
                                             : ReplyEnd::finished;

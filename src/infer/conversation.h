@@ -20,6 +20,8 @@ struct ReplyOptions {
   LogitsOptions logits;
   int64_t max_tokens = 0;  // 0: as many as there is room for
   bool thinking = false;   // passed on to the format
+  int64_t draft = 0;       // as GenerationOptions
+  DraftBy draft_by = DraftBy::ngram;
 };
 
 enum class ReplyEnd : uint8_t { finished, length, interrupted };
@@ -28,6 +30,7 @@ struct Reply {
   text::chat::Answer answer;
   ReplyEnd end = ReplyEnd::finished;
   int64_t prompt_tokens = 0, reused_tokens = 0, tokens = 0;
+  int64_t drafted = 0, accepted = 0;
 };
 
 class Conversation {
@@ -54,7 +57,6 @@ class Conversation {
               const std::function<void(const text::chat::Answer&)>& on_delta);
 
  private:
-  std::span<const float> feed(std::span<const int32_t> ids, TokenRole role);
   void keep_beginning(const std::vector<int32_t>& ids);
 
   const Engine& engine_;
@@ -65,7 +67,6 @@ class Conversation {
   std::vector<text::chat::Value> messages_;
   text::chat::Value tools_;
   std::unique_ptr<Session> session_;
-  std::vector<int32_t> fed_;  // tokens that the session holds
 };
 
 }  // namespace birkhoff::infer

@@ -30,11 +30,16 @@ constexpr int64_t kStreamBytes = int64_t{32} << 20;
 double memory_for_weights(size_t left) {
   return std::max(0.0, 0.9 * static_cast<double>(left) - 2.0 * static_cast<double>(kStreamBytes));
 }
+// Of pools as that of the engine.
+struct PoolShape {
+  ops::CacheType type;
+  bool predictors;
+};
 
 // What a pass over `texts` pieces of `tokens` tokens each needs, every piece behind `past` others.
-model::Pass::Need plan_pieces(const model::Model& m, ops::CacheType type, int64_t texts, int64_t tokens, int64_t past,
+model::Pass::Need plan_pieces(const model::Model& m, PoolShape shape, int64_t texts, int64_t tokens, int64_t past,
                               layers::MlaForm form) {
-  model::CachePool pool = model::CachePool::measuring(m, type);
+  model::CachePool pool = model::CachePool::measuring(m, shape.type, shape.predictors);
   model::KvCache text(pool, past + tokens);
   text.make_room(past + tokens);
   text.advance(past);
@@ -45,22 +50,26 @@ model::Pass::Need plan_pieces(const model::Model& m, ops::CacheType type, int64_
   return model::Pass::plan([&](const Exec& dry, model::Pass& pass) {
     pass.forward(dry, m, ids, places.context(), {model::Tape::Keep::nothing, model::Recompute::none, &pool});
     pass.logits(dry, m, rows);
+    for (size_t k = 0; k < pool.predictors(); ++k) {
+      pass.predict(dry, m, k, ids, places.context(), pool);
+      pass.logits(dry, m, rows);
+    }
   });
 }
 
 // The most that any pass over up to kPassTokens tokens of sessions needs: of one text, with as many earlier tokens as
 // fit, and with few, which attention may expand; and of as many texts as there are tokens. How a few tokens are
 // attended depends on their number.
-model::Pass::Need plan_passes(const model::Model& m, ops::CacheType type, int64_t capacity) {
+model::Pass::Need plan_passes(const model::Model& m, PoolShape shape, int64_t capacity) {
   constexpr int64_t kFew = 64;
   const int64_t tokens = std::min(Engine::kPassTokens, capacity);
   model::Pass::Need most;
   for (const layers::MlaForm form : {layers::MlaForm::expanded, layers::MlaForm::absorbed}) {
     if (form == layers::MlaForm::absorbed && m.config.latent_attention == model::LatentAttention::expanded) continue;
-    for (int64_t n = 1; n <= std::min(tokens, kFew); ++n) most.include(plan_pieces(m, type, 1, n, capacity - n, form));
-    most.include(plan_pieces(m, type, 1, tokens, capacity - tokens, form));
-    most.include(plan_pieces(m, type, 1, tokens, std::min(tokens - 1, capacity - tokens), form));
-    most.include(plan_pieces(m, type, Engine::kPassTokens, 1, capacity - 1, form));
+    for (int64_t n = 1; n <= std::min(tokens, kFew); ++n) most.include(plan_pieces(m, shape, 1, n, capacity - n, form));
+    most.include(plan_pieces(m, shape, 1, tokens, capacity - tokens, form));
+    most.include(plan_pieces(m, shape, 1, tokens, std::min(tokens - 1, capacity - tokens), form));
+    most.include(plan_pieces(m, shape, Engine::kPassTokens, 1, capacity - 1, form));
   }
   return most;
 }
@@ -132,6 +141,12 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   const DType compute = compute_type(dtype, files_->config());
   for (const std::string& note : model::reading_notes(config)) add_note(note);
   for (const std::string& note : files_->complete(config)) add_note(note);
+  // A directory that carries its panels is run with them unless something else is asked for.
+  const auto carried = checkpoint::carried_formats(files_->config());
+  const model::WeightFormats weights = carried && options.weights.automatic() ? *carried : options.weights;
+  const bool own = carried && options.panels.empty();
+  // Panels that are carried have those of the modules too, which nobody reads then.
+  if (!options.caches.predictors && !carried) config.num_nextn_predict_layers = 0;
   config.latent_attention = options.latent_attention;
   max_positions_ = options.max_positions ? options.max_positions
                                          : std::min(config.max_position_embeddings, options.enough_positions);
@@ -142,10 +157,6 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
     adapter.emplace(directory_, config);
   model::Weights shapes(config);
   const checkpoint::TensorMap map = files_->match(config, model::list_parameters(shapes));
-  // A directory that carries its panels is run with them unless something else is asked for.
-  const auto carried = checkpoint::carried_formats(files_->config());
-  const model::WeightFormats weights = carried && options.weights.automatic() ? *carried : options.weights;
-  const bool own = carried && options.panels.empty();
   Arena measuring = Arena::measuring(), panels = Arena::measuring();
   model::Model measured(config, compute, max_positions_, map.views, weights, measuring, panels);
   if (adapter) measured.attach_adapters(adapter->spec(), false, measuring);
@@ -234,16 +245,39 @@ void Engine::add_note(const std::string& text) {
 Engine::~Engine() = default;
 
 model::Pass& Engine::session_pass() const {
-  if (!pass_) pass_ = std::make_unique<model::Pass>(plan_passes(*model_, caches().type(), max_positions_));
+  if (!pass_)
+    pass_ = std::make_unique<model::Pass>(
+        plan_passes(*model_, {caches().type(), caches().predictors() > 0}, max_positions_));
   return *pass_;
+}
+
+void Engine::session_logits(std::span<const int64_t> rows,
+                            const std::function<void(size_t, std::span<const float>)>& row) const {
+  model::Pass& pass = session_pass();
+  for (size_t at = 0; at < rows.size(); at += kLogitRows) {
+    Arena::Scope scope(pass.scratch());
+    const auto some = rows.subspan(at, std::min<size_t>(kLogitRows, rows.size() - at));
+    const Mat out = pass.logits(exec(), model(), some);
+    for (size_t i = 0; i < some.size(); ++i)
+      row(at + i, {out.f32(static_cast<int64_t>(i)), static_cast<size_t>(out.cols)});
+  }
+}
+
+void Engine::require_predictors() const {
+  if (!cache_options_.predictors)
+    throw Error("engine", "drafts by prediction modules: the model was opened without them", "open it with them",
+                ExitCode::usage);
+  if (model_->config.num_nextn_predict_layers == 0)
+    throw Error("engine", "drafts by prediction modules: the model has none (num_nextn_predict_layers is 0)",
+                "draft by n-grams", ExitCode::usage);
 }
 
 model::CachePool& Engine::caches() const {
   if (!caches_) {
     const auto quarter = static_cast<int64_t>(machine_memory_bytes() / 4);
-    caches_ =
-        std::make_unique<model::CachePool>(*model_, cache_options_.type.value_or(ops::cache_type_of(model_->compute)),
-                                           cache_options_.bytes ? cache_options_.bytes : quarter);
+    caches_ = std::make_unique<model::CachePool>(
+        *model_, cache_options_.type.value_or(ops::cache_type_of(model_->compute)),
+        cache_options_.bytes ? cache_options_.bytes : quarter, cache_options_.predictors);
     if (cache_options_.prefix_bytes && !caches_->has_slots())
       prefixes_ = std::make_unique<PrefixCache>(*caches_, cache_options_.prefix_bytes);
   }

@@ -25,6 +25,7 @@ struct CacheOptions {
   std::optional<ops::CacheType> type;  // the compute type unless given; V4 keeps its windows and entries in that
   int64_t bytes = 0;                   // of all sessions; 0: a quarter of the machine's memory
   int64_t prefix_bytes = 0;            // of these, kept of prompts that were read, for those that begin alike; 0: none
+  bool predictors = false;  // and of what the model's prediction modules keep, which draft then (mtp_draft.h)
 };
 
 struct EngineOptions {
@@ -73,7 +74,13 @@ class Engine {
   // Working memory of a pass over up to kPassTokens tokens of sessions, of which one runs at a time.
   static constexpr int64_t kPassTokens = 512;
   model::Pass& session_pass() const;
+  // Logits [V] of these rows of the session pass, one after another, valid during the call.
+  void session_logits(std::span<const int64_t> rows,
+                      const std::function<void(size_t, std::span<const float>)>& row) const;
   model::CachePool& caches() const;
+  // Throws Error when drafts cannot be had of prediction modules. Those of a model that cannot go back (V4's windows)
+  // are there and draft nothing.
+  void require_predictors() const;
   // Or nullptr. What was read of prompts with other weights than the model's of now is forgotten.
   PrefixCache* prefixes() const;
   const std::optional<StreamedSpeed>& streamed() const { return streamed_; }  // with EngineOptions::stream

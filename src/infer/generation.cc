@@ -36,24 +36,27 @@ Generation::Generation(const TextModel* text, std::span<const int32_t> prompt, c
       processor_(o.logits, prompt_of(o, prompt), text ? text->padding() : std::span<const int32_t>{}),
       stops_(text ? o.stop : std::vector<std::string>{}, o.stop_in_text) {
   if (text) writer_.emplace(*text, o.follows_prompt ? prompt : std::span<const int32_t>{}, !o.special);
-  if (o.draft > 0) {
+  if (o.draft > 0 && o.draft_by == DraftBy::ngram) {
     lookup_.emplace();
     lookup_->append(prompt_of(o, prompt));
   }
   done_ = prompt.empty() && o.max_tokens == 0;
 }
 
-Generation::Input Generation::next(size_t most, size_t drafts) {
-  draft_.ids.clear();
+size_t Generation::drafts(size_t most) const {
+  if (done_ || reads_prompt() || input_.empty()) return 0;
+  const auto left = static_cast<size_t>(o_.max_tokens - out_.tokens);  // with the one that follows the draft
+  return std::min({most, left - 1, static_cast<size_t>(o_.draft)});
+}
+
+Generation::Input Generation::next(size_t most) {
   if (done_) return {};
   if (reads_prompt()) {
     const auto piece = prompt_.subspan(prompt_at_, std::min(most, prompt_.size() - prompt_at_));
     prompt_at_ += piece.size();
     return {piece, TokenRole::prompt, reads_prompt() ? 0 : 1};
   }
-  const auto left = static_cast<size_t>(o_.max_tokens - out_.tokens);  // with the one that follows the draft
-  drafts = std::min({drafts, most - 1, left - 1, static_cast<size_t>(o_.draft)});
-  if (lookup_ && drafts > 0) draft_.ids = lookup_->draft(drafts);
+  draft_.ids.resize(std::min(draft_.ids.size(), most - 1));
   input_.resize(1);
   input_.insert(input_.end(), draft_.ids.begin(), draft_.ids.end());
   return {input_, TokenRole::generated, static_cast<int64_t>(input_.size())};
@@ -73,7 +76,9 @@ size_t Generation::take(const std::function<std::span<const float>(size_t)>& row
   out_.accepted += static_cast<int64_t>(tokens.size()) - 1;
   if (lookup_) lookup_->append(tokens);
   input_.assign(1, tokens.back());
-  return draft_.ids.size() - (tokens.size() - 1);
+  const size_t refused = draft_.ids.size() - (tokens.size() - 1);
+  draft_.ids.clear();
+  return refused;
 }
 
 // Whether the text goes on after the token.
@@ -131,35 +136,52 @@ Feed feed_of(Session& session) {
 
 namespace {
 
-// Drives g until it is done, room() tokens at most at a time: read(input) gives it its rows.
-template <class Room, class Read>
-Generated drive(Generation& g, Room&& room, size_t drafts, const std::atomic<bool>& cancel, Read&& read) {
+// Drives g until it is done: read() has it read its next input.
+template <class Read>
+Generated drive(Generation& g, const std::atomic<bool>& cancel, Read&& read) {
   while (!g.done()) {
     if (cancel)
       g.cancel();
     else
-      read(g.next(room(), drafts));
+      read();
   }
   return g.finish();
 }
 
 }  // namespace
 
+void draft(const Engine& engine, std::span<const Drafting> texts) {
+  std::vector<MtpDraft> by_modules;
+  std::vector<Generation*> of;
+  for (const Drafting& t : texts) {
+    const size_t most = t.session->can_rewind() ? t.text->drafts(t.most) : 0;
+    if (most == 0) continue;
+    if (t.text->draft_by() == DraftBy::ngram) {
+      t.text->set_draft(t.text->look_up(most));
+    } else {
+      by_modules.push_back({t.session, t.text->newest(), most, {}});
+      of.push_back(t.text);
+    }
+  }
+  draft_by_mtp(engine, by_modules);
+  for (size_t i = 0; i < of.size(); ++i) of[i]->set_draft(std::move(by_modules[i].ids));
+}
+
 Generated generate(const Feed& feed, const TextModel* text, std::span<const int32_t> prompt,
                    const GenerationOptions& options, const std::atomic<bool>& cancel,
                    const Generation::OnToken& on_token) {
   Generation g(text, prompt, options, on_token);
-  return drive(
-      g, [] { return kPromptPiece; }, 0, cancel,
-      [&](const Generation::Input& in) {
-        const std::span<const float> logits = feed(in.ids, in.role);
-        g.take([&](size_t) { return logits; });
-      });
+  return drive(g, cancel, [&] {
+    const Generation::Input in = g.next(kPromptPiece);
+    const std::span<const float> logits = feed(in.ids, in.role);
+    g.take([&](size_t) { return logits; });
+  });
 }
 
 Generated generate(Session& session, const TextModel* text, std::span<const int32_t> prompt,
                    const GenerationOptions& options, const std::atomic<bool>& cancel,
                    const Generation::OnToken& on_token) {
+  require_drafter(session.engine(), options);
   Generation g(text, prompt, options, on_token);
   g.skip(static_cast<size_t>(session.recall(prompt)));
   std::vector<std::vector<float>> rows;
@@ -167,7 +189,10 @@ Generated generate(Session& session, const TextModel* text, std::span<const int3
     const int64_t left = session.capacity() - session.length();
     return static_cast<size_t>(std::clamp<int64_t>(left, 1, static_cast<int64_t>(kPromptPiece)));
   };
-  return drive(g, room, session.can_rewind() ? kMostDrafts : 0, cancel, [&](const Generation::Input& in) {
+  return drive(g, cancel, [&] {
+    const Drafting drafting[] = {{&g, &session, room() - 1}};
+    draft(session.engine(), drafting);
+    const Generation::Input in = g.next(room());
     rows.clear();
     const BatchPiece pieces[] = {{&session, in.ids, in.role, in.rows}};
     run_batch(session.engine(), pieces, [&](size_t, int64_t token, std::span<const float> logits) {
@@ -181,6 +206,10 @@ Generated generate(Session& session, const TextModel* text, std::span<const int3
 
 double log_probability(std::span<const float> logits, int32_t id) {
   return static_cast<double>(logits[static_cast<size_t>(id)]) - log_sum_exp(logits);
+}
+
+void require_drafter(const Engine& engine, const GenerationOptions& o) {
+  if (o.draft > 0 && o.draft_by == DraftBy::mtp) engine.require_predictors();
 }
 
 void validate(const GenerationOptions& o) {

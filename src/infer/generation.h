@@ -10,13 +10,27 @@
 #include <utility>
 #include <vector>
 
+#include "core/names.h"
 #include "infer/logits_processor.h"
+#include "infer/mtp_draft.h"
 #include "infer/prompt_lookup.h"
 #include "infer/sampler.h"
 #include "infer/session.h"
 #include "infer/speculation.h"
 #include "infer/stop_strings.h"
 #include "infer/text_model.h"
+
+namespace birkhoff::infer {
+
+// Who guesses what follows: what followed the same ids before, or the model's prediction modules (mtp_draft.h).
+enum class DraftBy : uint8_t { ngram, mtp };
+
+}  // namespace birkhoff::infer
+
+template <>
+struct birkhoff::NamesOf<birkhoff::infer::DraftBy> {
+  static constexpr Named<infer::DraftBy> table[] = {{"ngram", infer::DraftBy::ngram}, {"mtp", infer::DraftBy::mtp}};
+};
 
 namespace birkhoff::infer {
 
@@ -32,7 +46,8 @@ struct GenerationOptions {
   bool special = false;                  // special tokens have a text
   bool follows_prompt = true;            // the text goes on where the prompt's ended (a space between words)
   std::span<const int32_t> read_before;  // by the model before the prompt, which the repetition penalty counts too
-  int64_t draft = 0;  // ids that are guessed, from what followed the same ids before, and read at once
+  int64_t draft = 0;                     // ids that are guessed and read at once
+  DraftBy draft_by = DraftBy::ngram;
   bool logprobs = false;
   int64_t top_logprobs = 0;  // of so many most probable ids, with every token
 };
@@ -75,9 +90,8 @@ class Generation {
     TokenRole role = TokenRole::prompt;
     int64_t rows = 0;
   };
-  // At most `most` tokens, of which drafts of what may follow are at most `drafts`; empty when there is nothing to
-  // read.
-  Input next(size_t most, size_t drafts = 0);
+  // At most `most` tokens, those that were drafted among them; empty when there is nothing to read.
+  Input next(size_t most);
   // The first tokens of the prompt were read before.
   void skip(size_t tokens) { prompt_at_ += tokens; }
   // The input was read; row(i): logits [V] of the i-th of its rows, valid until the next call. Returns how many of the
@@ -85,6 +99,14 @@ class Generation {
   size_t take(const std::function<std::span<const float>(size_t)>& row);
   void cancel();
   bool done() const { return done_; }
+
+  // How many ids of a draft the next input has use for, `most` at most.
+  size_t drafts(size_t most) const;
+  DraftBy draft_by() const { return o_.draft_by; }
+  int32_t newest() const { return input_.front(); }  // token, which is read next; there are drafts() then
+  std::vector<int32_t> look_up(size_t most) const { return lookup_->draft(most); }
+  void set_draft(std::vector<int32_t> ids) { draft_.ids = std::move(ids); }  // until take()
+
   bool reads_prompt() const { return prompt_at_ < prompt_.size(); }
   Generated finish();  // once, when it is done
 
@@ -110,6 +132,15 @@ class Generation {
   std::string part_;  // of the text: what a token shows
 };
 
+// A text that is written, and how many ids are to be drafted at most.
+struct Drafting {
+  Generation* text = nullptr;
+  Session* session = nullptr;
+  size_t most = 0;
+};
+// Lets each text's drafter guess what follows, in passes that they share, where the session can go back. Throws Error.
+void draft(const Engine& engine, std::span<const Drafting> texts);
+
 // Appends ids to what the model has read; logits [V] that predict the next one, valid until the next call.
 using Feed = std::function<std::span<const float>(std::span<const int32_t>, TokenRole)>;
 Feed feed_of(Session& session);  // which outlives it
@@ -128,6 +159,8 @@ Generated generate(Session& session, const TextModel* text, std::span<const int3
 // Natural, of the softmax of logits.
 double log_probability(std::span<const float> logits, int32_t id);
 
+// Throws Error when the engine has not the drafter that is asked for.
+void require_drafter(const Engine& engine, const GenerationOptions& options);
 // Throws Error naming the option and its range (exit code 2).
 void validate(const GenerationOptions& options);
 

@@ -45,6 +45,7 @@ Scheduler::~Scheduler() {
 
 uint64_t Scheduler::submit(GenerationRequest request) {
   validate(request.options);
+  require_drafter(engine_, request.options);
   check_ids(engine_.model().config, request.prompt);
   if (request.prompt.empty()) throw Error("scheduler", "a prompt without tokens", "give it at least one");
   auto text = std::make_unique<Text>();
@@ -187,14 +188,26 @@ void Scheduler::admit() {
   }
 }
 
+// Of at most `most` ids each. Where it fails nothing can be read either: the texts end.
+void Scheduler::draft_for(std::vector<Text*>& writing, size_t most) {
+  std::vector<Drafting> texts;
+  for (Text* t : writing) texts.push_back({&*t->generation, &*t->session, most});
+  try {
+    draft(engine_, texts);
+  } catch (...) {
+    for (Text* t : writing) end(*t, std::current_exception());
+    writing.clear();
+  }
+}
+
 // The pieces of the next pass: every text that writes, then prompts, each an equal share of what is left. Whoever was
 // first is last the next time.
 std::vector<Scheduler::Text*> Scheduler::choose(std::vector<BatchPiece>& pieces) {
   std::vector<Text*> writing, reading, chosen;
   for (const auto& t : running_) (t->generation->reads_prompt() ? reading : writing).push_back(t.get());
   int64_t left = Engine::kPassTokens;
-  const auto add = [&](Text& t, int64_t most, size_t drafts) {
-    t.input = t.generation->next(static_cast<size_t>(most), t.session->can_rewind() ? drafts : 0);
+  const auto add = [&](Text& t, int64_t most) {
+    t.input = t.generation->next(static_cast<size_t>(most));
     pieces.push_back({&*t.session, t.input.ids, t.input.role, t.input.rows});
     left -= static_cast<int64_t>(t.input.ids.size());
     chosen.push_back(&t);
@@ -202,14 +215,14 @@ std::vector<Scheduler::Text*> Scheduler::choose(std::vector<BatchPiece>& pieces)
   // What is drafted leaves prompts their share.
   const int64_t written = left - (reading.empty() ? 0 : options_.prompt_tokens),
                 each = writing.empty() ? 0 : written / static_cast<int64_t>(writing.size());
-  const auto drafts = static_cast<size_t>(std::max<int64_t>(0, each - 1));
+  draft_for(writing, static_cast<size_t>(std::max<int64_t>(0, each - 1)));
   for (Text* t : writing)
-    if (left > 0) add(*t, left, drafts);
+    if (left > 0) add(*t, left);
   if (!writing.empty()) left = std::min(left, options_.prompt_tokens);
   if (reading.empty()) return chosen;
   std::rotate(reading.begin(), reading.begin() + static_cast<int64_t>(first_prompt_++ % reading.size()), reading.end());
   for (size_t i = 0; i < reading.size() && left > 0; ++i)
-    add(*reading[i], std::max<int64_t>(1, left / static_cast<int64_t>(reading.size() - i)), 0);
+    add(*reading[i], std::max<int64_t>(1, left / static_cast<int64_t>(reading.size() - i)));
   return chosen;
 }
 
@@ -250,6 +263,7 @@ bool Scheduler::step() {
   }
   std::vector<BatchPiece> pieces;
   const std::vector<Text*> chosen = choose(pieces);
+  if (pieces.empty()) return true;  // all have failed
   std::vector<std::vector<std::vector<float>>> rows(chosen.size());
   try {
     run_batch(engine_, pieces, [&](size_t piece, int64_t, std::span<const float> logits) {

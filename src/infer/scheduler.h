@@ -73,6 +73,7 @@ class Scheduler {
   void cancel_asked();
   bool start(Text& t);
   std::vector<Text*> choose(std::vector<BatchPiece>& pieces);
+  void draft_for(std::vector<Text*>& writing, size_t most);
   void take(Text& t, std::vector<std::vector<float>>& rows);
   void end(Text& t, std::exception_ptr error = nullptr);
 

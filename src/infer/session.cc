@@ -3,12 +3,11 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "infer/mtp_draft.h"
 #include "infer/prefix_cache.h"
 
 namespace birkhoff::infer {
 namespace {
-
-constexpr size_t kRowsOfLogits = 64;  // at a time; the engine planned for as many
 
 void check_capacity(const Engine& engine, int64_t capacity) {
   if (capacity >= 1 && capacity <= engine.max_positions()) return;
@@ -45,36 +44,37 @@ class BatchPass {
   // Until all is read the sessions are what they were.
   void read() {
     try {
-      for (const BatchPiece& piece : pieces_) piece.session->cache_.make_room(tokens_of(piece));
+      for (const BatchPiece& piece : pieces_) piece.session->cache_.make_room(tokens_of(piece), first_written(piece));
       forward();
     } catch (...) {
-      for (const BatchPiece& piece : pieces_) piece.session->cache_.truncate(piece.session->length());
+      for (const BatchPiece& piece : pieces_) piece.session->rewind(piece.session->length());
       throw;
     }
     for (const BatchPiece& piece : pieces_) advance(piece);
   }
 
   void give_logits(const BatchRow& row) {
-    const model::Model& m = engine_.model();
-    model::Pass& pass = engine_.session_pass();
     const std::vector<Wanted> wanted = wanted_rows();
-    for (size_t at = 0; at < wanted.size(); at += kRowsOfLogits) {
-      Arena::Scope scope(pass.scratch());
-      std::vector<int64_t> rows;
-      for (size_t i = at; i < std::min(at + kRowsOfLogits, wanted.size()); ++i) rows.push_back(wanted[i].row);
-      const Mat out = pass.logits(engine_.exec(), m, rows);
-      for (size_t i = 0; i < rows.size(); ++i) {
-        const Wanted& w = wanted[at + i];
-        const std::span<const float> logits(out.f32(static_cast<int64_t>(i)), static_cast<size_t>(out.cols));
-        row(w.piece, w.token, logits);
-      }
-    }
+    std::vector<int64_t> rows;
+    for (const Wanted& w : wanted) rows.push_back(w.row);
+    engine_.session_logits(
+        rows, [&](size_t i, std::span<const float> logits) { row(wanted[i].piece, wanted[i].token, logits); });
+  }
+
+  // What prompts leave for others: with the rows of prediction modules, which are those of the text so far.
+  void keep_prompts() {
+    std::vector<Session*> prompts;
+    for (const BatchPiece& piece : pieces_)
+      if (piece.role == TokenRole::prompt) prompts.push_back(piece.session);
+    read_prompts_for_mtp(engine_, prompts);
+    for (Session* s : prompts) s->remember();
   }
 
  private:
   void forward() {
     model::CachedTokens places;
-    for (const BatchPiece& piece : pieces_) places.add(piece.session->cache_, tokens_of(piece), form_of(piece.role));
+    for (const BatchPiece& piece : pieces_)
+      places.add(piece.session->cache_, tokens_of(piece), mla_form(engine_, piece.role));
     engine_.session_pass().forward(engine_.exec(), engine_.model(), ids_, places.context(),
                                    {model::Tape::Keep::nothing, model::Recompute::none, &engine_.caches()});
   }
@@ -84,20 +84,18 @@ class BatchPass {
     int64_t token, row;
   };
   static int64_t tokens_of(const BatchPiece& piece) { return static_cast<int64_t>(piece.ids.size()); }
-  layers::MlaForm form_of(TokenRole role) const {
-    const model::LatentAttention how = engine_.model().config.latent_attention;
-    const bool expanded =
-        how == model::LatentAttention::by_role ? role == TokenRole::prompt : how == model::LatentAttention::expanded;
-    return expanded ? layers::MlaForm::expanded : layers::MlaForm::absorbed;
+  // Of a prompt prediction modules write the rows that they lack.
+  static int64_t first_written(const BatchPiece& piece) {
+    const Session& s = *piece.session;
+    return piece.role == TokenRole::prompt && s.can_predict() ? std::min(s.predicted_, s.length()) : s.length();
   }
-
   static void advance(const BatchPiece& piece) {
     Session& s = *piece.session;
+    if (s.predicted_ > s.length() && s.ahead_ != piece.ids.front()) s.predicted_ = s.length();
     s.cache_.advance(tokens_of(piece));
     if (piece.role == TokenRole::prompt && s.prompt_tokens_ == static_cast<int64_t>(s.ids_.size()))
       s.prompt_tokens_ += tokens_of(piece);
     s.ids_.insert(s.ids_.end(), piece.ids.begin(), piece.ids.end());
-    if (piece.role == TokenRole::prompt) s.remember();
   }
 
   std::vector<Wanted> wanted_rows() const {
@@ -116,10 +114,18 @@ class BatchPass {
   std::vector<int32_t> ids_;
 };
 
+layers::MlaForm mla_form(const Engine& engine, TokenRole role) {
+  const model::LatentAttention how = engine.model().config.latent_attention;
+  const bool expanded =
+      how == model::LatentAttention::by_role ? role == TokenRole::prompt : how == model::LatentAttention::expanded;
+  return expanded ? layers::MlaForm::expanded : layers::MlaForm::absorbed;
+}
+
 void run_batch(const Engine& engine, std::span<const BatchPiece> pieces, const BatchRow& row) {
   BatchPass pass(engine, pieces);
   pass.read();
   pass.give_logits(row);
+  pass.keep_prompts();
 }
 
 Session::Session(const Engine& engine, int64_t capacity)
@@ -155,6 +161,7 @@ bool Session::rewind(int64_t tokens) {
   ids_.resize(static_cast<size_t>(tokens));
   prompt_tokens_ = std::min(prompt_tokens_, tokens);
   if (tokens == 0) weights_version_ = engine_->model().weights_version();
+  predicted_ = std::min(predicted_, tokens);
   return true;
 }
 
@@ -165,7 +172,7 @@ int64_t Session::recall(std::span<const int32_t> prompt) {
   const auto most = std::min(prompt.size() - 1, static_cast<size_t>(capacity()));
   cache_.borrow(prefixes->find(scope_, prompt.first(most)));
   ids_.assign(prompt.begin(), prompt.begin() + length());
-  prompt_tokens_ = length();
+  prompt_tokens_ = predicted_ = length();
   return length();
 }
 

@@ -12,6 +12,8 @@ namespace birkhoff::infer {
 
 // What tokens are to a session: given to it, or its own.
 enum class TokenRole : uint8_t { prompt, generated };
+// How latent attention of the engine's model reads them.
+layers::MlaForm mla_form(const Engine& engine, TokenRole role);
 
 // One text: its tokens and what the model keeps of them. Its bits are its own: they depend neither on the pieces it
 // came in, nor on the sessions that share its passes, nor on threads, nor on what was read and taken back before. A
@@ -29,6 +31,7 @@ class Session {
   // no others. False, and nothing happens, where the model cannot go back to there (V4's windows).
   bool rewind(int64_t tokens);
   bool can_rewind() const { return !cache_.pool().has_slots(); }  // to any token
+  bool can_predict() const { return cache_.pool().predictors() > 0; }
   // Another session that has read the same; what either reads from now on is its own.
   Session fork() const { return *this; }
   // Of an empty session: takes over what the engine's prefix cache has of the beginning of a prompt, leaving at least
@@ -50,6 +53,7 @@ class Session {
 
  private:
   friend class BatchPass;
+  friend class MtpPass;
   Session(const Session&) = default;
   void remember();  // the whole pages of prompt, for other sessions
 
@@ -64,6 +68,8 @@ class Session {
   uint64_t weights_version_;  // when it was empty the last time
   std::vector<int32_t> ids_;
   int64_t prompt_tokens_ = 0;  // the first ones, before the first generated one
+  int64_t predicted_ = 0;      // of the first ones prediction modules have their rows
+  int32_t ahead_ = -1;         // where that is one more than length(): the token that comes next
   std::vector<float> logits_;
 };
 

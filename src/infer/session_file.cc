@@ -66,6 +66,8 @@ void Session::save(const std::string& path) const {
                                                  {"attention", attention_name(engine_->model().config)},
                                                  {"capacity", std::to_string(capacity())},
                                                  {"prompt", std::to_string(prompt_tokens_)},
+                                                 {"modules", std::to_string(cache_.pool().predictors())},
+                                                 {"predicted", std::to_string(std::min(predicted_, length()))},
                                                  {"scope", std::to_string(scope_)}};
   metadata[kChecksum] = checksum_of(metadata, bytes_of(tensors[0]), bytes_of(tensors[1]));
   io::write_safetensors(path, tensors, metadata);
@@ -82,16 +84,18 @@ Session Session::restore(const Engine& engine, const std::string& path) {
       throw Error("session", path + ": " + key + " \"" + value(key) + "\", here it is \"" + want + "\"", hint);
   };
   require("format", kFormat, "give a file that a session was saved to");
+  require("modules", std::to_string(engine.caches().predictors()),
+          "open the model with, or without, its prediction modules as it was then");
   require("model", model_name(engine.model()), "go on with the model and the number type that it was saved with");
   require("cache", ops::cache_type_name(engine.caches().type()),
           "go on with the type of caches that it was saved with");
   require("attention", attention_name(engine.model().config), "go on with the --mla that it was saved with");
   const io::TensorEntry *ids = file.find(kIds), *caches = file.find(kCaches);
   const auto number = [&](const char* key) { return std::strtoll(value(key).c_str(), nullptr, 10); };
-  const int64_t prompt = number("prompt"), capacity = number("capacity");
+  const int64_t prompt = number("prompt"), capacity = number("capacity"), predicted = number("predicted");
   if (!ids || !caches || ids->type != io::TensorType::i32 ||
       value(kChecksum) != checksum_of(file.metadata(), bytes_of(*ids), bytes_of(*caches)) || prompt < 0 ||
-      prompt > ids->size() || ids->size() > capacity)
+      prompt > ids->size() || ids->size() > capacity || predicted < 0 || predicted > ids->size())
     throw Error("session", path + ": is damaged", "read its text again");
   check_ids(engine.model().config, {ids->as<int32_t>(), static_cast<size_t>(ids->size())});
   Session session(engine, capacity);
@@ -99,6 +103,7 @@ Session Session::restore(const Engine& engine, const std::string& path) {
   session.cache_.restore(bytes_of(*caches), ids->size());
   session.ids_.assign(ids->as<int32_t>(), ids->as<int32_t>() + ids->size());
   session.prompt_tokens_ = prompt;
+  session.predicted_ = predicted;
   return session;
 }
 

@@ -9,10 +9,10 @@ namespace {
 
 using ops::kPageRows;
 
+// Of the first `layers` blocks.
 template <class F>
-void for_attention(const Model& m, F&& f) {
-  for (int64_t l = 0; l < m.config.num_hidden_layers; ++l)
-    std::visit([&](const auto& spec) { f(static_cast<size_t>(l), spec); }, m.blocks[static_cast<size_t>(l)].attn);
+void for_attention(const Model& m, size_t layers, F&& f) {
+  for (size_t l = 0; l < layers; ++l) std::visit([&](const auto& spec) { f(l, spec); }, m.blocks[l].attn);
 }
 template <class Spec>
 using CacheOf = typename LayerOf<Spec>::Cache;
@@ -21,16 +21,26 @@ int64_t pages_of(int64_t tokens) { return (tokens + kPageRows - 1) / kPageRows; 
 
 }  // namespace
 
-CachePool::CachePool(const Model& m, ops::CacheType type) : m_(m), memory_(std::make_unique<ops::PageMemory>()) {
+CachePool::CachePool(const Model& m, ops::CacheType type, bool predictors)
+    : m_(m), memory_(std::make_unique<ops::PageMemory>()) {
   memory_->type = type;
-  for_attention(m, [&](size_t, const auto& spec) {
+  const auto add = [&](size_t, const auto& spec) {
     using Cache = CacheOf<std::decay_t<decltype(spec)>>;
     has_slots_ |= !std::is_same_v<typename Cache::Slot, layers::NoSlot>;
     layers_.emplace_back(Cache(*memory_, spec));
-  });
+  };
+  const size_t modules = m.weights.mtp.size(), layers = m.blocks.size() - modules;
+  for_attention(m, layers, add);
+  if (!predictors || has_slots_) return;  // a text that cannot go back drafts nothing
+  for (size_t k = 0; k < modules; ++k) {
+    std::visit([&](const auto& spec) { add(layers + k, spec); }, m.blocks[layers + k].attn);
+    mtp_sources_.emplace_back(*memory_,
+                              std::vector<int64_t>(static_cast<size_t>(m.residual.streams), m.config.hidden_size));
+  }
 }
 
-CachePool::CachePool(const Model& m, ops::CacheType type, int64_t budget) : CachePool(m, type) {
+CachePool::CachePool(const Model& m, ops::CacheType type, int64_t budget, bool predictors)
+    : CachePool(m, type, predictors) {
   budget_ = budget;
   const int64_t pages = page_bytes() ? budget / page_bytes() : 0;
   try {
@@ -42,8 +52,8 @@ CachePool::CachePool(const Model& m, ops::CacheType type, int64_t budget) : Cach
   memory_->base = pages_->base();
 }
 
-CachePool CachePool::measuring(const Model& m, ops::CacheType type) {
-  CachePool pool(m, type);
+CachePool CachePool::measuring(const Model& m, ops::CacheType type, bool predictors) {
+  CachePool pool(m, type, predictors);
   pool.budget_ = INT64_MAX;
   return pool;
 }
@@ -51,7 +61,7 @@ CachePool CachePool::measuring(const Model& m, ops::CacheType type) {
 int64_t CachePool::slot_bytes(int64_t capacity) const {
   if (!has_slots_) return 0;
   Arena measuring = Arena::measuring();
-  for_attention(m_, [&](size_t, const auto& spec) {
+  for_attention(m_, layers_.size(), [&](size_t, const auto& spec) {
     CacheOf<std::decay_t<decltype(spec)>>::Slot::take(measuring, spec, m_.compute, capacity);
   });
   return static_cast<int64_t>(measuring.peak());
@@ -113,7 +123,7 @@ size_t CachePool::take_slot(int64_t capacity) {
   auto memory = std::make_unique<Arena>(pages_ ? Arena(static_cast<size_t>(bytes)) : Arena::measuring());
   const auto unused = std::find_if(slots_.begin(), slots_.end(), [](const Slot& s) { return !s.memory; });
   const auto index = static_cast<size_t>(unused - slots_.begin());
-  for_attention(m_, [&](size_t l, const auto& spec) {
+  for_attention(m_, layers_.size(), [&](size_t l, const auto& spec) {
     auto& cache = std::get<CacheOf<std::decay_t<decltype(spec)>>>(layers_[l]);
     using LayerSlot = typename std::decay_t<decltype(cache)>::Slot;
     if (index == cache.slots.size()) cache.slots.emplace_back();
@@ -168,15 +178,16 @@ KvCache::~KvCache() {
   pool_->release_slot(slot_);
 }
 
-void KvCache::make_room(int64_t tokens) {
+void KvCache::make_room(int64_t tokens, int64_t from) {
   BK_CHECK_LE(length_ + tokens, capacity_);
   if (!pool_->page_bytes()) return;
-  const size_t before = pages_.size(), next = static_cast<size_t>(length_ / kPageRows);
+  const size_t before = pages_.size();
   try {
     while (static_cast<int64_t>(pages_.size()) < pages_of(length_ + tokens)) pages_.push_back(pool_->take_page());
-    if (length_ % kPageRows && pool_->shared(pages_[next])) {
-      const int32_t own = pool_->copy_page(pages_[next]);
-      pool_->release_page(std::exchange(pages_[next], own));
+    for (auto i = static_cast<size_t>(std::min(from, length_) / kPageRows); i < before; ++i) {
+      if (!pool_->shared(pages_[i])) continue;
+      const int32_t own = pool_->copy_page(pages_[i]);
+      pool_->release_page(std::exchange(pages_[i], own));
     }
   } catch (...) {
     for (; pages_.size() > before; pages_.pop_back()) pool_->release_page(pages_.back());
@@ -184,8 +195,8 @@ void KvCache::make_room(int64_t tokens) {
   }
 }
 
-layers::CachedPart KvCache::part(int64_t first, int64_t tokens, layers::MlaForm form) const {
-  return {first, tokens, length_, form, pages_, slot_};
+layers::CachedPart KvCache::part(int64_t first, int64_t tokens, int64_t past, layers::MlaForm form) const {
+  return {first, tokens, past, form, pages_, slot_};
 }
 
 bool KvCache::truncate(int64_t tokens) {
@@ -210,7 +221,8 @@ std::string KvCache::bytes() const {
   const auto append = [&](std::span<const std::byte> part) {
     out.append(reinterpret_cast<const char*>(part.data()), part.size());
   };
-  for (const int32_t page : pages_) append(pool_->page(page));
+  for (int64_t i = 0; i < std::min(pages_of(length_), static_cast<int64_t>(pages_.size())); ++i)  // a draft has more
+    append(pool_->page(pages_[static_cast<size_t>(i)]));
   append(pool_->slot(slot_));
   return out;
 }

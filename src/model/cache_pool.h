@@ -16,12 +16,16 @@ namespace birkhoff::model {
 
 class CachePool {
  public:
-  // At most `budget` bytes of pages and slots, which come into use as texts grow. The model outlives the pool.
-  CachePool(const Model& m, ops::CacheType type, int64_t budget);
+  // At most `budget` bytes of pages and slots, which come into use as texts grow. predictors: pages have rows of the
+  // model's prediction modules too, if it has any. The model outlives the pool.
+  CachePool(const Model& m, ops::CacheType type, int64_t budget, bool predictors = false);
   // For dry runs: the shapes alone.
-  static CachePool measuring(const Model& m, ops::CacheType type);
+  static CachePool measuring(const Model& m, ops::CacheType type, bool predictors = false);
 
   const AttentionCache& layer(int64_t block) const { return layers_[static_cast<size_t>(block)]; }
+  // What module k (from 0) reads of the token before: rows of the model or of module k - 1 (mtp.h).
+  const ops::PagedRows& mtp_source(size_t k) const { return mtp_sources_[k]; }
+  size_t predictors() const { return mtp_sources_.size(); }  // modules that have rows here
   ops::CacheType type() const { return memory_->type; }
   // Of a page of ops::kPageRows tokens in all layers; 0 where no layer keeps rows.
   int64_t page_bytes() const { return memory_->page_bytes; }
@@ -48,12 +52,13 @@ class CachePool {
   std::span<std::byte> slot(size_t slot) const;
 
  private:
-  CachePool(const Model& m, ops::CacheType type);
+  CachePool(const Model& m, ops::CacheType type, bool predictors);
   void require(int64_t bytes);
   const Model& m_;
   std::unique_ptr<ops::PageMemory> memory_;
   std::unique_ptr<Arena> pages_;
-  std::vector<AttentionCache> layers_;
+  std::vector<AttentionCache> layers_;  // of the model's blocks, then of the modules'
+  std::vector<ops::PagedRows> mtp_sources_;
   int64_t budget_ = 0, used_ = 0;
   std::vector<int32_t> users_;  // of every page that was ever taken
   std::vector<int32_t> free_;
@@ -80,9 +85,11 @@ class KvCache {
   int64_t capacity() const { return capacity_; }
   CachePool& pool() const { return *pool_; }
   // Takes the pages that the next `tokens` need. Throws Error, and the text is what it was, when there are none.
-  void make_room(int64_t tokens);
-  // The next tokens as rows first .. of a pass; room for them was made.
-  layers::CachedPart part(int64_t first, int64_t tokens, layers::MlaForm form) const;
+  void make_room(int64_t tokens) { make_room(tokens, length_); }
+  // The same; and pages from row `from` on, whose rows prediction modules write again, become its own.
+  void make_room(int64_t tokens, int64_t from);
+  // Its tokens past .. as rows first .. of a pass; room for them was made.
+  layers::CachedPart part(int64_t first, int64_t tokens, int64_t past, layers::MlaForm form) const;
   void advance(int64_t tokens) { length_ += tokens; }  // they were run
   // Forgets all but the first `tokens`. False, and nothing happens, where a layer cannot go back to there.
   bool truncate(int64_t tokens);

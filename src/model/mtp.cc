@@ -151,11 +151,17 @@ CMat source_of(const Model& m, CMat source, const std::vector<MtpTape>& tapes, s
 
 CMat mtp_source(const Model& m, const StackTape& t, CMat hidden) { return has_streams(m) ? CMat(t.x.back()) : hidden; }
 
+void write_mtp_source(const StackRun& r, const CachePool& caches, size_t k, CMat source) {
+  for (const layers::CachedPart& part : r.ctx.parts)
+    caches.mtp_source(k).write(r.exec, source.row_block(part.first, part.tokens), part.pages, part.past);
+}
+
 namespace {
 
-void reserve_module(Arena& arena, const Model& m, int64_t k, int64_t tokens, Recompute policy, MtpTape& t) {
+void reserve_module(Arena& arena, const Model& m, size_t k, int64_t tokens, StackTape::Keep keep, Recompute policy,
+                    MtpTape& t) {
   const int64_t D = m.config.hidden_size, rows = tokens * m.residual.streams;
-  reserve_stack(arena, m, {m.config.num_hidden_layers + k, 1}, tokens, StackTape::Keep::for_backward, policy, t.stack);
+  reserve_stack(arena, m, {m.config.num_hidden_layers + static_cast<int64_t>(k), 1}, tokens, keep, policy, t.stack);
   t.embedding = arena.mat(m.compute, tokens, D);
   if (has_streams(m)) {
     t.e_normed = arena.mat(m.compute, tokens, D);
@@ -178,7 +184,7 @@ std::vector<MtpTape> reserve_mtp(Arena& arena, const Model& m, std::vector<MtpRo
   std::vector<MtpTape> tapes(rows.size());
   for (size_t k = 0; k < tapes.size(); ++k) {
     tapes[k].rows = std::move(rows[k]);
-    reserve_module(arena, m, static_cast<int64_t>(k), tapes[k].rows.tokens(), policy, tapes[k]);
+    reserve_module(arena, m, k, tapes[k].rows.tokens(), StackTape::Keep::for_backward, policy, tapes[k]);
     for (LayerTape& layer : tapes[k].stack.layers)
       if (auto* moe = std::get_if<layers::Moe::Saved>(&layer.ffn); moe && tapes[k].stack.tokens == 0)
         std::fill(moe->routing.count.begin(), moe->routing.count.end(), 0);
@@ -188,25 +194,67 @@ std::vector<MtpTape> reserve_mtp(Arena& arena, const Model& m, std::vector<MtpRo
 
 std::vector<MtpTape> reserve_mtp(Arena& arena, const Model& m, int64_t tokens, Recompute policy) {
   std::vector<MtpTape> tapes(m.weights.mtp.size());
-  for (size_t k = 0; k < tapes.size(); ++k) reserve_module(arena, m, static_cast<int64_t>(k), tokens, policy, tapes[k]);
+  for (size_t k = 0; k < tapes.size(); ++k)
+    reserve_module(arena, m, k, tokens, StackTape::Keep::for_backward, policy, tapes[k]);
   return tapes;
 }
+
+MtpTape reserve_mtp_cached(Arena& arena, const Model& m, size_t k, int64_t tokens) {
+  MtpTape tape;
+  reserve_module(arena, m, k, tokens, StackTape::Keep::cached, Recompute::none, tape);
+  return tape;
+}
+
+namespace {
+
+// The joined state -> t.hidden.
+void run_block(const StackRun& r, const MtpWeights& w, MtpTape& t, const CachePool* caches = nullptr) {
+  forward_stack(r, w.hc_head, t.stack, caches);
+  ops::rms_norm_forward(r.exec, t.stack.h, w.norm, r.m.residual.norm_eps, t.hidden, t.final_rstd);
+}
+
+// Rows of what module k reads: of the tokens before those of the parts.
+void read_sources(const StackRun& r, const ops::PagedRows& rows, Mat out) {
+  for (const layers::CachedPart& part : r.ctx.parts) {
+    const int64_t none = part.past == 0 ? 1 : 0;  // before the first token
+    if (none) ops::zero(r.exec, out.row_block(part.first, 1));
+    rows.read(r.exec, part.pages, out.row_block(part.first + none, part.tokens - none), part.past - 1 + none);
+  }
+}
+
+}  // namespace
 
 void forward_mtp(const StackRun& r, std::span<const int32_t> ids, CMat source, std::vector<MtpTape>& tapes) {
   const Model& m = r.m;
   for (size_t k = 0; k < running(tapes); ++k) {
     MtpTape& t = tapes[k];
-    const MtpWeights& w = m.weights.mtp[k];
     const layers::TokenContext own = t.rows.context();
     const StackRun run = run_of(r, t, own);
     m.embed(r.exec, r.exec.dry() ? ids : std::span<const int32_t>(t.rows.ids), t.embedding);
     {
       Arena::Scope scope(r.scratch);
-      join(run, w, take_rows(r, t, source_of(m, source, tapes, k)), t);
+      join(run, m.weights.mtp[k], take_rows(r, t, source_of(m, source, tapes, k)), t);
     }
-    forward_stack(run, w.hc_head, t.stack);
-    ops::rms_norm_forward(r.exec, t.stack.h, w.norm, m.residual.norm_eps, t.hidden, t.final_rstd);
+    run_block(run, m.weights.mtp[k], t);
   }
+}
+
+void forward_mtp_cached(const StackRun& r, size_t k, std::span<const int32_t> ids, MtpTape& t,
+                        const CachePool& caches) {
+  BK_CHECK_EQ(static_cast<int64_t>(ids.size()), t.stack.tokens);
+  BK_CHECK_EQ(r.ctx.tokens(), t.stack.tokens);
+  layers::TokenContext tokens = r.ctx;
+  tokens.token_id = ids;
+  const StackRun run{r.exec, r.m, tokens, r.scratch};
+  r.m.embed(r.exec, ids, t.embedding);
+  {
+    Arena::Scope scope(r.scratch);
+    const Mat source = r.scratch.mat(r.m.compute, t.stack.tokens, caches.mtp_source(k).cols());
+    read_sources(r, caches.mtp_source(k), source);
+    join(run, r.m.weights.mtp[k], source, t);
+  }
+  run_block(run, r.m.weights.mtp[k], t, &caches);
+  if (k + 1 < caches.predictors()) write_mtp_source(r, caches, k + 1, mtp_source(r.m, t.stack, t.hidden));
 }
 
 std::vector<ops::LossSums> backward_mtp(const StackRun& r, CMat source, std::vector<MtpTape>& tapes,

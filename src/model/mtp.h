@@ -9,6 +9,10 @@
 // of its own:
 //
 //   x_i = e_proj enorm(embedding) + h_proj hnorm(X_i)
+//
+// Behind caches the row of module k is that of the token which it reads: row j has token j and the hidden state of row
+// j - 1 before it, so that it depends, as every row of the model, on the tokens up to its own. Its first k rows are of
+// no token that training has; nothing attends to them.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -58,9 +62,17 @@ std::vector<MtpTape> reserve_mtp(Arena& arena, const Model& m, int64_t tokens, R
 // What module 1 reads of the model: hidden [T, D] after the final norm, or with several streams its last state [T,
 // n*D].
 CMat mtp_source(const Model& m, const StackTape& t, CMat hidden);
+// Rows [tokens of ctx.parts, width] that module k reads of them, into the caches.
+void write_mtp_source(const StackRun& r, const CachePool& caches, size_t k, CMat source);
 
 // ids [T] of the model's pass stand for every module's in a dry pass; otherwise the tapes have their own.
 void forward_mtp(const StackRun& r, std::span<const int32_t> ids, CMat source, std::vector<MtpTape>& tapes);
+
+// Module k (from 0) over the tokens of ctx.parts, which go into the caches. It reads the rows before them of
+// caches.mtp_source(k), and writes what the module after it reads.
+MtpTape reserve_mtp_cached(Arena& arena, const Model& m, size_t k, int64_t tokens);
+void forward_mtp_cached(const StackRun& r, size_t k, std::span<const int32_t> ids, MtpTape& tape,
+                        const CachePool& caches);
 
 // Losses of every module, and gradients, grads += ; d_source += the gradient of `source`. scale[k]: of the loss of
 // every target of module k + 1.

@@ -18,10 +18,12 @@ void CachedTokens::clear() {
   parts_.clear();
 }
 
-void CachedTokens::add(const KvCache& text, int64_t tokens, layers::MlaForm form) {
-  parts_.push_back(text.part(this->tokens(), tokens, form));
-  for (int64_t t = 0; t < tokens; ++t) position_.push_back(static_cast<int32_t>(text.length() + t));
-  first_key_.resize(position_.size(), 0);
+void CachedTokens::add(const KvCache& text, int64_t past, int64_t tokens, layers::MlaForm form, int64_t ahead) {
+  parts_.push_back(text.part(this->tokens(), tokens, past, form));
+  for (int64_t t = past; t < past + tokens; ++t) {
+    position_.push_back(static_cast<int32_t>(std::max<int64_t>(0, t - ahead)));
+    first_key_.push_back(static_cast<int32_t>(std::min(t, ahead)));
+  }
 }
 
 layers::TokenContext CachedTokens::context() const {
@@ -55,12 +57,23 @@ Tape& Pass::forward(const Exec& exec, const Model& m, std::span<const int32_t> i
   tape_ = reserve_tape(*kept_, m, static_cast<int64_t>(ids.size()), options.caches ? Tape::Keep::cached : options.keep,
                        options.policy);
   model::forward({exec, m, ctx, *scratch_}, ids, tape_, options.caches);
+  hidden_ = tape_.hidden;
   return tape_;
+}
+
+const MtpTape& Pass::predict(const Exec& exec, const Model& m, size_t k, std::span<const int32_t> ids,
+                             const layers::TokenContext& ctx, const CachePool& caches) {
+  kept_->reset();
+  scratch_->reset();
+  module_ = reserve_mtp_cached(*kept_, m, k, static_cast<int64_t>(ids.size()));
+  forward_mtp_cached({exec, m, ctx, *scratch_}, k, ids, module_, caches);
+  hidden_ = module_.hidden;
+  return module_;
 }
 
 Mat Pass::logits(const Exec& exec, const Model& m, int64_t first, int64_t rows) {
   Mat out = scratch_->mat(f32_t, rows, m.config.vocab_size);
-  model::logits(exec, m, tape_.hidden.row_block(first, rows), out);
+  model::logits(exec, m, hidden_.row_block(first, rows), out);
   return out;
 }
 
@@ -68,9 +81,9 @@ Mat Pass::logits(const Exec& exec, const Model& m, std::span<const int64_t> rows
   const auto n = static_cast<int64_t>(rows.size());
   Mat out = scratch_->mat(f32_t, n, m.config.vocab_size);
   Arena::Scope scope(*scratch_);
-  const Mat hidden = scratch_->mat(m.compute, n, tape_.hidden.cols);
+  const Mat hidden = scratch_->mat(m.compute, n, hidden_.cols);
   for (int64_t i = 0; i < n; ++i)
-    ops::copy(exec, tape_.hidden.row_block(rows[static_cast<size_t>(i)], 1), hidden.row_block(i, 1));
+    ops::copy(exec, hidden_.row_block(rows[static_cast<size_t>(i)], 1), hidden.row_block(i, 1));
   model::logits(exec, m, hidden, out);
   return out;
 }

@@ -26,7 +26,9 @@ class CachedTokens {
  public:
   void clear();
   // The text's next `tokens`, as the last rows so far; room for them was made, and their caches do not move meanwhile.
-  void add(const KvCache& text, int64_t tokens, layers::MlaForm form);
+  void add(const KvCache& text, int64_t tokens, layers::MlaForm form) { add(text, text.length(), tokens, form); }
+  // Its tokens past .. to a prediction module that reads the token `ahead` places further (mtp.h); 0: to the model.
+  void add(const KvCache& text, int64_t past, int64_t tokens, layers::MlaForm form, int64_t ahead = 0);
   int64_t tokens() const { return static_cast<int64_t>(position_.size()); }
   layers::TokenContext context() const;
 
@@ -67,6 +69,9 @@ class Pass {
   // the next forward.
   Tape& forward(const Exec& exec, const Model& m, std::span<const int32_t> ids, const layers::TokenContext& ctx,
                 const PassOptions& options = {});
+  // The same of prediction module k (from 0) over the caches of its texts.
+  const MtpTape& predict(const Exec& exec, const Model& m, size_t k, std::span<const int32_t> ids,
+                         const layers::TokenContext& ctx, const CachePool& caches);
   // Logits [rows, V] fp32 of rows of the forward, in scratch: of the caller's Arena::Scope, or until the next forward.
   Mat logits(const Exec& exec, const Model& m, int64_t first, int64_t rows);
   Mat logits(const Exec& exec, const Model& m, std::span<const int64_t> rows);  // of these rows, in their order
@@ -78,6 +83,8 @@ class Pass {
   std::unique_ptr<Arena> own_kept_, own_scratch_;
   Arena *kept_, *scratch_;
   Tape tape_;
+  MtpTape module_;
+  Mat hidden_;  // of the last forward
 };
 
 }  // namespace birkhoff::model

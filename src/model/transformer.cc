@@ -31,6 +31,7 @@ void forward(const StackRun& r, std::span<const int32_t> ids, Tape& t, const Cac
   tokens.token_id = ids;
   forward_stack({r.exec, m, tokens, r.scratch}, m.weights.hc_head, t, caches);
   ops::rms_norm_forward(r.exec, t.h, m.weights.norm, m.residual.norm_eps, t.hidden, t.final_rstd);
+  if (caches && caches->predictors() > 0) write_mtp_source(r, *caches, 0, mtp_source(m, t, t.hidden));
 }
 
 namespace {

@@ -38,20 +38,35 @@ const char* group_of(const std::string& name, Role role) {
   return "dense_ffn";
 }
 
-// What all layers keep of a token, and whatever the length in elements.
-struct CachedToken {
+// Of blocks [first, end).
+struct TokenCaches {
   double elements = 0, int8_bytes = 0;
   int64_t constant = 0;
-};
-CachedToken cached_token(const ModelConfig& c) {
-  CachedToken t;
-  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
-    const layers::CacheSize size = std::visit([](const auto& s) { return s.cache_size(); }, c.block_spec(i).attn);
-    t.elements += size.per_token;
-    t.int8_bytes += size.scales ? size.per_token + 4 * static_cast<double>(size.scales) : 2 * size.per_token;
-    t.constant += size.constant;
+  TokenCaches(const ModelConfig& c, int64_t first, int64_t end) {
+    for (int64_t i = first; i < end; ++i) {
+      const layers::CacheSize size = std::visit([](const auto& s) { return s.cache_size(); }, c.block_spec(i).attn);
+      elements += size.per_token;
+      int8_bytes += size.scales ? size.per_token + 4 * static_cast<double>(size.scales) : 2 * size.per_token;
+      constant += size.constant;
+    }
   }
-  return t;
+};
+
+void count_caches(const ModelConfig& c, Inventory& v) {
+  const TokenCaches main(c, 0, c.num_hidden_layers), modules(c, c.num_hidden_layers, c.blocks());
+  v.kv_elements_per_token = std::llround(main.elements);
+  v.kv_bytes_per_token = 2 * v.kv_elements_per_token;
+  v.kv_int8_bytes_per_token = std::llround(main.int8_bytes);
+  v.kv_constant_bytes = 2 * main.constant;
+  ModelConfig as_trained = c;
+  as_trained.latent_attention = LatentAttention::expanded;
+  const TokenCaches expanded(as_trained, 0, c.num_hidden_layers);
+  v.kv_expanded_bytes_per_token = 2 * std::llround(expanded.elements);
+  v.kv_expanded_int8_bytes_per_token = std::llround(expanded.int8_bytes);
+  if (main.constant) return;
+  const int64_t sources = c.num_nextn_predict_layers * c.streams();  // rows that modules read, of the state's width
+  v.mtp_kv_elements_per_token = std::llround(modules.elements) + sources * c.hidden_size;
+  v.mtp_kv_int8_bytes_per_token = std::llround(modules.int8_bytes) + sources * (c.hidden_size + 4);
 }
 
 }  // namespace
@@ -81,16 +96,7 @@ Inventory take_inventory(const ModelConfig& c) {
   const int64_t active_experts = c.n_routed_experts ? experts / c.n_routed_experts * c.num_experts_per_tok : 0;
   v.active_with_embedding = v.total - experts + active_experts;
   v.active = v.active_with_embedding - (c.tie_word_embeddings ? 0 : c.vocab_size * c.hidden_size);
-  const CachedToken kept = cached_token(c);
-  v.kv_elements_per_token = std::llround(kept.elements);
-  v.kv_bytes_per_token = 2 * v.kv_elements_per_token;
-  v.kv_int8_bytes_per_token = std::llround(kept.int8_bytes);
-  v.kv_constant_bytes = 2 * kept.constant;
-  ModelConfig as_trained = c;
-  as_trained.latent_attention = LatentAttention::expanded;
-  const CachedToken expanded = cached_token(as_trained);
-  v.kv_expanded_bytes_per_token = 2 * std::llround(expanded.elements);
-  v.kv_expanded_int8_bytes_per_token = std::llround(expanded.int8_bytes);
+  count_caches(c, v);
   v.train_bytes = v.total * 20;  // fp32 master, gradient, two moments; two packed bf16 copies
   v.infer_bytes = v.total * 2;
   v.flops_infer = 2.0 * static_cast<double>(products + active_experts);
@@ -112,6 +118,8 @@ nlohmann::json to_json(const Inventory& v) {
             {"int8_bytes_per_token", v.kv_int8_bytes_per_token},
             {"expanded_bytes_per_token", v.kv_expanded_bytes_per_token},
             {"expanded_int8_bytes_per_token", v.kv_expanded_int8_bytes_per_token},
+            {"mtp_elements_per_token", v.mtp_kv_elements_per_token},
+            {"mtp_int8_bytes_per_token", v.mtp_kv_int8_bytes_per_token},
             {"constant_bytes", v.kv_constant_bytes}}},
           {"memory", {{"train_bytes", v.train_bytes}, {"infer_bytes", v.infer_bytes}}},
           {"flops_per_token", {{"train", v.flops_train}, {"infer", v.flops_infer}}}};

@@ -21,6 +21,8 @@ struct Inventory {
   int64_t kv_int8_bytes_per_token = 0;  // with the scales; V4's entries stay bf16
   // Where latent attention keeps keys and values (LatentAttention::expanded); of other models the same as above.
   int64_t kv_expanded_bytes_per_token = 0, kv_expanded_int8_bytes_per_token = 0;
+  // More while prediction modules draft (0 where windows cannot go back, so that they do not).
+  int64_t mtp_kv_elements_per_token = 0, mtp_kv_int8_bytes_per_token = 0;
   int64_t train_bytes = 0;  // weights, packed copies, gradients, moments
   int64_t infer_bytes = 0;  // bf16 weights
   double flops_train = 0,

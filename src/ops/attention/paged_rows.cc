@@ -111,9 +111,9 @@ void PagedRows::write(const Exec& exec, CMat rows, std::span<const int32_t> page
   });
 }
 
-void PagedRows::read(const Exec& exec, std::span<const int32_t> pages, Mat out) const {
+void PagedRows::read(const Exec& exec, std::span<const int32_t> pages, Mat out, int64_t first) const {
   BK_CHECK_EQ(out.cols, cols_);
-  for_paged_rows(exec, pages, 0, out, [&](int32_t page, int64_t row, int64_t r) {
+  for_paged_rows(exec, pages, first, out, [&](int32_t page, int64_t row, int64_t r) {
     if (memory_->type == CacheType::int8)
       decode_groups(groups_, codes_at(page, row), scales_at(page, row), out.row_block(r, 1));
     else

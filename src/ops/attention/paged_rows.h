@@ -42,8 +42,8 @@ class PagedRows {
   KeyRows view(std::span<const int32_t> pages, int64_t rows) const;
   // rows [n, cols] become rows first .. first + n - 1 of the text.
   void write(const Exec& exec, CMat rows, std::span<const int32_t> pages, int64_t first) const;
-  // The text's first rows -> out [n, cols], assigned.
-  void read(const Exec& exec, std::span<const int32_t> pages, Mat out) const;
+  // The text's rows first .. first + n - 1 -> out [n, cols], assigned.
+  void read(const Exec& exec, std::span<const int32_t> pages, Mat out, int64_t first = 0) const;
 
  private:
   Mat row_at(int32_t page, int64_t row) const;
