@@ -139,6 +139,7 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   std::string dtype = options.compute;
   model::ModelConfig config = config_with(files_->config(), options.set, dtype);
   const DType compute = compute_type(dtype, files_->config());
+  config.latent_attention = options.latent_attention;
   for (const std::string& note : model::reading_notes(config)) add_note(note);
   for (const std::string& note : files_->complete(config)) add_note(note);
   // A directory that carries its panels is run with them unless something else is asked for.
@@ -147,7 +148,6 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   const bool own = carried && options.panels.empty();
   // Panels that are carried have those of the modules too, which nobody reads then.
   if (!options.caches.predictors && !carried) config.num_nextn_predict_layers = 0;
-  config.latent_attention = options.latent_attention;
   max_positions_ = options.max_positions ? options.max_positions
                                          : std::min(config.max_position_embeddings, options.enough_positions);
   std::optional<checkpoint::AdapterFiles> adapter;

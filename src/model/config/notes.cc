@@ -55,6 +55,9 @@ std::string note_of_attn_factor(const ModelConfig& c) {
 std::vector<std::string> reading_notes(const ModelConfig& c) {
   std::vector<std::string> notes;
   if (c.rope_attn_factor != 0) notes.push_back(note_of_attn_factor(c));
+  if (!c.uses_mla() && c.latent_attention != LatentAttention::by_role)
+    notes.push_back(std::string("the model has no latent attention, whose form may be \"") +
+                    name_of(c.latent_attention) + '"');
   const json keys = json::parse(c.unknown_keys);
   for (const auto& [key, value] : keys.items()) {
     if (!changes(c, keys, key, value)) continue;

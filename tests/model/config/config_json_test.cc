@@ -261,7 +261,10 @@ TEST(ConfigJson, QwenSlidesNowhere) {
   j["sliding_window"] = nullptr;
   EXPECT_TRUE(model::config_from_json(j).qkv_bias);
   j["layer_types"] = {"full_attention", "full_attention"};
-  EXPECT_TRUE(model::reading_notes(model::config_from_json(j)).empty());
+  model::ModelConfig c = model::config_from_json(j);
+  EXPECT_TRUE(model::reading_notes(c).empty());
+  c.latent_attention = model::LatentAttention::absorbed;
+  EXPECT_EQ(model::reading_notes(c).size(), 1u) << "it has none";
   j["layer_types"] = {"full_attention", "sliding_attention"};
   expect_error([&] { model::config_from_json(j); }, {"layer_types", "full_attention"});
   j.erase("layer_types");
