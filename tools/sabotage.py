@@ -4,9 +4,11 @@
 Works on a copy of the tracked files (--dir, default build/sabotage, kept for the next run), or with --here in this tree and its
 build/release. For every sabotage: one text is replaced in one file, the one test program named is built and must fail; a test that cannot
 be built does not count. Every test must pass on the untouched source first. --stale builds nothing and only looks whether every text
-still stands once in its file and every suite in its program's folder. --tenth takes every tenth sabotage, others after every commit.
+still stands once in its file and every suite in its program's folder. --tenth takes every tenth sabotage, others after every
+commit; --minutes stops in front of the first for which no time is left.
 Exit code 1 when a sabotage goes unnoticed or its text is gone."""
 import argparse
+import math
 import pathlib
 import re
 import shutil
@@ -418,16 +420,20 @@ def select(parser, options):
     return [s for s in SABOTAGES if s[0] in names]
 
 
-def try_all(copy, chosen):
-    """The number of sabotages that no test noticed."""
-    unnoticed = 0
+def try_all(copy, chosen, seconds):
+    """The number of sabotages that no test noticed, of those begun within so many seconds."""
+    unnoticed = tried = 0
+    first = time.monotonic()
     for sabotage in chosen:
         start = time.monotonic()
+        if start - first > seconds:
+            break
+        tried += 1
         problem = check(copy, sabotage)
         unnoticed += bool(problem)
         test = " ".join(sabotage[4])
         print(f"{sabotage[0]:26} {problem or 'noticed by ' + test}  ({time.monotonic() - start:.0f} s)", flush=True)
-    print(f"{len(chosen) - unnoticed} of {len(chosen)} sabotages noticed")
+    print(f"{tried - unnoticed} of {tried} sabotages noticed" + (f", {len(chosen) - tried} left out" if tried < len(chosen) else ""))
     return unnoticed
 
 
@@ -437,6 +443,7 @@ def main():
     parser.add_argument("--stale", action="store_true", help="only look whether every text and every test is still there")
     parser.add_argument("--only", help="names, comma-separated")
     parser.add_argument("--tenth", action="store_true", help="every tenth, others after every commit")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin none after so many")
     parser.add_argument("--here", action="store_true", help="break this tree instead of a copy; for a clone that nobody else uses")
     parser.add_argument("--dir", type=pathlib.Path, default=ROOT / "build" / "sabotage")
     options = parser.parse_args()
@@ -457,7 +464,7 @@ def main():
     if wrong:
         print(wrong, file=sys.stderr)
         return 1
-    return 1 if try_all(copy, chosen) else 0
+    return 1 if try_all(copy, chosen, 60 * options.minutes) else 0
 
 
 if __name__ == "__main__":
