@@ -53,9 +53,9 @@ void print_infer(const nlohmann::json& r) {
               r["cache_type"].get<std::string>().c_str(), num("cache_bytes_per_token"), num("cache_bytes_constant"));
   std::printf("weights %.0f MiB a decoded token; read bandwidth %.1f GB/s\n", num("weight_bytes_per_token") / (1 << 20),
               num("read_gbs"));
-  std::printf("memory %.0f MiB after opening, %.0f MiB in all   %s   %s   %s\n", num("rss_opened_mib"), num("rss_mib"),
-              r["dtype"].get<std::string>().c_str(), r["cpu"].get<std::string>().c_str(),
-              r["isa"].get<std::string>().c_str());
+  std::printf("memory %.0f MiB after opening, %.0f MiB in all (planned %.0f)   %s   %s   %s\n", num("rss_opened_mib"),
+              num("rss_mib"), num("planned_mib"), r["dtype"].get<std::string>().c_str(),
+              r["cpu"].get<std::string>().c_str(), r["isa"].get<std::string>().c_str());
 }
 
 }  // namespace

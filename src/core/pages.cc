@@ -21,6 +21,14 @@ void for_pages(ByteRange range, F&& f) {
   f(begin / page * page, (end + page - 1) / page * page);
 }
 
+template <class F>
+void for_whole_pages(ByteRange range, F&& f) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto at = reinterpret_cast<uintptr_t>(range.data());
+  const uintptr_t begin = (at + page - 1) / page * page, end = (at + range.size()) / page * page;
+  if (begin < end) f(reinterpret_cast<void*>(begin), end - begin);
+}
+
 }  // namespace
 
 void will_need(ByteRange range) {
@@ -31,10 +39,11 @@ void will_need(ByteRange range) {
 }
 
 void give_back(ByteRange range) {
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto at = reinterpret_cast<uintptr_t>(range.data());
-  const uintptr_t begin = (at + page - 1) / page * page, end = (at + range.size()) / page * page;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_PAGEOUT);
+  for_whole_pages(range, [](void* begin, size_t bytes) { madvise(begin, bytes, MADV_PAGEOUT); });
+}
+
+void let_go(ByteRange range) {
+  for_whole_pages(range, [](void* begin, size_t bytes) { madvise(begin, bytes, MADV_DONTNEED); });
 }
 
 void read_as_asked(ByteRange range) {

@@ -14,6 +14,10 @@ void will_need(ByteRange range);
 // file: what will not be needed soon, so that the kernel evicts nothing that will.
 void give_back(ByteRange range);
 
+// Of mapped files that nobody wrote to: takes pages that lie wholly in the range out of the process, not out of memory
+// that has room for them.
+void let_go(ByteRange range);
+
 // A page that is read without having been asked for comes alone, not with megabytes around it.
 void read_as_asked(ByteRange range);
 

@@ -169,12 +169,14 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
     o.session.reset();
     o.engine.reset();  // the mapping goes before it is made again
     pass = std::min(pass, time_pass(weights, exec, sum));
+    reset_peak_rss();
     opening = std::min(opening, time_opening(weights, options, capacity, o));
   }
   const int64_t rss_opened = peak_rss_mib();
   const model::Model& m = o.engine->model();
   const double bytes = model::weight_traffic(m).per_token();
   const double bandwidth = ops::read_bandwidth(exec);
+  reset_peak_rss();  // of what was read, not of the block that was
   nlohmann::json depths = nlohmann::json::array();
   for (const int64_t depth : load.depths) {
     o.session = std::make_unique<Session>(*o.engine, capacity);
@@ -199,7 +201,8 @@ nlohmann::json bench_infer(const std::string& directory, EngineOptions options, 
   r["cache_bytes_constant"] = cache.constant;
   if (load.sessions > 1 && load.decode > 0)
     r["together"] = time_together(*o.engine, load, std::max<int64_t>(1, load.depths.empty() ? 1 : load.depths[0]));
-  r["rss_mib"] = peak_rss_mib();
+  r["rss_mib"] = std::max(rss_opened, peak_rss_mib());
+  r["planned_mib"] = o.engine->planned_bytes() >> 20;
   if (const auto& s = o.engine->streamed())
     r["streamed"] = {{"disk_gbs", s->disk_rate * 1e-9},
                      {"memory_bytes", s->memory},

@@ -162,6 +162,7 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   if (adapter) measured.attach_adapters(adapter->spec(), false, measuring);
   if (!options.stream)
     require_memory(directory_, static_cast<size_t>(measured.read_in_place), measuring.peak() + panels.peak());
+  planned_weights_ = measured.read_in_place + static_cast<int64_t>(measuring.peak() + panels.peak());
   panels_ =
       std::make_unique<checkpoint::PanelCache>(own ? directory_ : options.panels, *files_, measured, panels.peak());
   const bool mapped = map_panels(measured, options, own);
@@ -172,7 +173,7 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   memory_ = std::make_unique<Arena>(measuring.peak());
   own_model_ =
       std::make_unique<model::Model>(config, compute, max_positions_, map.views, weights, *memory_, panels_->panels());
-  if (!mapped) own_model_->quantise(*exec_, options.progress);
+  if (!mapped) own_model_->quantise(*exec_, letting_go(options.progress));
   if (!mapped && own && weights == *carried)
     add_note(directory_ + (config.latent_attention == model::LatentAttention::expanded
                                ? ": its panels are for caches of latents: made again"
@@ -191,11 +192,27 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
   if (options.stream) stream(measuring.peak());
 }
 
+// Pages of the files that were quantised from would count as this process's until it ends.
+model::Model::Progress Engine::letting_go(const model::Model::Progress& progress) const {
+  return [this, progress, let_go_at = int64_t{0}](int64_t so_far, int64_t all) mutable {
+    if (so_far - let_go_at > all / 64 || so_far == all) {
+      for (const ByteRange region : files_->regions()) let_go(region);
+      let_go_at = so_far;
+    }
+    if (progress) progress(so_far, all);
+  };
+}
+
+int64_t Engine::planned_bytes() const {
+  model::Pass& pass = session_pass();
+  return planned_weights_ + static_cast<int64_t>(pass.kept().capacity() + pass.scratch().capacity()) + caches().used();
+}
+
 // False: the panels are to be made in memory.
 bool Engine::map_panels(const model::Model& measured, const EngineOptions& options, bool own) {
   if (measured.quantised.empty() || panels_->open(*exec_, !options.stream)) return true;
   try {
-    if (!own && panels_->make(*exec_, measured, options.progress)) return true;
+    if (!own && panels_->make(*exec_, measured, letting_go(options.progress))) return true;
   } catch (const Error& e) {
     if (options.stream) throw;
     add_note(e.said() + ": panels are not kept");

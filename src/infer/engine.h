@@ -84,6 +84,8 @@ class Engine {
   // Or nullptr. What was read of prompts with other weights than the model's of now is forgotten.
   PrefixCache* prefixes() const;
   const std::optional<StreamedSpeed>& streamed() const { return streamed_; }  // with EngineOptions::stream
+  // Of a model of a directory: weights, working memory of sessions, and what their caches have now.
+  int64_t planned_bytes() const;
   const std::string& note() const { return note_; }  // what had to be worked around while opening, or ""
 
   // Logits [T, V] fp32 of one whole sequence, row by row to `row(t, logits)`; memory does not grow with T * V.
@@ -95,10 +97,11 @@ class Engine {
   void read_whole(std::span<const int32_t> ids,
                   const std::function<void(const Exec&, model::Pass&, const model::Tape&)>& use) const;
   void add_note(const std::string& text);
+  model::Model::Progress letting_go(const model::Model::Progress& progress) const;
   bool map_panels(const model::Model& measured, const EngineOptions& options, bool own);
   void stream(size_t copies);
   std::string note_, directory_;  // in this order: finding the directory writes the note
-  int64_t max_positions_ = 0;
+  int64_t max_positions_ = 0, planned_weights_ = 0;
   std::unique_ptr<Exec> own_exec_;  // what is not lent
   std::unique_ptr<checkpoint::ModelFiles> files_;
   std::unique_ptr<Arena> memory_;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <fstream>
 #include <thread>
 #include <vector>
 
@@ -52,6 +53,35 @@ TEST(Pages, WhatIsAskedForComesAlone) {
   EXPECT_EQ(left, 602u);
   will_need({});
   give_back({});
+}
+
+int64_t resident_pages() {
+  int64_t all = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> all >> resident;
+  return resident;
+}
+
+TEST(Pages, WhatIsLetGoIsReadAgain) {
+  constexpr size_t kPage = 4096, kPages = 4096;
+  const test::TempDir dir;
+  const std::string path = dir.file("file", std::string(kPages * kPage, 'x'));
+  const int fd = ::open(path.c_str(), O_RDONLY);
+  ASSERT_GE(fd, 0);
+  void* map = mmap(nullptr, kPages * kPage, PROT_READ, MAP_PRIVATE, fd, 0);
+  ASSERT_NE(map, MAP_FAILED);
+  const auto* bytes = static_cast<const std::byte*>(map);
+  const auto sum = [&] {
+    uint64_t all = 0;
+    for (size_t i = 0; i < kPages; ++i) all += std::to_integer<uint64_t>(bytes[i * kPage]);
+    return all;
+  };
+  EXPECT_EQ(sum(), kPages * 'x');
+  const int64_t before = resident_pages();
+  let_go({bytes, kPages * kPage});
+  EXPECT_LT(resident_pages(), before - 3500);
+  EXPECT_EQ(sum(), kPages * 'x');
+  munmap(map, kPages * kPage);
+  ::close(fd);
 }
 
 }  // namespace
