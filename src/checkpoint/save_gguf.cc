@@ -339,6 +339,8 @@ void save_gguf(const Exec& exec, const std::string& path, const model::ModelConf
     bytes += static_cast<int64_t>(t.plan.bytes());
   }
   io::GgufWriter out(path, metadata, plans);
+  if (options.note)
+    for (const std::string& note : gguf_notes(c)) options.note(note);
   const GgufEncoder encoder(c, parameters, source, rows);
   GgufStream stream(exec, out, encoder, options, bytes);
   for (const GgufTarget& t : targets) stream.write(t);

@@ -134,6 +134,18 @@ class Gguf(Case):
         self.assertEqual(texts[0], texts[1])
         self.expect(DONE, "bench", "infer", "-m", file, "--prompt", "4", "--decode", "2")
 
+    def test_a_refusal_stands_alone(self):
+        """What llama.cpp would do with a file is not said of one that is not written."""
+        case, v4 = REPOSITORY / "tests" / "golden" / "cases" / "deepseek_v4", self.dir / "v4"
+        shutil.copytree(case, v4)
+        config = json.loads((v4 / "config.json").read_text())
+        config["rope_scaling"] = {"type": "linear", "factor": 2.0}
+        (v4 / "config.json").write_text(json.dumps(config))
+        done = self.expect(REFUSED, "convert", "-m", v4, "--gguf", self.dir / "v4.gguf", says="rope_scaling linear")
+        self.assertNotIn("llama.cpp", done.err)
+        done = self.expect(REFUSED, "convert", "-m", case, "--gguf", self.dir / "none" / "v4.gguf", says="none/v4.gguf")
+        self.assertNotIn("llama.cpp", done.err)
+
     def test_quantised_weights_are_kept(self):
         cache, made = self.dir / "cache", self.dir / "made"
         flags = ["--tokens-file", self.ids, "--out", self.dir / "logits", "--dtype", "bf16"]
