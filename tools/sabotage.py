@@ -194,6 +194,7 @@ SABOTAGES = [
     ("prefix-all", "infer/session.cc", "std::min(prompt.size() - 1, static_cast<size_t>(capacity()))", "std::min(prompt.size(), static_cast<size_t>(capacity()))", ("infer_test", "Caches")),
     ("prefix-generated", "infer/session.cc", "prompt_tokens_ / ops::kPageRows", "length() / ops::kPageRows", ("infer_test", "Caches:SchedulerTest")),
     ("prefix-lru", "infer/prefix_cache.cc", "  n.used = ++clock_;", "  n.used = clock_;", ("infer_test", "PrefixCache")),
+    ("session-of-moved-weights", "infer/session_file.cc", "  if (m.block) {", "  if (false) {", ("infer_test", "LentModel")),
     ("session-file-unchecked", "infer/session_file.cc", "value(kChecksum) != checksum_of(file.metadata(), bytes_of(*ids), bytes_of(*caches)) ||", "", ("infer_test", "SessionFile")),
     ("draft-kept", "infer/generation.cc", "const size_t refused = draft_.ids.size() - (tokens.size() - 1);", "const size_t refused = 0;", ("infer_test", "SchedulerTest")),
     ("mtp-hidden-of-itself", "model/mtp.cc", "part.past - 1 + none);", "part.past + none);", ("model_test", "MtpCached")),
