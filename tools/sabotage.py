@@ -251,6 +251,7 @@ SABOTAGES = [
     ("gguf-written-padding", "io/gguf_writer.cc", "offset += t.bytes() + padding_of(t.bytes());", "offset += t.bytes();", ("checkpoint_test", "SaveGguf")),
     ("gguf-written-fp4", "checkpoint/save_gguf.cc", "if (as_they_lie && o.matrices != StoredType::f32) keep_fp4();", "if (as_they_lie && false) keep_fp4();", ("checkpoint_test", "GgufV4")),
     ("gguf-written-fp4-factor", "ops/gemm/mxfp4.cc", "*out++ = t.scale[i];", "*out++ = t.scale[0];", ("checkpoint_test", "GgufV4")),
+    ("gguf-written-fp4-rows", "checkpoint/save_gguf.cc", "ops::mxfp4_rows(v, from, n, out", "ops::mxfp4_rows(v, p.first + to, n, out", ("checkpoint_test", "SaveGgufFp4")),
     ("gguf-bytes", "infer/text_model.cc", "if (tokenizer_ && is_bytes(*tokenizer_)) tokenizer_ = nullptr;", "", ("infer_test", "TextModel")),
     ("gguf-written-table", "checkpoint/save_gguf.cc", "return StoredType::i32;", "return StoredType::f32;", ("checkpoint_test", "GgufV4")),
     ("gguf-written-modules", "checkpoint/gguf_metadata.cc", "? c.num_hidden_layers : c.blocks();", "? c.blocks() : c.blocks();", ("checkpoint_test", "GgufV4")),
