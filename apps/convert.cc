@@ -142,8 +142,8 @@ void write_gguf(const ConvertFlags& f, const Source& s, const Exec& exec) {
   options.head = !f.gguf_head_type.empty() ? checkpoint::parse_gguf_type("--gguf-head-type", f.gguf_head_type)
                  : options.matrices == ops::StoredType::q4_0 ? ops::StoredType::q8_0
                                                              : options.matrices;
+  options.note = say;
   options.progress = preparing_progress();
-  for (const std::string& note : checkpoint::gguf_notes(s.config)) say(note);
   checkpoint::save_gguf(exec, f.gguf, s.config, s.parameters, s.map, s.adapter ? s.rows() : checkpoint::RowReader(),
                         describe(s), options);
 }

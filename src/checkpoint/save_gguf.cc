@@ -235,7 +235,10 @@ class GgufEncoder {
     if (rows_ || source.parts.size() > 1 || source.parts.front().turned) return false;
     const ops::StoredTensor& v = source.parts.front().tensor;
     if (type == StoredType::mxfp4 && ops::holds_mxfp4(v)) {
-      ops::mxfp4_rows(v, p.first, p.count, out);
+      const size_t row = p.bytes / static_cast<size_t>(p.count);
+      for_runs(i, p, [&](int64_t to, int64_t from, int64_t n) {
+        ops::mxfp4_rows(v, from, n, out + static_cast<size_t>(to) * row);
+      });
       return true;
     }
     if (v.type != type || v.scale) return false;
@@ -339,6 +342,8 @@ void save_gguf(const Exec& exec, const std::string& path, const model::ModelConf
     bytes += static_cast<int64_t>(t.plan.bytes());
   }
   io::GgufWriter out(path, metadata, plans);
+  if (options.note)
+    for (const std::string& note : gguf_notes(c)) options.note(note);
   const GgufEncoder encoder(c, parameters, source, rows);
   GgufStream stream(exec, out, encoder, options, bytes);
   for (const GgufTarget& t : targets) stream.write(t);

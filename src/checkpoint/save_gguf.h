@@ -16,6 +16,7 @@ namespace birkhoff::checkpoint {
 // (V4's experts) become MXFP4, the same numbers, whatever `matrices` is but f32.
 struct GgufSaveOptions {
   ops::StoredType matrices = ops::StoredType::bf16, head = ops::StoredType::bf16;
+  std::function<void(const std::string&)> note;    // takes gguf_notes (gguf_metadata.h), once the model has its place
   std::function<void(int64_t, int64_t)> progress;  // bytes written so far and in all
 };
 // f32, f16, bf16, q8_0 or q4_0. Throws Error{where} naming the known ones.

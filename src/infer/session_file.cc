@@ -21,7 +21,7 @@ constexpr const char* kChecksum = "checksum";
 std::string_view bytes_of(const io::TensorEntry& t) { return {reinterpret_cast<const char*>(t.data), t.bytes}; }
 
 // What a model is as far as caches are concerned: its configuration, arithmetic, what products read, and of every
-// matrix a sample.
+// matrix a sample, of masters across all of it: training moves rows apart.
 std::string model_name(const model::Model& m) {
   uint64_t sum = io::checksum(model::config_to_json(m.config).dump() + dtype_name(m.compute));
   const auto add = [&](const void* data, size_t bytes) {
@@ -32,6 +32,12 @@ std::string model_name(const model::Model& m) {
   for (const ops::StoredMatrix& matrix : m.stored)
     for (const ops::StoredMatrix::Part& part : matrix.parts)
       add(part.tensor.data, std::min(kSample, static_cast<size_t>(part.tensor.row_bytes())));
+  if (m.block) {
+    constexpr int64_t kValues = 64;
+    for (const model::ParameterInfo& p : m.parameters)
+      for (int64_t i = 0; i < p.size(); i += std::max<int64_t>(1, p.size() / kValues))
+        add(m.block + p.offset + i, sizeof(float));
+  }
   for (const ops::QuantMatrix& q : m.quantised) add(&q.type, sizeof q.type);
   if (m.adapter_block) add(m.adapter_block, sizeof(float) * static_cast<size_t>(model::parameter_elements(m.adapters)));
   return std::to_string(sum);

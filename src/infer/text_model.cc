@@ -21,6 +21,16 @@ void read_ends(const nlohmann::json& j, std::vector<int32_t>& ends) {
     if (id.is_number_unsigned() && id.get<uint64_t>() <= INT32_MAX) ends.push_back(id.get<int32_t>());
 }
 
+// What a file has for a model of bytes (text/tokenizer/gguf_vocabulary.h): the ids of every text are its bytes.
+bool is_bytes(const text::Tokenizer& t) {
+  if (t.size() != kByteVocabulary || t.bos() || t.eos()) return false;
+  for (int32_t id = 0; id < kByteVocabulary; ++id) {
+    std::string bytes;
+    if (t.is_special(id) || !t.append_bytes(id, bytes) || bytes != std::string(1, static_cast<char>(id))) return false;
+  }
+  return t.encode("e\xcc\x81").size() == 3;  // which normalisers put together
+}
+
 }  // namespace
 
 // What was trained here without a tokenizer was trained on bytes.
@@ -38,11 +48,13 @@ TextModel::TextModel(const Engine& engine) {
                 engine.directory() + ": the model has " + std::to_string(vocab) +
                     " tokens and no tokenizer; only byte models (256 tokens, or trained here) read text without one",
                 "put tokenizer.json beside the weights, or use --tokens-file");
-  if (engine.directory().empty() || !text::Tokenizer::exists(engine.directory())) {
+  if (!engine.directory().empty() && text::Tokenizer::exists(engine.directory()))
+    tokenizer_ = text::Tokenizer::open(engine.directory());
+  if (tokenizer_ && is_bytes(*tokenizer_)) tokenizer_ = nullptr;
+  if (!tokenizer_) {
     for (int64_t id = kByteVocabulary; id < vocab; ++id) padding_.push_back(static_cast<int32_t>(id));
     return;
   }
-  tokenizer_ = text::Tokenizer::open(engine.directory());
   if (tokenizer_->size() > vocab)
     throw Error("tokenizer",
                 engine.directory() + ": the tokenizer has ids up to " + std::to_string(tokenizer_->size() - 1) +

@@ -12,8 +12,9 @@ namespace birkhoff::infer {
 
 class TextModel {
  public:
-  // The tokenizer of the engine's directory; without one bytes are tokens, if the vocabulary is 256 or the model was
-  // trained here. Throws Error when there is neither.
+  // The tokenizer of the engine's directory; without one, and where it makes every byte a token as a GGUF file of such
+  // a model does, bytes are tokens, if the vocabulary is 256 or the model was trained here. Throws Error when there is
+  // neither.
   explicit TextModel(const Engine& engine);
   // For models that read and write ids only: no tokenizer is looked for, every id may be written, none ends the text.
   static bool has_text(const Engine& engine);

@@ -2,11 +2,14 @@
 #include "checkpoint/save_gguf.h"
 
 #include <cmath>
+#include <deque>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/gguf_metadata.h"
 #include "checkpoint/model_files.h"
 #include "infer/engine.h"
+#include "io/safetensors.h"
 #include "support/gguf_copy.h"
 #include "support/golden.h"
 #include "support/matrix.h"
@@ -154,6 +157,53 @@ TEST_P(SaveGguf, SettingsAndBytesComeBack) {
 }
 INSTANTIATE_TEST_SUITE_P(Types, SaveGguf, testing::ValuesIn(save_cases()),
                          [](const auto& one) { return std::string(one.param.name); });
+
+// The directory with its q_proj and k_proj in FP4, a factor for 32 of a row, all else numbers that bf16 holds.
+void rotary_rows_to_fp4(const std::string& from, const std::string& to) {
+  const io::SafetensorsFile file(from + "/model.safetensors");
+  std::deque<std::string> memory;
+  std::vector<io::TensorEntry> list;
+  const Rng rng(3);
+  uint64_t drawn = 0;
+  const auto add = [&](const std::string& name, io::TensorType type, int64_t rows, int64_t cols, uint8_t least,
+                       uint8_t most) {
+    std::string& bytes = memory.emplace_back(static_cast<size_t>(rows * cols), '\0');
+    for (char& b : bytes) b = static_cast<char>(least + rng.bits(drawn++) % (most - least + 1u));
+    list.push_back({name, type, {rows, cols}, reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()});
+  };
+  for (const io::TensorEntry& t : file.tensors()) {
+    const bool rotary = t.name.ends_with("q_proj.weight") || t.name.ends_with("k_proj.weight");
+    if (!rotary) {
+      std::string& bytes = memory.emplace_back(reinterpret_cast<const char*>(t.data), t.bytes);
+      for (size_t i = 0; i < bytes.size(); i += 4) bytes[i] = bytes[i + 1] = 0;
+      list.push_back(t);
+      list.back().data = reinterpret_cast<const std::byte*>(bytes.data());
+      continue;
+    }
+    add(t.name, io::TensorType::i8, t.shape[0], t.shape[1] / 2, 0, 255);
+    const std::string module = t.name.substr(0, t.name.rfind('.'));
+    add(module + ".scale", io::TensorType::f8_e8m0, t.shape[0], t.shape[1] / 32, 117, 121);
+  }
+  std::filesystem::create_directories(to);
+  std::filesystem::copy_file(from + "/config.json", to + "/config.json");
+  io::write_safetensors(to + "/model.safetensors", list, {});
+}
+
+TEST(SaveGgufFp4, RotaryRows) {
+  for (const auto& c : {dense("llama"), with_experts("mixtral", 0), with_experts("deepseek", 2)}) {
+    TempDir dir;
+    write_model(dir / "m", c);
+    rotary_rows_to_fp4(dir / "m", dir / "fp4");
+    to_gguf(dir / "fp4", dir / "a.gguf", StoredType::bf16, StoredType::bf16);
+    EXPECT_STREQ(io::GgufFile(dir / "a.gguf").find("blk.0.attn_q.weight")->type->name, "MXFP4");
+    EXPECT_STREQ(io::GgufFile(dir / "a.gguf").find("blk.0.attn_k.weight")->type->name, "MXFP4");
+    const std::vector<double> want = logits_of_path(dir / "fp4", "fp32", ops::WeightFormat::stored);
+    expect_close(logits_of_path(dir / "a.gguf", "fp32", ops::WeightFormat::stored), want, 16 * 0x1p-24 * largest(want),
+                 c.model_type);
+    to_gguf(dir / "a.gguf", dir / "b.gguf", StoredType::bf16, StoredType::bf16);
+    EXPECT_TRUE(read_file(dir / "a.gguf") == read_file(dir / "b.gguf"));
+  }
+}
 
 TEST(GgufSaving, WhatHasNoPlaceThere) {
   const auto refused = [](model::ModelConfig c, std::vector<std::string> parts) {

@@ -134,6 +134,32 @@ class Gguf(Case):
         self.assertEqual(texts[0], texts[1])
         self.expect(DONE, "bench", "infer", "-m", file, "--prompt", "4", "--decode", "2")
 
+    def test_bytes_that_are_no_text(self):
+        """A model of bytes reads and writes what is no UTF-8, be it a file; 3 rows have no token."""
+        run, file, data = self.dir / "run", self.dir / "bytes.gguf", self.dir / "data"
+        data.write_bytes(bytes(range(256)) * 8)
+        small = {"vocab_size": 259, "hidden_size": 32, "residual": "plain", "steps": 1, "seq_len": 32}
+        self.expect(DONE, "train", "--preset", "demo", "--data", data, "--out", run, *(word for k, v in small.items() for word in ("--set", f"{k}={v}")))
+        self.expect(DONE, "convert", "-m", run, "--gguf", file, "--gguf-type", "f32")
+        self.expect(DONE, "convert", "-m", file, "--out", self.dir / "again", "--dtype", "fp32")
+        first, *others = (json.loads(self.expect(DONE, "eval", "-m", m, "--data", data, "--seq-len", "32", "--dtype", "fp32", "--json").out)
+                          for m in (run, file, self.dir / "again"))
+        for other in others:
+            self.assertEqual((first["tokens"], first["bytes"]), (other["tokens"], other["bytes"]))
+            self.assertAlmostEqual(first["nats_per_byte"], other["nats_per_byte"], delta=1e-6)
+
+    def test_a_refusal_stands_alone(self):
+        """What llama.cpp would do with a file is not said of one that is not written."""
+        case, v4 = REPOSITORY / "tests" / "golden" / "cases" / "deepseek_v4", self.dir / "v4"
+        shutil.copytree(case, v4)
+        config = json.loads((v4 / "config.json").read_text())
+        config["rope_scaling"] = {"type": "linear", "factor": 2.0}
+        (v4 / "config.json").write_text(json.dumps(config))
+        done = self.expect(REFUSED, "convert", "-m", v4, "--gguf", self.dir / "v4.gguf", says="rope_scaling linear")
+        self.assertNotIn("llama.cpp", done.err)
+        done = self.expect(REFUSED, "convert", "-m", case, "--gguf", self.dir / "none" / "v4.gguf", says="none/v4.gguf")
+        self.assertNotIn("llama.cpp", done.err)
+
     def test_quantised_weights_are_kept(self):
         cache, made = self.dir / "cache", self.dir / "made"
         flags = ["--tokens-file", self.ids, "--out", self.dir / "logits", "--dtype", "bf16"]

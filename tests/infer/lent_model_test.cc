@@ -130,6 +130,28 @@ TEST_P(LentModel, PromptsOfOtherWeightsAreForgotten) {
   EXPECT_EQ(after.recall(ids), lent.prefixes() ? 192 : 0) << "of the weights of now";
 }
 
+// Norms stay, as where they are frozen.
+TEST_P(LentModel, SessionFilesOfOtherWeightsAreRefused) {
+  const Engine lent(*model.m, exec);
+  infer::Session session(lent, 60);
+  session.feed(some_ids(50));
+  session.save(dir / "session");
+  EXPECT_EQ(infer::Session::restore(lent, dir / "session").length(), 50);
+  for (const char* moved : {"layers.0.", "layers.1."}) {
+    const std::vector<float> before(model.m->block, model.m->block + model::parameter_elements(model.m->parameters));
+    model.m->weights.for_each([&](const std::string& name, Mat t, layers::Role role) {
+      if (role == layers::Role::output_projection && name.find(moved) != std::string::npos)
+        for (int64_t i = 0; i < t.size(); ++i) t.f32()[i] *= 1.25f;
+    });
+    model.m->refresh(exec);
+    expect_error([&] { infer::Session::restore(lent, dir / "session"); },
+                 {dir / "session", ": model \"", "go on with"});
+    std::copy(before.begin(), before.end(), model.m->block);
+    model.m->refresh(exec);
+    EXPECT_EQ(infer::Session::restore(lent, dir / "session").length(), 50) << "of the same weights again";
+  }
+}
+
 TEST_P(LentModel, LossOnDataIsThatOfItsDirectory) {
   std::string bytes(400, ' ');
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(Rng(4).bits(i) % 256);

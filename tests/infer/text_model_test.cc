@@ -12,6 +12,8 @@
 #include "support/golden.h"
 #include "support/temp_dir.h"
 #include "support/tokenized_model.h"
+#include "text/tokenizer/byte_level_json.h"
+#include "text/tokenizer/byte_symbols.h"
 #include "text/tokenizer/fim.h"
 
 namespace birkhoff::test {
@@ -81,6 +83,32 @@ TEST(TextModel, FillInTheMiddlePrompt) {
   expected.push_back(id("<｜fim▁end｜>"));
   EXPECT_EQ(text::fim_prompt(*coder, "def f(", "return x<｜fim▁end｜>"), expected);
   EXPECT_THROW(text::fim_prompt(*text::Tokenizer::open(kGolden + "llm"), "a", "b"), Error);
+}
+
+// The vocabulary that convert writes for a model of bytes, with rows behind it; and what is nearly one.
+TEST(TextModel, AVocabularyOfBytesIsNoTokenizer) {
+  const TempDir dir;
+  model::ModelConfig c = small_config("plain", 1, false);
+  c.vocab_size = 259;
+  const SmallModel s(c, f32_t, 8, Exec(1));
+  checkpoint::save_weights(dir.path(), *s.m, model::config_to_json(s.m->config), f32_t);
+  const Engine engine(dir.path(), options());
+  const auto opened = [&](auto&& edit) {
+    json vocab = json::object();
+    for (int b = 0; b < 256; ++b) vocab[text::to_symbols(std::string(1, static_cast<char>(b)))] = b;
+    const json symbols = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}};
+    json file = text::byte_level_json({vocab, json::array(), json::array(), nullptr, symbols, nullptr});
+    edit(file);
+    dir.file("tokenizer.json", file.dump());
+    return TextModel(engine);
+  };
+  const TextModel bytes = opened([](json&) {});
+  EXPECT_FALSE(bytes.tokenizer());
+  EXPECT_EQ(bytes.padding(), (std::vector<int32_t>{256, 257, 258}));
+  EXPECT_EQ(bytes.prompt("\xff!"), (std::vector<int32_t>{255, '!'}));
+  EXPECT_TRUE(opened([](json& f) { f["normalizer"] = {{"type", "NFC"}}; }).tokenizer());
+  EXPECT_TRUE(opened([](json& f) { f["model"]["vocab"]["th"] = 256; }).tokenizer());
+  EXPECT_TRUE(opened([](json& f) { std::swap(f["model"]["vocab"]["a"], f["model"]["vocab"]["b"]); }).tokenizer());
 }
 
 TEST(TextModel, EvalCountsBytesOfTheText) {
