@@ -269,6 +269,7 @@ SABOTAGES = [
     ("pages-around", "core/pages.cc", "MADV_RANDOM", "MADV_NORMAL", ("core_test", "Pages")),
     ("pages-of-scales", "ops/gemm/operand_pages.cc", "end = div_up(first + count, t.block_rows);", "end = (first + count) / t.block_rows;", ("ops_gemm_test", "OperandPages")),
     ("pages-turned", "ops/gemm/operand_pages.cc", "    if (part.turned) begin = 0, end = t.rows;\n", "", ("ops_gemm_test", "OperandPages")),
+    ("pages-cut", "ops/gemm/operand_pages.cc", "reinterpret_cast<uintptr_t>(range.data()) % kPiece;", "0 * reinterpret_cast<uintptr_t>(range.data());", ("ops_gemm_test", "OperandPages")),
     ("stream-expert-rows", "layers/moe.cc", "rows.block(begin, end - begin)", "rows.block(0, end - begin)", ("layers_test", "Moe")),
     ("stream-expert-offsets", "layers/moe.cc", "offset -= begin;", "offset -= 0 * begin;", ("layers_test", "Moe")),
     ("stream-from-disk", "model/traffic.cc", "- kept_of_routed(memory)", "- 0 * kept_of_routed(memory)", ("infer_test", "Streaming")),

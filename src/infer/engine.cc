@@ -180,8 +180,10 @@ void Engine::stream(size_t copies) {
   std::string path = own_model_->quantised.empty() ? "" : panels_->path();
   for (const std::string& file : files_->paths())
     if (path.empty() || (own_model_->quantised.empty() && io::file_size(file) > io::file_size(path))) path = file;
-  streamed_ = StreamedSpeed{model::weight_traffic(*own_model_), memory_for_weights(have - working),
-                            disk_read_rate(*exec_, path)};
+  // Caches are address space until they are used: where they could take all that is left, they are not waited for.
+  const double beside_caches = memory_for_weights(have - working - budget),
+               memory = beside_caches > 0 ? beside_caches : memory_for_weights(have - working);
+  streamed_ = StreamedSpeed{model::weight_traffic(*own_model_), memory, disk_read_rate(*exec_, path)};
   model::keep_in_memory(*own_model_, streamed_->memory);
   add_note(streamed_->said());
 }

@@ -77,11 +77,7 @@ TEST(Streaming, TheDiskIsMeasured) {
   EXPECT_EQ(infer::disk_read_rate(exec, dir / "absent"), 0);
 }
 
-std::vector<float> logits_of(const std::string& model, const infer::EngineOptions& options, std::string* note) {
-  const infer::Engine engine(model, options);
-  EXPECT_EQ(engine.streamed().has_value(), options.stream);
-  EXPECT_EQ(engine.model().stream_bytes > 0, options.stream);
-  *note = engine.note();
+std::vector<float> logits_of(const infer::Engine& engine) {
   std::vector<float> logits;
   engine.full_logits(random_ids(9, 256),
                      [&](int64_t, std::span<const float> row) { logits.insert(logits.end(), row.begin(), row.end()); });
@@ -92,6 +88,14 @@ std::vector<float> logits_of(const std::string& model, const infer::EngineOption
     logits.insert(logits.end(), row.begin(), row.end());
   }
   return logits;
+}
+
+std::vector<float> logits_of(const std::string& model, const infer::EngineOptions& options, std::string* note) {
+  const infer::Engine engine(model, options);
+  EXPECT_EQ(engine.streamed().has_value(), options.stream);
+  EXPECT_EQ(engine.model().stream_bytes > 0, options.stream);
+  *note = engine.note();
+  return logits_of(engine);
 }
 
 // Sizes that can be quantised.
@@ -117,6 +121,26 @@ TEST(Streaming, HasTheSameBits) {
     EXPECT_EQ(note.rfind("streamed: weights of ", 0), 0u) << note;
     EXPECT_EQ(logits_of(dir / "m", options, &note), want);
     EXPECT_EQ(io::exists(dir / "panels"), format == ops::WeightFormat::q4);
+  }
+}
+
+// Nothing stays: every matrix that a token reads is asked for, used and given back.
+TEST(Streaming, WhatPassesHasTheSameBits) {
+  model::ModelConfig tied = streamed_config("plain");
+  tied.tie_word_embeddings = true;
+  for (const model::ModelConfig& c : {streamed_config("plain"), streamed_config("mhc"), wide_v4_config(), tied}) {
+    const TempDir dir;
+    write_model(dir / "m", c);
+    infer::EngineOptions options;
+    options.threads = 2, options.max_positions = 64, options.caches.bytes = 1 << 20;
+    options.weights = {ops::WeightFormat::stored, ops::WeightFormat::stored};
+    const std::vector<float> want = logits_of(infer::Engine(dir / "m", options));
+    options.stream = true;
+    const infer::Engine engine(dir / "m", options);
+    model::keep_in_memory(const_cast<model::Model&>(engine.model()), 0);
+    EXPECT_EQ(kept(engine.model()), (std::pair<double, double>(0, 0)));
+    EXPECT_EQ(engine.model().weights.head.passing, true);
+    EXPECT_EQ(logits_of(engine), want) << c.model_type << (c.tie_word_embeddings ? " tied" : "");
   }
 }
 
