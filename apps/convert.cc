@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
@@ -15,7 +14,7 @@
 #include "checkpoint/save_model.h"
 #include "core/cpu.h"
 #include "core/error.h"
-#include "infer/engine.h"
+#include "infer/measured_model.h"
 #include "io/atomic_file.h"
 #include "io/user_files.h"
 #include "model/config/notes.h"
@@ -82,17 +81,14 @@ struct Source {
   std::optional<checkpoint::AdapterFiles> adapter;
 };
 
-// Opens the directory once with quantised weights, which stay there for the next time and need not fit into memory.
+// Quantised weights, which need not fit into memory, for who opens the directory.
 void add_panels(const ConvertFlags& f, const std::string& directory, int threads) {
   infer::EngineOptions options;
   f.weights.apply(options);
   options.panels = directory;
-  options.stream = true;
   options.threads = threads;
   options.progress = preparing_progress();
-  const infer::Engine engine(directory, options);
-  const std::vector<std::string> names = io::list_directory(directory);
-  if (std::none_of(names.begin(), names.end(), [](const std::string& n) { return n.ends_with(".panels"); }))
+  if (!infer::make_panels(directory, options))
     throw Error("convert", f.out + ": no matrix can be quantised", "", ExitCode::input);
 }
 

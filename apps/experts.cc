@@ -19,7 +19,7 @@ struct ExpertsFlags {
   std::vector<std::string> data;
   std::vector<int64_t> disable_top;
   lab::SpecialisationOptions options;
-  bool replace_shared = false, json = false;
+  bool replace_shared = false, json = false, stream = false;
   bool probes() const { return !disable_top.empty() || replace_shared; }
 };
 
@@ -134,6 +134,8 @@ void add_experts(CLI::App& app, Program& p) {
   verb->add_option("--out", f->out, "page to write")->capture_default_str();
   verb->add_option("--adapter", f->adapter, "LoRA adapter to apply: a PEFT directory, a run or a checkpoint");
   verb->add_option("--dtype", f->dtype, "bf16 or fp32; default: as trained");
+  verb->add_flag("--stream", f->stream,
+                 "weights may be more than memory: they are read from the disk as they are needed");
   verb->add_flag("--json", f->json, "JSON instead of text");
   verb->add_option("--threads", p.threads, "default: all cores");
   verb->callback([f, &p] {
@@ -142,6 +144,7 @@ void add_experts(CLI::App& app, Program& p) {
       options.compute = f->dtype;
       options.adapter = f->adapter;
       options.threads = p.thread_count();
+      options.stream = f->stream;
       options.enough_positions =
           std::max(options.enough_positions, f->options.seq_len ? f->options.seq_len : eval::trained_seq_len(f->model));
       return f->probes() ? probe(*f, options) : specialise(*f, options);

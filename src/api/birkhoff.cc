@@ -59,6 +59,8 @@ infer::EngineOptions engine_options(const EngineOptions& o) {
   e.threads = o.threads > 0 ? o.threads : cpu_cores();
   e.progress = o.progress;
   e.weights = model::WeightFormats::named(o.weights, o.head_weights);
+  e.panels = o.panels;
+  e.stream = o.stream;
   e.caches.bytes = o.cache_bytes;
   e.caches.prefix_bytes = o.prefix_bytes;
   const auto how = find_named<model::LatentAttention>(o.mla);

@@ -39,16 +39,18 @@ class [[nodiscard]] Result {
 using Done = Result<std::monostate>;
 
 struct EngineOptions {
-  std::string adapter;                                  // LoRA beside the weights; "": the model's own, if any
-  std::string dtype;                                    // "bf16", "fp32"; "": as the model says
-  std::string weights = "auto", head_weights;           // docs/infer.md; "": as weights, q8 beside q4
-  std::string cache_type;                               // "fp32", "bf16", "int8"; "": as dtype
-  std::string mla = "auto";                             // docs/infer.md: or "expanded", "absorbed"
-  int64_t cache_bytes = 0;                              // of all sessions; 0: a quarter of the machine's memory
-  int64_t prefix_bytes = 0;                             // of these, kept of prompts for others that begin alike
-  bool predictors = false;                              // prediction modules are read and cached too: they may draft
-  int64_t max_tokens = 0;                               // of a text; 0: 4096, or what the model has if that is less
-  int threads = 0;                                      // 0: all cores
+  std::string adapter;                         // LoRA beside the weights; "": the model's own, if any
+  std::string dtype;                           // "bf16", "fp32"; "": as the model says
+  std::string weights = "auto", head_weights;  // docs/infer.md; "": as weights, q8 beside q4
+  std::string cache_type;                      // "fp32", "bf16", "int8"; "": as dtype
+  std::string mla = "auto";                    // docs/infer.md: or "expanded", "absorbed"
+  std::string panels;                          // directory that keeps quantised weights; "": none
+  bool stream = false;       // weights may be more than memory (docs/infer.md); Engine::note() says what to expect
+  int64_t cache_bytes = 0;   // of all sessions; 0: a quarter of the machine's memory
+  int64_t prefix_bytes = 0;  // of these, kept of prompts for others that begin alike
+  bool predictors = false;   // prediction modules are read and cached too: they may draft
+  int64_t max_tokens = 0;    // of a text; 0: 4096, or what the model has if that is less
+  int threads = 0;           // 0: all cores
   std::function<void(int64_t, int64_t)> progress = {};  // bytes prepared, and in all, while it is opened
 };
 

@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -84,13 +85,17 @@ std::string key_of(const ModelFiles& files, const model::Model& m) {
   return key;
 }
 
-std::vector<uint64_t> checksums_of(const Exec& exec, const std::byte* data, size_t bytes) {
-  std::vector<uint64_t> sums(chunks_of(bytes));
-  exec.parallel_for(static_cast<int64_t>(sums.size()), [&](int64_t i) {
-    const size_t begin = static_cast<size_t>(i) * kChunkBytes;
-    sums[static_cast<size_t>(i)] = XXH3_64bits(data + begin, std::min(kChunkBytes, bytes - begin));
+// Whether so many chunks, spread over the data, have their checksums.
+bool chunks_match(const Exec& exec, ByteRange data, const std::byte* sums, size_t checked) {
+  const size_t chunks = chunks_of(data.size());
+  std::atomic<bool> match{true};
+  exec.parallel_for(static_cast<int64_t>(checked), [&](int64_t i) {
+    const size_t chunk = static_cast<size_t>(i) * chunks / checked, begin = chunk * kChunkBytes;
+    uint64_t sum;
+    std::memcpy(&sum, sums + chunk * sizeof sum, sizeof sum);
+    if (XXH3_64bits(data.data() + begin, std::min(kChunkBytes, data.size() - begin)) != sum) match = false;
   });
-  return sums;
+  return match;
 }
 
 // The checksums of chunks of bytes that come in pieces of any size.
@@ -150,10 +155,15 @@ PanelCache::PanelCache(std::string directory, const ModelFiles& files, const mod
   path_ = directory_ + "/" + hex_of(XXH3_64bits(key_.data(), key_.size())) + ".panels";
 }
 
-bool PanelCache::open(const Exec& exec, bool check) {
+bool PanelCache::open(const Exec& exec, size_t memory) {
+  const size_t chunks = chunks_of(bytes_);
+  return map(exec, bytes_ <= memory ? chunks : std::min(chunks, kSampledChunks));
+}
+
+bool PanelCache::map(const Exec& exec, size_t checked_chunks) {
   if (path_.empty() || !io::exists(path_)) return false;
   const auto refuse = [&](const std::string& what) {
-    note_ = path_ + ": " + what + ": made again";
+    complaint_ = path_ + ": " + what;
     file_.reset();
     return false;
   };
@@ -174,10 +184,8 @@ bool PanelCache::open(const Exec& exec, bool check) {
   constexpr size_t kChecked = offsetof(PanelHeader, key_bytes);
   if (XXH3_64bits(file.data() + kChecked, h.data_begin - kChecked) != h.checksum) return refuse("is damaged");
   if (std::memcmp(file.data() + sizeof h, key_.data(), key_.size()) != 0) return refuse("is of another model");
-  if (check) {
-    const std::vector<uint64_t> sums = checksums_of(exec, file.data() + h.data_begin, bytes_);
-    if (std::memcmp(file.data() + sizeof h + key_.size(), sums.data(), sums_bytes) != 0) return refuse("is damaged");
-  }
+  if (!chunks_match(exec, file.subspan(h.data_begin), file.data() + sizeof h + key_.size(), checked_chunks))
+    return refuse("is damaged");
   // Read only: nobody writes to panels that are filled.
   panels_ = std::make_unique<Arena>(Arena::over(const_cast<std::byte*>(file.data()) + h.data_begin, bytes_));
   return true;
@@ -218,7 +226,7 @@ void PanelCache::write_file(const Exec& exec, const model::Model& measured,
 bool PanelCache::make(const Exec& exec, const model::Model& measured, const model::Model::Progress& progress) {
   if (path_.empty()) return false;
   write_file(exec, measured, progress);
-  return open(exec, false);
+  return map(exec, 0);  // as it was just written
 }
 
 Arena& PanelCache::panels() {

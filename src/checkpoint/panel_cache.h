@@ -6,7 +6,7 @@
 // configuration, the formats, the shapes of all panels and what the quantisation makes of a fixed matrix, which changes
 // with the layout of panels. Hashing all of a model would take as long as quantising it; files whose time is the same
 // and whose samples are equal hold the same weights. Every 16 MiB of panels have a checksum, looked at before anything
-// is believed, unless the model is streamed, which reads no more of a file than it must: a damaged file is made again.
+// is believed, of panels that memory cannot hold a sample of them: a damaged file is made again.
 #pragma once
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -32,20 +32,23 @@ class PanelCache {
   // directory: where files are, created when one is written; "": nowhere, nothing is read or kept. measured: a model of
   // `files` whose panels are `bytes`, of a measuring arena.
   PanelCache(std::string directory, const ModelFiles& files, const model::Model& measured, size_t bytes);
-  // Maps the file that is there. check: looks at all checksums. False: there is none, or none to believe.
-  bool open(const Exec& exec, bool check);
+  // Maps the file that is there, and looks at all checksums, or, of more than `memory` bytes of panels, at
+  // kSampledChunks of them. False: there is none, or none to believe.
+  static constexpr size_t kSampledChunks = 16;  // 256 MiB
+  bool open(const Exec& exec, size_t memory);
   // Makes the file, complete or not at all, of what `measured` quantises, and maps it. False: there is no place for
   // one. Throws Error when it cannot be written.
   bool make(const Exec& exec, const model::Model& measured, const model::Model::Progress& progress);
   ByteRange mapped() const { return file_ ? std::as_bytes(file_->bytes()) : ByteRange(); }
   // The memory of the panels: those of the file, or fresh ones that are to be filled. As long as this object.
   Arena& panels();
-  const std::string& path() const { return path_; }  // "" without a directory
-  const std::string& note() const { return note_; }  // a sentence, or ""
+  const std::string& path() const { return path_; }            // "" without a directory
+  const std::string& complaint() const { return complaint_; }  // of the file that is not believed, or ""
 
  private:
+  bool map(const Exec& exec, size_t checked_chunks);
   void write_file(const Exec& exec, const model::Model& measured, const model::Model::Progress& progress) const;
-  std::string directory_, path_, key_, note_;
+  std::string directory_, path_, key_, complaint_;
   size_t bytes_;
   std::unique_ptr<io::MappedFile> file_;
   std::unique_ptr<Arena> panels_;

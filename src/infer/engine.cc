@@ -2,17 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <optional>
 
-#include "checkpoint/adapter.h"
-#include "checkpoint/tensor_map.h"
 #include "core/error.h"
 #include "core/process.h"
+#include "infer/measured_model.h"
 #include "infer/prefix_cache.h"
 #include "io/user_files.h"
-#include "model/config/json_fields.h"
-#include "model/config/notes.h"
 #include "ops/rows/elementwise.h"
 
 namespace birkhoff::infer {
@@ -88,30 +84,11 @@ void require_memory(const std::string& directory, size_t file_bytes, size_t copy
               "weights from the disk as they are needed");
 }
 
-DType compute_type(const std::string& asked, const nlohmann::json& config) {
-  std::string name = asked;
-  if (name.empty() && config.contains("training")) name = model::field_or<std::string>(config["training"], "dtype", "");
-  if (name.empty())
-    name = model::field_or(config, "torch_dtype", model::field_or<std::string>(config, "dtype", "")) == "float32"
-               ? dtype_name(DType::f32)
-               : dtype_name(DType::bf16);
-  if (const auto type = find_named<DType>(name)) return *type;
-  throw Error("dtype", "unknown value \"" + name + "\"", "one of bf16, fp32", ExitCode::usage);
-}
-
-model::ModelConfig config_with(nlohmann::json config, const std::vector<std::string>& settings, std::string& dtype) {
-  for (const char* key : {"training", "panels"}) config.erase(key);
-  model::ModelConfig c = model::config_from_json(config);
-  for (const std::string& text : settings) {
-    const auto [key, value] = model::parse_setting(text);
-    if (key == "dtype")
-      model::assign_field(key, value, dtype);
-    else if (!model::set_model_field(c, key, value))
-      throw Error("settings", "unknown setting \"" + key + "\" of a model that is run",
-                  "dtype and the model's settings of docs/settings.md can be set", ExitCode::usage);
-  }
-  model::validate(c);
-  return c;
+// Why the panels that a directory carries are not those of the model as it is opened.
+std::string why_not_carried(const MeasuredModel& m) {
+  if (m.weights != *m.carried) return ": its panels are of other number formats";
+  if (m.config.latent_attention == model::LatentAttention::expanded) return ": its panels are for caches of latents";
+  return ": its panels are not those of its weights (files copied without their times?)";
 }
 
 }  // namespace
@@ -135,72 +112,35 @@ Engine::Engine(const std::string& directory, const EngineOptions& options)
       own_exec_(std::make_unique<Exec>(options.threads)),
       exec_(own_exec_.get()),
       cache_options_(options.caches) {
-  files_ = std::make_unique<checkpoint::ModelFiles>(directory_);
-  std::string dtype = options.compute;
-  model::ModelConfig config = config_with(files_->config(), options.set, dtype);
-  const DType compute = compute_type(dtype, files_->config());
-  config.latent_attention = options.latent_attention;
-  for (const std::string& note : model::reading_notes(config)) add_note(note);
-  for (const std::string& note : files_->complete(config)) add_note(note);
-  // A directory that carries its panels is run with them unless something else is asked for.
-  const auto carried = checkpoint::carried_formats(files_->config());
-  const model::WeightFormats weights = carried && options.weights.automatic() ? *carried : options.weights;
-  const bool own = carried && options.panels.empty();
-  // Panels that are carried have those of the modules too, which nobody reads then.
-  if (!options.caches.predictors && !carried) config.num_nextn_predict_layers = 0;
-  max_positions_ = options.max_positions ? options.max_positions
-                                         : std::min(config.max_position_embeddings, options.enough_positions);
-  std::optional<checkpoint::AdapterFiles> adapter;
-  if (!options.adapter.empty())
-    adapter.emplace(options.adapter, config);
-  else if (files_->is_directory() && checkpoint::has_adapter(directory_))
-    adapter.emplace(directory_, config);
-  model::Weights shapes(config);
-  const checkpoint::TensorMap map = files_->match(config, model::list_parameters(shapes));
-  Arena measuring = Arena::measuring(), panels = Arena::measuring();
-  model::Model measured(config, compute, max_positions_, map.views, weights, measuring, panels);
-  if (adapter) measured.attach_adapters(adapter->spec(), false, measuring);
+  MeasuredModel measured(directory_, options);
+  for (const std::string& note : measured.notes) add_note(note);
+  max_positions_ = measured.max_positions;
   if (!options.stream)
-    require_memory(directory_, static_cast<size_t>(measured.read_in_place), measuring.peak() + panels.peak());
-  planned_weights_ = measured.read_in_place + static_cast<int64_t>(measuring.peak() + panels.peak());
-  panels_ =
-      std::make_unique<checkpoint::PanelCache>(own ? directory_ : options.panels, *files_, measured, panels.peak());
-  const bool mapped = map_panels(measured, options, own);
+    require_memory(directory_, static_cast<size_t>(measured.shapes->read_in_place),
+                   measured.memory.peak() + measured.panels.peak());
+  planned_weights_ =
+      measured.shapes->read_in_place + static_cast<int64_t>(measured.memory.peak() + measured.panels.peak());
+  const bool mapped = map_panels(measured, options);
+  const model::Model::Progress progress = measured.letting_go(options.progress);
+  files_ = std::move(measured.files);
   if (options.stream) {
     for (const ByteRange region : files_->regions()) read_as_asked(region);
     read_as_asked(panels_->mapped());
   }
-  memory_ = std::make_unique<Arena>(measuring.peak());
-  own_model_ =
-      std::make_unique<model::Model>(config, compute, max_positions_, map.views, weights, *memory_, panels_->panels());
-  if (!mapped) own_model_->quantise(*exec_, letting_go(options.progress));
-  if (!mapped && own && weights == *carried)
-    add_note(directory_ + (config.latent_attention == model::LatentAttention::expanded
-                               ? ": its panels are for caches of latents: made again"
-                               : ": its panels are not those of its weights (files copied without their times?): "
-                                 "made again"));
+  memory_ = std::make_unique<Arena>(measured.memory.peak());
+  own_model_ = std::make_unique<model::Model>(measured.config, measured.compute, max_positions_, measured.map.views,
+                                              measured.weights, *memory_, panels_->panels());
+  if (!mapped) own_model_->quantise(*exec_, progress);
   if (own_model_->rounded_again)
     add_note("products across the blocks of kv_b_proj read it in 8 bits (--weights stored: as it is)");
-  add_note(panels_->note());
   model_ = own_model_.get();
   if (options.probe.on()) model::set_routing_probe(*own_model_, options.probe);
-  if (adapter) {
-    own_model_->attach_adapters(adapter->spec(), false, *memory_);
-    adapter->load(*own_model_);
+  if (measured.adapter) {
+    own_model_->attach_adapters(measured.adapter->spec(), false, *memory_);
+    measured.adapter->load(*own_model_);
     own_model_->refresh_adapters(*exec_);
   }
-  if (options.stream) stream(measuring.peak());
-}
-
-// Pages of the files that were quantised from would count as this process's until it ends.
-model::Model::Progress Engine::letting_go(const model::Model::Progress& progress) const {
-  return [this, progress, let_go_at = int64_t{0}](int64_t so_far, int64_t all) mutable {
-    if (so_far - let_go_at > all / 64 || so_far == all) {
-      for (const ByteRange region : files_->regions()) let_go(region);
-      let_go_at = so_far;
-    }
-    if (progress) progress(so_far, all);
-  };
+  if (options.stream) stream(measured.memory.peak());
 }
 
 int64_t Engine::planned_bytes() const {
@@ -209,20 +149,29 @@ int64_t Engine::planned_bytes() const {
 }
 
 // False: the panels are to be made in memory.
-bool Engine::map_panels(const model::Model& measured, const EngineOptions& options, bool own) {
-  if (measured.quantised.empty() || panels_->open(*exec_, !options.stream)) return true;
+bool Engine::map_panels(const MeasuredModel& measured, const EngineOptions& options) {
+  panels_ = std::make_unique<checkpoint::PanelCache>(measured.panels_directory, *measured.files, *measured.shapes,
+                                                     measured.panels.peak());
+  if (measured.shapes->quantised.empty() || panels_->open(*exec_, machine_memory_bytes())) return true;
+  const std::string& damage = panels_->complaint();
+  const bool own = measured.own_panels;
+  const std::string missed = !damage.empty() ? damage : own ? directory_ + why_not_carried(measured) : "";
   try {
-    if (!own && panels_->make(*exec_, measured, letting_go(options.progress))) return true;
+    if (!own && panels_->make(*exec_, *measured.shapes, measured.letting_go(options.progress))) {
+      if (!missed.empty()) add_note(missed + ": made again");
+      return true;
+    }
   } catch (const Error& e) {
     if (options.stream) throw;
     add_note(e.said() + ": panels are not kept");
   }
   if (options.stream)
     throw Error("stream",
-                directory_ + ": its quantised weights" + (own ? " are not those of its panels" : " are in no file") +
+                (missed.empty() ? directory_ + ": its quantised weights are in no file" : missed) +
                     ", and what is streamed lies in files",
-                "give --cache DIR, a place for them, or --weights stored, which reads the model's own files",
+                "give --cache DIR, a place for panels, or --weights stored, which reads the model's own files",
                 ExitCode::usage);
+  if (!missed.empty() && (!own || measured.weights == *measured.carried)) add_note(missed + ": made again");
   return false;
 }
 
@@ -239,8 +188,10 @@ void Engine::stream(size_t copies) {
   std::string path = own_model_->quantised.empty() ? "" : panels_->path();
   for (const std::string& file : files_->paths())
     if (path.empty() || (own_model_->quantised.empty() && io::file_size(file) > io::file_size(path))) path = file;
-  streamed_ = StreamedSpeed{model::weight_traffic(*own_model_), memory_for_weights(have - working),
-                            disk_read_rate(*exec_, path)};
+  // Caches are address space until they are used: where they could take all that is left, they are not waited for.
+  const double beside_caches = memory_for_weights(have - working - budget),
+               memory = beside_caches > 0 ? beside_caches : memory_for_weights(have - working);
+  streamed_ = StreamedSpeed{model::weight_traffic(*own_model_), memory, disk_read_rate(*exec_, path)};
   model::keep_in_memory(*own_model_, streamed_->memory);
   add_note(streamed_->said());
 }

@@ -19,6 +19,7 @@
 namespace birkhoff::infer {
 
 class PrefixCache;
+struct MeasuredModel;
 
 // Of what sessions keep of the tokens they read.
 struct CacheOptions {
@@ -97,8 +98,7 @@ class Engine {
   void read_whole(std::span<const int32_t> ids,
                   const std::function<void(const Exec&, model::Pass&, const model::Tape&)>& use) const;
   void add_note(const std::string& text);
-  model::Model::Progress letting_go(const model::Model::Progress& progress) const;
-  bool map_panels(const model::Model& measured, const EngineOptions& options, bool own);
+  bool map_panels(const MeasuredModel& measured, const EngineOptions& options);
   void stream(size_t copies);
   std::string note_, directory_;  // in this order: finding the directory writes the note
   int64_t max_positions_ = 0, planned_weights_ = 0;

@@ -31,6 +31,7 @@ class Experts(Case):
         self.assertRegex(shown.err, r"window \d+/\d+  0:00 left")
         table = self.expect(DONE, "experts", "-m", self.run_dir, "--data", self.text, "--validation", "--disable-top", "1").out.splitlines()
         self.assertEqual(len(table), 3, table)
+        self.assertEqual(self.expect(DONE, "experts", "-m", self.run_dir, "--data", self.text, "--validation", "--disable-top", "1", "--stream").out.splitlines(), table)
         self.assertRegex(table[1], rf"^0 disabled +{loss['nats_per_token']:.4f} +{loss['nats_per_byte']:.4f} +\+0\.0000$")
 
     def test_specialisation(self):

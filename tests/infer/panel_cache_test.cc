@@ -6,7 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "infer/engine.h"
+#include "infer/measured_model.h"
 #include "io/json_file.h"
 #include "io/user_files.h"
 #include "support/model_directory.h"
@@ -105,6 +105,33 @@ TEST_F(Panels, DamagedFilesAreMadeAgain) {
     EXPECT_TRUE(open(WeightFormat::q4, cache).made) << size;
     EXPECT_TRUE(read_file(path) == good) << size;
   }
+}
+
+// Of panels that memory cannot hold a sample of chunks is looked at: of these, which are one chunk, all.
+TEST_F(Panels, ASampleIsLookedAtOfMoreThanMemory) {
+  open(WeightFormat::q4, cache);
+  const std::string path = only_file(), good = read_file(path);
+  infer::EngineOptions options;
+  options.compute = "bf16", options.weights = {WeightFormat::q4, WeightFormat::q4};
+  const infer::MeasuredModel m(dir / "m", options);
+  checkpoint::PanelCache panels(cache, *m.files, *m.shapes, m.panels.peak());
+  ASSERT_EQ(panels.path(), path);
+  EXPECT_TRUE(panels.open(one_thread(), 0));
+  EXPECT_EQ(panels.complaint(), "");
+  std::string bad = good;
+  bad[good.size() - 100] ^= 4;
+  dir.file("cache/" + fs::path(path).filename().string(), bad);
+  EXPECT_FALSE(panels.open(one_thread(), 0));
+  EXPECT_EQ(panels.complaint(), path + ": is damaged");
+}
+
+TEST_F(Panels, AreMadeWithoutAnEngine) {
+  infer::EngineOptions options;
+  options.compute = "bf16", options.panels = cache, options.weights = {WeightFormat::q4, WeightFormat::q4};
+  EXPECT_TRUE(infer::make_panels(dir / "m", options));
+  EXPECT_FALSE(open(WeightFormat::q4, cache).made);
+  options.weights = {WeightFormat::stored, WeightFormat::stored};
+  EXPECT_FALSE(infer::make_panels(dir / "m", options)) << "no matrix is quantised";
 }
 
 TEST_F(Panels, APlaceThatCannotBeWrittenCostsTheFileAlone) {

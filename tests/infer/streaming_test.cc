@@ -1,8 +1,12 @@
 // Models whose weights stay in their files: what is expected of them, and their bits.
 #include "infer/streaming.h"
 
+#include <nlohmann/json.hpp>
+
 #include "core/process.h"
+#include "infer/measured_model.h"
 #include "infer/session.h"
+#include "io/json_file.h"
 #include "io/user_files.h"
 #include "support/model_directory.h"
 #include "support/temp_dir.h"
@@ -73,11 +77,7 @@ TEST(Streaming, TheDiskIsMeasured) {
   EXPECT_EQ(infer::disk_read_rate(exec, dir / "absent"), 0);
 }
 
-std::vector<float> logits_of(const std::string& model, const infer::EngineOptions& options, std::string* note) {
-  const infer::Engine engine(model, options);
-  EXPECT_EQ(engine.streamed().has_value(), options.stream);
-  EXPECT_EQ(engine.model().stream_bytes > 0, options.stream);
-  *note = engine.note();
+std::vector<float> logits_of(const infer::Engine& engine) {
   std::vector<float> logits;
   engine.full_logits(random_ids(9, 256),
                      [&](int64_t, std::span<const float> row) { logits.insert(logits.end(), row.begin(), row.end()); });
@@ -90,12 +90,25 @@ std::vector<float> logits_of(const std::string& model, const infer::EngineOption
   return logits;
 }
 
-TEST(Streaming, HasTheSameBits) {
-  const TempDir dir;
-  model::ModelConfig c = wide_config("mhc");
+std::vector<float> logits_of(const std::string& model, const infer::EngineOptions& options, std::string* note) {
+  const infer::Engine engine(model, options);
+  EXPECT_EQ(engine.streamed().has_value(), options.stream);
+  EXPECT_EQ(engine.model().stream_bytes > 0, options.stream);
+  *note = engine.note();
+  return logits_of(engine);
+}
+
+// Sizes that can be quantised.
+model::ModelConfig streamed_config(const std::string& residual) {
+  model::ModelConfig c = wide_config(residual);
   c.hidden_size = 64, c.intermediate_size = 96, c.moe_intermediate_size = 32, c.q_lora_rank = c.kv_lora_rank = 32,
   c.v_head_dim = 32;
-  write_model(dir / "m", c);
+  return c;
+}
+
+TEST(Streaming, HasTheSameBits) {
+  const TempDir dir;
+  write_model(dir / "m", streamed_config("mhc"));
   infer::EngineOptions options;
   options.threads = 2, options.max_positions = 64, options.caches.bytes = 1 << 20;
   std::string note;
@@ -109,6 +122,59 @@ TEST(Streaming, HasTheSameBits) {
     EXPECT_EQ(logits_of(dir / "m", options, &note), want);
     EXPECT_EQ(io::exists(dir / "panels"), format == ops::WeightFormat::q4);
   }
+}
+
+// Nothing stays: every matrix that a token reads is asked for, used and given back.
+TEST(Streaming, WhatPassesHasTheSameBits) {
+  model::ModelConfig tied = streamed_config("plain");
+  tied.tie_word_embeddings = true;
+  for (const model::ModelConfig& c : {streamed_config("plain"), streamed_config("mhc"), wide_v4_config(), tied}) {
+    const TempDir dir;
+    write_model(dir / "m", c);
+    infer::EngineOptions options;
+    options.threads = 2, options.max_positions = 64, options.caches.bytes = 1 << 20;
+    options.weights = {ops::WeightFormat::stored, ops::WeightFormat::stored};
+    const std::vector<float> want = logits_of(infer::Engine(dir / "m", options));
+    options.stream = true;
+    const infer::Engine engine(dir / "m", options);
+    model::keep_in_memory(const_cast<model::Model&>(engine.model()), 0);
+    EXPECT_EQ(kept(engine.model()), (std::pair<double, double>(0, 0)));
+    EXPECT_EQ(engine.model().weights.head.passing, true);
+    EXPECT_EQ(logits_of(engine), want) << c.model_type << (c.tie_word_embeddings ? " tied" : "");
+  }
+}
+
+TEST(Streaming, DamagedPanelsAreNoticed) {
+  const TempDir dir;
+  write_model(dir / "m", streamed_config("plain"));
+  infer::EngineOptions options;
+  options.max_positions = 64, options.stream = true, options.caches.bytes = 1 << 20;
+  options.weights = {ops::WeightFormat::q4, ops::WeightFormat::q4}, options.panels = dir / "panels";
+  std::string note;
+  const std::vector<float> want = logits_of(dir / "m", options, &note);
+  const std::string name = io::list_directory(dir / "panels").at(0), good = read_file(dir / "panels/" + name);
+  std::string bad = good;
+  bad[bad.size() / 2] ^= 4;
+  dir.file("panels/" + name, bad);
+  EXPECT_EQ(logits_of(dir / "m", options, &note), want);
+  EXPECT_NE(note.find(name + ": is damaged: made again"), std::string::npos) << note;
+  EXPECT_TRUE(read_file(dir / "panels/" + name) == good);
+
+  nlohmann::json config = io::read_json(dir / "m/config.json");  // a directory that carries them, and is only read
+  config["panels"] = checkpoint::panels_key(options.weights);
+  io::write_json(dir / "m/config.json", config);
+  options.panels = dir / "m";
+  EXPECT_TRUE(infer::make_panels(dir / "m", options));
+  options.panels = "", options.weights = {};
+  EXPECT_EQ(logits_of(dir / "m", options, &note), want);
+  options.latent_attention = model::LatentAttention::expanded;
+  expect_error([&] { infer::Engine(dir / "m", options); }, {"are for caches of latents", "--cache DIR"},
+               ExitCode::usage);
+  options.weights = {ops::WeightFormat::q8, ops::WeightFormat::q8};
+  expect_error([&] { infer::Engine(dir / "m", options); }, {"are of other number formats"}, ExitCode::usage);
+  options.latent_attention = model::LatentAttention::by_role, options.weights = {};
+  dir.file("m/" + name, bad);
+  expect_error([&] { infer::Engine(dir / "m", options); }, {name, "is damaged", "--cache DIR"}, ExitCode::usage);
 }
 
 TEST(Streaming, RefusesWhatLiesInNoFile) {

@@ -1,6 +1,7 @@
 #include "ops/gemm/operand_pages.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "ops/tasks.h"
 
@@ -48,9 +49,13 @@ void advise(const Exec& exec, std::span<const ByteRange> ranges, void (*what)(By
   if (exec.dry()) return;
   constexpr size_t kPiece = size_t{1} << 20;
   std::vector<ByteRange> pieces;
-  for (const ByteRange& range : ranges)
-    for (size_t at = 0; at < range.size(); at += kPiece)
-      pieces.push_back(range.subspan(at, std::min(kPiece, range.size() - at)));
+  for (ByteRange range : ranges) {
+    while (!range.empty()) {  // cut where pages end: one that lies in two pieces would be given back with neither
+      const size_t past = reinterpret_cast<uintptr_t>(range.data()) % kPiece;
+      pieces.push_back(range.first(std::min(kPiece - past, range.size())));
+      range = range.subspan(pieces.back().size());
+    }
+  }
   exec.parallel_for(static_cast<int64_t>(pieces.size()), [&](int64_t i) { what(pieces[static_cast<size_t>(i)]); });
 }
 

@@ -1,9 +1,15 @@
 // The memory that products say they read.
 #include "ops/gemm/operand_pages.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
 
 #include "support/matrix.h"
+#include "support/temp_dir.h"
 
 namespace birkhoff::test {
 namespace {
@@ -68,6 +74,40 @@ TEST(OperandPages, PanelsAsAWhole) {
   ops::add_memory(packed, ranges);
   EXPECT_EQ(behind(panels.data(), ranges), (Ranges{{64, ops::QuantMatrix::bytes(ops::QuantType::q4, 40, 64)},
                                                    {8192, ops::Packed::bytes(f32_t, 64, 40)}}));
+}
+
+// Several pieces that begin within a page: all whole pages go.
+TEST(OperandPages, WhatIsGivenBackHasNoGaps) {
+  constexpr size_t kPage = 4096, kPages = 1024;
+  const TempDir dir;
+  const std::string path = dir.file("file", std::string(kPages * kPage, 'x'));
+  const int fd = ::open(path.c_str(), O_RDWR);
+  ASSERT_GE(fd, 0);
+  ::fsync(fd);
+  void* map = mmap(nullptr, kPages * kPage, PROT_READ, MAP_PRIVATE, fd, 0);
+  ASSERT_NE(map, MAP_FAILED);
+  const auto* bytes = static_cast<const std::byte*>(map);
+  std::vector<unsigned char> there(kPages);
+  const auto count = [&] {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < kPages; ++i) sum += std::to_integer<uint64_t>(bytes[i * kPage]);
+    EXPECT_EQ(sum, kPages * 'x');
+    return sum;
+  };
+  count();
+  const ByteRange all(bytes, kPages * kPage);
+  give_back(all);
+  mincore(map, kPages * kPage, there.data());
+  const bool can_forget = std::none_of(there.begin(), there.end(), [](unsigned char c) { return c & 1; });
+  count();
+  const ByteRange unaligned = all.subspan(100);
+  ops::give_back(Exec(2), std::span(&unaligned, 1));
+  mincore(map, kPages * kPage, there.data());
+  const auto left = std::count_if(there.begin(), there.end(), [](unsigned char c) { return c & 1; });
+  munmap(map, kPages * kPage);
+  ::close(fd);
+  if (!can_forget) GTEST_SKIP() << "pages of this file system are not given back";
+  EXPECT_EQ(left, 1) << "the page that is not wholly in the range";
 }
 
 }  // namespace
