@@ -63,7 +63,7 @@ void print_text(const model::Inventory& v, const std::string& unknown_keys) {
                 static_cast<long long>(v.kv_expanded_int8_bytes_per_token));
   if (v.mtp_kv_elements_per_token)
     std::printf("                  and %lld bytes (bf16), %lld (int8) while the modules draft\n",
-                static_cast<long long>(2 * v.mtp_kv_elements_per_token),
+                2 * static_cast<long long>(v.mtp_kv_elements_per_token),
                 static_cast<long long>(v.mtp_kv_int8_bytes_per_token));
   if (v.kv_constant_bytes)
     std::printf("                  and %lld bytes whatever the length\n", static_cast<long long>(v.kv_constant_bytes));
