@@ -26,6 +26,7 @@ constexpr int64_t kStreamBytes = int64_t{32} << 20;
 double memory_for_weights(size_t left) {
   return std::max(0.0, 0.9 * static_cast<double>(left) - 2.0 * static_cast<double>(kStreamBytes));
 }
+
 // Of pools as that of the engine.
 struct PoolShape {
   ops::CacheType type;

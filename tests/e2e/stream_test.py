@@ -143,6 +143,14 @@ class Streamed(Case):
         self.assertGreaterEqual(said["depths"][0]["disk_bytes_per_token"], 0)
         self.assertEqual(said["streamed"]["expected_disk_bytes_per_token"], 0)
 
+    def test_memory_is_what_was_planned(self):
+        flags = ["bench", "infer", "-m", self.model, "--prompt", "8", "--decode", "4", "--json"]
+        for cache in [], ["--cache", self.dir / "cache"]:
+            said = json.loads(self.expect(DONE, *flags, "--weights", "q8", *cache).out)
+            planned, seen = said["planned_mib"], said["rss_mib"]
+            self.assertGreater(planned, self.bytes / 2**20 / 2)
+            self.assertLess(abs(seen - planned), 40, "with what any program takes; the file itself is twice that and more")
+
 
 if __name__ == "__main__":
     unittest.main()
