@@ -20,7 +20,7 @@ MAY_INCLUDE = {
     "checkpoint": "model layers optim ops io core",  # ops: files are read through its views of stored weights
     "infer": "checkpoint model text layers ops io core",
     "api": "infer text ops core",
-    "eval": "infer data model text layers ops core checkpoint",
+    "eval": "report infer data model text layers ops io core checkpoint",
     "report": "io core",
     "train": "report eval infer checkpoint model layers optim ops data text io core",
     "lab": "train report eval infer checkpoint model layers optim ops data text io core",
