@@ -1,22 +1,15 @@
 #include "infer/generation.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/error.h"
+#include "ops/rows/cross_entropy.h"
 
 namespace birkhoff::infer {
 namespace {
 
 constexpr size_t kPromptPiece = Engine::kPassTokens;  // tokens of a prompt between two looks at cancel
 constexpr size_t kMostDrafts = 16;
-
-double log_sum_exp(std::span<const float> logits) {
-  const double top = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float x : logits) sum += std::exp(x - top);
-  return top + std::log(sum);
-}
 
 // All that the model has read.
 std::vector<int32_t> prompt_of(const GenerationOptions& o, std::span<const int32_t> fresh) {
@@ -101,7 +94,7 @@ bool Generation::emit(int32_t id, std::span<const float> logits) {
 }
 
 void Generation::add_logprobs(std::span<const float> logits, GeneratedToken& t) {
-  const double norm = log_sum_exp(logits);
+  const double norm = ops::log_sum_exp(logits);
   const auto of = [&](int32_t id) { return static_cast<double>(logits[static_cast<size_t>(id)]) - norm; };
   t.logprob = of(t.id);
   const size_t n = std::min(static_cast<size_t>(o_.top_logprobs), logits.size());
@@ -205,7 +198,7 @@ Generated generate(Session& session, const TextModel* text, std::span<const int3
 }
 
 double log_probability(std::span<const float> logits, int32_t id) {
-  return static_cast<double>(logits[static_cast<size_t>(id)]) - log_sum_exp(logits);
+  return static_cast<double>(logits[static_cast<size_t>(id)]) - ops::log_sum_exp(logits);
 }
 
 void require_drafter(const Engine& engine, const GenerationOptions& o) {

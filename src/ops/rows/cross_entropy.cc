@@ -26,12 +26,14 @@ void check_labels(std::span<const int32_t> labels, int64_t vocab) {
 
 int64_t logit_rows_per_task(int64_t vocab) { return std::clamp<int64_t>(32768 / vocab, 1, 64); }
 
+double log_sum_exp_of(float max, float sum) { return static_cast<double>(max) + std::log(static_cast<double>(sum)); }
+
 // The loss of one row of logits; exps (or null) receives e^(logit - max), and 1 / sum of them is returned in
 // inverse_sum.
 TokenLoss token_loss_of(const float* logits, int64_t vocab, int32_t label, float* exps, double* inverse_sum) {
   float max, sum;
   kernels::cross_entropy_kernels().row_stats(logits, vocab, exps, &max, &sum);
-  const double lse = static_cast<double>(max) + std::log(static_cast<double>(sum));
+  const double lse = log_sum_exp_of(max, sum);
   if (inverse_sum) *inverse_sum = 1.0 / static_cast<double>(sum);
   return {lse, lse - static_cast<double>(logits[label]), 0};
 }
@@ -110,6 +112,12 @@ LossSums over_chunks(const Exec& exec, CMat hidden, const Packed& head_t, std::s
 }
 
 }  // namespace
+
+double log_sum_exp(std::span<const float> logits) {
+  float max, sum;
+  kernels::cross_entropy_kernels().row_stats(logits.data(), static_cast<int64_t>(logits.size()), nullptr, &max, &sum);
+  return log_sum_exp_of(max, sum);
+}
 
 LossSums cross_entropy_forward(const Exec& exec, CMat hidden, const Packed& head_t, std::span<const int32_t> labels,
                                std::span<float> token_loss, Arena& scratch) {

@@ -36,6 +36,9 @@ struct LossSums {
   double objective = 0;      // sum of the objective's values; of cross_entropy_backward alone
 };
 
+// log sum_i e^logits_i of one row of at least one; log p of a token is its logit less that, in training as in serving.
+double log_sum_exp(std::span<const float> logits);
+
 // hidden [T, D], head: W^T packed [D, V] (fp32 or bf16 like hidden). Adds nothing to gradients.
 // token_loss, when not empty, is [T] and receives each token's cross-entropy (0 where ignored).
 LossSums cross_entropy_forward(const Exec& exec, CMat hidden, const Packed& head_t, std::span<const int32_t> labels,
