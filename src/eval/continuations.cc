@@ -105,13 +105,14 @@ class PrefixWalk {
     int64_t left = infer::Engine::kPassTokens, room = free_bytes();
     for (size_t i = stack_.size(); i > 0 && left > 0; --i) {
       Branch& b = stack_[i - 1];
-      const int64_t tokens = std::min(left, b.until - b.read), bytes = bytes_for(b, tokens);
+      const int64_t bytes = bytes_for(b, std::min(left, b.until - b.read));
       if (readings.empty())
         while (room < bytes && give_up_one()) room = free_bytes();
       else if (room - bytes < to_end)
         break;
       room -= bytes;
       open(b);
+      const int64_t tokens = std::min(left, b.until - b.read);
       readings.push_back({i - 1, tokens});
       left -= tokens;
     }
@@ -154,12 +155,20 @@ class PrefixWalk {
   void open(Branch& b) {
     if (b.session) return;
     if (!b.trunk)
-      b.session.emplace(engine_, capacity(b));
+      begin(b);
     else if (b.trunk.use_count() == 1)
       b.session.emplace(std::move(*b.trunk));
     else
       b.session.emplace(b.trunk->fork());
     b.trunk.reset();
+  }
+
+  // With what is known of the prompt, up to the first position whose logits are asked for.
+  void begin(Branch& b) {
+    b.session.emplace(engine_, capacity(b));
+    const auto ids = fed(order_[b.begin]);
+    b.session->recall(ids.first(static_cast<size_t>(std::min(b.until, b.first_row + 1))));
+    b.read = b.session->length();
   }
 
   infer::BatchPiece piece_of(const Reading& r) {

@@ -28,6 +28,7 @@ class PrefixCache {
   void insert(uint64_t scope, std::span<const int32_t> ids, std::span<const int32_t> pages);
   void clear();
   int64_t unused_bytes() const;  // of pages that no text has
+  int64_t budget() const { return budget_; }
   int64_t bytes() const { return static_cast<int64_t>(nodes_) * pool_.page_bytes(); }
 
  private:
