@@ -61,7 +61,7 @@ void put_metrics(nlohmann::json& to, const Metrics& metrics) {
 }
 
 std::string document_hash(const text::chat::Value& document) {
-  return io::sha256_hex(text::chat::json_dump(document, {.indent = 2}).bytes());
+  return io::sha256(text::chat::json_dump(document, {.indent = 2}).bytes());
 }
 
 struct TaskOutcome {
@@ -119,7 +119,7 @@ class Judging {
       for (const Turn& t : q.turns) s["turns"].push_back({{"role", t.role}, {"content", t.content}});
       prompt = s["turns"].dump();
     }
-    s["context"] = q.context, s["prompt_hash"] = io::sha256_hex(prompt);
+    s["context"] = q.context, s["prompt_hash"] = io::sha256(prompt);
     if (task_.generates()) {
       s["generated"] = a.text, s["generated_tokens"] = a.text_tokens, s["truncated"] = {a.text_cut};
       s["filters"] = nlohmann::json::object();
@@ -221,7 +221,7 @@ class Evaluation {
     nlohmann::json& r = results_[task.name];
     r = counts_json(counts);
     r["alias"] = task.name, r["n"] = n, r["version"] = task.version, r["num_fewshot"] = task.shots;
-    r["prompts"] = io::sha256_hex(outcome.prompts);
+    r["prompts"] = io::sha256(outcome.prompts);
     for (const ScoreColumn& c : outcome.columns.all()) {
       const MeanScore s = mean_score(c.values);
       put_score(r, c, s);
