@@ -24,7 +24,7 @@ struct Judgement {
 // Whether a program ends without an exception (eval/sandbox).
 using RunProgram = std::function<bool(const std::string& program)>;
 
-// The "filters" and "metrics" of a task file.
+// The "filters" and "metrics" of a task file; what they may hold and what references each metric wants: docs/eval.md.
 class Scoring {
  public:
   Scoring();
