@@ -1,4 +1,5 @@
-// From a model's answer to scores: filters that extract, metrics that compare, as lm-evaluation-harness 0.4.13 has them.
+// From a model's answer to scores: filters that extract, metrics that compare, as lm-evaluation-harness 0.4.13 has
+// them.
 #pragma once
 #include <functional>
 #include <memory>
@@ -19,12 +20,14 @@ struct Judgement {
   std::string filter;     // "none" where the task has none
   std::string extracted;  // of code tasks: the program before its tests
   Metrics metrics;
+  bool text_only = false;  // formulas that are not equal as texts and that nothing else could compare: judged wrong
+  bool samples = false;    // extracted is one of the samples of a prompt, which the harness keeps as a list
 };
 
 // Whether a program ends without an exception (eval/sandbox).
 using RunProgram = std::function<bool(const std::string& program)>;
 
-// The "filters" and "metrics" of a task file.
+// The "filters" and "metrics" of a task file; what they may hold and what references each metric wants: docs/eval.md.
 class Scoring {
  public:
   Scoring();
@@ -33,6 +36,7 @@ class Scoring {
 
   std::vector<std::string> metrics() const;  // names
   bool runs_programs() const;
+  bool wants_prompt() const;  // the references are {"prompt", "test"}
   // Of a generated answer, cut at its stop strings. run: of tasks that run programs. Thread-safe.
   std::vector<Judgement> judge(const text::chat::Value& references, const std::string& prediction,
                                const RunProgram& run = {}) const;

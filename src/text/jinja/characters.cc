@@ -1,5 +1,7 @@
 #include "text/jinja/characters.h"
 
+#include <utf8proc.h>
+
 #include <clocale>
 #include <cwctype>
 
@@ -15,6 +17,17 @@ locale_t unicode_locale() {
 }
 
 wint_t wide(char32_t c) { return static_cast<wint_t>(c); }
+
+// Case_Ignorable of Unicode.
+bool is_case_ignorable(char32_t c) {
+  static constexpr std::u32string_view kPunctuation =
+      U"'.:\u00b7\u0387\u055f\u05f4\u2018\u2019\u2024\u2027\ufe13"
+      U"\ufe52\ufe55\uff07\uff0e\uff1a";
+  if (kPunctuation.find(c) != kPunctuation.npos) return true;
+  const utf8proc_category_t k = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+  return k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_ME || k == UTF8PROC_CATEGORY_CF ||
+         k == UTF8PROC_CATEGORY_LM || k == UTF8PROC_CATEGORY_SK;
+}
 
 }  // namespace
 
@@ -47,7 +60,26 @@ void append_upper(std::string& out, char32_t c) {
 }
 
 void append_lower(std::string& out, char32_t c) {
+  if (c == 0x130) return static_cast<void>(out += "i\u0307");
   append_char(static_cast<char32_t>(towlower_l(wide(c), unicode_locale())), out);
+}
+
+bool is_final_sigma(std::string_view s, size_t at) {
+  const auto cased = [](char32_t c) { return is_upper(c) || is_lower(c); };
+  size_t after = at + utf8_length(static_cast<unsigned char>(s[at]));
+  while (after < s.size()) {
+    const char32_t c = utf8_next(s, after);
+    if (is_case_ignorable(c)) continue;
+    if (cased(c)) return false;
+    break;
+  }
+  while (at > 0) {
+    const char32_t c = last_char(s.substr(0, at));
+    if (!is_case_ignorable(c)) return cased(c);
+    do --at;
+    while ((static_cast<unsigned char>(s[at]) & 0xc0) == 0x80);
+  }
+  return false;
 }
 
 }  // namespace birkhoff::text::chat

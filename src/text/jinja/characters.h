@@ -36,8 +36,11 @@ bool is_alpha(char32_t c);
 bool is_digit(char32_t c);
 bool is_upper(char32_t c);
 bool is_lower(char32_t c);
-// Full case mappings are those of the C.UTF-8 locale, one code point to one, but for the sharp s.
+// Case mappings are those of the C.UTF-8 locale, one code point to one, but for the upper sharp s and the lower dotted
+// I.
 void append_upper(std::string& out, char32_t c);
 void append_lower(std::string& out, char32_t c);
+// Whether str.lower makes the capital sigma at byte `at` of s a final one.
+bool is_final_sigma(std::string_view s, size_t at);
 
 }  // namespace birkhoff::text::chat

@@ -164,7 +164,17 @@ MaskedText py_replace(const MaskedText& s, const std::string& old, const MaskedT
 }
 
 MaskedText py_upper(const MaskedText& s) { return map_characters(s, append_upper); }
-MaskedText py_lower(const MaskedText& s) { return map_characters(s, append_lower); }
+
+MaskedText py_lower(const MaskedText& s) {
+  size_t at = 0;
+  return map_characters(s, [&](std::string& out, char32_t c) {
+    if (c == U'Σ' && is_final_sigma(s.bytes(), at))
+      out += "ς";
+    else
+      append_lower(out, c);
+    at += utf8_length(static_cast<unsigned char>(s.bytes()[at]));
+  });
+}
 
 MaskedText py_capitalize(const MaskedText& s) {
   bool first = true;

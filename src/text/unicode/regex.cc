@@ -1,10 +1,9 @@
 // Oniguruma behind Matcher, and literals.
-#include <oniguruma.h>
-
 #include <mutex>
 
 #include "core/error.h"
 #include "text/unicode/matcher.h"
+#include "text/unicode/onig_regex.h"
 #include "text/unicode/utf8.h"
 
 namespace birkhoff::text {
@@ -17,18 +16,21 @@ constexpr unsigned long kRetryLimit = 10'000'000;  // the engine's own default, 
 
 const OnigUChar* bytes(const char* p) { return reinterpret_cast<const OnigUChar*>(p); }
 
-std::string shown(const std::string& pattern) {
-  return pattern.size() > 120 ? pattern.substr(0, 120) + "..." : pattern;
-}
-
-[[noreturn]] void bad_pattern(const std::string& pattern, const std::string& why) {
-  throw Error("tokenizer", "regular expression " + shown(pattern) + ": " + why);
-}
-
 std::string onig_message(int code, const OnigErrorInfo* info = nullptr) {
   OnigUChar buffer[ONIG_MAX_ERROR_MESSAGE_LEN];
   const int n = info ? onig_error_code_to_str(buffer, code, info) : onig_error_code_to_str(buffer, code);
   return std::string(reinterpret_cast<const char*>(buffer), static_cast<size_t>(n));
+}
+
+// Python's with set operations, into which classes of classes are translated.
+OnigSyntaxType* python_syntax() {
+  static OnigSyntaxType syntax = [] {
+    OnigSyntaxType s;
+    onig_copy_syntax(&s, ONIG_SYNTAX_PYTHON);
+    onig_set_syntax_op2(&s, onig_get_syntax_op2(&s) | ONIG_SYN_OP2_CCLASS_SET_OP);
+    return s;
+  }();
+  return &syntax;
 }
 
 void start_engine() {
@@ -42,50 +44,16 @@ void start_engine() {
   });
 }
 
-void check_size(const std::string& pattern) {
-  if (pattern.size() > kMaxPatternBytes)
-    bad_pattern(pattern, std::to_string(pattern.size()) + " bytes, at most " + std::to_string(kMaxPatternBytes));
-  if (first_invalid(pattern) != pattern.size()) bad_pattern(pattern, "is not UTF-8");
-  uint64_t product = 1;
-  for (size_t i = pattern.find('{'); i != std::string::npos; i = pattern.find('{', i + 1)) {
-    uint64_t most = 1, n = 0;
-    for (size_t j = i + 1; j < pattern.size() && pattern[j] != '}' && j < i + 20; ++j) {
-      n = pattern[j] >= '0' && pattern[j] <= '9' ? n * 10 + static_cast<uint64_t>(pattern[j] - '0') : 0;
-      most = std::max(most, std::min(n, kMaxRepetitions + 1));
-    }
-    product = std::min(product * most, kMaxRepetitions + 1);
-  }
-  if (product > kMaxRepetitions)
-    bad_pattern(pattern, "repetitions multiply to more than " + std::to_string(kMaxRepetitions));
-}
-
 class OnigurumaMatcher final : public Matcher {
  public:
-  explicit OnigurumaMatcher(const std::string& pattern) : pattern_(pattern) {
-    start_engine();
-    check_size(pattern);
-    OnigErrorInfo info;
-    const int code = onig_new(&regex_, bytes(pattern.data()), bytes(pattern.data() + pattern.size()), ONIG_OPTION_NONE,
-                              ONIG_ENCODING_UTF8, ONIG_SYNTAX_ONIGURUMA, &info);
-    if (code != ONIG_NORMAL) bad_pattern(pattern, onig_message(code, &info));
-  }
-  ~OnigurumaMatcher() override { onig_free(regex_); }
-  OnigurumaMatcher(const OnigurumaMatcher&) = delete;
-  OnigurumaMatcher& operator=(const OnigurumaMatcher&) = delete;
+  explicit OnigurumaMatcher(const std::string& pattern)
+      : regex_(pattern, OnigRegex::Syntax::oniguruma, pattern, "tokenizer") {}
 
   void find(std::string_view piece, std::vector<Span>& matches) const override {
-    const OnigUChar *start = bytes(piece.data()), *end = start + piece.size();
-    const std::unique_ptr<OnigRegion, void (*)(OnigRegion*)> region(onig_region_new(),
-                                                                    [](OnigRegion* r) { onig_region_free(r, 1); });
+    const Region region = make_region();
     size_t from = 0, last_end = std::string::npos;
     while (from <= piece.size()) {
-      const int at = onig_search(regex_, start, end, start + from, end, region.get(), ONIG_OPTION_NONE);
-      if (at == ONIG_MISMATCH) return;
-      if (at < 0)
-        throw Error("tokenizer",
-                    "regular expression " + shown(pattern_) + " on " + std::to_string(piece.size()) +
-                        " bytes: " + onig_message(at),
-                    "split the text");
+      if (!regex_.search(piece, from, region.get())) return;
       const auto b = static_cast<uint32_t>(region->beg[0]), e = static_cast<uint32_t>(region->end[0]);
       if (b == e && e == last_end) {  // an empty match right behind a match is none
         if (from == piece.size()) return;
@@ -100,8 +68,7 @@ class OnigurumaMatcher final : public Matcher {
   }
 
  private:
-  std::string pattern_;
-  regex_t* regex_ = nullptr;
+  OnigRegex regex_;
 };
 
 class LiteralMatcher final : public Matcher {
@@ -118,6 +85,49 @@ class LiteralMatcher final : public Matcher {
 };
 
 }  // namespace
+
+OnigRegex::OnigRegex(const std::string& source, Syntax syntax, std::string pattern, std::string where)
+    : pattern_(std::move(pattern)), where_(std::move(where)) {
+  start_engine();
+  check_size(source);
+  OnigErrorInfo info;
+  regex_t* regex = nullptr;
+  const int code =
+      onig_new(&regex, bytes(source.data()), bytes(source.data() + source.size()), ONIG_OPTION_NONE, ONIG_ENCODING_UTF8,
+               syntax == Syntax::python ? python_syntax() : ONIG_SYNTAX_ONIGURUMA, &info);
+  if (code != ONIG_NORMAL) fail(onig_message(code, &info));
+  regex_.reset(regex);
+}
+
+bool OnigRegex::search(std::string_view text, size_t from, OnigRegion* region, bool not_empty) const {
+  const OnigUChar *start = bytes(text.data()), *end = start + text.size();
+  const OnigOptionType option = not_empty ? ONIG_OPTION_FIND_NOT_EMPTY : ONIG_OPTION_NONE;
+  const int at = onig_search(regex_.get(), start, end, start + from, end, region, option);
+  if (at < 0 && at != ONIG_MISMATCH)
+    fail("on " + std::to_string(text.size()) + " bytes: " + onig_message(at), "split the text");
+  return at >= 0;
+}
+
+void OnigRegex::fail(const std::string& why, const std::string& hint) const {
+  const std::string shown = pattern_.size() > 120 ? pattern_.substr(0, 120) + "..." : pattern_;
+  throw Error(where_, "regular expression " + shown + (hint.empty() ? ": " : " ") + why, hint);
+}
+
+void OnigRegex::check_size(const std::string& source) const {
+  if (source.size() > kMaxPatternBytes)
+    fail(std::to_string(source.size()) + " bytes, at most " + std::to_string(kMaxPatternBytes));
+  if (first_invalid(source) != source.size()) fail("is not UTF-8");
+  uint64_t product = 1;
+  for (size_t i = source.find('{'); i != std::string::npos; i = source.find('{', i + 1)) {
+    uint64_t most = 1, n = 0;
+    for (size_t j = i + 1; j < source.size() && source[j] != '}' && j < i + 20; ++j) {
+      n = source[j] >= '0' && source[j] <= '9' ? n * 10 + static_cast<uint64_t>(source[j] - '0') : 0;
+      most = std::max(most, std::min(n, kMaxRepetitions + 1));
+    }
+    product = std::min(product * most, kMaxRepetitions + 1);
+  }
+  if (product > kMaxRepetitions) fail("repetitions multiply to more than " + std::to_string(kMaxRepetitions));
+}
 
 std::unique_ptr<Matcher> make_oniguruma_matcher(const std::string& pattern) {
   return std::make_unique<OnigurumaMatcher>(pattern);
