@@ -18,12 +18,12 @@ struct Turn {
 
 // A document as a model is asked about it.
 struct Question {
-  int64_t doc_id = 0;                      // its place in the split that is evaluated, from 0
-  text::chat::Value document;              // a dict
-  std::vector<int64_t> shots;              // rows of the few-shot pool, in the order they are shown; of written samples too
-  std::string context;                     // all that precedes the answer; "" in a conversation
-  std::vector<Turn> turns;                 // of a conversation, the answer not among them
-  std::vector<std::string> choices;        // as acc_norm counts them; empty: the answer is generated
+  int64_t doc_id = 0;                // its place in the split that is evaluated, from 0
+  text::chat::Value document;        // a dict
+  std::vector<int64_t> shots;        // rows of the few-shot pool, in the order they are shown; of written samples too
+  std::string context;               // all that precedes the answer; "" in a conversation
+  std::vector<Turn> turns;           // of a conversation, the answer not among them
+  std::vector<std::string> choices;  // as acc_norm counts them; empty: the answer is generated
   std::vector<std::string> continuations;  // as they follow the context: delimiter and choice
   int64_t gold = -1;                       // index of the right choice
   std::string answer;                      // the right answer as it follows the context, delimiter included
@@ -42,16 +42,18 @@ struct TaskOptions {
   std::optional<int64_t> shots;      // instead of the task's own
   bool conversation = false;         // shots become turns of a user and an assistant, Question::turns
   std::string system;                // prompt of the system
+  bool sample = false;               // the few questions of our own writing that are compiled in, no data_dir
   uint64_t seed = 1234;              // of few-shot examples
 };
 
 // One task without parts: documents in a file of --data-dir, of a protocol.
 class Task {
  public:
-  std::string name, version;
+  std::string name, version, protocol;  // names of protocol "paper" end in "_paper"
   int64_t shots = 0;
-  std::vector<std::string> until;  // texts that end a generated answer
-  int64_t max_tokens = 0;          // of one; 0: answers are chosen
+  std::vector<std::string> remarks;  // what a reader of its figures should know: files that stand in for others
+  std::vector<std::string> until;    // texts that end a generated answer
+  int64_t max_tokens = 0;            // of one; 0: answers are chosen
   Scoring scoring;
   bool generates() const { return max_tokens > 0; }
 
@@ -73,12 +75,25 @@ struct TaskGroup {
 };
 
 struct TaskSet {
-  std::vector<Task> tasks;         // each once, in the order they were asked for
+  std::vector<Task> tasks;        // each once, in the order they were asked for
   std::vector<TaskGroup> groups;  // that were asked for, with their subgroups
 };
 
 // names: tasks, groups, "all", or paths of task files (*.json). Throws Error: an unknown name with the nearest one;
 // missing or malformed files.
 TaskSet open_tasks(const std::vector<std::string>& names, const TaskOptions& options);
+
+// What there is, of a protocol: for a list.
+struct TaskListing {
+  std::string name, version;
+  int64_t shots = 0;
+  std::optional<int64_t> documents;  // in options.data_dir; none: files are missing
+};
+std::vector<TaskListing> list_tasks(const TaskOptions& options);
+std::vector<TaskGroup> list_groups(const TaskOptions& options);
+
+// As the harness writes them beside a sample: SHA-256 of the document as JSON, and of the context.
+std::string document_hash(const text::chat::Value& document);
+std::string prompt_hash(const std::string& context);
 
 }  // namespace birkhoff::eval

@@ -142,6 +142,8 @@ Value Interp::eval_slice(const Node& node) {
 }
 
 bool Interp::contains(const Value& container, const Value& element) {
+  usable(container);
+  usable(element);
   switch (container.kind()) {
     case Kind::undefined:
       return false;

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "text/jinja/jinja.h"
 #include "text/jinja/value.h"
 
 namespace birkhoff::text::chat::jinja {
@@ -76,11 +77,12 @@ struct Node {
 struct Tree {
   Body body;
   std::vector<std::string> names;  // every variable name, interned
+  Dialect dialect = Dialect::chat;
 };
 
 // Throws Error with the line: syntax, unknown tag, nesting beyond kMaxTreeDepth; include, import, from and extends are
 // refused by name, since a template reads no files.
-Tree parse(std::string_view source);
+Tree parse(std::string_view source, Dialect dialect);
 inline constexpr int kMaxTreeDepth = 250;
 
 }  // namespace birkhoff::text::chat::jinja

@@ -43,7 +43,7 @@ Value Interp::eval(const Node& node) {
     case NodeKind::positive:
       return arithmetic("+", Value::integer(0), defined(eval(*node.kids[0])));
     case NodeKind::logical_not:
-      return Value::boolean(!truth(eval(*node.kids[0])));
+      return Value::boolean(!holds(eval(*node.kids[0])));
     case NodeKind::binary: {
       const Value left = eval(*node.kids[0]);
       return arithmetic(node.name, left, eval(*node.kids[1]));
@@ -53,12 +53,12 @@ Value Interp::eval(const Node& node) {
     case NodeKind::logical_and:
     case NodeKind::logical_or: {
       Value left = eval(*node.kids[0]);
-      return truth(left) == (node.kind == NodeKind::logical_or) ? left : eval(*node.kids[1]);
+      return holds(left) == (node.kind == NodeKind::logical_or) ? left : eval(*node.kids[1]);
     }
     case NodeKind::concat:
       return eval_concat(node);
     case NodeKind::conditional:
-      if (truth(eval(*node.kids[0]))) return eval(*node.kids[1]);
+      if (holds(eval(*node.kids[0]))) return eval(*node.kids[1]);
       return node.kids[2] ? eval(*node.kids[2]) : Value::undefined("the inline if has no else");
     default:
       fail("a statement where an expression was expected");
@@ -152,6 +152,10 @@ Value Interp::eval_compare(const Node& node) {
 
 bool Interp::compare_once(const std::string& op, const Value& a, const Value& b) {
   if (a.kind() == b.kind()) charge(std::min(a.weight(), b.weight()));
+  if (op == "==" || op == "!=") {
+    usable(a);
+    usable(b);
+  }
   if (op == "==") return equal(a, b);
   if (op == "!=") return !equal(a, b);
   if (op == "in") return contains(b, a);

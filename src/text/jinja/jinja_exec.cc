@@ -83,7 +83,7 @@ void Interp::emit(const MaskedText& text) {
 
 Interp::Flow Interp::exec_if(const Node& node) {
   for (size_t k = 0; k < node.kids.size(); ++k)
-    if (truth(eval(*node.kids[k]))) return exec(node.bodies[k]);
+    if (holds(eval(*node.kids[k]))) return exec(node.bodies[k]);
   return exec(node.other);
 }
 
@@ -104,7 +104,7 @@ Interp::Flow Interp::run_loop(const Node& node, const Value& iterable, ScopePtr 
     for (const Value& v : loop->items) {
       scope_ = scope_in(scope);
       assign(*node.kids[0], v);
-      if (truth(eval(*node.kids[2]))) kept.push_back(v);
+      if (holds(eval(*node.kids[2]))) kept.push_back(v);
     }
     loop->items = std::move(kept);
   }

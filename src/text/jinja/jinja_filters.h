@@ -1,4 +1,4 @@
-// The filters come in two files: on text and numbers, on sequences.
+// The filters come in three files: on text and numbers, on sequences, with patterns.
 #pragma once
 #include <string_view>
 #include <unordered_map>
@@ -9,6 +9,7 @@ namespace birkhoff::text::chat::jinja {
 
 using BuiltinTable = std::unordered_map<std::string_view, BuiltinEntry>;
 const BuiltinTable& sequence_filters();
+const BuiltinTable& regex_filters();  // of the task dialect
 // nullptr when the table has no such name.
 const BuiltinEntry* look_up(const BuiltinTable& table, std::string_view name);
 

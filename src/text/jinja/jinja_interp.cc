@@ -2,18 +2,33 @@
 
 #include "core/error.h"
 #include "text/jinja/characters.h"
+#include "text/jinja/jinja_filters.h"
 #include "text/jinja/jinja_token.h"
 #include "text/jinja/python_print.h"
 
 namespace birkhoff::text::chat::jinja {
 
-Template::Template(std::string_view source) : tree_(std::make_unique<Tree>(parse(source))) {}
+Template::Template(std::string_view source, Dialect dialect) : tree_(std::make_unique<Tree>(parse(source, dialect))) {}
 Template::~Template() = default;
 Template::Template(Template&&) noexcept = default;
 Template& Template::operator=(Template&&) noexcept = default;
 
 MaskedText Template::render(const DictObject& context, const Limits& limits, std::time_t now) const {
   return Interp(*tree_, context, limits, now).run();
+}
+
+Expression::Expression(std::string_view source, Dialect dialect)
+    : tree_(std::make_unique<Tree>(parse("{{ " + std::string(source) + " }}", dialect))) {
+  const Body& body = tree_->body;
+  if (body.size() != 1 || body[0]->kind != NodeKind::print || body[0]->kids.size() != 1)
+    template_error(1, "one expression was expected", "what would stand between {{ and }}, without these");
+}
+Expression::~Expression() = default;
+Expression::Expression(Expression&&) noexcept = default;
+Expression& Expression::operator=(Expression&&) noexcept = default;
+
+Value Expression::evaluate(const DictObject& context, const Limits& limits, std::time_t now) const {
+  return Interp(*tree_, context, limits, now).value();
 }
 
 Interp::Interp(const Tree& tree, const DictObject& context, const Limits& limits, std::time_t now)
@@ -48,6 +63,31 @@ MaskedText Interp::run() {
   exec(tree_.body);
   return out;
 }
+
+Value Interp::value() {
+  line_ = 1;
+  Value v = defined(eval(*tree_.body[0]->kids[0]));
+  release(v);
+  return v;
+}
+
+// What outlives its interpreter leaves the interpreter's budget.
+void Interp::release(const Value& v) const {
+  if (v.is(Kind::object) || v.is(Kind::undefined)) fail("a value that is no data");
+  Object* o = v.mutable_ref();
+  if (o && o->live == &live_) o->live = nullptr;
+  if (v.is_sequence())
+    for (const Value& item : v.items()) release(item);
+  if (v.is(Kind::dict))
+    for (const auto& [key, value] : v.as_dict().entries) {
+      release(key);
+      release(value);
+    }
+}
+
+bool Interp::holds(const Value& v) const { return truth(usable(v)); }
+
+const Value& Interp::usable(const Value& v) const { return strict() ? defined(v) : v; }
 
 void Interp::fail(const std::string& what, const std::string& hint) const { template_error(line_, what, hint); }
 
@@ -96,6 +136,7 @@ const Value& Interp::defined(const Value& v) const {
 MaskedText Interp::str(const Value& v) {
   if (v.as_object<MacroObject>()) return MaskedText("<Macro '" + v.as_object<MacroObject>()->node->name + "'>");
   if (v.as_object<NamespaceObject>()) return MaskedText("<Namespace>");
+  usable(v);
   charge_value(v);
   MaskedText text = python_str(v);
   charge_bytes(text.held());
@@ -104,6 +145,7 @@ MaskedText Interp::str(const Value& v) {
 
 std::vector<Value> Interp::iterate(const Value& v) {
   std::vector<Value> out;
+  usable(v);
   switch (v.kind()) {
     case Kind::undefined:
       return out;
@@ -182,7 +224,9 @@ Value Interp::call(const Value& callee, CallArgs& args) {
 
 Value Interp::apply_filter(std::string_view name, const Value& operand, CallArgs& args) {
   const BuiltinEntry* entry = find_filter(name);
+  if (!entry && strict()) entry = look_up(regex_filters(), name);
   if (!entry) fail("no filter named '" + std::string(name) + "'");
+  if (name != "default" && name != "d") usable(operand);
   charge_bytes(operand.is(Kind::string) ? operand.bytes().size() : 0);
   Value result = entry->function(*this, operand, args);
   args.done(entry->max_args, name);

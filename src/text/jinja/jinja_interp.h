@@ -94,6 +94,7 @@ class Interp {
   Interp(const Tree& tree, const DictObject& context, const Limits& limits, std::time_t now);
   ~Interp();
   MaskedText run();
+  Value value();  // of the one expression that is the template
 
   // For builtins. All throw Error with the line of the statement being run.
   void charge(int64_t steps);
@@ -117,6 +118,8 @@ class Interp {
   Value item(const Value& object, const Value& key);              // object[key]
   // Elements of what `for` accepts: copies.
   std::vector<Value> iterate(const Value& v);
+  bool holds(const Value& v) const;           // truth
+  const Value& usable(const Value& v) const;  // refuses undefined where the dialect does
   bool contains(const Value& container, const Value& element);
   MaskedText str(const Value& v);  // with names for objects
   Value make_namespace(CallArgs& args);
@@ -145,6 +148,8 @@ class Interp {
   Value repeat(const Value& sequence, const Value& count);
   Value integer_arithmetic(char op, int64_t a, int64_t b);
   const Value& defined(const Value& v) const;  // refuses undefined
+  bool strict() const { return tree_.dialect == Dialect::task; }
+  void release(const Value& v) const;
 
   Flow exec(const Body& body);
   Flow exec(const Node& node);

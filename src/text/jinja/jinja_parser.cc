@@ -4,7 +4,11 @@
 
 namespace birkhoff::text::chat::jinja {
 
-Tree parse(std::string_view source) { return Parser(tokenize(source)).run(); }
+Tree parse(std::string_view source, Dialect dialect) {
+  Tree tree = Parser(tokenize(source, dialect)).run();
+  tree.dialect = dialect;
+  return tree;
+}
 
 Tree Parser::run() {
   Tree tree;

@@ -14,8 +14,8 @@ bool is_word(char c) {
 }
 bool is_decimal(char c) { return c >= '0' && c <= '9'; }
 
-// Line ends become "\n" and one at the very end is dropped (keep_trailing_newline is off).
-std::string normalize(std::string_view source) {
+// Line ends become "\n"; one at the very end is dropped unless the dialect keeps it.
+std::string normalize(std::string_view source, Dialect dialect) {
   std::string out;
   out.reserve(source.size());
   for (size_t i = 0; i < source.size(); ++i) {
@@ -26,7 +26,7 @@ std::string normalize(std::string_view source) {
     out += '\n';
     if (i + 1 < source.size() && source[i + 1] == '\n') ++i;
   }
-  if (!out.empty() && out.back() == '\n') out.pop_back();
+  if (dialect == Dialect::chat && !out.empty() && out.back() == '\n') out.pop_back();
   return out;
 }
 
@@ -50,7 +50,7 @@ std::string_view strip_right(std::string_view s) {
 
 class Lexer {
  public:
-  explicit Lexer(std::string_view s) : s_(s) {}
+  Lexer(std::string_view s, bool trim_blocks) : s_(s), trim_blocks_(trim_blocks) {}
 
   std::vector<Lexeme> run() {
     while (i_ < s_.size()) root();
@@ -100,7 +100,7 @@ class Lexer {
 
   std::string_view strip_before_tag(std::string_view text, char kind, char sign) const {
     if (sign == '-') return strip_right(text);
-    if (sign == '+' || kind == '{') return text;
+    if (sign == '+' || kind == '{' || !trim_blocks_) return text;
     const size_t newline = text.rfind('\n');
     const size_t line = newline == std::string_view::npos ? 0 : newline + 1;
     if ((line > 0 || line_start_) && line < text.size() && all_space(text.substr(line))) return text.substr(0, line);
@@ -114,7 +114,7 @@ class Lexer {
     size_t end = i + length;
     if (sign == '-')
       end = skip_space(s_, end);
-    else if (sign != '+' && trim && at(end) == '\n')
+    else if (sign != '+' && trim && trim_blocks_ && at(end) == '\n')
       ++end;
     line_start_ = at(end - 1) == '\n';
     advance(end);
@@ -279,6 +279,7 @@ class Lexer {
   }
 
   std::string_view s_;
+  bool trim_blocks_;  // and lstrip_blocks
   size_t i_ = 0;
   int line_ = 1;
   bool line_start_ = true;
@@ -291,13 +292,13 @@ void template_error(int line, const std::string& what, const std::string& hint) 
   throw Error("chat template", (line > 0 ? "line " + std::to_string(line) + ": " : "") + what, hint);
 }
 
-std::vector<Lexeme> tokenize(std::string_view source) {
+std::vector<Lexeme> tokenize(std::string_view source, Dialect dialect) {
   if (source.size() > kMaxSource)
     template_error(0, std::to_string(source.size()) + " bytes, at most " + std::to_string(kMaxSource) + " are read");
   if (const size_t bad = first_invalid(source); bad != source.size())
     template_error(0, "not UTF-8 at byte " + std::to_string(bad));
-  const std::string text = normalize(source);
-  return Lexer(text).run();
+  const std::string text = normalize(source, dialect);
+  return Lexer(text, dialect == Dialect::chat).run();
 }
 
 }  // namespace birkhoff::text::chat::jinja

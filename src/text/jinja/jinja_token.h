@@ -1,10 +1,12 @@
-// Template source -> tokens, with the whitespace rules of Jinja under trim_blocks and lstrip_blocks, as transformers
-// sets them: a newline after a block is dropped, so are spaces before a block on its own line; "-" strips more, "+"
+// Template source -> tokens, with the whitespace rules of Jinja. Of the dialect of conversations trim_blocks and
+// lstrip_blocks: a newline after a block is dropped, so are spaces before a block on its own line; "-" strips more, "+"
 // strips nothing.
 #pragma once
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "text/jinja/jinja.h"
 
 namespace birkhoff::text::chat::jinja {
 
@@ -30,7 +32,7 @@ struct Lexeme {
 
 // Throws Error: not UTF-8, larger than 256 KiB, a tag, string or bracket that is not closed, a character that no token
 // has.
-std::vector<Lexeme> tokenize(std::string_view source);
+std::vector<Lexeme> tokenize(std::string_view source, Dialect dialect);
 
 [[noreturn]] void template_error(int line, const std::string& what, const std::string& hint = "");
 
