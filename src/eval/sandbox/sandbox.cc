@@ -21,7 +21,7 @@ std::vector<Means> possible_means(const SandboxMeans& allowed) {
   for (const bool user_namespace : {true, false})
     for (const bool other_user : {true, false}) {
       if (!allowed.namespaces || (user_namespace && !allowed.user_namespaces)) continue;
-      if (geteuid() == 0 ? !user_namespace && !other_user : !user_namespace || other_user) continue;
+      if (geteuid() != 0 && (!user_namespace || other_user)) continue;
       all.push_back({true, user_namespace, other_user, landlock});
     }
   for (const bool other_user : {true, false})
@@ -60,7 +60,7 @@ Sandbox::Sandbox(const std::string& interpreter, const SandboxLimits& limits, co
     }
     complaints += std::string(m.namespaces ? "namespaces" : "Landlock") + " (" + what + "), ";
   }
-  if (!means.landlock || landlock_version() == 0) complaints += "Landlock (not in this kernel), ";
+  if (!means.landlock || landlock_version() == 0) complaints += "Landlock (the kernel does not give it), ";
   throw Error("sandbox", "programs cannot be held here: " + complaints.substr(0, complaints.size() - 2),
               "one of the two is needed: user namespaces that this user may make (sysctl user.max_user_namespaces, "
               "kernel.unprivileged_userns_clone) or Landlock (Linux 5.13, lsm=landlock); containers need a seccomp "
