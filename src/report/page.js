@@ -327,4 +327,4 @@ function compare() {
   plot(card('Speed'), curve(r => zip(r.curves.step, r.curves.tokens_per_s)), {x: 'step', y: 'tokens per second', zero: true, cut: 0.01, legend: true});
 }
 
-data.study ? studyPage(data.study) : data.experts ? expertPage(data.experts) : runs.length === 1 ? oneRun(runs[0]) : compare();
+data.study ? studyPage(data.study) : data.experts ? expertPage(data.experts) : data.evaluation ? evaluationPage(data.evaluation) : data.comparison ? evaluationComparison(data.comparison) : runs.length === 1 ? oneRun(runs[0]) : compare();
