@@ -42,7 +42,7 @@ int run_eval(const EvalFlags& f, const Program& p) {
     throw Error("eval", modes ? "more than one thing to do" : "nothing to do",
                 "give --data TEXT, --tasks T,..., --list, --score or --compare DIR DIR", ExitCode::usage);
   if (f.list) return list_eval_tasks(f);
-  if (f.score) return score_answers(f, p);
+  if (f.score) return score_answers(f);
   if (!f.compare.empty()) return compare_evaluations(f);
   if (f.model.empty()) throw Error("eval", "no model", "-m MODEL: a run, directory or GGUF file", ExitCode::usage);
   return f.data.empty() ? eval_tasks(f, p) : eval_loss(f, p);

@@ -7,6 +7,7 @@
 
 #include "apps/flags.h"
 #include "apps/verbs.h"
+#include "eval/tasks/task.h"
 
 namespace birkhoff::apps {
 
@@ -34,13 +35,16 @@ struct EvalFlags {
 
   // Opens the model as the flags say, for texts of so many tokens at least. Throws Error.
   infer::EngineOptions engine_options(const Program& p, int64_t positions) const;
+  eval::TaskOptions task_options() const;
+  // Says on stderr what holds programs. Throws Error: no sandbox.
+  eval::RunProgram program_runner() const;
 };
 
 // Each returns the exit code and throws Error.
 int eval_loss(const EvalFlags& f, const Program& p);
 int eval_tasks(const EvalFlags& f, const Program& p);
 int list_eval_tasks(const EvalFlags& f);
-int score_answers(const EvalFlags& f, const Program& p);
+int score_answers(const EvalFlags& f);
 int compare_evaluations(const EvalFlags& f);
 
 }  // namespace birkhoff::apps

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstdio>
-#include <memory>
 #include <sstream>
 
 #include "apps/eval_modes.h"
@@ -10,7 +9,6 @@
 #include "core/cpu.h"
 #include "core/error.h"
 #include "eval/evaluation.h"
-#include "eval/sandbox/sandbox.h"
 #include "train/progress.h"
 
 namespace birkhoff::apps {
@@ -27,13 +25,6 @@ std::vector<int64_t> document_list(const std::string& text) {
     ids.push_back(std::stoll(word));
   }
   return ids;
-}
-
-eval::TaskOptions task_options(const EvalFlags& f) {
-  eval::TaskOptions o;
-  o.data_dir = f.data_dir, o.protocol = f.protocol, o.shots = f.shots, o.conversation = f.chat, o.system = f.system;
-  o.seed = f.seed, o.sample = f.sample;
-  return o;
 }
 
 void check_flags(const EvalFlags& f) {
@@ -75,11 +66,7 @@ eval::RunProgram program_runner(const EvalFlags& f, const std::vector<eval::Aske
   if (!f.allow_code)
     throw Error("eval", runs->task.name + " runs programs that the model writes",
                 "--allow-code runs them in a sandbox (docs/eval.md says what holds them)", ExitCode::usage);
-  const auto sandbox = std::make_shared<eval::Sandbox>();
-  std::string said;
-  for (const std::string& p : sandbox->protections()) said += (said.empty() ? "" : ", ") + p;
-  std::fprintf(stderr, "birkhoff: programs are run with: %s\n", said.c_str());
-  return [sandbox](const std::string& program) { return sandbox->run(program).end == eval::ProgramEnd::passed; };
+  return f.program_runner();
 }
 
 int64_t max_length(const EvalFlags& f, const infer::Engine& engine) {
@@ -119,7 +106,7 @@ class TaskProgress {
 int eval_tasks(const EvalFlags& f, const Program& p) {
   check_flags(f);
   install_stop_handlers("stopping; what was answered is kept, the same command goes on");
-  const eval::TaskSet set = eval::open_tasks(f.tasks, task_options(f));
+  const eval::TaskSet set = eval::open_tasks(f.tasks, f.task_options());
   const auto tasks = eval::questions_of(set, {f.limit, document_list(f.docs)});
   eval::EvaluationOptions o;
   o.run_program = program_runner(f, tasks);

@@ -60,10 +60,6 @@ void put_metrics(nlohmann::json& to, const Metrics& metrics) {
     if (!to.contains(name)) to[name] = value;
 }
 
-std::string document_hash(const text::chat::Value& document) {
-  return io::sha256(text::chat::json_dump(document, {.indent = 2}).bytes());
-}
-
 struct TaskOutcome {
   ScoreColumns columns;
   std::vector<nlohmann::json> samples;
@@ -119,7 +115,7 @@ class Judging {
       for (const Turn& t : q.turns) s["turns"].push_back({{"role", t.role}, {"content", t.content}});
       prompt = s["turns"].dump();
     }
-    s["context"] = q.context, s["prompt_hash"] = io::sha256(prompt);
+    s["context"] = q.context, s["prompt_hash"] = prompt_hash(prompt);
     if (task_.generates()) {
       s["generated"] = a.text, s["generated_tokens"] = a.text_tokens, s["truncated"] = {a.text_cut};
       s["filters"] = nlohmann::json::object();
@@ -174,10 +170,10 @@ nlohmann::json counts_json(const AskCounts& c) {
           {"tokens_per_s", c.seconds > 0 ? static_cast<double>(c.read_tokens + c.written_tokens) / c.seconds : 0.0}};
 }
 
-class Evaluation {
+class EvaluationRun {
  public:
-  Evaluation(const infer::Engine& engine, const infer::TextModel& text, const std::vector<AskedTask>& tasks,
-             const EvaluationOptions& o, const std::atomic<bool>& cancel)
+  EvaluationRun(const infer::Engine& engine, const infer::TextModel& text, const std::vector<AskedTask>& tasks,
+                const EvaluationOptions& o, const std::atomic<bool>& cancel)
       : engine_(engine), text_(text), tasks_(tasks), o_(o), cancel_(cancel) {}
 
   // null: cancelled.
@@ -201,6 +197,7 @@ class Evaluation {
     AnswerStore store(o_.answers + "/" + file_name_of(task.name) + ".jsonl");
     if (store.damaged() > 0)
       o_.warn(store.path() + ": " + std::to_string(store.damaged()) + " damaged lines are ignored");
+    for (const std::string& remark : task.remarks) o_.warn(task.name + ": " + remark);
     AskCounts counts;
     const auto answers = ask(
         engine_, text_, task, questions, o_.ask, store, counts,
@@ -220,7 +217,8 @@ class Evaluation {
   void take(const Task& task, const TaskOutcome& outcome, size_t n, const AskCounts& counts) {
     nlohmann::json& r = results_[task.name];
     r = counts_json(counts);
-    r["alias"] = task.name, r["n"] = n, r["version"] = task.version, r["num_fewshot"] = task.shots;
+    r["alias"] = task.name, r["n"] = n, r["version"] = task.version, r["num_fewshot"] = task.shots,
+    r["protocol"] = task.protocol;
     r["prompts"] = io::sha256(outcome.prompts);
     for (const ScoreColumn& c : outcome.columns.all()) {
       const MeanScore s = mean_score(c.values);
@@ -310,7 +308,7 @@ int64_t most_tokens(const std::vector<AskedTask>& tasks, const std::optional<int
 nlohmann::json evaluate(const infer::Engine& engine, const infer::TextModel& text, const std::vector<AskedTask>& tasks,
                         const std::vector<TaskGroup>& groups, const EvaluationOptions& options,
                         const std::atomic<bool>& cancel) {
-  return Evaluation(engine, text, tasks, options, cancel).run(groups);
+  return EvaluationRun(engine, text, tasks, options, cancel).run(groups);
 }
 
 }  // namespace birkhoff::eval
