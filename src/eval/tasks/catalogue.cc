@@ -118,9 +118,15 @@ std::string protocol_suffix(const std::string& protocol) {
   throw Error("task", "unknown protocol \"" + protocol + "\"", "harness or paper", ExitCode::usage);
 }
 
-Catalogue::Catalogue() {
-  for (const BuiltInFile& f : built_in_files())
-    if (f.path.find('/') == std::string_view::npos) add(task_json(f.content, std::string(f.path)), std::string(f.path));
+const Catalogue& Catalogue::built_in() {
+  static const Catalogue catalogue = [] {
+    Catalogue c;
+    for (const BuiltInFile& f : built_in_files())
+      if (f.path.find('/') == std::string_view::npos)
+        c.add(task_json(f.content, std::string(f.path)), std::string(f.path));
+    return c;
+  }();
+  return catalogue;
 }
 
 std::vector<std::string> Catalogue::add_file(const std::string& path) {
@@ -143,7 +149,9 @@ std::vector<std::string> Catalogue::add(const Value& file, const std::string& wh
     Section fields(task.fields, where);
     const auto name = fields.pattern("name");
     if (!name) fields.refuse("name", "is missing");
-    task.name = at_place(fields.place("name"), [&] { return name->render(task.variables.as_dict()).bytes(); }) + suffix;
+    task.name =
+        at_place(fields.place("name"), [&] { return name->render(task.variables.as_dict(), kTaskLimits, 0).bytes(); }) +
+        suffix;
     task.protocol = protocol;
     task.file = where;
     if (task.name.empty() || task.name.find_first_of("/, \t\n") != std::string::npos || named(tasks_, task.name) ||

@@ -22,7 +22,7 @@ struct CatalogueGroup {
 
 class Catalogue {
  public:
-  Catalogue();  // of the built-in files
+  static const Catalogue& built_in();  // of the built-in files, read once
   // What a user's file defines, behind all others. Throws Error: not JSON, an unknown field, a name that is taken.
   // Returns the names to be opened: its groups that no other has, else its tasks.
   std::vector<std::string> add_file(const std::string& path);

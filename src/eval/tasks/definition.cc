@@ -18,7 +18,7 @@ constexpr int64_t kHarnessMaxTokens = 256;  // of lm-evaluation-harness, where a
 // Every text of a value as a template of the variables.
 Value put_in(const Value& v, const Value& variables) {
   if (v.is(Kind::string) && v.bytes().find("{{") != std::string::npos)
-    return Value::string(jinja::Template(v.bytes(), jinja::Dialect::task).render(variables.as_dict()));
+    return Value::string(jinja::Template(v.bytes(), jinja::Dialect::task).render(variables.as_dict(), kTaskLimits, 0));
   if (v.is(Kind::list)) {
     std::vector<Value> items;
     for (const Value& item : v.items()) items.push_back(put_in(item, variables));

@@ -63,8 +63,8 @@ std::shared_ptr<DictObject> DocumentMaker::scope_of(const Value& row) const {
 
 Document DocumentMaker::of_row(const Value& row, int64_t number, std::string place) const {
   Document d{row, scope_of(row), std::move(place)};
-  if (task_.fields.empty()) return d;
   if (!d.scope->find("row")) d.scope->set("row", Value::integer(number));
+  if (task_.fields.empty()) return d;
   auto made = std::make_shared<DictObject>();
   for (const auto& [name, expression] : task_.fields) {
     Value v = evaluated(expression, d, name);
@@ -85,7 +85,7 @@ Document DocumentMaker::of_sample(const Value& sample, std::string place) const 
 
 std::string rendered(const jinja::Template& t, const Document& d, const char* field) {
   try {
-    return t.render(*d.scope, {}, 0).bytes();
+    return t.render(*d.scope, kTaskLimits, 0).bytes();
   } catch (const Error& e) {
     failed(d, field, e);
   }
@@ -93,7 +93,7 @@ std::string rendered(const jinja::Template& t, const Document& d, const char* fi
 
 Value evaluated(const jinja::Expression& e, const Document& d, const std::string& field) {
   try {
-    return e.evaluate(*d.scope, {}, 0);
+    return e.evaluate(*d.scope, kTaskLimits, 0);
   } catch (const Error& error) {
     failed(d, field, error);
   }

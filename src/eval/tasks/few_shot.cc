@@ -26,7 +26,7 @@ FewShotPool::FewShotPool(const TaskDefinition& task, const DocumentMaker& maker,
     : task_(task), maker_(maker), rows_(rows), first_(first), samples_(task.shots.samples) {
   if (!rows && task.shots.samples_of) {
     const std::string place = task.where + ": shots: samples";
-    const Value made = at_place(place, [&] { return task.shots.samples_of->evaluate(maker.scope(), {}, 0); });
+    const Value made = at_place(place, [&] { return task.shots.samples_of->evaluate(maker.scope(), kTaskLimits, 0); });
     if (!made.is(Kind::list)) throw Error("task", place + ": a list was expected, not " + type_name(made));
     samples_ = made.items();
     for (const Value& v : samples_)

@@ -79,7 +79,7 @@ std::vector<std::string> wanted(Catalogue& all, const std::vector<std::string>& 
 }  // namespace
 
 TaskSet open_tasks(const std::vector<std::string>& names, const TaskOptions& options) {
-  Catalogue all;
+  Catalogue all = Catalogue::built_in();
   const auto files = std::make_shared<DataFiles>(options.data_dir, options.sample);
   TaskSet set;
   const auto opened = [&](const std::string& name) {
@@ -94,7 +94,7 @@ TaskSet open_tasks(const std::vector<std::string>& names, const TaskOptions& opt
 }
 
 std::vector<TaskListing> list_tasks(const TaskOptions& options) {
-  const Catalogue all;
+  const Catalogue& all = Catalogue::built_in();
   const auto files = std::make_shared<DataFiles>(options.data_dir, options.sample);
   protocol_suffix(options.protocol);
   std::vector<TaskListing> out;
@@ -115,7 +115,7 @@ std::vector<TaskListing> list_tasks(const TaskOptions& options) {
 }
 
 std::vector<TaskGroup> list_groups(const TaskOptions& options) {
-  const Catalogue all;
+  const Catalogue& all = Catalogue::built_in();
   std::vector<TaskGroup> out;
   for (const CatalogueGroup& g : all.groups())
     if (g.protocol == options.protocol) out.push_back(as_group(all, g));

@@ -12,6 +12,11 @@
 
 namespace birkhoff::eval {
 
+// Of one template of a task over one document: far above what prompts need, and gone in a moment where a file asks for
+// more.
+inline constexpr text::chat::jinja::Limits kTaskLimits = {
+    .steps = 300'000, .output_bytes = 4 << 20, .live_bytes = 16 << 20, .range = 10'000, .depth = 100};
+
 class Section {
  public:
   // where: the file and the path to the object, as messages show it. Throws Error when v is no object.

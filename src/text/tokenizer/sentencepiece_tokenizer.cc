@@ -8,7 +8,7 @@
 namespace birkhoff::text {
 namespace {
 
-constexpr std::string_view kSpace = "\u2581";
+constexpr std::string_view kPieceSpace = "\u2581";
 
 // ModelProto.normalizer_spec (field 3) with precompiled_charsmap (2) empty, add_dummy_prefix (3) and
 // remove_extra_whitespaces (4) false. Behind a serialised model it is merged into the one that stands there
@@ -115,7 +115,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
   void encode_pieces(std::string_view text, bool first, std::vector<int32_t>& ids) const {
     if (text.empty()) return;
-    const bool prefix = prefix_ == SpacePrefix::first && first && !text.starts_with(' ') && !text.starts_with(kSpace);
+    const bool prefix =
+        prefix_ == SpacePrefix::first && first && !text.starts_with(' ') && !text.starts_with(kPieceSpace);
     const std::string prefixed = prefix ? " " + std::string(text) : "";
     if (prefix) text = prefixed;
     std::vector<int> pieces;
