@@ -89,7 +89,7 @@ class TaskProgress {
         at.tasks > 1 ? " (" + std::to_string(at.task + 1) + " of " + std::to_string(at.tasks) + ")" : "";
     bar_.show(count(tasks_, at.task) + at.done, tasks_[at.task].task.name + place);
   }
-  void message(const std::string& text) { bar_.message("birkhoff: " + text); }
+  void message(const std::string& text) { bar_.message(text); }
 
  private:
   static int64_t count(const std::vector<eval::AskedTask>& tasks, size_t n) {
@@ -127,7 +127,7 @@ int eval_tasks(const EvalFlags& f, const Program& p) {
   o.out = f.out, o.answers = f.answers.empty() ? f.out + "/answers" : f.answers;
   TaskProgress progress(tasks);
   o.progress = [&](const eval::EvaluationProgress& at) { progress.show(at); };
-  o.warn = [&](const std::string& text) { progress.message(text); };
+  o.warn = [&](const std::string& said) { progress.message(said); };
   const nlohmann::json results = eval::evaluate(engine, text, tasks, set.groups, o, stop_requested());
   if (results.is_null()) return static_cast<int>(ExitCode::interrupted);
   if (f.json)

