@@ -55,6 +55,38 @@ std::optional<Fraction> fraction_power(const Fraction& base, const Fraction& exp
   return exponent.above < 0 ? reduced(out.below, out.above) : out;
 }
 
+// n (n - 1) ... of `count` factors over count!, so that it is a binomial coefficient.
+std::optional<Fraction> fraction_binomial(const Fraction& n, const Fraction& count) {
+  if (n.below != 1 || count.below != 1 || count.above > 100) return std::nullopt;
+  if (count.above < 0) return Fraction{};
+  std::optional<Fraction> out = Fraction{1, 1};
+  for (int64_t i = 0; out && i < count.above; ++i)
+    if (const auto factor = reduced(Wide{n.above} - i, i + 1)) out = times(*out, *factor);
+  return out;
+}
+
+std::optional<Fraction> fraction_factorial(const Fraction& n) {
+  if (n.below != 1 || n.above < 0 || n.above > 20) return std::nullopt;
+  Fraction out{1, 1};
+  for (int64_t i = 2; i <= n.above; ++i) out.above *= i;
+  return out;
+}
+
+std::optional<Fraction> fraction_call(const Formula& f) {
+  const auto x = fraction_value(f.parts[0]);
+  if (!x) return std::nullopt;
+  if (f.name == "binomial") {
+    const auto k = fraction_value(f.parts[1]);
+    return k ? fraction_binomial(*x, *k) : std::nullopt;
+  }
+  if (f.name == "factorial") return fraction_factorial(*x);
+  if (f.name == "abs") return Fraction{std::abs(x->above), x->below};
+  const int64_t rest = x->above % x->below, whole = x->above / x->below;
+  if (f.name == "floor") return Fraction{whole - (rest < 0), 1};
+  if (f.name == "ceil") return Fraction{whole + (rest > 0), 1};
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::optional<Fraction> fraction_value(const Formula& f) {
@@ -74,14 +106,7 @@ std::optional<Fraction> fraction_value(const Formula& f) {
     const auto base = fraction_value(f.parts[0]), exponent = fraction_value(f.parts[1]);
     return base && exponent ? fraction_power(*base, *exponent) : std::nullopt;
   }
-  if (f.kind != Kind::call || f.parts.size() != 1) return std::nullopt;
-  const auto x = fraction_value(f.parts[0]);
-  if (!x) return std::nullopt;
-  if (f.name == "abs") return Fraction{std::abs(x->above), x->below};
-  const int64_t rest = x->above % x->below, whole = x->above / x->below;
-  if (f.name == "floor") return Fraction{whole - (rest < 0), 1};
-  if (f.name == "ceil") return Fraction{whole + (rest > 0), 1};
-  return std::nullopt;
+  return f.kind == Kind::call ? fraction_call(f) : std::nullopt;
 }
 
 }  // namespace birkhoff::eval

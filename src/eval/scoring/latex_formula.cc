@@ -16,22 +16,6 @@ using Kind = Formula::Kind;
 
 constexpr size_t kMaxBytes = 20000;
 
-constexpr const char* kFunctions[] = {"exp",  "log",  "lg",     "ln",     "sin",    "cos",    "tan",    "csc",
-                                      "sec",  "cot",  "arcsin", "arccos", "arctan", "arccsc", "arcsec", "arccot",
-                                      "sinh", "cosh", "tanh",   "arsinh", "arcosh", "artanh"};
-// Commands that are tokens of their own in the grammar, so that they are no symbols.
-constexpr const char* kNoSymbols[] = {"langle",         "rangle",   "lim",    "to",    "rightarrow",
-                                      "Rightarrow",     "int",      "sum",    "prod",  "longrightarrow",
-                                      "Longrightarrow", "lfloor",   "rfloor", "lceil", "rceil",
-                                      "sqrt",           "overline", "times",  "cdot",  "div",
-                                      "frac",           "dfrac",    "tfrac",  "binom", "dbinom",
-                                      "tbinom",         "mathit"};
-
-template <class List>
-bool is_among(const List& list, std::string_view s) {
-  return std::find(std::begin(list), std::end(list), s) != std::end(list);
-}
-
 Formula number(std::string digits) { return {Kind::number, std::move(digits), {}}; }
 Formula made(Kind kind, std::vector<Formula> parts) { return {kind, "", std::move(parts)}; }
 Formula call(std::string name, std::vector<Formula> parts) { return {Kind::call, std::move(name), std::move(parts)}; }
@@ -197,7 +181,7 @@ class Parser : LatexReader {
   std::optional<Formula> function() {
     if (peek().kind == Token::Kind::command) {
       const std::string name = peek().text.substr(1);
-      if (is_among(kFunctions, name)) return named_function(name);
+      if (is_function(name)) return named_function(name);
       if (name == "sqrt") return root();
       if (name == "overline") {
         ++at_;
@@ -205,7 +189,7 @@ class Parser : LatexReader {
         return call("conjugate", {closed("}")});
       }
       if (name == "int" || name == "sum" || name == "prod" || name == "lim") return calculus(name);
-      if (is_among(kNoSymbols, name)) return std::nullopt;
+      if (is_reserved(name)) return std::nullopt;
     } else if (peek().kind != Token::Kind::letter) {
       return std::nullopt;
     }
@@ -279,15 +263,11 @@ class Parser : LatexReader {
   Formula calculus(const std::string& name) {
     ++at_;
     if (name == "lim") return limit();
-    while (sees("_") || sees("^")) {
-      ++at_;
-      if (take("{")) {
-        relation();
-        need("}");
-      } else {
+    while (takes_any({"_", "^"}))
+      if (take("{"))
+        relation(), need("}");
+      else
         atom();
-      }
-    }
     name == "int" ? sum() : product(false);
     return {};
   }
@@ -318,7 +298,7 @@ class Parser : LatexReader {
     if (name == "frac" || name == "dfrac" || name == "tfrac") return fraction();
     if (name == "binom" || name == "dbinom" || name == "tbinom") return binomial();
     if (name == "mathit") return italic();
-    if (is_among(kNoSymbols, name) || is_among(kFunctions, name)) throw NoFormula();
+    if (is_reserved(name) || is_function(name)) throw NoFormula();
     Formula f = symbol(false);
     return name == "infty" ? Formula{} : f;
   }
@@ -391,11 +371,20 @@ class Parser : LatexReader {
   }
 };
 
+// 010 is no number of sympy's.
+bool has_padded_integer(const Formula& f) {
+  return (f.kind == Kind::number && f.name.size() > 1 && f.name[0] == '0' && f.name.find('.') == f.name.npos &&
+          f.name.find_first_not_of('0') != f.name.npos) ||
+         std::any_of(f.parts.begin(), f.parts.end(), has_padded_integer);
+}
+
 }  // namespace
 
 Formula read_latex(const std::string& text) {
   if (text.size() > kMaxBytes) throw FormulaTooLarge();
-  return Parser(text).relation();
+  Formula f = Parser(stripped(text)).relation();
+  if (has_padded_integer(f)) throw NoFormula();
+  return f;
 }
 
 }  // namespace birkhoff::eval

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <initializer_list>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <utility>
@@ -52,21 +53,42 @@ class LatexReader {
     }
   }
 
-  // 12, 1,234.5; a comma that no three digits follow ends it.
+  // How many digits stand from there on, at most three.
+  size_t digits_at(size_t ahead) {
+    size_t n = 0;
+    while (n < 3 && peek(ahead + n).kind == Token::Kind::digit) ++n;
+    return n;
+  }
+
+  // Whether an operator stands before a token.
+  bool begins_operand(size_t i) {
+    static constexpr const char* kOperators[] = {"+", "-", "*", "/", ":", "^", "\\cdot", "\\times", "\\div"};
+    return i == 0 || std::any_of(std::begin(kOperators), std::end(kOperators),
+                                 [&](const char* o) { return tokens_.at(i - 1).is(o); });
+  }
+
+  // 12, 1,234.5; a comma that no three digits follow ends it. Where a point follows that begins no decimals, fewer
+  // digits are taken, as sympy's parser does looking for a way to go on: 15. is 1, 3.55. is 3.5, 1.25.5 is 1.2 and 5.5.
   std::string take_number() {
-    std::string out;
-    while (peek().kind == Token::Kind::digit) out += tokens_.at(at_++).text;
-    while (sees(",")) {
-      size_t n = 0;
-      while (n < 3 && peek(1 + n).kind == Token::Kind::digit) ++n;
-      if (n < 3) break;
-      for (size_t i = 1; i <= 3; ++i) out += peek(i).text;
-      at_ += 4;
+    const size_t first = at_;
+    const auto take_digits = [&] {
+      const size_t begin = at_;
+      while (peek().kind == Token::Kind::digit) ++at_;
+      return at_ - begin;
+    };
+    const size_t whole = take_digits();
+    while (sees(",") && digits_at(1) == 3) at_ += 4;
+    const bool commas = at_ > first + whole;
+    if (sees(".") && digits_at(1) == 0) {
+      if (whole == 1 && !commas) begins_operand(first) ? throw NoToken() : throw NoFormula();
+      at_ = first + (commas ? whole : 1);
+    } else if (take(".")) {
+      const size_t decimals = take_digits();
+      if (decimals > 1 && (sees(".") || (sees(",") && digits_at(1) == 3))) --at_;
     }
-    if (!take(".")) return out;
-    if (peek().kind != Token::Kind::digit) throw NoFormula();
-    out += '.';
-    while (peek().kind == Token::Kind::digit) out += tokens_.at(at_++).text;
+    std::string out;
+    for (size_t i = first; i < at_; ++i)
+      if (!tokens_.at(i).is(",")) out += tokens_.at(i).text;
     return out;
   }
 

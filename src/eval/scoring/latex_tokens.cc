@@ -20,6 +20,16 @@ constexpr std::string_view kSkipped[] = {"\\thinspace", "\\medspace",     "\\thi
 constexpr std::string_view kSkippedSigns = ",:;!*-./\"(=";
 constexpr std::string_view kRelations[] = {"\\neq", "\\leq", "\\le",   "\\leqq",    "\\leqslant",
                                            "\\geq", "\\ge",  "\\geqq", "\\geqslant"};
+constexpr std::string_view kFunctions[] = {"exp",  "log",  "lg",     "ln",     "sin",    "cos",    "tan",    "csc",
+                                           "sec",  "cot",  "arcsin", "arccos", "arctan", "arccsc", "arcsec", "arccot",
+                                           "sinh", "cosh", "tanh",   "arsinh", "arcosh", "artanh"};
+constexpr std::string_view kReserved[] = {"langle",         "rangle",   "lim",    "to",    "rightarrow",
+                                          "Rightarrow",     "int",      "sum",    "prod",  "longrightarrow",
+                                          "Longrightarrow", "lfloor",   "rfloor", "lceil", "rceil",
+                                          "sqrt",           "overline", "times",  "cdot",  "div",
+                                          "frac",           "dfrac",    "tfrac",  "binom", "dbinom",
+                                          "tbinom",         "mathit"};
+
 constexpr std::string_view kCharacters = "+-*/(){}[]|_^:!,.";
 
 bool is_latex_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
@@ -29,6 +39,9 @@ bool is_one_of(const List& list, std::string_view s) {
 }
 
 }  // namespace
+
+bool is_function(std::string_view command) { return is_one_of(kFunctions, command); }
+bool is_reserved(std::string_view command) { return is_one_of(kReserved, command); }
 
 const LatexToken& LatexTokens::at(size_t i) {
   while (tokens_.size() <= i) tokens_.push_back(next());

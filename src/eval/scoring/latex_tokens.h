@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace birkhoff::eval {
@@ -12,6 +13,10 @@ struct LatexToken {
   std::string text;  // of commands with the backslash, of a differential its variable
   bool is(const char* s) const { return text == s; }
 };
+
+// Of commands without the backslash: \sin and the like; those that mean something else than a symbol.
+bool is_function(std::string_view command);
+bool is_reserved(std::string_view command);
 
 // Tokens in their order, made when they are asked for: what stands behind the end of a formula may be anything.
 class LatexTokens {
