@@ -90,11 +90,15 @@ class SandboxWays : public testing::TestWithParam<Way> {
   int descriptors_ = 0;
 };
 
-INSTANTIATE_TEST_SUITE_P(Kernel, SandboxWays,
-                         testing::Values(Way{"everything", {}}, Way{"no_user_namespaces", {false, true, true}},
-                                         Way{"landlock_alone", {false, false, true}},
-                                         Way{"namespaces_alone", {true, true, false}}),
-                         [](const auto& p) { return p.param.name; });
+class SandboxBounds : public SandboxWays {};  // those that take seconds
+
+const Way kWays[] = {{"everything", {}},
+                     {"no_user_namespaces", {false, true, true}},
+                     {"landlock_alone", {false, false, true}},
+                     {"namespaces_alone", {true, true, false}}};
+std::string way_name(const testing::TestParamInfo<Way>& way) { return way.param.name; }
+INSTANTIATE_TEST_SUITE_P(Kernel, SandboxWays, testing::ValuesIn(kWays), way_name);
+INSTANTIATE_TEST_SUITE_P(Kernel, SandboxBounds, testing::ValuesIn(kWays), way_name);
 
 TEST_P(SandboxWays, HonestProgramsPass) {
   passes("def f(x):\n    return 2 * x\nassert f(3) == 6\nprint('seen')");
@@ -150,7 +154,7 @@ TEST_P(SandboxWays, TheEndCannotBeClaimed) {
   fails("import os\ntry: os.write(4, b'x' * 20)\nfinally: pass");
 }
 
-TEST_P(SandboxWays, LimitsOfTimeAndMemory) {
+TEST_P(SandboxBounds, LimitsOfTimeAndMemory) {
   const auto start = std::chrono::steady_clock::now();
   expect_end(ProgramEnd::timeout, "while True: pass");
   EXPECT_GE(last_.cpu_seconds, 0.9);
@@ -174,7 +178,7 @@ TEST_P(SandboxWays, LimitsOfTimeAndMemory) {
   expect_end(ProgramEnd::killed, "import os; os.abort()");
 }
 
-TEST_P(SandboxWays, LimitsOfOutputAndFiles) {
+TEST_P(SandboxBounds, LimitsOfOutputAndFiles) {
   passes("import os\nfor _ in range(256): os.write(1, b'x' * (1 << 20))");
   EXPECT_EQ(last_.output.size(), size_t{64} << 10);
   expect_end(ProgramEnd::timeout, "import os\nwhile True: os.write(2, b'x' * (1 << 20))");
@@ -187,6 +191,7 @@ TEST_P(SandboxWays, LimitsOfOutputAndFiles) {
 }
 
 TEST_P(SandboxWays, NoOtherProcesses) {
+  ASSERT_EQ(end_of("import os; os.fork()"), ProgramEnd::failed) << "no bomb where there is one fork";
   fails("import os\nwhile True: os.fork()");
   fails("import os\nwhile True:\n    try: os.fork()\n    except OSError: assert False");
   fails("import subprocess; subprocess.run(['/bin/true'], check=True)");
@@ -247,16 +252,17 @@ TEST_P(SandboxWays, FilesOutsideStay) {
   EXPECT_EQ(about.st_mode & 0777, 0666u);
 }
 
+// What would do no harm if it were let through.
 TEST_P(SandboxWays, TheInterpreterStaysAsItIs) {
   fails("import os\nopen(os.__file__, 'a')");
-  fails("import os\nos.open(os.__file__, os.O_RDONLY | os.O_TRUNC)");
-  fails("import os\nos.unlink(os.__file__)");
-  fails("import os\nos.chmod(os.__file__, 0o777)");
-  fails("import os\nopen(os.path.dirname(os.__file__) + '/new.py', 'w')");
+  fails("import os\nos.chmod(os.__file__, os.stat(os.__file__).st_mode & 0o777)");
+  fails("import os\nos.link(os.__file__, 'copy')");
+  fails("import os\nos.mkdir(os.path.dirname(os.__file__))");
+  fails("import os\nos.mkdir(os.path.dirname(os.__file__) + '/birkhoff-new')");
   passes("import json, unittest.mock, xml.dom.minidom");
 }
 
-TEST_P(SandboxWays, FoldersThatAreHardToRemove) {
+TEST_P(SandboxBounds, FoldersThatAreHardToRemove) {
   end_of("import os, shutil\nshutil.rmtree(os.getcwd(), ignore_errors=True)");
   end_of("import os\nos.rmdir(os.getcwd())");
   passes("import os\nfor _ in range(3000):\n    os.mkdir('a' * 200)\n    os.chdir('a' * 200)");
@@ -332,8 +338,8 @@ TEST(SandboxStart, AsAnUnprivilegedUser) {
   if (geteuid() != 0) GTEST_SKIP() << "only root can become somebody else";
   const pid_t child = fork();
   if (child == 0) {
-    const char* const arguments[] = {"eval_test", "--gtest_filter=*SandboxWays*:SandboxStart.Says*", "--gtest_brief=1",
-                                     nullptr};
+    const char* const arguments[] = {"eval_test", "--gtest_filter=*SandboxWays*:*SandboxBounds*:SandboxStart.Says*",
+                                     "--gtest_brief=1", nullptr};
     if (setregid(65534, 65534) != 0 || setreuid(65534, 65534) != 0) _exit(2);
     execv("/proc/self/exe", const_cast<char* const*>(arguments));
     _exit(3);
