@@ -43,7 +43,8 @@ std::vector<int64_t> cached_groups(const Mla::Spec& s) {
 
 }  // namespace
 
-Mla::Cache::Cache(ops::PageMemory& memory, const Spec& s) : rows(memory, cached_groups(s)) {}
+Mla::Cache::Cache(ops::PageMemory& memory, const Spec& s)
+    : rows(memory, cached_groups(s), s.keeps_expanded ? ops::RowLayout::by_group : ops::RowLayout::whole) {}
 
 Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Keep keep) {
   Saved r;

@@ -43,7 +43,7 @@ struct LatentCall {
     a.col_begin = block * kLatentColumns, a.col_end = std::min((end - begin) * s.heads, a.col_begin + kLatentColumns);
     a.first_visible = before + begin - key;
     if (a.first_visible + (a.col_end - 1) / s.heads < 0) return;  // no query of the block sees the piece
-    a.q = {q.row_block(begin, end - begin).data, q.stride}, a.cache = latents.from(key, 0);
+    a.q = {q.row_block(begin, end - begin).data, q.stride}, a.cache = latents.from(key, 0, s.qk_dim);
     a.keys = std::min(kLatentPiece, before + end - key);
     a.heads = s.heads, a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;
     const int64_t at = index * partials.columns + a.col_begin;

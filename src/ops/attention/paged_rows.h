@@ -28,11 +28,15 @@ struct PageMemory {
   int64_t page_bytes = 0;
 };
 
+// Where the numbers of a page lie: row after row, or group after group of columns, each row after row, so that the keys
+// of a head follow each other and are read at the speed of memory.
+enum class RowLayout : uint8_t { whole, by_group };
+
 class PagedRows {
  public:
   PagedRows() = default;
-  // Rows of groups of columns side by side, behind what the page has already. `memory` outlives it.
-  PagedRows(PageMemory& memory, std::vector<int64_t> groups);
+  // Rows of groups of columns, behind what the page has already. `memory` outlives it.
+  PagedRows(PageMemory& memory, std::vector<int64_t> groups, RowLayout layout = RowLayout::whole);
   static int64_t row_bytes(CacheType type, const std::vector<int64_t>& groups);
 
   int64_t cols() const { return cols_; }
@@ -46,14 +50,16 @@ class PagedRows {
   void read(const Exec& exec, std::span<const int32_t> pages, Mat out, int64_t first = 0) const;
 
  private:
-  Mat row_at(int32_t page, int64_t row) const;
-  int8_t* codes_at(int32_t page, int64_t row) const;
+  // Calls f(first element in memory, first column, columns) for what lies side by side of a row.
+  template <class F>
+  void for_parts(int32_t page, int64_t row, F&& f) const;
   float* scales_at(int32_t page, int64_t row) const;
 
   const PageMemory* memory_ = nullptr;
   std::vector<int64_t> groups_;
+  RowLayout layout_ = RowLayout::whole;
   int64_t cols_ = 0;
-  int64_t offset_ = 0, scales_offset_ = 0;  // of row 0 in a page
+  int64_t offset_ = 0, scales_offset_ = 0;  // in a page
 };
 
 }  // namespace birkhoff::ops
