@@ -48,17 +48,6 @@ int64_t layout_few(void* base, int64_t qk_dim, int64_t v_dim, FewBuffers<T>& b) 
   return pieces.used();
 }
 
-// Asks for rows [r, end) of the next step while this one is computed.
-template <class T>
-inline void fetch_rows(const AttentionRows& x, int64_t r, int64_t end, int64_t dim) {
-  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-  for (; r < end; ++r) {
-    const T* row = row_of<T>(x, r);
-    for (int64_t c = 0; c < dim; c += kLine) __builtin_prefetch(row + c, 0, 2);
-  }
-}
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // s [kTileKeys][kFew] = K Q^T for the first n columns.
 template <class Op>
 inline void few_scores(KeyTile<Op> k, const Op* q, int64_t depth, int64_t n, float* s) {

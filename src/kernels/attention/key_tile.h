@@ -10,6 +10,18 @@ inline bool consecutive(const AttentionRows& x, int64_t r, int64_t n) {
   return !x.pages || (x.first + r) / kPageRows == (x.first + r + n - 1) / kPageRows;
 }
 
+inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Asks for rows [r, end) of the next step while this one is computed.
+template <class T>
+inline void fetch_rows(const AttentionRows& x, int64_t r, int64_t end, int64_t dim) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (; r < end; ++r) {
+    const T* row = row_of<T>(x, r);
+    for (int64_t c = 0; c < dim; c += kLine) __builtin_prefetch(row + c, 0, 2);
+  }
+}
+
 template <class Op>
 struct KeyTile {
   const Op* data;

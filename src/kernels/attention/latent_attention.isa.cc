@@ -48,6 +48,7 @@ void scores(const LatentPiece& a, const Buffers<Op>& b) {
   }
   for (int64_t k0 = 0; k0 < a.keys; k0 += kKeyStep) {
     const int64_t here = a.keys - k0 < kKeyStep ? a.keys - k0 : kKeyStep, rows = round_up(here, kRowUnit);
+    if (a.cache.pages) fetch_rows<T>(a.cache, k0 + kKeyStep, least(k0 + 2 * kKeyStep, a.keys), a.qk_dim);
     const KeyTile<Op> keys = key_tile<T>(a.cache, k0, here, rows, a.qk_dim, b.qk, b.tile);
     product(keys.data, keys.ld, b.q, b.n, b.s + k0 * b.n, b.n, rows, b.n, b.qk, false);
     const auto value = [&](int64_t i) { return row_of<T>(a.cache, k0 + i); };

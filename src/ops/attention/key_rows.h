@@ -9,20 +9,23 @@
 
 namespace birkhoff::ops {
 
+class PagedRows;
+
 struct KeyRows {
   CMat first;  // the rows; with pages those of page 0
   int64_t rows = 0, cols = 0;
   DType dtype = DType::f32;
-  const int32_t* pages = nullptr;  // [ceil(rows / kPageRows)] row r stands in page pages[r / kPageRows]
-  int64_t page_bytes = 0;          // from a page to the next
-  bool by_head = false;            // a page has the rows of one head after another (RowLayout::by_group)
+  const int32_t* pages = nullptr;      // [ceil(rows / kPageRows)] row r stands in page pages[r / kPageRows]
+  int64_t page_bytes = 0;              // from a page to the next
+  const PagedRows* encoded = nullptr;  // rows are of another type: numbers of `dtype` once they are read through it
+  bool by_head = false;                // a page has the rows of one head after another (RowLayout::by_group)
 
   template <class M, class = std::enable_if_t<std::is_convertible_v<const M&, CMat>>>
   KeyRows(const M& m) : first(m), rows(first.rows), cols(first.cols), dtype(first.dtype) {}
   KeyRows(CMat page, const int32_t* page_of, int64_t bytes, int64_t count)
       : first(page), rows(count), cols(page.cols), dtype(page.dtype), pages(page_of), page_bytes(bytes) {}
   KeyRows col_block(int64_t begin, int64_t count) const {
-    BK_CHECK(begin >= 0 && count >= 0 && begin + count <= cols);
+    BK_CHECK(!encoded && begin >= 0 && count >= 0 && begin + count <= cols);
     KeyRows r = *this;
     r.first.data = first.data ? at(begin) : nullptr;
     r.cols = count;
@@ -37,7 +40,7 @@ struct KeyRows {
   }
   // Rows from `row` on of the head of `width` columns that begins at `col`, as the kernels take them.
   kernels::AttentionRows from(int64_t row, int64_t col, int64_t width) const {
-    BK_CHECK(row >= 0 && row <= rows && col >= 0 && width > 0 && col + width <= cols);
+    BK_CHECK(!encoded && row >= 0 && row <= rows && col >= 0 && width > 0 && col + width <= cols);
     const int64_t stride = by_head ? width : first.stride;
     if (pages) return {at(col), stride, pages, page_bytes, row};
     return {at(row * stride + col), stride};

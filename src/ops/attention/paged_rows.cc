@@ -34,12 +34,9 @@ void encode(CMat x, int8_t* codes, float* scale) {
     k.encode_b(x.b16(), x.cols, codes, scale);
 }
 
-void decode(const int8_t* codes, float scale, Mat x) {
+void decode(const kernels::CodedRows& from, Mat to) {
   const auto& k = kernels::elementwise_kernels();
-  if (x.dtype == f32_t)
-    k.decode_f(codes, scale, x.f32(), x.cols);
-  else
-    k.decode_b(codes, scale, x.b16(), x.cols);
+  to.dtype == f32_t ? k.decode_f(from, to.f32(), to.stride) : k.decode_b(from, to.b16(), to.stride);
 }
 
 void copy_row(CMat from, Mat to) {
@@ -84,6 +81,13 @@ KeyRows PagedRows::view(std::span<const int32_t> pages, int64_t rows) const {
   return view;
 }
 
+KeyRows PagedRows::encoded_view(std::span<const int32_t> pages, int64_t rows, DType t) const {
+  BK_CHECK_LE(rows, static_cast<int64_t>(pages.size()) * kPageRows);
+  KeyRows view(CMat(nullptr, t, kPageRows, cols_), pages.data(), memory_->page_bytes, rows);
+  view.encoded = this;
+  return view;
+}
+
 template <class F>
 void PagedRows::for_parts(int32_t page, int64_t row, F&& f) const {
   std::byte* const base = memory_->base + page * memory_->page_bytes + offset_;
@@ -113,18 +117,34 @@ void PagedRows::write(const Exec& exec, CMat rows, std::span<const int32_t> page
   });
 }
 
+void PagedRows::read_rows(int32_t page, int64_t row, Mat out) const {
+  const auto groups = static_cast<int64_t>(groups_.size());
+  const float* scale = memory_->type == CacheType::int8 ? scales_at(page, row) : nullptr;
+  for_parts(page, row, [&](std::byte* part, int64_t col, int64_t n) {
+    const Mat to = out.col_block(col, n);
+    const int64_t step = layout_ == RowLayout::by_group ? n : cols_;
+    if (scale)
+      decode({reinterpret_cast<const int8_t*>(part), step, scale++, groups, out.rows, n}, to);
+    else
+      for (int64_t r = 0; r < out.rows; ++r)
+        copy_row(CMat(part + r * step * element_bytes(memory_->type), number_type(memory_->type), 1, n),
+                 to.row_block(r, 1));
+  });
+}
+
 void PagedRows::read(const Exec& exec, std::span<const int32_t> pages, Mat out, int64_t first) const {
   BK_CHECK_EQ(out.cols, cols_);
-  for_paged_rows(exec, pages, first, out, [&](int32_t page, int64_t row, int64_t r) {
-    const float* scale = memory_->type == CacheType::int8 ? scales_at(page, row) : nullptr;
-    for_parts(page, row, [&](std::byte* part, int64_t col, int64_t n) {
-      const Mat x = out.row_block(r, 1).col_block(col, n);
-      if (scale)
-        decode(reinterpret_cast<const int8_t*>(part), *scale++, x);
-      else
-        copy_row(CMat(part, number_type(memory_->type), 1, n), x);
-    });
-  });
+  for_paged_rows(exec, pages, first, out,
+                 [&](int32_t page, int64_t row, int64_t r) { read_rows(page, row, out.row_block(r, 1)); });
+}
+
+void PagedRows::read_piece(const int32_t* pages, int64_t first, Mat out) const {
+  BK_CHECK_EQ(out.cols, cols_);
+  for (int64_t r = 0, n = 0; r < out.rows; r += n) {
+    const int64_t row = (first + r) % kPageRows;
+    n = std::min(kPageRows - row, out.rows - r);
+    read_rows(pages[(first + r) / kPageRows], row, out.row_block(r, n));
+  }
 }
 
 }  // namespace birkhoff::ops

@@ -44,12 +44,18 @@ class PagedRows {
   bool holds(DType t) const { return memory_->type == cache_type_of(t); }
   // The first `rows` rows of a text, of a type of numbers.
   KeyRows view(std::span<const int32_t> pages, int64_t rows) const;
+  // The same of any type, for who reads them as numbers of type t a piece at a time (latent_attention.h).
+  KeyRows encoded_view(std::span<const int32_t> pages, int64_t rows, DType t) const;
   // rows [n, cols] become rows first .. first + n - 1 of the text.
   void write(const Exec& exec, CMat rows, std::span<const int32_t> pages, int64_t first) const;
   // The text's rows first .. first + n - 1 -> out [n, cols], assigned.
   void read(const Exec& exec, std::span<const int32_t> pages, Mat out, int64_t first = 0) const;
+  // The same within a task.
+  void read_piece(const int32_t* pages, int64_t first, Mat out) const;
 
  private:
+  // Rows [row, row + out.rows) of a page.
+  void read_rows(int32_t page, int64_t row, Mat out) const;
   // Calls f(first element in memory, first column, columns) for what lies side by side of a row.
   template <class F>
   void for_parts(int32_t page, int64_t row, F&& f) const;
