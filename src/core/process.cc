@@ -69,4 +69,12 @@ size_t machine_memory_bytes() {
   return std::min(bytes, group_memory_limit(groups.str(), "/sys/fs/cgroup"));
 }
 
+size_t available_memory_bytes() {
+  std::ifstream in("/proc/meminfo");
+  for (std::string line; std::getline(in, line);)
+    if (line.rfind("MemAvailable:", 0) == 0)
+      return std::min(static_cast<size_t>(std::atoll(line.c_str() + 13)) * 1024, machine_memory_bytes());
+  return 0;
+}
+
 }  // namespace birkhoff

@@ -13,7 +13,7 @@
 namespace birkhoff::infer {
 namespace {
 
-constexpr const char* kFormat = "birkhoff session 1";
+constexpr const char* kFormat = "birkhoff session 2";
 constexpr const char* kIds = "ids";
 constexpr const char* kCaches = "caches";
 constexpr const char* kChecksum = "checksum";

@@ -43,12 +43,29 @@ Gqa::Saved Gqa::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens
 
 namespace {
 // keys [M, 2 kv_cols] of the rows [first, first + tokens) of saved.
-void attend_heads(const Pass& p, const Gqa::Spec& s, const Gqa::Saved& sv, int64_t first, int64_t tokens,
-                  const ops::KeyRows& keys) {
-  const Mat lse = sv.lse.cols ? sv.lse.row_block(first, tokens) : Mat();
-  ops::attention_forward(p.exec, attention_shape(s), sv.q.row_block(first, tokens), keys.col_block(0, s.kv_cols()),
-                         keys.col_block(s.kv_cols(), s.kv_cols()), p.ctx.rows(first, tokens).first_key,
-                         sv.o.row_block(first, tokens), lse);
+ops::AttentionText text_of(const Pass& p, const Gqa::Spec& s, const Gqa::Saved& sv, int64_t first, int64_t tokens,
+                           const ops::KeyRows& keys) {
+  return {sv.q.row_block(first, tokens),
+          keys.col_block(0, s.kv_cols()),
+          keys.col_block(s.kv_cols(), s.kv_cols()),
+          p.ctx.rows(first, tokens).first_key,
+          sv.o.row_block(first, tokens),
+          sv.lse.cols ? sv.lse.row_block(first, tokens) : Mat()};
+}
+
+// All parts at once where their keys can be read in place; a copy has room for those of one.
+void attend_cached_heads(const Pass& p, const Gqa::Spec& s, const Gqa::Saved& sv, const Gqa::Cache& cache) {
+  const bool in_place = cache.rows.holds(sv.q.dtype);
+  std::vector<ops::AttentionText> texts;
+  for (const CachedPart& part : p.ctx.parts) {
+    cache.rows.write(p.exec, sv.kv.row_block(part.first, part.tokens), part.pages, part.past);
+    Arena::Scope scope(p.scratch);
+    texts.push_back(text_of(p, s, sv, part.first, part.tokens, cached_keys(p, cache.rows, part, sv.q.dtype)));
+    if (in_place) continue;
+    ops::attention_forward(p.exec, attention_shape(s), texts);
+    texts.clear();
+  }
+  ops::attention_forward(p.exec, attention_shape(s), texts);
 }
 }  // namespace
 
@@ -70,11 +87,11 @@ void Gqa::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved&
     ops::copy(p.exec, sv.a.col_block(s.q_cols(), s.cache_cols()), sv.kv);
   }
   ops::rope_apply(p.exec, p.rope, s.layout, p.ctx.position, sv.kv, {0, s.kv_heads, s.head_dim});
-  if (!cache) attend_heads(p, s, sv, 0, x.rows, sv.kv);
-  for (const CachedPart& part : p.ctx.parts) {
-    Arena::Scope scope(p.scratch);
-    cache->rows.write(p.exec, sv.kv.row_block(part.first, part.tokens), part.pages, part.past);
-    attend_heads(p, s, sv, part.first, part.tokens, cached_keys(p, cache->rows, part, sv.q.dtype));
+  if (cache) {
+    attend_cached_heads(p, s, sv, *cache);
+  } else {
+    const ops::AttentionText all = text_of(p, s, sv, 0, x.rows, sv.kv);
+    ops::attention_forward(p.exec, attention_shape(s), {&all, 1});
   }
   linear_forward(p.exec, w.out, sv.o, y);
 }

@@ -55,7 +55,8 @@ struct Gqa {
     using Slot = NoSlot;
     std::vector<Slot> slots;
     Cache(ops::PageMemory& memory, const Spec& s)
-        : rows(memory, std::vector<int64_t>(static_cast<size_t>(2 * s.kv_heads), s.head_dim)) {}
+        : rows(memory, std::vector<int64_t>(static_cast<size_t>(2 * s.kv_heads), s.head_dim),
+               ops::RowLayout::by_group) {}
   };
   struct Saved {
     Mat a;       // [T, q_cols + 2 kv_cols]; queries are rotated in place unless a backward needs them as they are

@@ -43,7 +43,8 @@ std::vector<int64_t> cached_groups(const Mla::Spec& s) {
 
 }  // namespace
 
-Mla::Cache::Cache(ops::PageMemory& memory, const Spec& s) : rows(memory, cached_groups(s)) {}
+Mla::Cache::Cache(ops::PageMemory& memory, const Spec& s)
+    : rows(memory, cached_groups(s), s.keeps_expanded ? ops::RowLayout::by_group : ops::RowLayout::whole) {}
 
 Mla::Saved Mla::reserve(Arena& arena, const Spec& s, DType dtype, int64_t tokens, Keep keep) {
   Saved r;
@@ -158,8 +159,11 @@ void attend_absorbed(const Pass& p, const Mla::Spec& s, const Mla::Weights& w, c
   for (size_t i = run.begin; i < run.end; ++i) {
     Arena::Scope rows(p.scratch);
     const CachedPart& part = p.ctx.parts[i];
+    const bool encoded = attend.reads_encoded && !cache.rows.holds(from.dtype);
     attend.absorbed(part, q.row_block(part.first - run.first, part.tokens),
-                    cached_keys(p, cache.rows, part, from.dtype), o.row_block(part.first - run.first, part.tokens));
+                    encoded ? cache.rows.encoded_view(part.pages, part.keys(), from.dtype)
+                            : cached_keys(p, cache.rows, part, from.dtype),
+                    o.row_block(part.first - run.first, part.tokens));
   }
   linear_row_blocks(p.exec, w.kv_b, kValueUp, o, s.kv_lora, sv.o.row_block(run.first, T), s.v);
 }
@@ -191,7 +195,8 @@ void Mla::forward(const Pass& p, const Spec& s, const Weights& w, CMat x, Saved&
                    [&](const CachedPart& part, CMat q, const ops::KeyRows& latents, Mat o) {
                      ops::latent_attention_forward(p.exec, absorbed_shape(s), q, latents, first_key(part), o,
                                                    p.scratch);
-                   }});
+                   },
+                   /*reads_encoded=*/true});
   } else {
     expand(p, s, w, sv.latent, sv.k, sv.v);
     ops::attention_forward(p.exec, expanded_shape(s), sv.q, sv.k, sv.v, p.ctx.first_key, sv.o, sv.lse);

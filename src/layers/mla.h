@@ -89,6 +89,7 @@ struct Mla {
     std::function<void(const CachedPart& part, CMat q, const ops::KeyRows& k, const ops::KeyRows& v, Mat o)> expanded;
     // q [n, heads*(kv_lora + rope)] meets the M latents; o [n, heads*kv_lora].
     std::function<void(const CachedPart& part, CMat q, const ops::KeyRows& latents, Mat o)> absorbed;
+    bool reads_encoded = false;  // absorbed takes latents of any type of cache
   };
   // saved.latent, or what it expands to -> the cache, then part after part, each in its form -> saved.o. Where keys and
   // values are kept the form is expanded.

@@ -1,16 +1,11 @@
 #include "kernels/attention/attention.h"
-#include "kernels/attention/softmax_block.h"
-#include "kernels/gemm/block_pack.h"
+#include "kernels/attention/few_columns.h"
 
 namespace birkhoff::kernels::BK_ISA {
 namespace {
 
-constexpr int64_t kKeys = 128;    // keys per step; their place is counted from the first key of the stretch
 constexpr int64_t kColumns = 64;  // columns per block; their number and order do not matter for the result
 constexpr int64_t kRowStep = 32;
-// The reference of a query's powers of two follows its largest score only when that is 2^kSlack above: terms then stay
-// below 2^kSlack, which costs no precision, and the sums of earlier steps hardly ever need to shrink.
-constexpr float kSlack = 8.f;
 
 template <class Op>
 struct Buffers {
@@ -42,45 +37,6 @@ int64_t layout(void* base, int64_t qk_dim, int64_t v_dim, int64_t columns, Buffe
   return pieces.used();
 }
 
-template <class T>
-inline void store_probabilities(V even, V odd, float* p) {
-  store(p, rounded<T>(even));
-  store(p + kColumns, rounded<T>(odd));
-}
-#if defined(__AVX512BF16__)
-template <class T>
-inline void store_probabilities(V even, V odd, bf16* p) {
-  _mm512_storeu_si512(p, woven(narrow2(even, odd)));
-}
-#endif
-
-// One step of the online softmax for kLanes columns from scores s [rows][kColumns]: probabilities to p, new reference
-// and sum, and the factor by which what was summed before shrinks. c = scale * log2(e).
-template <class T, class Op>
-inline V softmax_step(const float* s, int64_t seen, int64_t rows, V c, Op* p, float* top, float* total) {
-  const V old = load(top);
-  V m0 = set1(kMasked), m1 = m0;
-  for (int64_t k = 0; k < seen; k += 2) {
-    m0 = max(m0, load(s + k * kColumns));
-    m1 = max(m1, load(s + (k + 1) * kColumns));
-  }
-  const V largest = max(m0, m1), now = where_greater(largest * c, old * c + set1(kSlack), largest, old);
-  const V shift = set1(0.f) - now * c;
-  V sum0 = set1(0.f), sum1 = sum0;
-  for (int64_t k = 0; k < seen; k += 2) {
-    const V even = exp2<T>(multiply_add(load(s + k * kColumns), c, shift));
-    const V odd = exp2<T>(multiply_add(load(s + (k + 1) * kColumns), c, shift));
-    sum0 = sum0 + even;
-    sum1 = sum1 + odd;
-    store_probabilities<T>(even, odd, p + k * kColumns);
-  }
-  for (int64_t k = seen; k < rows; k += 2) store_probabilities<T>(set1(0.f), set1(0.f), p + k * kColumns);
-  const V shrink = exp2<T>(old * c + shift);
-  store(top, now);
-  store(total, load(total) * shrink + (sum0 + sum1));
-  return shrink;
-}
-
 // Scores, softmax and values of one block of columns against `rows` keys (a multiple of kRowStep) already packed.
 template <class T, class Op>
 void block_step(const Buffers<Op>& b, int64_t block, const int32_t* limit, int64_t columns, int64_t rows, float c) {
@@ -89,8 +45,9 @@ void block_step(const Buffers<Op>& b, int64_t block, const int32_t* limit, int64
   product(b.k, b.qk, b.q + block * kColumns * b.qk, kColumns, b.s, kColumns, rows, n, b.qk, false);
   mask_scores(limit, n, rows, b.s, kColumns);
   for (int64_t j = 0; j < n; j += kLanes) {
-    const V shrink = softmax_step<T>(b.s + j, seen_rows(limit[j + kLanes - 1], rows), rows, set1(c),
-                                     b.p + j * kPair<Op>, b.top + block * kColumns + j, b.total + block * kColumns + j);
+    const V shrink =
+        softmax_step<T, kColumns>(b.s + j, seen_rows(limit[j + kLanes - 1], rows), rows, set1(c), b.p + j * kPair<Op>,
+                                  b.top + block * kColumns + j, b.total + block * kColumns + j);
     if (reduce_max(set1(1.f) - shrink) > 0.f)  // mostly the reference stands and every factor is exactly 1
       for (int64_t d = 0; d < b.vd; ++d) store(acc + d * kColumns + j, load(acc + d * kColumns + j) * shrink);
   }
@@ -103,13 +60,7 @@ void finish_block(const AttentionForward& a, const Buffers<Op>& b, int64_t block
   const int64_t first = a.col_begin + block * kColumns;
   float* total = b.total + block * kColumns;
   const float* top = b.top + block * kColumns;
-  if (a.lse) {
-    for (int64_t j = 0; j < columns; ++j) {
-      const int64_t col = first + j;
-      a.lse[col / a.heads * a.lse_stride + col % a.heads] =
-          top[j] * (a.scale * kLog2e) * kLn2 + __builtin_logf(total[j]);
-    }
-  }
+  store_lse(a, first, columns, top, total);
   for (int64_t j = 0; j < kColumns; j += kLanes) store(total + j, set1(1.f) / load(total + j));
   unpack_transposed<T>(b.acc + block * kColumns * b.vd, kColumns, total, columns, a.v_dim, [&](int64_t j) {
     const int64_t col = first + j;
@@ -118,7 +69,7 @@ void finish_block(const AttentionForward& a, const Buffers<Op>& b, int64_t block
 }
 
 template <class T>
-void forward(const AttentionForward& a) {
+void forward_many(const AttentionForward& a) {
   using Op = Operand<T>;
   const TileScope tiles;
   Buffers<Op> b;
@@ -160,10 +111,24 @@ void forward(const AttentionForward& a) {
   for (int64_t block = 0; block < blocks; ++block) finish_block<T>(a, b, block, in_block(block));
 }
 
+template <class T>
+void forward(const AttentionForward& a) {
+  if (a.col_end - a.col_begin <= kFew)
+    forward_few<T>(a);
+  else
+    forward_many<T>(a);
+}
+
+template <class T>
+int64_t bytes_of(int64_t qk_dim, int64_t v_dim, int64_t columns) {
+  FewBuffers<T> few;
+  if (columns <= kFew) return layout_few(nullptr, qk_dim, v_dim, few);
+  Buffers<Operand<T>> many;
+  return layout(nullptr, qk_dim, v_dim, columns, many);
+}
+
 int64_t forward_scratch(int64_t qk_dim, int64_t v_dim, int64_t columns) {
-  Buffers<float> f;
-  Buffers<bf16> h;
-  const int64_t wide = layout(nullptr, qk_dim, v_dim, columns, f), narrow = layout(nullptr, qk_dim, v_dim, columns, h);
+  const int64_t wide = bytes_of<float>(qk_dim, v_dim, columns), narrow = bytes_of<bf16>(qk_dim, v_dim, columns);
   return wide > narrow ? wide : narrow;
 }
 

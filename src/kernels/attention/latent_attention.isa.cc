@@ -1,6 +1,7 @@
 #include "kernels/attention/latent_attention.h"
 
 #include "kernels/attention/key_block_product.h"
+#include "kernels/attention/key_tile.h"
 
 namespace birkhoff::kernels::BK_ISA {
 namespace {
@@ -36,26 +37,6 @@ int64_t scratch_bytes(int64_t qk_dim, int64_t v_dim, int64_t columns) {
   return wide > narrow ? wide : narrow;
 }
 
-// Whether rows k0 .. k0 + n - 1 follow each other in memory.
-bool consecutive(const AttentionRows& x, int64_t k0, int64_t n) {
-  return !x.pages || (x.first + k0) / kPageRows == (x.first + k0 + n - 1) / kPageRows;
-}
-
-// Keys as `a` of a product: where they lie if they can be read there, else gathered.
-template <class T>
-struct KeyTile {
-  const Operand<T>* data;
-  int64_t ld;
-};
-template <class T, class Op>
-KeyTile<T> key_tile(const LatentPiece& a, const Buffers<Op>& b, int64_t k0, int64_t here, int64_t rows) {
-  if constexpr (sizeof(T) == sizeof(Op))
-    if (here == rows && b.qk == a.qk_dim && consecutive(a.cache, k0, here))
-      return {row_of<T>(a.cache, k0), a.cache.stride};
-  pack_rows([&](int64_t i) { return row_of<T>(a.cache, k0 + i); }, here, a.qk_dim, b.tile, b.qk, rows);
-  return {b.tile, b.qk};
-}
-
 // The logits of all keys, and of every column the largest: kMasked where it sees none. Values are packed as keys pass.
 template <class T, class Op>
 void scores(const LatentPiece& a, const Buffers<Op>& b) {
@@ -67,7 +48,8 @@ void scores(const LatentPiece& a, const Buffers<Op>& b) {
   }
   for (int64_t k0 = 0; k0 < a.keys; k0 += kKeyStep) {
     const int64_t here = a.keys - k0 < kKeyStep ? a.keys - k0 : kKeyStep, rows = round_up(here, kRowUnit);
-    const KeyTile<T> keys = key_tile<T>(a, b, k0, here, rows);
+    if (a.cache.pages) fetch_rows<T>(a.cache, k0 + kKeyStep, least(k0 + 2 * kKeyStep, a.keys), a.qk_dim);
+    const KeyTile<Op> keys = key_tile<T>(a.cache, k0, here, rows, a.qk_dim, b.qk, b.tile);
     product(keys.data, keys.ld, b.q, b.n, b.s + k0 * b.n, b.n, rows, b.n, b.qk, false);
     const auto value = [&](int64_t i) { return row_of<T>(a.cache, k0 + i); };
     pack_b(value, here, a.v_dim, b.x + k0 * b.vd, b.vd, round_up(here, kDepth<Op>), b.vd);

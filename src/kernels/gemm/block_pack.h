@@ -113,11 +113,16 @@ inline void pack_a_transposed(Row&& row, int64_t rows, int64_t cols, float* out,
 
 #if defined(__AVX512BF16__)
 // 32 columns of two rows as pairs.
+inline void weave(__m512i even, __m512i odd, __m512i (&out)[2]) {
+  const __m512i low = _mm512_unpacklo_epi16(even, odd), high = _mm512_unpackhi_epi16(even, odd);  // of every 8 columns
+  out[0] = _mm512_permutex2var_epi64(low, _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), high);
+  out[1] = _mm512_permutex2var_epi64(low, _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4), high);
+}
 inline void weave_full(const bf16* even, const bf16* odd, bf16* out) {
-  const __m512i e = _mm512_loadu_si512(even), o = _mm512_loadu_si512(odd);
-  const __m512i low = _mm512_unpacklo_epi16(e, o), high = _mm512_unpackhi_epi16(e, o);  // of every 8 columns
-  _mm512_storeu_si512(out, _mm512_permutex2var_epi64(low, _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0), high));
-  _mm512_storeu_si512(out + 32, _mm512_permutex2var_epi64(low, _mm512_set_epi64(15, 14, 7, 6, 13, 12, 5, 4), high));
+  __m512i pairs[2];
+  weave(_mm512_loadu_si512(even), _mm512_loadu_si512(odd), pairs);
+  _mm512_storeu_si512(out, pairs[0]);
+  _mm512_storeu_si512(out + 32, pairs[1]);
 }
 
 template <class Row>

@@ -6,6 +6,15 @@
 
 namespace birkhoff::kernels {
 
+// Row r of n codes begins at codes + r * row and has the scale r * scale_row.
+struct CodedRows {
+  const int8_t* codes;
+  int64_t row;
+  const float* scale;
+  int64_t scale_row;
+  int64_t rows, n;
+};
+
 // Rows of n elements; first letter of a pair is the source, second the destination (f: fp32, b: bf16).
 struct ElementwiseKernels {
   void (*copy_ff)(const float* from, float* to, int64_t n);
@@ -22,8 +31,8 @@ struct ElementwiseKernels {
   // back.
   void (*encode_f)(const float* from, int64_t n, int8_t* codes, float* scale);
   void (*encode_b)(const bf16* from, int64_t n, int8_t* codes, float* scale);
-  void (*decode_f)(const int8_t* codes, float scale, float* to, int64_t n);
-  void (*decode_b)(const int8_t* codes, float scale, bf16* to, int64_t n);
+  void (*decode_f)(const CodedRows& from, float* to, int64_t to_row);
+  void (*decode_b)(const CodedRows& from, bf16* to, int64_t to_row);
 };
 BK_DECLARE_KERNELS(ElementwiseKernels, elementwise_kernels)
 

@@ -53,9 +53,23 @@ V load_codes(const int8_t* p, int n) {
 #endif
 }
 
+constexpr int64_t kCodesAhead = 4096;  // fetched: rows of codes follow each other in a page
+
 template <class T>
-void decode(const int8_t* codes, float scale, T* to, int64_t n) {
-  for_lanes(n, [&](int64_t i, int lanes) { store_some(to + i, load_codes(codes + i, lanes) * set1(scale), lanes); });
+void decode(const CodedRows& from, T* to, int64_t to_row) {
+  for (int64_t r = 0; r < from.rows; ++r, to += to_row) {
+    const int8_t* codes = from.codes + r * from.row;
+    const V scale = set1(from.scale[r * from.scale_row]);
+    int64_t i = 0;
+    for (; i + 4 * kLanes <= from.n; i += 4 * kLanes) {
+      __builtin_prefetch(codes + i + kCodesAhead);
+      for (int j = 0; j < 4; ++j) store(to + i + j * kLanes, load_codes(codes + i + j * kLanes, kLanes) * scale);
+    }
+    for (; i < from.n; i += kLanes) {
+      const int n = from.n - i < kLanes ? static_cast<int>(from.n - i) : kLanes;
+      store_some(to + i, load_codes(codes + i, n) * scale, n);
+    }
+  }
 }
 
 }  // namespace

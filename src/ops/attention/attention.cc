@@ -50,22 +50,22 @@ void* into(Mat m, int64_t first, int64_t col) {
 }
 
 struct ForwardTask {
+  const AttentionText* text;
   Stretch stretch;
   int64_t kv_head, col_begin, col_end;
 };
 
 // Every kv head of every stretch, long ones in pieces: K and V are repacked per piece, so pieces are as large as the
 // number of workers one may expect allows. Pieces never change a result.
-std::vector<ForwardTask> forward_tasks(const AttentionShape& s, const std::vector<Stretch>& stretches, int64_t rows) {
-  const int64_t group = s.heads / s.kv_heads;
+void add_forward_tasks(const AttentionShape& s, const AttentionText& text, std::vector<ForwardTask>& tasks) {
+  const int64_t group = s.heads / s.kv_heads, rows = text.q.rows;
   const int64_t piece = std::clamp<int64_t>((rows * s.heads / 16 + 63) / 64 * 64, 64, 1024);
-  std::vector<ForwardTask> tasks;
-  for (const Stretch& stretch : stretches) {
+  for (const Stretch& stretch : find_stretches(text.first_key, 0, rows)) {
     const int64_t columns = (stretch.end - stretch.begin) * group;
     for (int64_t h = 0; h < s.kv_heads; ++h)
-      for (int64_t c = 0; c < columns; c += piece) tasks.push_back({stretch, h, c, std::min(c + piece, columns)});
+      for (int64_t c = 0; c < columns; c += piece)
+        tasks.push_back({&text, stretch, h, c, std::min(c + piece, columns)});
   }
-  return tasks;
 }
 
 // dk and dv of one kv head over one segment, in fp32 until every query has added its share.
@@ -85,43 +85,62 @@ struct KeyGradients {
 
 }  // namespace
 
+namespace {
+
+void check_text(const AttentionShape& s, const AttentionText& t) {
+  check_attention_shape(s, t.q, t.k, t.v, t.first_key);
+  check_shape(t.o, t.q.rows, s.heads * s.v_dim);
+  BK_CHECK(t.o.dtype == t.q.dtype);
+  if (t.lse.cols == 0) return;
+  check_shape(t.lse, t.q.rows, s.heads);
+  BK_CHECK(t.lse.dtype == f32_t);
+}
+
+void check_first_keys(const AttentionText& t) {
+  for (int64_t i = 0; i < t.q.rows; ++i) {
+    const int32_t first = t.first_key[static_cast<size_t>(i)];
+    BK_CHECK(first >= 0 && first <= t.k.rows - t.q.rows + i);
+  }
+}
+
+void run_forward(const AttentionShape& s, const ForwardTask& task) {
+  const auto& kernel = kernels::attention_forward_kernels();
+  const AttentionText& t = *task.text;
+  const int64_t group = s.heads / s.kv_heads, row = task.stretch.begin, key = task.stretch.first_key,
+                head = task.kv_head * group;
+  WorkerScratch memory;
+  kernels::AttentionForward a{};
+  a.q = from(t.q, row, head * s.qk_dim);
+  a.k = t.k.from(key, task.kv_head * s.qk_dim, s.qk_dim);
+  a.v = t.v.from(key, task.kv_head * s.v_dim, s.v_dim);
+  a.o = into(t.o, row, head * s.v_dim), a.o_stride = t.o.stride;
+  if (t.lse.cols) a.lse = static_cast<float*>(into(t.lse, row, head)), a.lse_stride = t.lse.stride;
+  a.heads = group, a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;
+  a.col_begin = task.col_begin, a.col_end = task.col_end;
+  a.first_visible = t.k.rows - t.q.rows + row - key;
+  a.scratch = memory.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.col_end - a.col_begin)));
+  (t.q.dtype == f32_t ? kernel.run_f32 : kernel.run_bf16)(a);
+}
+
+}  // namespace
+
+void attention_forward(const Exec& exec, const AttentionShape& s, std::span<const AttentionText> texts) {
+  for (const AttentionText& t : texts) check_text(s, t);
+  if (exec.dry()) return;
+  Exec::Span span(exec, Work::attention);
+  std::vector<ForwardTask> tasks;
+  for (const AttentionText& t : texts) {
+    check_first_keys(t);
+    add_forward_tasks(s, t, tasks);
+  }
+  exec.parallel_for(static_cast<int64_t>(tasks.size()),
+                    [&](int64_t i) { run_forward(s, tasks[static_cast<size_t>(i)]); });
+}
+
 void attention_forward(const Exec& exec, const AttentionShape& s, CMat q, const KeyRows& k, const KeyRows& v,
                        std::span<const int32_t> first_key, Mat o, Mat lse) {
-  check_attention_shape(s, q, k, v, first_key);
-  check_shape(o, q.rows, s.heads * s.v_dim);
-  BK_CHECK(o.dtype == q.dtype);
-  const bool with_lse = lse.cols != 0;
-  if (with_lse) {
-    check_shape(lse, q.rows, s.heads);
-    BK_CHECK(lse.dtype == f32_t);
-  }
-  if (exec.dry() || q.rows == 0) return;
-  Exec::Span span(exec, Work::attention);
-  const int64_t before = k.rows - q.rows, group = s.heads / s.kv_heads;
-  for (int64_t t = 0; t < q.rows; ++t) {
-    const int32_t first = first_key[static_cast<size_t>(t)];
-    BK_CHECK(first >= 0 && first <= before + t);
-  }
-  const auto tasks = forward_tasks(s, find_stretches(first_key, 0, q.rows), q.rows);
-  const auto& kernel = kernels::attention_forward_kernels();
-  const auto run = q.dtype == f32_t ? kernel.run_f32 : kernel.run_bf16;
-  exec.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
-    const ForwardTask& task = tasks[static_cast<size_t>(i)];
-    const int64_t row = task.stretch.begin, key = task.stretch.first_key, head = task.kv_head * group;
-    WorkerScratch memory;
-    kernels::AttentionForward a{};
-    a.q = from(q, row, head * s.qk_dim);
-    a.k = k.from(key, task.kv_head * s.qk_dim);
-    a.v = v.from(key, task.kv_head * s.v_dim);
-    a.o = into(o, row, head * s.v_dim), a.o_stride = o.stride;
-    if (with_lse) a.lse = static_cast<float*>(into(lse, row, head)), a.lse_stride = lse.stride;
-    a.heads = group, a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;
-    a.col_begin = task.col_begin, a.col_end = task.col_end;
-    a.first_visible = before + row - key;
-    a.scratch =
-        memory.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.col_end - a.col_begin)));
-    run(a);
-  });
+  const AttentionText text{q, k, v, first_key, o, lse};
+  attention_forward(exec, s, {&text, 1});
 }
 
 namespace {

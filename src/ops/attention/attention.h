@@ -27,6 +27,15 @@ struct AttentionShape {
 void attention_forward(const Exec& exec, const AttentionShape& s, CMat q, const KeyRows& k, const KeyRows& v,
                        std::span<const int32_t> first_key, Mat o, Mat lse);
 
+// The same for several texts in one region of tasks: a decoding step of each alone is too little for all cores.
+struct AttentionText {
+  CMat q;
+  KeyRows k, v;
+  std::span<const int32_t> first_key;
+  Mat o, lse;
+};
+void attention_forward(const Exec& exec, const AttentionShape& s, std::span<const AttentionText> texts);
+
 // What backward reads of a forward with M == T.
 struct AttentionSaved {
   CMat q, k, v;

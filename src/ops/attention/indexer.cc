@@ -119,7 +119,7 @@ void score_keys(const Selection& s, int64_t row, int64_t queries, int32_t begin,
     std::iota(tile, tile + count, k0);
     (s.in.q.dtype == f32_t ? kernel.scores_f32 : kernel.scores_bf16)({{tile, nullptr, count, queries},
                                                                       rows_at(s.in.q, row),
-                                                                      s.in.k.from(0, 0),
+                                                                      s.in.k.from(0, 0, s.shape.dim),
                                                                       s.in.w.f32(row),
                                                                       s.in.w.stride,
                                                                       s.shape.heads,
@@ -244,9 +244,10 @@ class IndexerKlSteps {
     void* inner =
         memory.take_bytes(static_cast<size_t>(kernel.gradient_bytes(s_.dim, block.queries * s_.heads, block.count)));
     const Mat dq = d_.dq.row_block(row, block.queries);
-    (f32() ? kernel.gradient_f32 : kernel.gradient_bf16)(
-        {block, rows_at(in_.q, row), in_.k.from(0, 0), in_.w.f32(row), in_.w.stride, s_.heads, s_.dim, p_.f32(row),
-         p_.stride, scale, loss_ + row, dq.data, dq.stride, d_.dw.f32(row), d_.dw.stride, weights_of(b), inner});
+    (f32() ? kernel.gradient_f32
+           : kernel.gradient_bf16)({block, rows_at(in_.q, row), in_.k.from(0, 0, s_.dim), in_.w.f32(row), in_.w.stride,
+                                    s_.heads, s_.dim, p_.f32(row), p_.stride, scale, loss_ + row, dq.data, dq.stride,
+                                    d_.dw.f32(row), d_.dw.stride, weights_of(b), inner});
   }
 
   // Keys of a tile += what query blocks [first_block, end_block) ask of them.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/attention/latent_attention.h"
+#include "ops/attention/paged_rows.h"
 
 namespace birkhoff::ops {
 namespace {
@@ -34,6 +35,15 @@ struct LatentCall {
   const KeyRows& latents;
   Mat o;
 
+  // A piece where it lies, or as numbers.
+  AttentionRows rows(int64_t key, int64_t count, WorkerScratch& memory) const {
+    if (!latents.encoded) return latents.from(key, 0, s.qk_dim);
+    const Mat numbers(memory.take_bytes(static_cast<size_t>(count * s.qk_dim * dtype_bytes(q.dtype))), q.dtype, count,
+                      s.qk_dim);
+    latents.encoded->read_piece(latents.pages, key, numbers);
+    return {numbers.data, numbers.stride};
+  }
+
   // One piece of keys for one block of columns of queries [begin, end), which all see keys from `first` on.
   void piece(const LatentPartials& partials, int64_t begin, int64_t end, int64_t first, int64_t index,
              int64_t block) const {
@@ -43,12 +53,12 @@ struct LatentCall {
     a.col_begin = block * kLatentColumns, a.col_end = std::min((end - begin) * s.heads, a.col_begin + kLatentColumns);
     a.first_visible = before + begin - key;
     if (a.first_visible + (a.col_end - 1) / s.heads < 0) return;  // no query of the block sees the piece
-    a.q = {q.row_block(begin, end - begin).data, q.stride}, a.cache = latents.from(key, 0);
     a.keys = std::min(kLatentPiece, before + end - key);
+    WorkerScratch memory;
+    a.q = {q.row_block(begin, end - begin).data, q.stride}, a.cache = rows(key, a.keys, memory);
     a.heads = s.heads, a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;
     const int64_t at = index * partials.columns + a.col_begin;
     a.top = partials.top + at, a.total = partials.total + at, a.o = partials.o + at * partials.width;
-    WorkerScratch memory;
     a.scratch =
         memory.take_bytes(static_cast<size_t>(kernel.scratch_bytes(s.qk_dim, s.v_dim, a.col_end - a.col_begin)));
     (q.dtype == f32_t ? kernel.piece_f32 : kernel.piece_bf16)(a);

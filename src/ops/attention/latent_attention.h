@@ -12,7 +12,8 @@
 namespace birkhoff::ops {
 
 // q [T, heads*qk_dim], latents [M, qk_dim] (v_dim <= qk_dim) -> o [T, heads*v_dim], all fp32 or all bf16; kv_heads
-// is 1. The last T of the M rows are the queries' own, and query t sees rows first_key[t] .. (M - T) + t.
+// is 1; latents may be encoded rows, which are read as numbers a piece at a time. The last T of the M rows are the
+// queries' own, and query t sees rows first_key[t] .. (M - T) + t.
 //
 // Scores, softmax and sums are fp32, probabilities are rounded to the storage type before they multiply values. Keys
 // are cut into pieces of kernels::kLatentPiece from first_key[t] on, which all cores share; a query adds up its own

@@ -129,7 +129,8 @@ void sparse_attention_forward(const Exec& exec, const SparseAttentionShape& s, c
     kernels::SparseForward a{};
     a.block = blocks[block];
     a.heads = std::min(chunk, group - in_group), a.qk_dim = s.qk_dim, a.v_dim = s.v_dim, a.scale = s.scale;
-    a.q = at(q, row, head * s.qk_dim), a.k = k.from(0, kv_head * s.qk_dim), a.v = v.from(0, kv_head * s.v_dim);
+    a.q = at(q, row, head * s.qk_dim), a.k = k.from(0, kv_head * s.qk_dim, s.qk_dim),
+    a.v = v.from(0, kv_head * s.v_dim, s.v_dim);
     a.sink = sink.cols ? sink.f32() + head : nullptr;
     a.o = row_at(o, row, head * s.v_dim), a.o_stride = o.stride;
     if (with_lse) a.lse = lse.f32(row) + head, a.lse_stride = lse.stride;
@@ -203,8 +204,8 @@ class SparseBackwardSteps {
     kernels::SparseBackward a{};
     a.block = blocks_[block];
     a.heads = group, a.qk_dim = s_.qk_dim, a.v_dim = s_.v_dim, a.scale = s_.scale;
-    a.q = at(in.q, row, head * s_.qk_dim), a.k = in.k.from(0, kv_head * s_.qk_dim);
-    a.v = in.v.from(0, kv_head * s_.v_dim);
+    a.q = at(in.q, row, head * s_.qk_dim), a.k = in.k.from(0, kv_head * s_.qk_dim, s_.qk_dim);
+    a.v = in.v.from(0, kv_head * s_.v_dim, s_.v_dim);
     a.o = at(f_.o, row, head * s_.v_dim), a.d_o = at(d_o_, row, head * s_.v_dim);
     a.lse = f_.lse.f32(row) + head, a.lse_stride = f_.lse.stride;
     a.dq = row_at(d_.dq, row, head * s_.qk_dim), a.dq_stride = d_.dq.stride;

@@ -17,12 +17,12 @@ namespace {
 int64_t system_value(int name) { return std::max<int64_t>(0, sysconf(name)); }
 
 // The size that the cache of a package reports; of several packages each holds part of the block, 4 times leaves room.
+// Pages of files count as available: taken for used, a full page cache left a block that partly fits the cache.
 int64_t block_bytes() {
   constexpr int64_t kLeast = int64_t{256} << 20, kMost = int64_t{2} << 30;
-  const int64_t free_bytes = std::min(system_value(_SC_AVPHYS_PAGES) * system_value(_SC_PAGESIZE),
-                                      static_cast<int64_t>(std::min<size_t>(machine_memory_bytes(), INT64_MAX)));
+  const auto available = static_cast<int64_t>(std::min<size_t>(available_memory_bytes(), INT64_MAX));
   const int64_t wanted = std::clamp(4 * system_value(_SC_LEVEL3_CACHE_SIZE), kLeast, kMost);
-  return std::max(kLeast / 4, std::min(wanted, free_bytes / 4));
+  return std::max(kLeast / 4, std::min(wanted, available / 2));
 }
 
 }  // namespace

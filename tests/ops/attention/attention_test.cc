@@ -1,5 +1,7 @@
 #include "ops/attention/attention.h"
 
+#include "core/arena.h"
+#include "ops/attention/paged_rows.h"
 #include "reference/attention.h"
 #include "reference/complex_step.h"
 #include "support/matrix.h"
@@ -180,6 +182,53 @@ TEST(Attention, DecodeEqualsFullForward) {
       expect_rows(150, 157, start);
       expect_rows(90, 201, 10);
     }
+  }
+}
+
+// Rows of heads in pages that are out of order.
+struct PagedHeads {
+  ops::PageMemory memory;
+  std::vector<int32_t> pages;
+  ops::PagedRows rows;
+  Arena bytes;
+  PagedHeads(CMat x, int64_t heads)
+      : memory{ops::cache_type_of(x.dtype)},
+        rows(memory, std::vector<int64_t>(static_cast<size_t>(heads), x.cols / heads), ops::RowLayout::by_group),
+        bytes(static_cast<size_t>(memory.page_bytes * (x.rows / ops::kPageRows + 1))) {
+    memory.base = bytes.base();
+    for (int64_t i = x.rows / ops::kPageRows; i >= 0; --i) pages.push_back(static_cast<int32_t>(i));
+    rows.write(Exec(1), x, pages, 0);
+  }
+  ops::KeyRows first(int64_t n) const { return rows.view(pages, n); }
+};
+
+// Few columns read keys and values where they lie, rows of pages included; many pack them. Widths that end within a
+// vector, groups of heads, lengths around the steps of keys, scores that make references move.
+TEST(Attention, FewQueriesHaveTheBitsOfMany) {
+  struct Widths {
+    int64_t heads, kv_heads, qk, vd;
+  };
+  for (Isa isa : machine_isas()) {
+    const IsaScope scope(isa);
+    for (DType t : {f32_t, bf16_t})
+      for (const Widths& w : std::vector<Widths>{{3, 1, 64, 64}, {8, 2, 128, 128}, {2, 2, 192, 96}, {7, 1, 40, 24}}) {
+        const int64_t rows = 390;
+        const AttentionCase c({w.heads, w.kv_heads, w.qk, w.vd, 0.4, rows, rows, documents(rows, {0, 5})}, t, 2.0);
+        const AttentionResult many = run(c, Exec(1), {}, false);
+        const PagedHeads k(c.k, w.kv_heads), v(c.v, w.kv_heads);
+        for (int64_t end : {rows, int64_t{257}, int64_t{131}, int64_t{64}})
+          for (int64_t n : {1, 2, 3, 5}) {
+            SCOPED_TRACE(std::string(isa_name(isa)) + " " + std::to_string(end) + " " + std::to_string(n));
+            Owned o(n, w.heads * w.vd, t), lse(n, w.heads);
+            const std::vector<int32_t> first(static_cast<size_t>(n), 5);
+            ops::attention_forward(Exec(1), c.shape(), c.q.view().row_block(end - n, n), k.first(end), v.first(end),
+                                   first, o, lse);
+            for (int64_t r = 0; r < n; ++r) {
+              for (int64_t j = 0; j < w.heads * w.vd; ++j) ASSERT_EQ(o.at(r, j), many.o.at(end - n + r, j));
+              for (int64_t j = 0; j < w.heads; ++j) ASSERT_EQ(lse.at(r, j), many.lse.at(end - n + r, j));
+            }
+          }
+      }
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "kernels/attention/latent_attention.h"
+#include "ops/attention/paged_rows.h"
 #include "reference/sparse_attention.h"
 #include "support/layer_case.h"
 
@@ -127,6 +128,24 @@ TEST(LatentAttention, WhereRowsLieDoesNotMatter) {
           paged.cache.set((paged.pages[static_cast<size_t>(i / 64)] * 64 + i % 64) * 64 + c, flat.cache.at(i * 64 + c));
       EXPECT_TRUE(paged.run(2).same_bytes(flat.run(1))) << isa_name(isa);
     }
+  }
+}
+
+// Rows of 8 bits are read a piece at a time: the bits of their numbers.
+TEST(LatentAttention, EncodedRows) {
+  const int64_t positions = 2 * kPiece + 37;
+  for (DType t : {f32_t, bf16_t}) {
+    LatentCase c(16, 96, 64, {0, 0, 70}, positions, t);
+    ops::PageMemory memory{ops::CacheType::int8};
+    const ops::PagedRows rows(memory, {64, 32});
+    Arena bytes(static_cast<size_t>(memory.page_bytes * 10)), scratch(size_t{64} << 20);
+    memory.base = bytes.base();
+    const std::vector<int32_t> pages = {3, 1, 9, 0, 8, 2, 5, 7, 4};
+    rows.write(Exec(1), c.cache.view().row_block(0, positions), pages, 0);
+    Owned o(3, 16 * 64, t);
+    ops::latent_attention_forward(Exec(2), c.shape, c.q, rows.encoded_view(pages, positions, t), c.first, o, scratch);
+    rows.read(Exec(1), pages, c.cache.view().row_block(0, positions));
+    EXPECT_TRUE(o.same_bytes(c.run(1)));
   }
 }
 
