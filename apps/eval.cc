@@ -1,4 +1,5 @@
 #include "apps/eval_modes.h"
+#include "checkpoint/model_files.h"
 #include "core/error.h"
 
 namespace birkhoff::apps {
@@ -48,6 +49,12 @@ int run_eval(const EvalFlags& f, const Program& p) {
   return f.data.empty() ? eval_tasks(f, p) : eval_loss(f, p);
 }
 
+bool has_latent_attention(const std::string& model) {
+  const nlohmann::json rank =
+      checkpoint::read_model_config(checkpoint::resolve_model(model)).value("kv_lora_rank", nlohmann::json());
+  return rank.is_number() && rank > 0;
+}
+
 }  // namespace
 
 infer::EngineOptions EvalFlags::engine_options(const Program& p, int64_t positions) const {
@@ -59,6 +66,8 @@ infer::EngineOptions EvalFlags::engine_options(const Program& p, int64_t positio
   o.threads = p.thread_count();
   weights.apply(o);
   caches.apply(o);
+  // A form that nobody asked for is nothing to complain of where there is none.
+  if (caches.mla_flag->count() == 0 && !has_latent_attention(model)) o.latent_attention = {};
   return o;
 }
 

@@ -177,10 +177,12 @@ void CacheFlags::add(CLI::App& verb) {
   verb.add_option("--cache-type", type, "fp32, bf16 or int8: what is kept of earlier tokens; default: the number type");
   verb.add_option("--cache-memory", mib, "MiB that it may take; default: a quarter of the machine's memory")
       ->check(whole_number(1, int64_t{1} << 40));
-  verb.add_option("--mla", mla,
-                  "how models with latent attention read what they keep: auto (latents: prompts expanded, generated "
-                  "tokens absorbed), expanded (keys and values: more memory, the bits of training), absorbed (latents)")
-      ->capture_default_str();
+  mla_flag =
+      verb.add_option(
+              "--mla", mla,
+              "how models with latent attention read what they keep: auto (latents: prompts expanded, generated "
+              "tokens absorbed), expanded (keys and values: more memory, the bits of training), absorbed (latents)")
+          ->capture_default_str();
 }
 
 void CacheFlags::apply(infer::EngineOptions& o) const {

@@ -44,6 +44,7 @@ struct WeightFlags {
 struct CacheFlags {
   std::string type, mla = "auto";
   int64_t mib = 0;
+  const CLI::Option* mla_flag = nullptr;
   void add(CLI::App& verb);
   void apply(infer::EngineOptions& options) const;  // throws Error naming the flag
 };
