@@ -5,14 +5,15 @@ compare_evaluation.py --program build/native/bin/birkhoff --python VENV/bin/pyth
     [--limit 100] [--max-gen 256] [--rounds 2] [--threads 2] [--local LOADER.py]
 
 VENV has lm_eval 0.4.13, transformers and torch. DIR is a model directory that transformers opens. LOADER.py has install(data_dir), which
-replaces datasets.load_dataset by local files; without it the harness brings its documents from their public homes. Times are without
-loading the model: the harness' own evaluation, and `seconds` of results.json with the time of encoding and judging (all but opening).
+replaces datasets.load_dataset by local files; without it the harness brings its documents from their public homes. The harness'
+time is without loading the model, ours is that of the whole program.
 """
 import argparse
 import json
 import os
 import pathlib
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,7 @@ def arguments():
     p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--batch", type=int, default=1, help="of the harness")
+    p.add_argument("--args", default="", help="more arguments for birkhoff, in one string")
     p.add_argument("--local", help="LOADER.py")
     p.add_argument("--harness", help=argparse.SUPPRESS)  # where this process, which has lm_eval, writes what it measured
     return p.parse_args()
@@ -71,6 +73,7 @@ def ours(a, out):
     command = [a.program, "eval", "-m", a.model, "--tasks", a.tasks, "--data-dir", a.data_dir, "--dtype", "fp32", "--threads", str(a.threads), "--out", str(out)]
     for flag, value in (("--fewshot", a.fewshot), ("--limit", a.limit), ("--max-gen", a.max_gen), ("--context", a.context)):
         command += [flag, f"{value:g}"] if value is not None else []
+    command += shlex.split(a.args)
     start = time.monotonic()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
@@ -86,7 +89,7 @@ def ours(a, out):
 
 
 def agreement(mine, theirs):
-    same, apart, margins = 0, 0.0, 0
+    same, apart = 0, 0.0
     for key, a in mine.items():
         b = theirs[key]
         if isinstance(a, str):

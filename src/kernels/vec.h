@@ -3,7 +3,8 @@
 //   V                   kLanes floats: 16 (avx512, amx), 8 (avx2), 1 (scalar)
 //   load / store        float or bf16 memory, unaligned; bf16 is widened on load, rounded to nearest even on store
 //   load_n / store_n    the first n lanes only (0 <= n <= kLanes); the others load as 0 and are not written
-//   scale2_flushed      scale2 of 0.5 < x < 2 that may give 0 for n <= -127, where that is cheaper
+//   scale2_flushed      scale2 of 0.5 < x < 2 that may give 0 for n <= -126: products of numbers below 2^-126 take a
+//                       hundred times as long
 //   rounded_to_bf16     what a store to bf16 and a load give
 //   reduce_add/_max     in a fixed order, so a sum depends on the data alone
 #pragma once
@@ -46,7 +47,9 @@ inline V round(V a) { return _mm512_roundscale_ps(a, 8); }
 inline V unless_above(V a, V b, V x) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_NGT_UQ), x); }
 // x * 2^n for integral n, with gradual underflow and overflow to infinity
 inline V scale2(V x, V n) { return _mm512_scalef_ps(x, n); }
-inline V scale2_flushed(V x, V n) { return scale2(x, n); }
+inline V scale2_flushed(V x, V n) {
+  return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, set1(-126.f), _CMP_GT_OQ), x, n);
+}
 inline V rounded_to_bf16(V v) { return widen(narrow(v)); }
 inline float reduce_add(V v) {
   const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
@@ -146,7 +149,7 @@ inline V sqrt(V a) { return __builtin_sqrtf(a); }
 inline V round(V a) { return __builtin_rintf(a); }
 inline V unless_above(V a, V b, V x) { return a > b ? 0.f : x; }
 inline V scale2(V x, V n) { return __builtin_ldexpf(x, static_cast<int>(min(max(n, -300.f), 300.f))); }
-inline V scale2_flushed(V x, V n) { return scale2(x, n); }
+inline V scale2_flushed(V x, V n) { return n > -126.f ? scale2(x, n) : 0.f; }
 inline V rounded_to_bf16(V v) { return to_float(to_bf16(v)); }
 inline float reduce_add(V v) { return v; }
 inline float reduce_max(V v) { return v; }

@@ -19,7 +19,7 @@ inline constexpr float kLog2e = 1.44269504f, kLn2 = 0.693147181f;
 inline constexpr float kMasked = -1e30f;
 
 // 2^x: relative error 5e-7 where the result is rounded to bf16 anyway, 1.5 ulp for fp32; exactly 1 at 0, exactly 0
-// below -252, on AVX2 from -127 on.
+// from -127 on.
 template <class T>
 inline V exp2(V x) {
   const V n = round(x), r = x - n;
