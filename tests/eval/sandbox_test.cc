@@ -34,7 +34,6 @@ bool has_python() { return std::system("python3 -c '' >/dev/null 2>&1") == 0; }
 SandboxLimits short_limits() {
   SandboxLimits l;
   l.cpu_seconds = 1;
-  l.wall_seconds = 3;
   return l;
 }
 
@@ -43,10 +42,7 @@ int open_descriptors() { return static_cast<int>(io::list_directory("/proc/self/
 std::string left_folders() {
   std::string found;
   for (const std::string& name : io::list_directory("/tmp"))
-    if (name.starts_with("birkhoff-program-")) {
-      struct stat about;
-      if (stat(("/tmp/" + name).c_str(), &about) == 0 && about.st_uid == geteuid()) found += name + " ";
-    }
+    if (name.starts_with("birkhoff-program-" + std::to_string(getpid()) + "-")) found += name + " ";
   return found;
 }
 
@@ -168,7 +164,7 @@ TEST_P(SandboxBounds, LimitsOfTimeAndMemory) {
   expect_end(ProgramEnd::timeout,
              "import threading\nfor i in range(4): threading.Thread(target=lambda: [0 for _ in iter(int, "
              "1)]).start()\nthreading.Event().wait()");
-  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 30);
+  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 60);
   fails("x = bytearray(10 << 30)");
   fails("x = []\nwhile True: x.append(bytearray(1 << 26))");
   passes("x = bytearray(1 << 28)");

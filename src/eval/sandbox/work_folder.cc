@@ -56,7 +56,7 @@ void empty(int top) {
 
 }  // namespace
 
-WorkFolder::WorkFolder(bool of_nobody) : path_("/tmp/birkhoff-program-XXXXXX") {
+WorkFolder::WorkFolder(bool of_nobody) : path_("/tmp/birkhoff-program-" + std::to_string(getpid()) + "-XXXXXX") {
   if (!mkdtemp(path_.data())) io::file_error(path_, "cannot be made", errno);
   if (of_nobody && chown(path_.c_str(), 65534, 65534) != 0) {
     const int error = errno;
