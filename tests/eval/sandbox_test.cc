@@ -227,6 +227,7 @@ TEST_P(SandboxWays, FilesOutsideStay) {
   const std::string p = "p = '" + path + "'\nimport os, shutil\n";
   fails(p + "open(p, 'w')");
   fails(p + "open(p, 'r')");
+  fails(p + "open('/old' + p)");  // where a namespace has the root it came from while it is made
   fails(p + "open(p + '-new', 'w')");
   fails(p + "os.truncate(p, 0)");
   fails(p + "os.open(p, os.O_RDONLY | os.O_TRUNC)");
