@@ -115,14 +115,14 @@ class Judging {
       for (const Turn& t : q.turns) s["turns"].push_back({{"role", t.role}, {"content", t.content}});
       prompt = s["turns"].dump();
     }
-    s["context"] = q.context, s["prompt_hash"] = prompt_hash(prompt);
+    s["context"] = prompt, s["prompt_hash"] = prompt_hash(prompt);
     if (task_.generates()) {
       s["generated"] = a.text, s["generated_tokens"] = a.text_tokens, s["truncated"] = {a.text_cut};
       s["filters"] = nlohmann::json::object();
       for (const Judgement& j : judgements) {
         nlohmann::json& f = s["filters"][j.filter];
         f["extracted"] = j.extracted;
-        put_metrics(f, j.metrics), put_metrics(s, j.metrics);
+        put_metrics(f, j.metrics), put_metrics(s, j.metrics)
       }
       s["target"] = q.answer;
     } else {
@@ -132,7 +132,7 @@ class Judging {
         s["truncated"].push_back(a.choices[i].cut);
       }
       s["target"] = q.gold;
-      for (const Judgement& j : judgements) put_metrics(s, j.metrics);
+      for (const Judgement& j : judgements) put_metrics(s, j.metrics), put_metrics(s["metrics"], j.metrics);
     }
     if (a.right.tokens > 0)
       s["gold_logprob"] = a.right.score.loglikelihood, s["gold_tokens"] = a.right.tokens, s[kGoldMetric] = gold;

@@ -189,8 +189,9 @@ TEST_P(SandboxBounds, LimitsOfOutputAndFiles) {
 TEST_P(SandboxWays, NoOtherProcesses) {
   // Where one fork works there must be no bomb: this passes only when it is refused.
   ASSERT_EQ(end_of("import os\ntry: os.fork()\nexcept OSError: pass\nelse: os._exit(0)"), ProgramEnd::passed);
-  fails("import os\nwhile True: os.fork()");
-  fails("import os\nwhile True:\n    try: os.fork()\n    except OSError: assert False");
+  // Bombs of a few levels, all the same.
+  fails("import os\nfor i in range(6): os.fork()");
+  fails("import os\nfor i in range(6):\n    try: os.fork()\n    except OSError: assert False");
   fails("import subprocess; subprocess.run(['/bin/true'], check=True)");
   fails("import os\nassert os.system('true') == 0");
   fails("import multiprocessing\np = multiprocessing.Process(target=print)\np.start()\np.join()");
