@@ -27,7 +27,9 @@ const std::map<std::string, const char*>& examples() {
        "  birkhoff generate -m runs/demo -p 'OTHELLO.' -n 300\n"
        "  birkhoff generate -m runs/demo --prompt-file <(head -20 text.txt) --temp 0"},
       {"chat", "  birkhoff chat -m DIR --system 'Answer in one sentence.'"},
-      {"eval", "  birkhoff eval -m runs/demo --data text.txt --validation --json"},
+      {"eval",
+       "  birkhoff eval -m runs/demo --data text.txt --validation --json\n"
+       "  birkhoff eval -m DIR --tasks mmlu,gsm8k --data-dir data/eval --out runs/eval"},
       {"logits", "  birkhoff logits -m DIR --tokens-file ids.txt --out logits.safetensors"},
       {"inspect", "  birkhoff inspect demo\n  birkhoff inspect runs/demo --verify"},
       {"convert", "  birkhoff convert -m runs/demo --out model --dtype bf16"},

@@ -122,7 +122,7 @@ class Judging {
       for (const Judgement& j : judgements) {
         nlohmann::json& f = s["filters"][j.filter];
         f["extracted"] = j.extracted;
-        put_metrics(f, j.metrics), put_metrics(s, j.metrics)
+        put_metrics(f, j.metrics), put_metrics(s, j.metrics);
       }
       s["target"] = q.answer;
     } else {
@@ -163,6 +163,7 @@ nlohmann::json counts_json(const AskCounts& c) {
   return {{"requests", c.requests},
           {"answers_kept", c.kept},
           {"truncated", c.cut},
+          {"answers_truncated", c.answers_cut},
           {"prompt_tokens", c.prompt_tokens},
           {"computed_tokens", c.read_tokens + c.written_tokens},
           {"written_tokens", c.written_tokens},
@@ -227,7 +228,8 @@ class EvaluationRun {
     }
     versions_[task.name] = task.version, shots_[task.name] = task.shots;
     documents_[task.name] = {{"original", task.documents()}, {"effective", n}};
-    total_.requests += counts.requests, total_.kept += counts.kept, total_.cut += counts.cut;
+    total_.requests += counts.requests, total_.kept += counts.kept, total_.cut += counts.cut,
+        total_.answers_cut += counts.answers_cut;
     total_.prompt_tokens += counts.prompt_tokens, total_.read_tokens += counts.read_tokens;
     total_.written_tokens += counts.written_tokens, total_.seconds += counts.seconds;
   }
@@ -235,9 +237,11 @@ class EvaluationRun {
   // What makes scores something else than they seem.
   void warn_of(const Task& task, const std::vector<Answered>& answers, const AskCounts& counts) const {
     if (counts.cut > 0)
-      o_.warn(task.name + ": " + std::to_string(counts.cut) + " of " + std::to_string(counts.requests) +
-              " requests are longer than the " + std::to_string(o_.ask.max_length) +
-              " tokens that the model reads, and lost their beginning");
+      o_.warn(
+          task.name + ": " + std::to_string(counts.cut) + " of " + std::to_string(counts.requests) +
+          " requests are longer than the " + std::to_string(o_.ask.max_length) +
+          " tokens that the model reads, and lost their beginning" +
+          (counts.answers_cut > 0 ? ", " + std::to_string(counts.answers_cut) + " of them a part of the answer" : ""));
     const auto level = [](const Answered& a) {
       return a.choices.size() > 1 && std::all_of(a.choices.begin(), a.choices.end(), [&](const ChoiceAnswer& c) {
                return c.score.loglikelihood == a.choices.front().score.loglikelihood;

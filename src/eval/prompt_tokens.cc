@@ -62,12 +62,8 @@ PromptEncoder::Encoded PromptEncoder::continuation(const PromptText& context, co
   if (tokens < 1)
     throw Error("eval", "\"" + continuation + "\" adds no token to the text before it",
                 "a choice or an answer must have at least one");
-  if (tokens > max_length_)
-    throw Error("eval",
-                "an answer of " + std::to_string(tokens) + " tokens, the model reads " + std::to_string(max_length_),
-                "shorten the answer, or raise --context");
-  const int64_t cut = cut_left(ids, max_length_ + 1);
-  return {{std::move(ids), first - static_cast<size_t>(cut)}, cut};
+  const int64_t cut = cut_left(ids, max_length_ + 1), of_answer = std::max<int64_t>(0, tokens - max_length_);
+  return {{std::move(ids), of_answer > 0 ? 1 : first - static_cast<size_t>(cut)}, cut, of_answer};
 }
 
 PromptEncoder::Prompt PromptEncoder::prompt(const PromptText& context, int64_t max_tokens) const {

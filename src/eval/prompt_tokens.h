@@ -24,10 +24,12 @@ class PromptEncoder {
 
   struct Encoded {
     Continuation continuation;
-    int64_t cut = 0;  // tokens of the beginning
+    int64_t cut = 0;         // tokens of the beginning
+    int64_t answer_cut = 0;  // of these, of the continuation itself, which goes without them
   };
   // White space at the end of the context goes to the continuation; that is what the ids of both together have behind
-  // as many as those of the context alone. Throws Error: a continuation without tokens or longer than max_length.
+  // as many as those of the context alone. A continuation of more than
+  // max_length tokens, which the harness refuses, is scored over its last ones. Throws Error: one without tokens.
   Encoded continuation(const PromptText& context, const std::string& continuation) const;
 
   struct Prompt {

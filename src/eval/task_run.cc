@@ -143,6 +143,7 @@ class Asking {
     for (size_t q = 0; q < questions.size(); ++q)
       for (Request& r : questions[q]) {
         count(r.encoded.continuation.ids.size() - 1, r.encoded.cut);
+        counts_.answers_cut += r.encoded.answer_cut > 0;
         if (const ContinuationScore* known = store_.score(r.key)) {
           r.answer->score = *known;
           ++counts_.kept;

@@ -26,6 +26,7 @@ struct AskOptions {
 struct AskCounts {
   int64_t requests = 0, kept = 0;  // all, and those whose answers were known
   int64_t cut = 0;                 // that lost their beginning
+  int64_t answers_cut = 0;         // of these, those whose answer alone is longer than what the model reads
   int64_t prompt_tokens = 0;       // of all requests, each counted alone
   int64_t read_tokens = 0;         // that were run to score continuations or before an answer
   int64_t written_tokens = 0;
