@@ -8,6 +8,7 @@
 #include "checkpoint/content_hash.h"
 #include "core/cpu.h"
 #include "core/error.h"
+#include "core/process.h"
 #include "eval/evaluation.h"
 #include "train/progress.h"
 
@@ -111,7 +112,10 @@ int eval_tasks(const EvalFlags& f, const Program& p) {
   eval::EvaluationOptions o;
   o.run_program = program_runner(f, tasks);
   infer::EngineOptions options = f.engine_options(p, f.context ? f.context : eval::most_tokens(tasks, f.max_tokens));
-  options.caches.prefix_bytes = INT64_MAX;  // prompts that begin alike, as long as nobody needs the room
+  // Prompts are read twice where answers are written: to score the right one, and to go on.
+  if (std::any_of(tasks.begin(), tasks.end(), [](const eval::AskedTask& t) { return t.task.generates(); }))
+    options.caches.prefix_bytes =
+        (options.caches.bytes ? options.caches.bytes : static_cast<int64_t>(machine_memory_bytes() / 4)) / 2;
   options.progress = preparing_progress();
   const infer::Engine engine(f.model, options);
   if (!engine.note().empty()) std::fprintf(stderr, "birkhoff: %s\n", engine.note().c_str());
