@@ -46,11 +46,11 @@ class Generate(Case):
         for i, (token, logprob, top) in enumerate(zip(said["tokens"], said["logprobs"], said["top"], strict=True)):
             row = struct.unpack_from("<256f", data, start + 1024 * (4 + i))
             norm = math.log(sum(map(math.exp, row)))
-            self.assertAlmostEqual(logprob, row[token] - norm, delta=1e-12)
+            self.assertAlmostEqual(logprob, row[token] - norm, delta=1e-6)  # terms are summed in fp32, as in training
             best = sorted(range(256), key=lambda id: (-row[id], id))[:3]
             self.assertEqual([id for id, _ in top], best)
             for id, p in top:
-                self.assertAlmostEqual(p, row[id] - norm, delta=1e-12)
+                self.assertAlmostEqual(p, row[id] - norm, delta=1e-6)
 
     def test_together_is_what_each_is_alone(self):
         prompts = self.dir / "prompts.jsonl"
