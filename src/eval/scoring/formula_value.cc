@@ -10,7 +10,7 @@
 namespace birkhoff::eval {
 namespace {
 
-using Kind = Formula::Kind;
+using FormulaKind = Formula::Kind;
 
 constexpr int64_t kMaxFactorial = 100000;
 
@@ -171,28 +171,28 @@ Complex complex_apply(const Formula& f, int trial) {
 
 uint64_t modular_value(const Formula& f, int trial) {
   switch (f.kind) {
-    case Kind::number:
+    case FormulaKind::number:
       return mod_number(f.name);
-    case Kind::symbol:
+    case FormulaKind::symbol:
       return hash_of(f.name, trial) % kPrime;
-    case Kind::sum:
-    case Kind::product: {
-      uint64_t total = f.kind == Kind::product;
+    case FormulaKind::sum:
+    case FormulaKind::product: {
+      uint64_t total = f.kind == FormulaKind::product;
       for (const Formula& part : f.parts) {
         const uint64_t p = modular_value(part, trial);
-        total = f.kind == Kind::sum ? (total + p) % kPrime : mod_times(total, p);
+        total = f.kind == FormulaKind::sum ? (total + p) % kPrime : mod_times(total, p);
       }
       return total;
     }
-    case Kind::power: {
+    case FormulaKind::power: {
       const uint64_t base = modular_value(f.parts[0], trial);
       const int64_t exponent = integer_value(f.parts[1]);
       const uint64_t power = mod_power(base, static_cast<uint64_t>(std::abs(exponent)));
       return exponent < 0 ? mod_inverse(power) : power;
     }
-    case Kind::call:
+    case FormulaKind::call:
       return mod_call(f);
-    case Kind::apply: {
+    case FormulaKind::apply: {
       uint64_t h = hash_of(f.name, trial);
       for (const Formula& part : f.parts) h = mixed(h ^ modular_value(part, trial));
       return h % kPrime;
@@ -203,23 +203,23 @@ uint64_t modular_value(const Formula& f, int trial) {
 }
 
 Complex complex_value(const Formula& f, int trial) {
-  if (f.kind == Kind::power) return complex_power(f, complex_value(f.parts[0], trial), trial);
+  if (f.kind == FormulaKind::power) return complex_power(f, complex_value(f.parts[0], trial), trial);
   if (const auto x = fraction_value(f)) return static_cast<long double>(x->above) / static_cast<long double>(x->below);
   switch (f.kind) {
-    case Kind::number:
+    case FormulaKind::number:
       return decimal(f.name);
-    case Kind::symbol:
+    case FormulaKind::symbol:
       return point_of(f.name, trial);
-    case Kind::sum:
-    case Kind::product: {
-      Complex total{f.kind == Kind::product ? 1.L : 0.L};
+    case FormulaKind::sum:
+    case FormulaKind::product: {
+      Complex total{f.kind == FormulaKind::product ? 1.L : 0.L};
       for (const Formula& part : f.parts)
-        f.kind == Kind::sum ? total += complex_value(part, trial) : total *= complex_value(part, trial);
+        f.kind == FormulaKind::sum ? total += complex_value(part, trial) : total *= complex_value(part, trial);
       return total;
     }
-    case Kind::call:
+    case FormulaKind::call:
       return complex_call(f, trial);
-    case Kind::apply:
+    case FormulaKind::apply:
       return complex_apply(f, trial);
     default:
       throw NotComputed();
