@@ -12,18 +12,20 @@
 namespace birkhoff::eval {
 namespace {
 
-using Kind = Formula::Kind;
+using FormulaKind = Formula::Kind;
 
 constexpr size_t kMaxBytes = 20000;
 
-Formula number(std::string digits) { return {Kind::number, std::move(digits), {}}; }
-Formula made(Kind kind, std::vector<Formula> parts) { return {kind, "", std::move(parts)}; }
-Formula call(std::string name, std::vector<Formula> parts) { return {Kind::call, std::move(name), std::move(parts)}; }
-Formula inverse(Formula f) { return made(Kind::power, {std::move(f), number("-1")}); }
-Formula negative(Formula f) { return made(Kind::product, {number("-1"), std::move(f)}); }
+Formula number(std::string digits) { return {FormulaKind::number, std::move(digits), {}}; }
+Formula made(FormulaKind kind, std::vector<Formula> parts) { return {kind, "", std::move(parts)}; }
+Formula call(std::string name, std::vector<Formula> parts) {
+  return {FormulaKind::call, std::move(name), std::move(parts)};
+}
+Formula inverse(Formula f) { return made(FormulaKind::power, {std::move(f), number("-1")}); }
+Formula negative(Formula f) { return made(FormulaKind::product, {number("-1"), std::move(f)}); }
 
 bool has_symbols(const Formula& f) {
-  return f.kind == Kind::symbol || std::any_of(f.parts.begin(), f.parts.end(), has_symbols);
+  return f.kind == FormulaKind::symbol || std::any_of(f.parts.begin(), f.parts.end(), has_symbols);
 }
 
 // Recursive descent with backtracking: where a formula may go on and what follows is no continuation, it ends.
@@ -36,7 +38,7 @@ class Parser : LatexReader {
     if (peek().kind != Token::Kind::relation) return left;
     ++at_;
     relation();
-    return made(Kind::relation, {});
+    return made(FormulaKind::relation, {});
   }
 
  private:
@@ -52,7 +54,7 @@ class Parser : LatexReader {
         return minus ? negative(std::move(right)) : std::move(right);
       });
       if (!more) return left;
-      left = made(Kind::sum, {std::move(left), std::move(*more)});
+      left = made(FormulaKind::sum, {std::move(left), std::move(*more)});
     }
   }
 
@@ -67,7 +69,7 @@ class Parser : LatexReader {
         return times ? std::move(right) : inverse(std::move(right));
       });
       if (!more) return left;
-      left = made(Kind::product, {std::move(left), std::move(*more)});
+      left = made(FormulaKind::product, {std::move(left), std::move(*more)});
     }
   }
 
@@ -85,12 +87,12 @@ class Parser : LatexReader {
     if (factors.size() == 1) return std::move(factors[0]);
     std::vector<Formula> kept;
     for (size_t i = 0; i < factors.size(); ++i) {
-      const bool x = factors[i].kind == Kind::symbol && factors[i].name == "x";
+      const bool x = factors[i].kind == FormulaKind::symbol && factors[i].name == "x";
       if (x && i > 0 && i + 1 < factors.size() && !has_symbols(factors[i - 1]) && !has_symbols(factors[i + 1]))
         continue;
       kept.push_back(factors[i]);
     }
-    return made(Kind::product, std::move(kept));
+    return made(FormulaKind::product, std::move(kept));
   }
 
   Formula postfix(bool no_calls) {
@@ -124,7 +126,7 @@ class Parser : LatexReader {
     while (sees("^")) {
       auto exponent = attempt([&] { return script("^"); });
       if (!exponent) break;
-      base = made(Kind::power, {std::move(base), std::move(*exponent)});
+      base = made(FormulaKind::power, {std::move(base), std::move(*exponent)});
       if (sees("_")) script("_");
     }
     return base;
@@ -196,7 +198,7 @@ class Parser : LatexReader {
     return attempt([&] {
       Formula f = symbol(true);
       need("(");
-      f.kind = Kind::apply;
+      f.kind = FormulaKind::apply;
       do f.parts.push_back(sum());
       while (take(","));
       need(")");
@@ -216,12 +218,12 @@ class Parser : LatexReader {
     if (name == "lg" || name == "ln" || name == "log") {
       if (!base) base = name == "lg" ? number("10") : call("exp", {number("1")});
       Formula f = call("log", {std::move(*argument), std::move(*base)});
-      return exponent ? made(Kind::power, {std::move(f), std::move(*exponent)}) : f;
+      return exponent ? made(FormulaKind::power, {std::move(f), std::move(*exponent)}) : f;
     }
     if (name.starts_with("arc") || name.starts_with("ar")) name = "a" + name.substr(name.starts_with("arc") ? 3 : 2);
     const bool arc = exponent && is_minus_one(*exponent) && name[0] != 'a' && name != "exp";
     Formula f = call((arc ? "a" : "") + name, {std::move(*argument)});
-    return exponent && !arc ? made(Kind::power, {std::move(f), std::move(*exponent)}) : f;
+    return exponent && !arc ? made(FormulaKind::power, {std::move(f), std::move(*exponent)}) : f;
   }
 
   // The first of the arguments in parentheses, or what follows without.
@@ -239,7 +241,7 @@ class Parser : LatexReader {
   // \log_28: where no argument follows a script of digits, its last one is the argument.
   std::optional<Formula> last_digit(Formula& script_number) {
     std::string& digits = script_number.name;
-    if (script_number.kind != Kind::number || digits.size() < 2 || !is_ascii_digit(digits[digits.size() - 2]) ||
+    if (script_number.kind != FormulaKind::number || digits.size() < 2 || !is_ascii_digit(digits[digits.size() - 2]) ||
         peek(0).kind == Token::Kind::digit || !tokens_.at(at_ - 1).is(digits.substr(digits.size() - 1).c_str()))
       return std::nullopt;
     digits.pop_back();
@@ -248,7 +250,7 @@ class Parser : LatexReader {
   }
 
   static bool is_minus_one(const Formula& f) {
-    return f.kind == Kind::product && f.parts.size() == 2 && f.parts[0].name == "-1" && f.parts[1].name == "1";
+    return f.kind == FormulaKind::product && f.parts.size() == 2 && f.parts[0].name == "-1" && f.parts[1].name == "1";
   }
 
   Formula root() {
@@ -257,7 +259,7 @@ class Parser : LatexReader {
     if (take("[")) degree = closed("]");
     need("{");
     Formula base = closed("}");
-    return made(Kind::power, {std::move(base), inverse(std::move(degree))});
+    return made(FormulaKind::power, {std::move(base), inverse(std::move(degree))});
   }
 
   Formula calculus(const std::string& name) {
@@ -292,7 +294,7 @@ class Parser : LatexReader {
     const Token& t = peek();
     if (t.kind == Token::Kind::digit) return number(take_number());
     if (t.kind == Token::Kind::letter) return symbol(true);
-    if (t.kind == Token::Kind::differential) return ++at_, Formula{Kind::symbol, "d" + t.text, {}};
+    if (t.kind == Token::Kind::differential) return ++at_, Formula{FormulaKind::symbol, "d" + t.text, {}};
     if (t.kind != Token::Kind::command) throw NoFormula();
     const std::string name = t.text.substr(1);
     if (name == "frac" || name == "dfrac" || name == "tfrac") return fraction();
@@ -306,7 +308,7 @@ class Parser : LatexReader {
   // A letter or command with its subscript; only letters are told apart by quotes.
   Formula symbol(bool with_quotes) {
     const Token& t = peek();
-    Formula f{Kind::symbol, t.kind == Token::Kind::command ? t.text.substr(1) : t.text, {}};
+    Formula f{FormulaKind::symbol, t.kind == Token::Kind::command ? t.text.substr(1) : t.text, {}};
     with_quotes &= t.kind == Token::Kind::letter;
     ++at_;
     std::string quotes;
@@ -318,11 +320,11 @@ class Parser : LatexReader {
   }
 
   static std::string printed(const Formula& f) {
-    if (f.kind == Kind::number || f.kind == Kind::symbol) return f.name;
+    if (f.kind == FormulaKind::number || f.kind == FormulaKind::symbol) return f.name;
     std::string out = "(" + std::to_string(static_cast<int>(f.kind)) + f.name;
     std::vector<std::string> parts;
     for (const Formula& p : f.parts) parts.push_back(printed(p));
-    if (f.kind == Kind::sum || f.kind == Kind::product) std::sort(parts.begin(), parts.end());
+    if (f.kind == FormulaKind::sum || f.kind == FormulaKind::product) std::sort(parts.begin(), parts.end());
     for (const std::string& p : parts) out += " " + p;
     return out + ")";
   }
@@ -339,7 +341,7 @@ class Parser : LatexReader {
     const size_t below_at = at_;
     Formula below = side();
     if (is_derivative(above_at, below_at)) return {};
-    return made(Kind::product, {std::move(above), inverse(std::move(below))});
+    return made(FormulaKind::product, {std::move(above), inverse(std::move(below))});
   }
 
   bool is_derivative(size_t above, size_t below) {
@@ -364,7 +366,7 @@ class Parser : LatexReader {
   Formula italic() {
     ++at_;
     need("{");
-    Formula f{Kind::symbol, "", {}};
+    Formula f{FormulaKind::symbol, "", {}};
     while (peek().kind == Token::Kind::letter) f.name += tokens_.at(at_++).text;
     need("}");
     return f;
@@ -373,7 +375,7 @@ class Parser : LatexReader {
 
 // 010 is no number of sympy's.
 bool has_padded_integer(const Formula& f) {
-  return (f.kind == Kind::number && f.name.size() > 1 && f.name[0] == '0' && f.name.find('.') == f.name.npos &&
+  return (f.kind == FormulaKind::number && f.name.size() > 1 && f.name[0] == '0' && f.name.find('.') == f.name.npos &&
           f.name.find_first_not_of('0') != f.name.npos) ||
          std::any_of(f.parts.begin(), f.parts.end(), has_padded_integer);
 }

@@ -2,6 +2,7 @@
 // part of a task, so the generator is CPython's (3.8 to 3.13), number by number.
 #pragma once
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
